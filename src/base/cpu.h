@@ -1,0 +1,34 @@
+/* cpu - what this machine's processor can do (base/cpu.c) */
+#ifndef HEARTH_CPU_H
+#define HEARTH_CPU_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Instruction-set levels of the kernels, weakest first within an architecture. */
+enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_ISA_COUNT };
+
+struct cpu_info {
+    bool has_avx2;        /* AVX2 + FMA + F16C */
+    bool has_avx_vnni;    /* 256-bit vpdpbusd */
+    bool has_avx512;      /* F, BW, DQ, VL */
+    bool has_avx512_vnni;
+    bool has_avx512_vbmi;
+    bool has_avx512_bf16;
+    bool has_neon;
+    bool has_dotprod;
+    int n_core;           /* cores this process may run on (affinity and cgroup quota respected) */
+    size_t l2_bytes;      /* per core; 1 MB when unknown */
+    size_t l3_bytes;      /* visible to one core; 0 when unknown */
+    char name[64];
+};
+
+const struct cpu_info *cpu_get(void); /* detected once; any thread */
+enum cpu_isa cpu_best(void);          /* best level whose kernels are built and may run here */
+bool cpu_can(enum cpu_isa isa);
+const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "neon" */
+bool cpu_isa_parse(const char *name, enum cpu_isa *out);
+
+#endif

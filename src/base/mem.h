@@ -1,0 +1,62 @@
+/* mem - the only allocator of the tree (base/mem.c)
+ *
+ * Two kinds of memory:
+ *  - small objects of the control plane (tokenizer tables, requests, JSON): mem_alloc / mem_free,
+ *    counted, so that the plan can state and tests can check them;
+ *  - arenas: one mapping, sized by the plan, filled front to back, released whole. Weights, KV pages
+ *    and step workspace live in arenas.
+ * ME-1  after mem_freeze(true) on a thread, mem_alloc and arena_open on that thread are a mistake of
+ *       ours: counted always (mem_frozen_hits), abort in checked builds.
+ * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full. */
+#ifndef HEARTH_MEM_H
+#define HEARTH_MEM_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Checked arithmetic for numbers from outside; false on overflow, *out untouched then. */
+bool mem_mul(size_t a, size_t b, size_t *out) MUST_USE;
+bool mem_add(size_t a, size_t b, size_t *out) MUST_USE;
+/* x rounded up to a multiple of the power of two `to`; x must be below SIZE_MAX - to. */
+size_t mem_round(size_t x, size_t to);
+
+/* Zeroed memory, NULL when there is none (the caller says what it was for) or n == 0. */
+void *mem_alloc(size_t n_bytes) __attribute__((malloc));
+void *mem_alloc_array(size_t n, size_t each_bytes) __attribute__((malloc)); /* NULL on overflow too */
+/* New bytes beyond the old size are not zeroed. On NULL the old block is still there. */
+void *mem_realloc(void *p, size_t n_bytes) MUST_USE;
+void mem_free(void *p); /* accepts NULL */
+char *mem_strdup(const char *s, size_t n); /* n bytes and a final 0 */
+size_t mem_used_bytes(void); /* live bytes from mem_alloc in the whole process */
+size_t mem_peak_bytes(void);
+
+void mem_freeze(bool is_frozen); /* this thread only */
+uint64_t mem_frozen_hits(void);  /* violations of ME-1 since start, whole process */
+
+struct arena {
+    uint8_t *base;   /* owns the mapping; 64-byte aligned, 2 MB aligned when large */
+    size_t cap;      /* bytes usable; 0 for a counting arena */
+    size_t used;     /* bytes taken */
+    size_t peak;     /* high-water mark of used */
+    bool is_counting;/* no memory behind it: arena_take only counts (the dry run of the plan) */
+    bool is_huge;    /* the kernel was asked for 2 MB pages */
+    size_t mapped;   /* bytes of the mapping */
+};
+
+/* Maps `cap` bytes of zero pages. With `touch` every page is faulted in now, so that a later access
+ * cannot fail for lack of memory. ERR_MEMORY with both numbers when the system refuses. */
+enum err arena_open(struct arena *a, size_t cap_bytes, bool touch) MUST_USE;
+void arena_open_counting(struct arena *a);
+void arena_close(struct arena *a); /* accepts a zeroed object */
+/* n bytes, 64-byte aligned; NULL when full. A counting arena returns an address that must not be
+ * read or written (non-NULL). */
+void *arena_take(struct arena *a, size_t n_bytes);
+size_t arena_mark(const struct arena *a);
+void arena_rewind(struct arena *a, size_t mark);
+/* Faults in the pages of [at, at + n) of the arena; any thread. */
+void arena_touch(const struct arena *a, size_t at, size_t n_bytes);
+
+#endif

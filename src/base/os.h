@@ -1,0 +1,60 @@
+/* os - files, clock, random numbers: the one seam to the operating system (base/os.c)
+ *
+ * Everything that reads a file, a clock or a random number goes through here, so that tests can
+ * inject faults and own the time (struct os_hooks). All functions are safe from any thread. */
+#ifndef HEARTH_OS_H
+#define HEARTH_OS_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct os_file {
+    int fd;          /* -1 when closed */
+    uint64_t size;   /* bytes, at open */
+    uint64_t mtime_ns;
+    uint64_t inode;
+    uint64_t device;
+};
+
+/* Opens a regular file for reading; ERR_NOT_FOUND, ERR_IO. `path` stays the caller's. */
+enum err os_open(struct os_file *f, const char *path) MUST_USE;
+void os_close(struct os_file *f); /* accepts fd == -1 */
+/* Reads exactly n bytes at `at`. A short file is ERR_INTEGRITY: it shrank under us. */
+enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at) MUST_USE;
+/* ERR_INTEGRITY when size, mtime or inode differ from those at open. */
+enum err os_unchanged(const struct os_file *f, const char *path) MUST_USE;
+/* Whole file into `out` (its maximum bounds the size). */
+enum err os_read_file(const char *path, struct buf *out) MUST_USE;
+/* Writes a temporary file beside `path`, syncs it, renames it over `path`, syncs the folder. */
+enum err os_write_file(const char *path, struct view text) MUST_USE;
+enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
+bool os_exists(const char *path);
+
+uint64_t os_now_us(void);  /* monotonic clock */
+int64_t os_wall_s(void);   /* seconds since 1970 */
+void os_random(void *to, size_t n); /* from the kernel; never fails */
+uint64_t os_rss_bytes(void);      /* VmRSS now */
+uint64_t os_rss_peak_bytes(void); /* VmHWM */
+/* Memory this process may still take: the least of MemAvailable and what its cgroups (v1 and v2,
+ * all ancestors) leave; *limit_name (may be NULL) says which it was ("MemAvailable", "cgroup ..."). */
+uint64_t os_memory_available(const char **limit_name);
+uint64_t os_memory_total(void);
+
+/* XDG folders of hearth, without final slash: data ~/.local/share/hearth, cache, state. */
+enum os_dir { OS_DIR_DATA, OS_DIR_CACHE, OS_DIR_STATE, OS_DIR_RUNTIME };
+enum err os_dir(enum os_dir which, struct buf *out) MUST_USE;
+
+/* Tests replace what they want to own; NULL members keep the real thing. */
+struct os_hooks {
+    uint64_t (*now_us)(void);
+    int64_t (*wall_s)(void);
+    void (*random)(void *to, size_t n);
+    long (*pread)(int fd, void *to, size_t n, uint64_t at); /* as pread(2) */
+};
+void os_hook(const struct os_hooks *hooks); /* keeps a copy; NULL resets */
+
+#endif

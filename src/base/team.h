@@ -1,0 +1,59 @@
+/* team - worker threads that run one function together, and bounded queues (base/team.c)
+ *
+ * The caller of team_run is worker 0; the others wait in a barrier that spins for some microseconds
+ * and then sleeps on a futex. A descheduled worker delays a step, never deadlocks it.
+ * TE-1  team_run returns after every worker has left fn; no worker touches arg afterwards.
+ * TE-2  workers allocate nothing. */
+#ifndef HEARTH_TEAM_H
+#define HEARTH_TEAM_H
+
+#include "base/err.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct team;
+
+/* n_worker counts the caller (1 = no threads are made). Stack bytes per thread are fixed
+ * (TEAM_STACK_BYTES) and stand in the plan. */
+#define TEAM_STACK_BYTES (512u * 1024u)
+enum err team_open(struct team **out, int n_worker) MUST_USE;
+void team_close(struct team *t); /* joins the workers; accepts NULL */
+int team_size(const struct team *t);
+
+/* Runs fn(arg, i_worker) on all workers at once. One caller thread at a time. */
+typedef void (*team_fn)(void *arg, int i_worker);
+void team_run(struct team *t, team_fn fn, void *arg);
+
+/* A shared counter that hands out chunks of work within one team_run: call team_chunk_reset before
+ * team_run, then each worker loops  while (team_chunk(t, n_item, grain, &from, &to)) ...  */
+void team_chunk_reset(struct team *t);
+bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to);
+
+/* --- a bounded queue of fixed-size messages, many writers, one reader ------------------------------ */
+
+struct queue;
+enum err queue_open(struct queue **out, size_t n_max, size_t each_bytes) MUST_USE;
+void queue_close(struct queue *q);
+bool queue_push(struct queue *q, const void *msg);           /* false when full */
+bool queue_pop(struct queue *q, void *msg);                  /* false when empty */
+bool queue_wait(struct queue *q, uint64_t timeout_us);       /* true when something is there */
+void queue_wake(struct queue *q);                            /* ends a queue_wait early */
+
+/* --- the other things that need more than one thread ------------------------------------------------ */
+
+struct thread;
+enum err thread_start(struct thread **out, const char *name, void (*fn)(void *), void *arg) MUST_USE;
+void thread_join(struct thread *t); /* accepts NULL */
+
+struct lock; /* a mutex with one condition */
+enum err lock_open(struct lock **out) MUST_USE;
+void lock_close(struct lock *l);
+void lock_take(struct lock *l);
+void lock_drop(struct lock *l);
+bool lock_wait(struct lock *l, uint64_t timeout_us); /* holding it; false on time-out */
+void lock_wake(struct lock *l);                      /* wakes all waiters */
+
+#endif

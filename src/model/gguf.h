@@ -1,0 +1,92 @@
+/* gguf - an untrusted model file turned into a checked directory (model/gguf.c)
+ *
+ * Versions 2 and 3, little-endian, one file or split files (NAME-00001-of-0000N.gguf).
+ * Spec: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ * The file is read through bounded preads, never mapped, so a file that shrinks is an error.
+ * GG-1  after gguf_open every tensor's byte range lies inside its file, ranges do not overlap the
+ *       header, products of shape and type do not overflow, names are unique and valid UTF-8.
+ * GG-2  memory is bounded by GGUF_META_MAX_BYTES and a small multiple of it, whatever counts the
+ *       header claims: a count is compared with the bytes left before anything is allocated. */
+#ifndef HEARTH_GGUF_H
+#define HEARTH_GGUF_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "num/quant.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GGUF_META_MAX_BYTES (64u * 1024u * 1024u) /* header and metadata of one file, all in all */
+#define GGUF_TENSOR_MAX 65536
+#define GGUF_KEY_MAX 4096
+#define GGUF_DIM_MAX 4
+#define GGUF_SPLIT_MAX 512
+
+enum gguf_type { /* values are the file's */
+    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING,
+    GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+};
+
+struct gguf_tensor {
+    struct view name;
+    uint32_t type;              /* enum quant_type, known and decodable */
+    uint32_t n_dim;             /* 1..GGUF_DIM_MAX */
+    uint64_t dim[GGUF_DIM_MAX]; /* GGUF order: dim[0] contiguous; unused = 1; none is 0 */
+    uint64_t offset;            /* bytes from the start of its file */
+    size_t bytes;
+    int i_file;                 /* which part of a split model */
+};
+
+struct gguf;
+
+/* Opens and checks the file (and its sibling parts when it is part 1 of a split model; another part
+ * is an error that names part 1). Errors name file, tensor or key, byte and reason. */
+enum err gguf_open(struct gguf **out, const char *path) MUST_USE;
+void gguf_close(struct gguf *g); /* accepts NULL */
+
+uint32_t gguf_version(const struct gguf *g);
+uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
+const char *gguf_path(const struct gguf *g);
+
+/* --- metadata. `key` is the full key. Absent and of another type are told apart: absent leaves *out
+ * untouched and sets *found (may be NULL) to false; another type is ERR_INTEGRITY. Integer kinds
+ * convert to each other when the value fits; nothing else converts. -------------------------------- */
+bool gguf_has(const struct gguf *g, const char *key);
+enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found) MUST_USE;
+enum err gguf_u64(const struct gguf *g, const char *key, uint64_t *out, bool *found) MUST_USE;
+enum err gguf_f32(const struct gguf *g, const char *key, float *out, bool *found) MUST_USE;
+enum err gguf_bool(const struct gguf *g, const char *key, bool *out, bool *found) MUST_USE;
+enum err gguf_string(const struct gguf *g, const char *key, struct view *out, bool *found) MUST_USE;
+
+/* Arrays: count first, then elements. The strings' bytes borrow from g. */
+struct gguf_array {
+    enum gguf_type type; /* of the elements */
+    uint64_t n;
+    const void *bytes;   /* packed little-endian elements; for strings use gguf_array_string */
+};
+enum err gguf_array(const struct gguf *g, const char *key, struct gguf_array *out, bool *found) MUST_USE;
+/* Walks the strings of an array: pass it = {0}; false at the end. */
+struct gguf_string_iter { const uint8_t *at; uint64_t i; };
+bool gguf_array_string(const struct gguf_array *a, struct gguf_string_iter *it, struct view *out);
+/* Element i of an integer, bool or float array as int64 / float; false when out of range or kind. */
+bool gguf_array_int(const struct gguf_array *a, uint64_t i, int64_t *out);
+bool gguf_array_float(const struct gguf_array *a, uint64_t i, float *out);
+
+/* For listings: key i of gguf_n_key, its type, and a short rendering of the value. */
+size_t gguf_n_key(const struct gguf *g);
+struct view gguf_key(const struct gguf *g, size_t i, enum gguf_type *type);
+void gguf_value_text(const struct gguf *g, size_t i, struct buf *out); /* arrays: count and first few */
+
+/* --- tensors --------------------------------------------------------------------------------------- */
+size_t gguf_n_tensor(const struct gguf *g);
+const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* NULL if absent */
+/* Reads bytes [at, at + n) of a tensor. ERR_INTEGRITY when the file changed since gguf_open. Any
+ * thread, several at once. */
+enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at, void *to, size_t n) MUST_USE;
+/* ERR_INTEGRITY when any part's size, mtime or inode changed since gguf_open. */
+enum err gguf_unchanged(const struct gguf *g) MUST_USE;
+
+#endif

@@ -1,0 +1,95 @@
+/* quant - the element types of weight files and what their bytes mean (num/quant.c, quant_iq.c)
+ *
+ * The scalar decoders here define each format. Numbers are GGUF's type ids, see
+ * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and ggml's block structures.
+ * Decoding is exact: integer fields times scales in float32, in the order the reference uses. */
+#ifndef HEARTH_QUANT_H
+#define HEARTH_QUANT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum quant_type { /* values are GGUF's */
+    QUANT_F32 = 0,
+    QUANT_F16 = 1,
+    QUANT_Q4_0 = 2,
+    QUANT_Q4_1 = 3,
+    QUANT_Q5_0 = 6,
+    QUANT_Q5_1 = 7,
+    QUANT_Q8_0 = 8,
+    QUANT_Q8_1 = 9,
+    QUANT_Q2_K = 10,
+    QUANT_Q3_K = 11,
+    QUANT_Q4_K = 12,
+    QUANT_Q5_K = 13,
+    QUANT_Q6_K = 14,
+    QUANT_Q8_K = 15,
+    QUANT_IQ2_XXS = 16,
+    QUANT_IQ2_XS = 17,
+    QUANT_IQ3_XXS = 18,
+    QUANT_IQ1_S = 19,
+    QUANT_IQ4_NL = 20,
+    QUANT_IQ3_S = 21,
+    QUANT_IQ2_S = 22,
+    QUANT_IQ4_XS = 23,
+    QUANT_I8 = 24,
+    QUANT_I16 = 25,
+    QUANT_I32 = 26,
+    QUANT_I64 = 27,
+    QUANT_F64 = 28,
+    QUANT_IQ1_M = 29,
+    QUANT_BF16 = 30,
+    QUANT_TQ1_0 = 34,
+    QUANT_TQ2_0 = 35,
+    QUANT_MXFP4 = 39,
+    QUANT_NVFP4 = 40,
+    QUANT_Q1_0 = 41,
+    QUANT_TYPE_COUNT = 48, /* exclusive upper bound of known ids */
+};
+
+/* Decodes n elements (a multiple of the block) into out[n]. */
+typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
+
+/* One block of 32 weights in integer form, the unit of the numeric contract (docs/NUMERICS.md):
+ * value[i] = d * sub[i / 16] * q[i] - dmin * min[i / 16]   for the K types, whose sub-scales and
+ * minima are integers, and  d * q[i] + m  for the others (sub = 1). */
+struct quant_unit {
+    int8_t q[32];
+    int16_t sub[2];  /* integer sub-scales of the two halves (1 where the type has none) */
+    int16_t min[2];  /* integer minima of the two halves (0 where the type has none) */
+    float d;         /* scale of the whole unit */
+    float dmin;      /* scale of the minima: subtracts dmin * min[h] */
+    float m;         /* added constant (Q4_1, Q5_1), else 0 */
+};
+
+/* Unit i_unit (32 weights) of a row. */
+typedef void (*quant_unit_fn)(const void *row, size_t i_unit, struct quant_unit *out);
+
+struct quant_info {
+    const char *name;       /* "Q4_K"; NULL for a hole in the table */
+    uint16_t block;         /* elements per block; 0 = unknown type */
+    uint16_t bytes;         /* bytes per block */
+    quant_decode_fn decode; /* NULL for integer and internal types that are no weights */
+    quant_unit_fn unit;     /* NULL for F32, F16, BF16 */
+};
+
+/* Never NULL: unknown ids give an entry with block == 0. */
+const struct quant_info *quant_get(uint32_t type);
+bool quant_parse(const char *name, enum quant_type *out); /* case-insensitive */
+
+/* Bytes of n elements; false when the type is unknown, n no multiple of the block, or overflow. */
+bool quant_bytes(uint32_t type, uint64_t n, size_t *out) MUST_USE;
+
+/* Half precision, exact both ways (round to nearest even). */
+float quant_f16_to_f32(uint16_t h);
+uint16_t quant_f32_to_f16(float f);
+static inline float quant_bf16_to_f32(uint16_t h)
+{
+    union { uint32_t u; float f; } x = { .u = (uint32_t)h << 16 };
+    return x.f;
+}
+
+#endif

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""sources.py KIND: the source files of one kind, one a line, in the order of src/LAYERS.
+
+KIND: core (everything that is neither kernel nor command), kern-ref, kern-avx2, kern-avx512, kern-neon, cmd.
+The build reads its lists from here, so a module is added by adding its line to src/LAYERS."""
+import os
+import re
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'src')
+
+
+def kind_of(path):
+    m = re.match(r'kern/\w+_(avx2|avx512|neon)\b', path)
+    if m:
+        return 'kern-' + m.group(1)
+    if path.startswith('kern/'):
+        return 'kern-ref'
+    return 'cmd' if path.startswith('cmd/') else 'core'
+
+
+def main():
+    for line in open(os.path.join(ROOT, 'LAYERS')):
+        words = line.split('#')[0].split()
+        if words and kind_of(words[0]) == sys.argv[1] and os.path.exists(f'{ROOT}/{words[0]}.c'):
+            print('src/' + words[0] + '.c')
+
+
+main()
