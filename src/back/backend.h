@@ -1,0 +1,138 @@
+/* backend - the operation table between a forward pass and whoever computes it (header only)
+ *
+ * A forward pass calls these operations and nothing else. be_cpu computes them; be_measure computes
+ * nothing and adds up what they would cost, so that the plan is the forward pass run dry.
+ *
+ * Shapes: activations are rows of floats, row t at x + t * ld, ld = back_ld(n). Workspace comes
+ * from `step`, an arena that the forward pass rewinds; under be_measure it only counts. An
+ * operation may take workspace itself and gives it back before it returns. Operations cannot fail:
+ * everything they need was checked when the model was bound. BA-1  be_cpu's step->peak never
+ * exceeds be_measure's after the same calls (test_plan). */
+#ifndef HEARTH_BACKEND_H
+#define HEARTH_BACKEND_H
+
+#include "base/mem.h"
+#include "kern/kern.h"
+#include "num/tensor.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Floats from one row to the next: kernels write whole groups of 16. */
+static inline size_t back_ld(int32_t n)
+{
+    return ((size_t)n + 15) / 16 * 16;
+}
+
+struct back_norm {
+    bool is_layer; /* LayerNorm, else RMS */
+    float eps;
+    const float *w, *b; /* [n]; NULL = 1 and 0 */
+};
+
+/* One product: y = W x + bias. */
+struct back_out {
+    const struct tensor *w;
+    const float *bias; /* [n_row] or NULL */
+    float *y;          /* rows back_ld(n_row) apart */
+};
+
+/* Rotary angles of a step: cos and sin rows [n_tok][n_rot/2], ld = n_rot/2. */
+struct back_angles {
+    const float *cos, *sin;
+    int32_t n_rot;
+    enum kern_rope kind;
+};
+
+/* One sequence's part of a step: n_tok tokens from row tok0, at positions pos0... */
+struct back_run {
+    const int32_t *pages; /* page of position p: pages[p / KERN_PAGE] */
+    int32_t tok0, n_tok;
+    int32_t pos0;
+};
+
+/* The cache of one layer. Page p of head h begins at k + p * k_page + h * k_head. */
+struct back_kv {
+    enum kern_kv kind;
+    uint8_t *k, *v;
+    size_t k_page, v_page, k_head, v_head; /* bytes */
+    int32_t n_kv, hd_k, hd_v;
+};
+
+struct back_attend {
+    struct back_kv kv;
+    const struct back_run *runs;
+    int32_t n_run, n_tok;
+    int32_t n_head;
+    int32_t window; /* positions seen, 0 = all */
+    float scale, cap;
+    const float *sinks; /* [n_head] or NULL */
+};
+
+struct back;
+
+struct back_ops {
+    /* y[t] = row ids[t] of the table, times scale */
+    void (*embed)(struct back *b, float *y, const struct tensor *table, const int32_t *ids,
+                  int32_t n_tok, float scale);
+    /* Each of n_group parts of n floats of each row is normalized by itself. y may be x; rows of
+     * both are ld floats apart. */
+    void (*norm)(struct back *b, float *y, const float *x, size_t ld, int32_t n_tok,
+                 int32_t n_group, int32_t n, const struct back_norm *p);
+    /* All products with the same input x[n_tok][ldx]. */
+    void (*matmul)(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
+                   size_t ldx, int32_t n_tok);
+    /* cos and sin of pos[t] * freq[i], times mscale */
+    void (*angles)(struct back *b, float *cos, float *sin, const int32_t *pos, int32_t n_tok,
+                   const double *freq, int32_t n_half, double mscale);
+    void (*rope)(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t n_head, int32_t hd,
+                 const struct back_angles *angles);
+    /* k rows [n_kv * hd_k], v rows [n_kv * hd_v] into the pages of the runs */
+    void (*kv_write)(struct back *b, const struct back_attend *p, const float *k, const float *v);
+    /* y[t][n_head * hd_v] from q[t][n_head * hd_k] and the cache */
+    void (*attend)(struct back *b, const struct back_attend *p, float *y, const float *q);
+    /* gate = fn(gate) * up; up NULL: gate = fn(gate) */
+    void (*glu)(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
+                int32_t n_tok, int32_t n);
+    /* x = x + a * y */
+    void (*add)(struct back *b, float *x, const float *y, float a, size_t ld, int32_t n_tok,
+                int32_t n);
+    /* x = cap(x * a); cap 0 = none */
+    void (*scale)(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
+                  int32_t n);
+    /* y[i] = x[rows[i]] */
+    void (*gather)(struct back *b, float *y, const float *x, const int32_t *rows, int32_t n_row,
+                   size_t ld);
+};
+
+/* Common part of every backend object; a backend embeds it as its first member. */
+struct back {
+    const struct back_ops *op;
+    struct arena *step; /* workspace of the current step; borrows */
+};
+
+static inline float *back_take(struct back *b, int32_t n_tok, size_t ld)
+{
+    return arena_take(b->step, (size_t)n_tok * ld * sizeof(float));
+}
+
+/* --- workspace that the CPU needs inside operations: one truth for be_cpu and be_measure
+ * -------------- */
+
+/* matmul: the prepared activations of each kind that its weights ask for. */
+size_t back_matmul_bytes(const struct back_out *out, int32_t n_out, int32_t n_tok);
+
+/* attend: how the work is cut, and the partial results when spans are shared out. */
+struct back_cut {
+    int32_t n_tile;    /* (run, kv head, up to KERN_QUERIES queries): the pieces of work */
+    bool is_by_span;   /* pieces are single spans, computed in waves and merged in order */
+    int32_t n_wave;    /* spans computed between two merges */
+    size_t each_bytes; /* of one partial result */
+    size_t
+        bytes; /* of all workspace: one running result a tile, one partial result a wave's span */
+};
+struct back_cut back_attend_cut(const struct back_attend *p, int32_t n_worker);
+/* The most that back_attend_cut asks for, whatever the step. */
+size_t back_attend_worst_bytes(const struct back_attend *p, int32_t n_worker);
+
+#endif

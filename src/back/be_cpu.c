@@ -1,0 +1,713 @@
+/* be_cpu - the backend that computes on the processor
+ *
+ * Each operation is a struct of arguments and a function that a worker runs on its share. There are
+ * three shapes of sharing:
+ *   - rows: tokens are handed out in chunks (norms, rotary, activation functions, sums);
+ *   - panels: the 16-row panels of all weight matrices of one product form one line, which is
+ * handed out in chunks, so that q, k and v or gate and up meet at one barrier together;
+ *   - attention: see backend.c for how it is cut.
+ * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
+ * (q/k/v, attention, output, gate/up, down).
+ *
+ * Chunks come from a shared counter, so a worker that the system takes off its core delays only its
+ * own chunk. Which worker computes what differs from run to run; the bits do not (BC-1).
+ *
+ * Rejected: one barrier per matrix, and static halves (a busy neighbour then halves the speed).
+ *
+ * Next: kern/kern.h. */
+#include "back/be_cpu.h"
+
+#include "num/fmath.h"
+#include "num/pack.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define SERIAL_FLOATS 16384 /* elementwise work below this runs on the caller alone */
+
+static struct be_cpu *self(struct back *b)
+{
+    return (struct be_cpu *)(void *)b;
+}
+
+/* --- sharing by rows
+ * ------------------------------------------------------------------------------------ */
+
+/* Work on rows [from, to) of an operation's arguments. */
+typedef void (*rows_fn)(const void *args, const struct kern_table *k, int32_t from, int32_t to);
+
+struct rows_job {
+    rows_fn fn;
+    const void *args;
+    const struct kern_table *k;
+    struct team *team;
+    int32_t n_row, grain;
+};
+
+static void rows_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    const struct rows_job *j = arg;
+    int from;
+    int to;
+    while (team_chunk(j->team, j->n_row, j->grain, &from, &to)) {
+        j->fn(j->args, j->k, from, to);
+    }
+}
+
+/* n_float: floats of work per row, to decide whether sharing pays. */
+static void run_rows(struct be_cpu *c, rows_fn fn, const void *args, int32_t n_row, size_t n_float)
+{
+    if (n_row == 1 || (size_t)n_row * n_float < SERIAL_FLOATS) {
+        fn(args, c->kern, 0, n_row);
+        return;
+    }
+    const int32_t grain = (int32_t)(SERIAL_FLOATS / 4 / (n_float + 1)) + 1;
+    struct rows_job job = { fn, args, c->kern, c->team, n_row, grain };
+    team_chunk_reset(c->team);
+    team_run(c->team, rows_worker, &job);
+}
+
+struct embed_args {
+    float *y;
+    const struct tensor *table;
+    const int32_t *ids;
+    void *scratch;
+    float scale;
+};
+
+static void embed_rows(const struct embed_args *a, const struct kern_table *k, int32_t n_tok)
+{
+    const size_t ld = back_ld(a->table->n_col);
+    for (int32_t t = 0; t < n_tok; t++) {
+        float *y = a->y + (size_t)t * ld;
+        pack_row_f32(a->table, a->ids[t], y, a->scratch);
+        if (a->scale != 1.0f) {
+            k->scale(y, a->scale, a->table->n_col);
+        }
+    }
+}
+
+static void cpu_embed(struct back *b, float *y, const struct tensor *table, const int32_t *ids,
+                      int32_t n_tok, float scale)
+{
+    const size_t mark = arena_mark(b->step);
+    size_t row = 0;
+    const bool is_ok = quant_bytes(table->type, (uint64_t)table->n_col, &row);
+    assert(is_ok);
+    (void)is_ok;
+    const struct embed_args a = { y, table, ids, arena_take(b->step, row), scale };
+    embed_rows(&a, self(b)->kern, n_tok);
+    arena_rewind(b->step, mark);
+}
+
+struct norm_args {
+    float *y;
+    const float *x;
+    size_t ld;
+    int32_t n_group, n;
+    const struct back_norm *p;
+};
+
+static void norm_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct norm_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        for (int32_t g = 0; g < a->n_group; g++) {
+            const size_t at = (size_t)t * a->ld + (size_t)g * (size_t)a->n;
+            if (a->p->is_layer) {
+                k->norm_layer(a->y + at, a->x + at, a->p->w, a->p->b, a->p->eps, a->n);
+            } else {
+                k->norm_rms(a->y + at, a->x + at, a->p->w, a->p->eps, a->n);
+            }
+        }
+    }
+}
+
+static void cpu_norm(struct back *b, float *y, const float *x, size_t ld, int32_t n_tok,
+                     int32_t n_group, int32_t n, const struct back_norm *p)
+{
+    const struct norm_args a = { y, x, ld, n_group, n, p };
+    run_rows(self(b), norm_rows, &a, n_tok, (size_t)n_group * (size_t)n);
+}
+
+struct angles_args {
+    float *cos, *sin;
+    const int32_t *pos;
+    const double *freq;
+    int32_t n_half;
+    double mscale;
+};
+
+static void angles_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    (void)k;
+    const struct angles_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        for (int32_t i = 0; i < a->n_half; i++) {
+            double s;
+            double c;
+            fmath_sincos((double)a->pos[t] * a->freq[i], &s, &c);
+            a->cos[(size_t)t * (size_t)a->n_half + (size_t)i] = (float)(c * a->mscale);
+            a->sin[(size_t)t * (size_t)a->n_half + (size_t)i] = (float)(s * a->mscale);
+        }
+    }
+}
+
+static void cpu_angles(struct back *b, float *cos, float *sin, const int32_t *pos, int32_t n_tok,
+                       const double *freq, int32_t n_half, double mscale)
+{
+    const struct angles_args a = { cos, sin, pos, freq, n_half, mscale };
+    run_rows(self(b), angles_rows, &a, n_tok, (size_t)n_half * 32);
+}
+
+struct rope_args {
+    float *x;
+    size_t ld;
+    int32_t n_head, hd;
+    const struct back_angles *angles;
+};
+
+static void rope_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct rope_args *a = args;
+    const size_t n_half = (size_t)a->angles->n_rot / 2;
+    for (int32_t t = from; t < to; t++) {
+        k->rope(a->angles->kind, a->x + (size_t)t * a->ld, a->n_head, a->hd, a->angles->n_rot,
+                a->angles->cos + (size_t)t * n_half, a->angles->sin + (size_t)t * n_half);
+    }
+}
+
+static void cpu_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t n_head, int32_t hd,
+                     const struct back_angles *angles)
+{
+    const struct rope_args a = { x, ld, n_head, hd, angles };
+    run_rows(self(b), rope_rows, &a, n_tok, (size_t)n_head * (size_t)hd);
+}
+
+struct kv_args {
+    const struct back_attend *p;
+    const float *k, *v;
+};
+
+/* Rows here are (run, token) pairs in order. */
+static void kv_rows(const void *args, const struct kern_table *kt, int32_t from, int32_t to)
+{
+    const struct kv_args *a = args;
+    const struct back_kv *kv = &a->p->kv;
+    const size_t ldk = back_ld(kv->n_kv * kv->hd_k);
+    const size_t ldv = back_ld(kv->n_kv * kv->hd_v);
+    int32_t first = 0;
+    for (int32_t i = 0; i < a->p->n_run; i++) {
+        const struct back_run *r = &a->p->runs[i];
+        for (int32_t t = 0; t < r->n_tok; t++) {
+            if (first + t < from || first + t >= to) {
+                continue;
+            }
+            const int32_t pos = r->pos0 + t;
+            const size_t page = (size_t)r->pages[pos / KERN_PAGE];
+            for (int32_t h = 0; h < kv->n_kv; h++) {
+                kt->kv_put(kv->kind, kv->hd_k, kv->hd_v,
+                           kv->k + page * kv->k_page + (size_t)h * kv->k_head,
+                           kv->v + page * kv->v_page + (size_t)h * kv->v_head, pos % KERN_PAGE,
+                           a->k + (size_t)(r->tok0 + t) * ldk + (size_t)h * (size_t)kv->hd_k,
+                           a->v + (size_t)(r->tok0 + t) * ldv + (size_t)h * (size_t)kv->hd_v);
+            }
+        }
+        first += r->n_tok;
+    }
+}
+
+/* Two tokens of one page write different bytes of it, but of the same cache lines: worth handing
+ * out in larger chunks only. */
+static void cpu_kv_write(struct back *b, const struct back_attend *p, const float *k,
+                         const float *v)
+{
+    const struct kv_args a = { p, k, v };
+    run_rows(self(b), kv_rows, &a, p->n_tok,
+             (size_t)p->kv.n_kv * (size_t)(p->kv.hd_k + p->kv.hd_v));
+}
+
+struct glu_args {
+    enum kern_fn fn;
+    float *gate;
+    const float *up;
+    size_t ld;
+    int32_t n;
+};
+
+static void glu_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct glu_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        float *gate = a->gate + (size_t)t * a->ld;
+        k->glu(a->fn, gate, gate, a->up != NULL ? a->up + (size_t)t * a->ld : NULL, a->n);
+    }
+}
+
+static void cpu_glu(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
+                    int32_t n_tok, int32_t n)
+{
+    const struct glu_args a = { fn, gate, up, ld, n };
+    run_rows(self(b), glu_rows, &a, n_tok, (size_t)n * 4);
+}
+
+struct add_args {
+    float *x;
+    const float *y;
+    float a;
+    size_t ld;
+    int32_t n;
+};
+
+static void add_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct add_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        const size_t at = (size_t)t * a->ld;
+        if (a->a == 1.0f) {
+            k->add(a->x + at, a->y + at, a->n);
+        } else {
+            k->add_scaled(a->x + at, a->y + at, a->a, a->n);
+        }
+    }
+}
+
+static void cpu_add(struct back *b, float *x, const float *y, float a, size_t ld, int32_t n_tok,
+                    int32_t n)
+{
+    const struct add_args args = { x, y, a, ld, n };
+    run_rows(self(b), add_rows, &args, n_tok, (size_t)n);
+}
+
+struct scale_args {
+    float *x;
+    float a, cap;
+    size_t ld;
+    int32_t n;
+};
+
+static void scale_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct scale_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        float *x = a->x + (size_t)t * a->ld;
+        if (a->a != 1.0f) {
+            k->scale(x, a->a, a->n);
+        }
+        if (a->cap > 0.0f) {
+            k->soft_cap(x, a->cap, a->n);
+        }
+    }
+}
+
+static void cpu_scale(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
+                      int32_t n)
+{
+    if (a == 1.0f && cap <= 0.0f) {
+        return;
+    }
+    const struct scale_args args = { x, a, cap, ld, n };
+    run_rows(self(b), scale_rows, &args, n_tok, (size_t)n * 4);
+}
+
+static void cpu_gather(struct back *b, float *y, const float *x, const int32_t *rows, int32_t n_row,
+                       size_t ld)
+{
+    (void)b;
+    for (int32_t i = 0; i < n_row; i++) {
+        memcpy(y + (size_t)i * ld, x + (size_t)rows[i] * ld, ld * sizeof(float));
+    }
+}
+
+/* --- products
+ * --------------------------------------------------------------------------------------------- */
+
+struct prepare_args {
+    const struct kern_act *act;
+    const float *x;
+    size_t ldx;
+};
+
+static void prepare_tiles(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct prepare_args *a = args;
+    k->act_prepare(a->act, a->x, a->ldx, from, to);
+}
+
+struct matmul_job {
+    const struct kern_table *k;
+    struct team *team;
+    const struct back_out *out;
+    const struct kern_act *act; /* [2], by kind */
+    int32_t n_out, n_panel, grain, n_tok;
+};
+
+static void add_bias(const struct matmul_job *j, const struct back_out *o, int32_t panel0,
+                     int32_t panel1)
+{
+    const size_t ld = back_ld(o->w->n_row);
+    const int32_t r0 = panel0 * TENSOR_PANEL_ROWS;
+    const int32_t r1 =
+        panel1 * TENSOR_PANEL_ROWS < o->w->n_row ? panel1 * TENSOR_PANEL_ROWS : o->w->n_row;
+    for (int32_t t = 0; t < j->n_tok; t++) {
+        j->k->add(o->y + (size_t)t * ld + r0, o->bias + r0, r1 - r0);
+    }
+}
+
+/* Panels [from, to) of the line that all matrices of the job form. */
+static void matmul_panels(const struct matmul_job *j, int32_t from, int32_t to)
+{
+    int32_t first = 0;
+    for (int32_t i = 0; i < j->n_out; i++) {
+        const struct back_out *o = &j->out[i];
+        const int32_t n = tensor_panels(o->w);
+        const int32_t p0 = from > first ? from - first : 0;
+        const int32_t p1 = to - first < n ? to - first : n;
+        if (p0 < p1) {
+            j->k->matmul(o->w, p0, p1, &j->act[kern_act_kind_for(o->w->type)], o->y,
+                         back_ld(o->w->n_row));
+            if (o->bias != NULL) {
+                add_bias(j, o, p0, p1);
+            }
+        }
+        first += n;
+    }
+}
+
+static void matmul_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    const struct matmul_job *j = arg;
+    int from;
+    int to;
+    while (team_chunk(j->team, j->n_panel, j->grain, &from, &to)) {
+        matmul_panels(j, from, to);
+    }
+}
+
+static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
+                       size_t ldx, int32_t n_tok)
+{
+    struct be_cpu *c = self(b);
+    const size_t mark = arena_mark(b->step);
+    struct kern_act act[2] = { { 0 } };
+    struct matmul_job job = {
+        .k = c->kern, .team = c->team, .out = out, .act = act, .n_out = n_out, .n_tok = n_tok
+    };
+    for (int32_t i = 0; i < n_out; i++) {
+        const enum kern_act_kind kind = kern_act_kind_for(out[i].w->type);
+        if (act[kind].data == NULL) {
+            act[kind] = (struct kern_act){ kind, n_tok, out[i].w->n_col, NULL };
+            act[kind].data = arena_take(b->step, kern_act_bytes(kind, n_tok, out[i].w->n_col));
+            assert(act[kind].data != NULL);
+            const struct prepare_args p = { &act[kind], x, ldx };
+            const int32_t n_tile = kern_act_tiles(n_tok);
+            run_rows(c, prepare_tiles, &p, n_tile,
+                     (size_t)out[i].w->n_col * ((size_t)n_tok / (size_t)n_tile));
+        }
+        job.n_panel += tensor_panels(out[i].w);
+    }
+    /* About eight chunks a worker: enough to even out, few enough not to fight for the counter. */
+    job.grain = job.n_panel / (8 * team_size(c->team)) + 1;
+    team_chunk_reset(c->team);
+    team_run(c->team, matmul_worker, &job);
+    arena_rewind(b->step, mark);
+}
+
+/* --- attention
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Running or partial result of one tile. */
+struct partial {
+    float m[KERN_QUERIES], s[KERN_QUERIES];
+    float acc[]; /* [KERN_QUERIES][ld] */
+};
+
+/* One tile: queries [q0, q0 + n_query) of a run's n_tok * group queries, token by token, for kv
+ * head h. */
+struct tile {
+    const struct back_run *run;
+    int32_t h, q0, n_query;
+    int32_t span0, span1; /* spans that any of its queries sees */
+};
+
+struct attend_job {
+    const struct kern_table *k;
+    struct team *team;
+    const struct back_attend *p;
+    const float *q;
+    float *y;
+    size_t ldq, ldy, ldv;
+    int32_t group, n_tile;
+    /* by span: the wave's items are spans first_span.. of the line of all (tile, span) pairs */
+    int32_t first_item, n_item;
+    struct partial *wave;
+    size_t each_bytes;
+};
+
+static struct tile tile_at(const struct attend_job *j, int32_t i_tile)
+{
+    struct tile t = { 0 };
+    for (int32_t i = 0; i < j->p->n_run; i++) {
+        const struct back_run *r = &j->p->runs[i];
+        const int32_t n_query = r->n_tok * j->group;
+        const int32_t per_head = (n_query + KERN_QUERIES - 1) / KERN_QUERIES;
+        const int32_t n = per_head * j->p->kv.n_kv;
+        if (i_tile < n) {
+            t.run = r;
+            t.h = i_tile / per_head;
+            t.q0 = i_tile % per_head * KERN_QUERIES;
+            t.n_query = n_query - t.q0 < KERN_QUERIES ? n_query - t.q0 : KERN_QUERIES;
+            break;
+        }
+        i_tile -= n;
+    }
+    const int32_t pos_first = t.run->pos0 + t.q0 / j->group;
+    const int32_t pos_last = t.run->pos0 + (t.q0 + t.n_query - 1) / j->group;
+    const int32_t lo =
+        j->p->window > 0 && pos_first + 1 > j->p->window ? pos_first + 1 - j->p->window : 0;
+    t.span0 = lo / KERN_SPAN;
+    t.span1 = pos_last / KERN_SPAN + 1;
+    return t;
+}
+
+/* What attend_span needs beside the tile; on the worker's stack. */
+struct span_call {
+    const float *q[KERN_QUERIES];
+    const uint8_t *k_page[KERN_SPAN_PAGES];
+    const uint8_t *v_page[KERN_SPAN_PAGES];
+    int32_t lo[KERN_QUERIES], hi[KERN_QUERIES];
+    int32_t index[KERN_QUERIES]; /* of the call's queries within the tile */
+    float m[KERN_QUERIES], s[KERN_QUERIES];
+    float *acc[KERN_QUERIES];
+};
+
+/* Computes one span for the queries of the tile that see part of it; the others get s = 0. */
+static void span_compute(const struct attend_job *j, const struct tile *t, int32_t i_span,
+                         struct partial *out)
+{
+    struct span_call c;
+    const struct back_kv *kv = &j->p->kv;
+    const int32_t pos0 = i_span * KERN_SPAN;
+    int32_t hi_max = 0;
+    int32_t n = 0;
+    for (int32_t i = 0; i < t->n_query; i++) {
+        const int32_t pos = t->run->pos0 + (t->q0 + i) / j->group;
+        const int32_t lo = j->p->window > 0 && pos + 1 > j->p->window ? pos + 1 - j->p->window : 0;
+        out->s[i] = 0.0f;
+        if (pos < pos0 || lo >= pos0 + KERN_SPAN) {
+            continue;
+        }
+        const int32_t tok = t->run->tok0 + (t->q0 + i) / j->group;
+        const int32_t head = t->h * j->group + (t->q0 + i) % j->group;
+        c.q[n] = j->q + (size_t)tok * j->ldq + (size_t)head * (size_t)kv->hd_k;
+        c.lo[n] = lo > pos0 ? lo : pos0;
+        c.hi[n] = pos + 1 < pos0 + KERN_SPAN ? pos + 1 : pos0 + KERN_SPAN;
+        c.acc[n] = out->acc + (size_t)i * j->ldv;
+        c.index[n] = i;
+        hi_max = c.hi[n] > hi_max ? c.hi[n] : hi_max;
+        n++;
+    }
+    if (n == 0) {
+        return;
+    }
+    for (int32_t i = 0; i < KERN_SPAN_PAGES; i++) {
+        const bool is_seen = pos0 + i * KERN_PAGE < hi_max;
+        const size_t page = is_seen ? (size_t)t->run->pages[pos0 / KERN_PAGE + i] : 0;
+        c.k_page[i] = kv->k + page * kv->k_page + (size_t)t->h * kv->k_head;
+        c.v_page[i] = kv->v + page * kv->v_page + (size_t)t->h * kv->v_head;
+    }
+    const struct kern_attend a = { .kv = kv->kind,
+                                   .hd_k = kv->hd_k,
+                                   .hd_v = kv->hd_v,
+                                   .n_query = n,
+                                   .q = c.q,
+                                   .k_page = c.k_page,
+                                   .v_page = c.v_page,
+                                   .pos0 = pos0,
+                                   .lo = c.lo,
+                                   .hi = c.hi,
+                                   .scale = j->p->scale,
+                                   .cap = j->p->cap,
+                                   .m = c.m,
+                                   .s = c.s,
+                                   .acc = c.acc };
+    j->k->attend_span(&a);
+    for (int32_t i = 0; i < n; i++) {
+        out->m[c.index[i]] = c.m[i];
+        out->s[c.index[i]] = c.s[i];
+    }
+}
+
+/* sum := sum merged with part. Query by query; a query that saw nothing of a span skips it. */
+static void partial_merge(const struct attend_job *j, int32_t n_query, struct partial *sum,
+                          const struct partial *part)
+{
+    for (int32_t i = 0; i < n_query; i++) {
+        float *acc = sum->acc + (size_t)i * j->ldv;
+        const float *acc2 = part->acc + (size_t)i * j->ldv;
+        if (part->s[i] == 0.0f) {
+            continue;
+        }
+        if (sum->s[i] == 0.0f) {
+            sum->m[i] = part->m[i];
+            sum->s[i] = part->s[i];
+            memcpy(acc, acc2, (size_t)j->p->kv.hd_v * sizeof acc[0]);
+        } else {
+            j->k->attend_merge(&sum->m[i], &sum->s[i], acc, part->m[i], part->s[i], acc2,
+                               j->p->kv.hd_v);
+        }
+    }
+}
+
+static void tile_finish(const struct attend_job *j, const struct tile *t, const struct partial *sum)
+{
+    for (int32_t i = 0; i < t->n_query; i++) {
+        const int32_t tok = t->run->tok0 + (t->q0 + i) / j->group;
+        const int32_t head = t->h * j->group + (t->q0 + i) % j->group;
+        float *y = j->y + (size_t)tok * j->ldy + (size_t)head * (size_t)j->p->kv.hd_v;
+        const float *sink = j->p->sinks != NULL ? &j->p->sinks[head] : NULL;
+        j->k->attend_finish(y, sum->m[i], sum->s[i], sum->acc + (size_t)i * j->ldv, sink,
+                            j->p->kv.hd_v);
+    }
+}
+
+/* Room for two partial results on a worker's stack (TEAM_STACK_BYTES). */
+union partial_room {
+    struct partial p;
+    float room[2 * KERN_QUERIES + KERN_QUERIES * KERN_HEAD_MAX];
+};
+
+static void tile_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    const struct attend_job *j = arg;
+    _Alignas(64) union partial_room sum;
+    _Alignas(64) union partial_room part;
+    int from;
+    int to;
+    while (team_chunk(j->team, j->n_tile, 1, &from, &to)) {
+        for (int32_t i = from; i < to; i++) {
+            const struct tile t = tile_at(j, i);
+            span_compute(j, &t, t.span0, &sum.p);
+            for (int32_t s = t.span0 + 1; s < t.span1; s++) {
+                span_compute(j, &t, s, &part.p);
+                partial_merge(j, t.n_query, &sum.p, &part.p);
+            }
+            tile_finish(j, &t, &sum.p);
+        }
+    }
+}
+
+/* Item i of the line of all (tile, span) pairs, tile by tile. */
+static struct tile item_at(const struct attend_job *j, int32_t item, int32_t *i_tile,
+                           int32_t *i_span)
+{
+    for (int32_t i = 0; i < j->n_tile; i++) {
+        const struct tile t = tile_at(j, i);
+        if (item < t.span1 - t.span0) {
+            *i_tile = i;
+            *i_span = t.span0 + item;
+            return t;
+        }
+        item -= t.span1 - t.span0;
+    }
+    *i_tile = -1;
+    return (struct tile){ 0 };
+}
+
+static struct partial *partial_at(struct partial *first, size_t each_bytes, int32_t i)
+{
+    return (struct partial *)(void *)((uint8_t *)first + (size_t)i * each_bytes);
+}
+
+static void span_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    const struct attend_job *j = arg;
+    int from;
+    int to;
+    while (team_chunk(j->team, j->n_item, 1, &from, &to)) {
+        for (int32_t i = from; i < to; i++) {
+            int32_t i_tile;
+            int32_t i_span;
+            const struct tile t = item_at(j, j->first_item + i, &i_tile, &i_span);
+            span_compute(j, &t, i_span, partial_at(j->wave, j->each_bytes, i));
+        }
+    }
+}
+
+static void attend_by_span(struct be_cpu *c, struct attend_job *j, const struct back_cut *cut)
+{
+    struct partial *sums = arena_take(c->back.step, cut->bytes);
+    assert(sums != NULL);
+    j->each_bytes = cut->each_bytes;
+    j->wave = partial_at(sums, cut->each_bytes, cut->n_tile);
+    int32_t n_all = 0;
+    for (int32_t i = 0; i < j->n_tile; i++) {
+        const struct tile t = tile_at(j, i);
+        memset(partial_at(sums, j->each_bytes, i)->s, 0, sizeof sums->s);
+        n_all += t.span1 - t.span0;
+    }
+    for (j->first_item = 0; j->first_item < n_all; j->first_item += j->n_item) {
+        j->n_item = n_all - j->first_item < cut->n_wave ? n_all - j->first_item : cut->n_wave;
+        team_chunk_reset(c->team);
+        team_run(c->team, span_worker, j);
+        for (int32_t i = 0; i < j->n_item; i++) {
+            int32_t i_tile;
+            int32_t i_span;
+            const struct tile t = item_at(j, j->first_item + i, &i_tile, &i_span);
+            partial_merge(j, t.n_query, partial_at(sums, j->each_bytes, i_tile),
+                          partial_at(j->wave, j->each_bytes, i));
+        }
+    }
+    for (int32_t i = 0; i < j->n_tile; i++) {
+        const struct tile t = tile_at(j, i);
+        tile_finish(j, &t, partial_at(sums, j->each_bytes, i));
+    }
+}
+
+static void cpu_attend(struct back *b, const struct back_attend *p, float *y, const float *q)
+{
+    struct be_cpu *c = self(b);
+    const size_t mark = arena_mark(b->step);
+    const struct back_cut cut = back_attend_cut(p, team_size(c->team));
+    struct attend_job j = { .k = c->kern,
+                            .team = c->team,
+                            .p = p,
+                            .q = q,
+                            .y = y,
+                            .ldq = back_ld(p->n_head * p->kv.hd_k),
+                            .ldy = back_ld(p->n_head * p->kv.hd_v),
+                            .ldv = back_ld(p->kv.hd_v),
+                            .group = p->n_head / p->kv.n_kv,
+                            .n_tile = cut.n_tile };
+    if (cut.is_by_span) {
+        attend_by_span(c, &j, &cut);
+    } else {
+        team_chunk_reset(c->team);
+        team_run(c->team, tile_worker, &j);
+    }
+    arena_rewind(b->step, mark);
+}
+
+static const struct back_ops ops = {
+    .embed = cpu_embed,
+    .norm = cpu_norm,
+    .matmul = cpu_matmul,
+    .angles = cpu_angles,
+    .rope = cpu_rope,
+    .kv_write = cpu_kv_write,
+    .attend = cpu_attend,
+    .glu = cpu_glu,
+    .add = cpu_add,
+    .scale = cpu_scale,
+    .gather = cpu_gather,
+};
+
+void be_cpu_init(struct be_cpu *c, struct arena *step, struct team *team,
+                 const struct kern_table *kern)
+{
+    *c = (struct be_cpu){ .back = { .op = &ops, .step = step }, .team = team, .kern = kern };
+}

@@ -1,0 +1,136 @@
+/* be_measure - the backend that computes nothing
+ *
+ * The plan of hearth is not a model of the program but the program itself, run on this backend: the
+ * forward pass asks for its buffers and calls its operations as ever, and here they are only
+ * counted. Memory that the plan states is therefore the memory the run will take, to the byte.
+ *
+ * Traffic is what must come from main memory at least once a step: weights once per operation,
+ * cache pages once per query tile. Activations are left out, they live in caches.
+ *
+ * Next: engine/plan.c turns the sums into a decision. */
+#include "back/be_measure.h"
+
+static struct be_measure *self(struct back *b)
+{
+    return (struct be_measure *)(void *)b;
+}
+
+static void measure_embed(struct back *b, float *y, const struct tensor *table, const int32_t *ids,
+                          int32_t n_tok, float scale)
+{
+    (void)y, (void)ids, (void)scale;
+    const size_t mark = arena_mark(b->step);
+    size_t row = 0;
+    if (quant_bytes(table->type, (uint64_t)table->n_col, &row)) {
+        arena_take(b->step, row);
+        self(b)->weight_bytes += row * (size_t)n_tok;
+    }
+    arena_rewind(b->step, mark);
+}
+
+static void measure_norm(struct back *b, float *y, const float *x, size_t ld, int32_t n_tok,
+                         int32_t n_group, int32_t n, const struct back_norm *p)
+{
+    (void)y, (void)x, (void)ld, (void)p;
+    self(b)->flops += 4ull * (uint64_t)n_tok * (uint64_t)n_group * (uint64_t)n;
+}
+
+static void measure_matmul(struct back *b, const struct back_out *out, int32_t n_out,
+                           const float *x, size_t ldx, int32_t n_tok)
+{
+    (void)x, (void)ldx;
+    const size_t mark = arena_mark(b->step);
+    arena_take(b->step, back_matmul_bytes(out, n_out, n_tok));
+    arena_rewind(b->step, mark);
+    for (int32_t i = 0; i < n_out; i++) {
+        const struct tensor *w = out[i].w;
+        self(b)->weight_bytes += w->bytes;
+        self(b)->flops += 2ull * (uint64_t)w->n_row * (uint64_t)w->n_col * (uint64_t)n_tok;
+    }
+    self(b)->syncs++;
+}
+
+static void measure_angles(struct back *b, float *cos, float *sin, const int32_t *pos,
+                           int32_t n_tok, const double *freq, int32_t n_half, double mscale)
+{
+    (void)cos, (void)sin, (void)pos, (void)freq, (void)mscale;
+    self(b)->flops += 40ull * (uint64_t)n_tok * (uint64_t)n_half;
+}
+
+static void measure_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t n_head,
+                         int32_t hd, const struct back_angles *angles)
+{
+    (void)x, (void)ld, (void)hd;
+    self(b)->flops += 3ull * (uint64_t)n_tok * (uint64_t)n_head * (uint64_t)angles->n_rot;
+}
+
+static void measure_kv_write(struct back *b, const struct back_attend *p, const float *k,
+                             const float *v)
+{
+    (void)k, (void)v;
+    self(b)->kv_bytes += (uint64_t)p->n_tok * (p->kv.k_page + p->kv.v_page) / KERN_PAGE;
+}
+
+static void measure_attend(struct back *b, const struct back_attend *p, float *y, const float *q)
+{
+    (void)y, (void)q;
+    const size_t mark = arena_mark(b->step);
+    arena_take(b->step, back_attend_worst_bytes(p, self(b)->n_worker));
+    arena_rewind(b->step, mark);
+    for (int32_t i = 0; i < p->n_run; i++) {
+        const struct back_run *r = &p->runs[i];
+        const uint64_t n_pos = (uint64_t)r->pos0 + (uint64_t)r->n_tok;
+        const uint64_t seen =
+            p->window > 0 && (uint64_t)p->window < n_pos ? (uint64_t)p->window : n_pos;
+        self(b)->kv_bytes += seen * (p->kv.k_page + p->kv.v_page) / KERN_PAGE;
+        self(b)->flops += 2ull * (uint64_t)r->n_tok * seen * (uint64_t)p->n_head *
+                          (uint64_t)(p->kv.hd_k + p->kv.hd_v);
+    }
+    self(b)->syncs++;
+}
+
+static void measure_glu(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
+                        int32_t n_tok, int32_t n)
+{
+    (void)fn, (void)gate, (void)up, (void)ld;
+    self(b)->flops += 20ull * (uint64_t)n_tok * (uint64_t)n;
+}
+
+static void measure_add(struct back *b, float *x, const float *y, float a, size_t ld, int32_t n_tok,
+                        int32_t n)
+{
+    (void)x, (void)y, (void)a, (void)ld;
+    self(b)->flops += 2ull * (uint64_t)n_tok * (uint64_t)n;
+}
+
+static void measure_scale(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
+                          int32_t n)
+{
+    (void)x, (void)a, (void)cap, (void)ld;
+    self(b)->flops += (uint64_t)n_tok * (uint64_t)n;
+}
+
+static void measure_gather(struct back *b, float *y, const float *x, const int32_t *rows,
+                           int32_t n_row, size_t ld)
+{
+    (void)b, (void)y, (void)x, (void)rows, (void)n_row, (void)ld;
+}
+
+static const struct back_ops ops = {
+    .embed = measure_embed,
+    .norm = measure_norm,
+    .matmul = measure_matmul,
+    .angles = measure_angles,
+    .rope = measure_rope,
+    .kv_write = measure_kv_write,
+    .attend = measure_attend,
+    .glu = measure_glu,
+    .add = measure_add,
+    .scale = measure_scale,
+    .gather = measure_gather,
+};
+
+void be_measure_init(struct be_measure *m, struct arena *step, int32_t n_worker)
+{
+    *m = (struct be_measure){ .back = { .op = &ops, .step = step }, .n_worker = n_worker };
+}

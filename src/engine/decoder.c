@@ -1,0 +1,288 @@
+/* decoder - the forward pass of a text model
+ *
+ * Read it from the bottom: decoder_forward embeds the tokens, runs the layers, normalizes. A layer
+ * is attention and a feed-forward part, joined in one of three ways; each is one short function.
+ * Every line that touches numbers is one operation of the table in back/backend.h, so this file is
+ * also the list of what a backend must be able to do.
+ *
+ *     x = embed(tokens)
+ *     for each layer:  x = x + attention(norm(x));  x = x + ffn(norm(x))
+ *     logits = output . norm(x)
+ *
+ * Vaswani et al. 2017 (attention), Su et al. 2021 (rotary positions), Shazeer 2020 (gated
+ * feed-forward parts), Ainslie et al. 2023 (grouped key heads). The recipe of a family
+ * (model/arch.c) says where norms stand and which of the optional parts exist; absent tensors are
+ * NULL and skipped.
+ *
+ * Buffers come from the step arena in stack order: what a layer takes it gives back. At each layer
+ * border the engine shows that it lives and looks whether the step is still wanted.
+ *
+ * Next: engine/sched.c decides which tokens make up a step. */
+#include "engine/decoder.h"
+
+#include "base/os.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* What a layer's functions share. */
+struct pass {
+    struct decoder *d;
+    const struct decoder_step *s;
+    const struct arch *a;
+    struct back *b;
+    struct back_angles full, window;
+    size_t ld; /* floats between rows of x */
+};
+
+static struct back_norm norm_of(const struct arch *a, const struct weights_norm *n)
+{
+    return (struct back_norm){
+        .is_layer = a->recipe->is_layer_norm, .eps = a->eps, .w = n->w.v, .b = n->b.v
+    };
+}
+
+static bool has_norm(const struct weights_norm *n)
+{
+    return n->w.n > 0;
+}
+
+/* y = norm(x) over whole rows; y may be x. */
+static void norm_rows(struct pass *p, float *y, const float *x, const struct weights_norm *n)
+{
+    const struct back_norm norm = norm_of(p->a, n);
+    p->b->op->norm(p->b, y, x, p->ld, p->s->n_tok, 1, p->a->n_embd, &norm);
+}
+
+/* Queries or keys, normalized head by head or as a whole (always RMS). */
+static void norm_heads(struct pass *p, float *x, int32_t n_head, const struct weights_vec *w)
+{
+    const bool is_whole = p->a->recipe->qk_norm == ARCH_QK_WHOLE;
+    const struct back_norm norm = { .eps = p->a->eps, .w = w->v };
+    const int32_t n = n_head * p->a->hd_k;
+    p->b->op->norm(p->b, x, x, back_ld(n), p->s->n_tok, is_whole ? 1 : n_head,
+                   is_whole ? n : p->a->hd_k, &norm);
+}
+
+static void rotate(struct pass *p, const struct arch_layer *al, float *q, float *k)
+{
+    const struct arch *a = p->a;
+    if (!al->has_rope) {
+        return;
+    }
+    const struct back_angles *angles = al->is_window ? &p->window : &p->full;
+    p->b->op->rope(p->b, q, back_ld(a->n_head * a->hd_k), p->s->n_tok, a->n_head, a->hd_k, angles);
+    p->b->op->rope(p->b, k, back_ld(a->n_kv * a->hd_k), p->s->n_tok, a->n_kv, a->hd_k, angles);
+}
+
+/* y = attention(h); y and h may be the same buffer. */
+static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
+{
+    const struct arch *a = p->a;
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
+    const struct arch_layer *al = &a->layer[i_layer];
+    const struct back_ops *op = p->b->op;
+    const int32_t n_tok = p->s->n_tok;
+    const size_t mark = arena_mark(p->b->step);
+    float *q = back_take(p->b, n_tok, back_ld(a->n_head * a->hd_k));
+    float *k = back_take(p->b, n_tok, back_ld(a->n_kv * a->hd_k));
+    float *v = back_take(p->b, n_tok, back_ld(a->n_kv * a->hd_v));
+    float *o = back_take(p->b, n_tok, back_ld(a->n_head * a->hd_v));
+
+    const struct back_out qkv[] = { { &l->q, l->q_b.v, q },
+                                    { &l->k, l->k_b.v, k },
+                                    { &l->v, l->v_b.v, v } };
+    op->matmul(p->b, qkv, 3, h, p->ld, n_tok);
+    const enum arch_qk_norm qk = a->recipe->qk_norm;
+    if (qk == ARCH_QK_HEAD || qk == ARCH_QK_WHOLE) {
+        norm_heads(p, q, a->n_head, &l->q_norm);
+        norm_heads(p, k, a->n_kv, &l->k_norm);
+    }
+    rotate(p, al, q, k);
+    if (qk == ARCH_QK_HEAD_AFTER) {
+        norm_heads(p, q, a->n_head, &l->q_norm);
+        norm_heads(p, k, a->n_kv, &l->k_norm);
+    }
+    const struct back_attend attend = { .kv = kv_layer(p->d->kv, i_layer),
+                                        .runs = p->s->runs,
+                                        .n_run = p->s->n_run,
+                                        .n_tok = n_tok,
+                                        .n_head = a->n_head,
+                                        .window = al->is_window ? a->window : 0,
+                                        .scale = a->attn_scale,
+                                        .cap = a->cap_attn };
+    op->kv_write(p->b, &attend, k, v);
+    op->attend(p->b, &attend, o, q);
+    const struct back_out out = { &l->o, l->o_b.v, y };
+    op->matmul(p->b, &out, 1, o, back_ld(a->n_head * a->hd_v), n_tok);
+    arena_rewind(p->b->step, mark);
+}
+
+/* y = down(fn(gate . h) * (up . h)), or down(fn(up . h)); y may be h. */
+static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
+{
+    const struct arch *a = p->a;
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
+    const struct back_ops *op = p->b->op;
+    const int32_t n_tok = p->s->n_tok;
+    const size_t ld = back_ld(a->n_ff);
+    const size_t mark = arena_mark(p->b->step);
+    float *up = back_take(p->b, n_tok, ld);
+    float *mid = up;
+    if (a->recipe->is_gated) {
+        float *gate = back_take(p->b, n_tok, ld);
+        const struct back_out both[] = { { &l->gate, l->gate_b.v, gate },
+                                         { &l->up, l->up_b.v, up } };
+        op->matmul(p->b, both, 2, h, p->ld, n_tok);
+        op->glu(p->b, a->recipe->fn, gate, up, ld, n_tok, a->n_ff);
+        mid = gate;
+    } else {
+        const struct back_out one = { &l->up, l->up_b.v, up };
+        op->matmul(p->b, &one, 1, h, p->ld, n_tok);
+        op->glu(p->b, a->recipe->fn, up, NULL, ld, n_tok, a->n_ff);
+    }
+    const struct back_out down = { &l->down, l->down_b.v, y };
+    op->matmul(p->b, &down, 1, mid, ld, n_tok);
+    arena_rewind(p->b->step, mark);
+}
+
+static void add_residual(struct pass *p, float *x, const float *y)
+{
+    p->b->op->add(p->b, x, y, p->a->residual_scale, p->ld, p->s->n_tok, p->a->n_embd);
+}
+
+/* x += attn(norm(x)); x += ffn(norm(x)), with norms before, after, or both. */
+static void layer_serial(struct pass *p, int32_t i_layer, float *x, float *h)
+{
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
+    const float *in = x;
+    if (has_norm(&l->attn_norm)) {
+        norm_rows(p, h, x, &l->attn_norm);
+        in = h;
+    }
+    attention(p, i_layer, h, in);
+    if (has_norm(&l->attn_post_norm)) {
+        norm_rows(p, h, h, &l->attn_post_norm);
+    }
+    add_residual(p, x, h);
+    in = x;
+    if (has_norm(&l->ffn_norm)) {
+        norm_rows(p, h, x, &l->ffn_norm);
+        in = h;
+    }
+    feed_forward(p, i_layer, h, in);
+    if (has_norm(&l->ffn_post_norm)) {
+        norm_rows(p, h, h, &l->ffn_post_norm);
+    }
+    add_residual(p, x, h);
+}
+
+/* x += attn(norm1(x)) + ffn(norm2(x)); without a second norm the first serves both. */
+static void layer_parallel(struct pass *p, int32_t i_layer, float *x, float *h)
+{
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
+    const size_t mark = arena_mark(p->b->step);
+    float *from_attn = back_take(p->b, p->s->n_tok, p->ld);
+    norm_rows(p, h, x, &l->attn_norm);
+    attention(p, i_layer, from_attn, h);
+    if (has_norm(&l->ffn_norm)) {
+        norm_rows(p, h, x, &l->ffn_norm);
+    }
+    feed_forward(p, i_layer, h, h);
+    add_residual(p, x, from_attn);
+    add_residual(p, x, h);
+    arena_rewind(p->b->step, mark);
+}
+
+/* Angles of one kind of layer for all tokens of the step. */
+static struct back_angles angles_of(struct pass *p, const double *freq, double mscale)
+{
+    const int32_t n_half = p->a->n_rot / 2;
+    float *cos = back_take(p->b, p->s->n_tok, (size_t)n_half);
+    float *sin = back_take(p->b, p->s->n_tok, (size_t)n_half);
+    p->b->op->angles(p->b, cos, sin, p->s->pos, p->s->n_tok, freq, n_half, mscale);
+    return (struct back_angles){
+        .cos = cos, .sin = sin, .n_rot = p->a->n_rot, .kind = p->a->recipe->rope
+    };
+}
+
+/* Tells that the engine lives; true when the step is no longer wanted. */
+static bool at_border(const struct decoder *d)
+{
+    if (d->heartbeat != NULL) {
+        cell_set(d->heartbeat, os_now_us());
+    }
+    return d->stop != NULL && cell_get(d->stop) != 0;
+}
+
+enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden)
+{
+    const struct arch *a = d->arch;
+    const struct back_ops *op = d->back->op;
+    struct pass p = { .d = d, .s = s, .a = a, .b = d->back, .ld = back_ld(a->n_embd) };
+    float *x = back_take(d->back, s->n_tok, p.ld);
+    float *h = back_take(d->back, s->n_tok, p.ld);
+    op->embed(d->back, x, &d->weights->embd, s->tokens, s->n_tok, a->embd_scale);
+    if (a->recipe->has_positions) {
+        op->embed(d->back, h, &d->weights->position, s->pos, s->n_tok, 1.0f);
+        op->add(d->back, x, h, 1.0f, p.ld, s->n_tok, a->n_embd);
+    }
+    if (a->recipe->has_rope) {
+        p.full = angles_of(&p, d->freq_full, d->mscale_full);
+        p.window = a->window > 0 ? angles_of(&p, d->freq_window, d->mscale_window) : p.full;
+    }
+    for (int32_t i = 0; i < a->n_layer; i++) {
+        if (at_border(d)) {
+            return err_set(ERR_CANCELLED, "step abandoned at layer %d of %d", i, a->n_layer);
+        }
+        if (a->join == ARCH_JOIN_SERIAL) {
+            layer_serial(&p, i, x, h);
+        } else {
+            layer_parallel(&p, i, x, h);
+        }
+    }
+    norm_rows(&p, x, x, &d->weights->output_norm);
+    *hidden = x;
+    return ERR_OK;
+}
+
+float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *rows, int32_t n_row)
+{
+    const struct arch *a = d->arch;
+    const size_t ld = back_ld(a->n_embd);
+    float *picked = back_take(d->back, n_row, ld);
+    float *logits = back_take(d->back, n_row, back_ld(a->n_vocab));
+    d->back->op->gather(d->back, picked, hidden, rows, n_row, ld);
+    const struct back_out out = { &d->weights->output, d->weights->output_b.v, logits };
+    d->back->op->matmul(d->back, &out, 1, picked, ld, n_row);
+    d->back->op->scale(d->back, logits, a->logit_scale, a->cap_final, back_ld(a->n_vocab), n_row,
+                       a->n_vocab);
+    return logits;
+}
+
+enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
+                      struct kv *kv, struct back *back, int32_t n_ctx, struct arena *arena)
+{
+    *d = (struct decoder){ .arch = a, .weights = w, .kv = kv, .back = back };
+    const size_t bytes = (size_t)a->n_rot / 2 * sizeof(double);
+    d->freq_full = arena_take(arena, bytes);
+    d->freq_window = arena_take(arena, bytes);
+    REQUIRE(d->freq_full != NULL && d->freq_window != NULL, ERR_MEMORY,
+            "rotary frequencies: the arena is too small");
+    if (arena->is_counting || !a->recipe->has_rope) {
+        return ERR_OK;
+    }
+    const struct weights_vec *factors = &w->rope_factors;
+    if (w->rope_factors_long.n > 0) {
+        factors = n_ctx > a->rope_orig_ctx ? &w->rope_factors_long : &w->rope_factors_short;
+    }
+    arch_rope_freqs(a, false, factors->v, d->freq_full, &d->mscale_full);
+    arch_rope_freqs(a, true, factors->v, d->freq_window, &d->mscale_window);
+    for (int32_t i = 0; i < a->n_rot / 2; i++) {
+        REQUIRE(isfinite(d->freq_full[i]) && isfinite(d->freq_window[i]) &&
+                    fabs(d->freq_full[i]) < 1e6 && fabs(d->freq_window[i]) < 1e6,
+                ERR_INTEGRITY, "rotary frequency %d is %g: the file's rope factors make no sense",
+                i, d->freq_full[i]);
+    }
+    return ERR_OK;
+}

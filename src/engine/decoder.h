@@ -1,0 +1,51 @@
+/* decoder - the forward pass of a text model (engine/decoder.c)
+ *
+ * One function over the operation table, the same for every family; what differs is data (arch.h).
+ * Runs on any backend: be_cpu computes, be_measure plans.                    Owner thread: engine.
+ * DE-1  a token's hidden state depends on the tokens before it in its sequence and on nothing else
+ * in the step: batch, chunks and threads never change a bit. */
+#ifndef HEARTH_DECODER_H
+#define HEARTH_DECODER_H
+
+#include "back/backend.h"
+#include "base/cell.h"
+#include "engine/kv.h"
+#include "model/arch.h"
+#include "model/weights.h"
+
+struct decoder {
+    const struct arch *arch;         /* borrows */
+    const struct weights *weights;   /* borrows */
+    struct kv *kv;                   /* borrows */
+    struct back *back;               /* borrows */
+    double *freq_full, *freq_window; /* [n_rot/2] angular frequencies, in the arena */
+    double mscale_full, mscale_window;
+    struct cell *heartbeat; /* os_now_us at each layer border; NULL = none */
+    const struct cell
+        *stop; /* not 0: the step is abandoned at the next layer border; NULL = none */
+};
+
+/* One step: tokens of one or several sequences, run by run, rows in the order of the runs. */
+struct decoder_step {
+    const int32_t *tokens; /* [n_tok] */
+    const int32_t *pos;    /* [n_tok] absolute positions */
+    int32_t n_tok;
+    const struct back_run *runs; /* [n_run]; their pages must have room (kv_seq_grow) */
+    int32_t n_run;
+};
+
+/* n_ctx: longest context that will be used; families with two sets of rotary factors choose by it.
+ */
+enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
+                      struct kv *kv, struct back *back, int32_t n_ctx,
+                      struct arena *arena) MUST_USE;
+
+/* Runs the layers. *hidden receives the last layer's output, normalized, [n_tok][back_ld(n_embd)],
+ * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when stopped: pages written
+ * by the step hold nothing useful. */
+enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden) MUST_USE;
+
+/* Logits [n_row][back_ld(n_vocab)] of the given rows of `hidden`, in the step arena. */
+float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *rows, int32_t n_row);
+
+#endif

@@ -1,0 +1,66 @@
+/* weights - tensor names bound to the slots of a model, and loaded (model/weights.c)
+ *
+ * weights_bind checks every shape against the recipe and decides each tensor's place in the arena;
+ * weights_load reads and packs them, in parallel, straight into it. Between the two the planner
+ * knows every byte. A tensor that no slot asks for is an error: it would mean computing something
+ * else than the model's authors did. WE-1  after weights_bind all slots a layer's forward pass
+ * reads are set or legitimately NULL. WE-2  a fused tensor of the file (attn_qkv, ffn_up of gated
+ * families) is split here; the forward pass never sees one. */
+#ifndef HEARTH_WEIGHTS_H
+#define HEARTH_WEIGHTS_H
+
+#include "base/mem.h"
+#include "base/team.h"
+#include "model/arch.h"
+#include "model/gguf.h"
+#include "num/tensor.h"
+
+struct weights_vec {
+    const float *v; /* [n] in the model arena; NULL = absent */
+    int32_t n;
+};
+
+struct weights_norm {
+    struct weights_vec w, b;
+};
+
+struct weights_layer {
+    struct weights_norm attn_norm, ffn_norm;           /* before; absent for ARCH_NORMS_POST */
+    struct weights_norm attn_post_norm, ffn_post_norm; /* after */
+    struct weights_vec q_norm, k_norm;
+    struct tensor q, k, v,
+        o; /* [n_head*hd_k][n_embd] [n_kv*hd_k][..] [n_kv*hd_v][..] [n_embd][n_head*hd_v] */
+    struct weights_vec q_b, k_b, v_b, o_b;
+    struct tensor gate, up,
+        down; /* [n_ff][n_embd] twice, [n_embd][n_ff]; gate absent if not gated */
+    struct weights_vec gate_b, up_b, down_b;
+};
+
+struct weights {
+    struct tensor embd;     /* [n_vocab][n_embd] */
+    struct tensor output;   /* [n_vocab][n_embd]; the same memory as embd when tied */
+    struct tensor position; /* [n_ctx_train][n_embd], GPT-2 */
+    struct weights_vec output_b;
+    struct weights_norm output_norm;
+    struct weights_vec rope_factors, rope_factors_long, rope_factors_short; /* [n_rot/2] */
+    struct weights_layer *layer;                                            /* [n_layer], owns */
+
+    struct weights_load *loads; /* what to read and where to; private, owns */
+    size_t n_load;
+    size_t arena_bytes;   /* what weights_load will take from its arena, exactly */
+    size_t scratch_bytes; /* per worker while loading */
+    bool is_tied;         /* output is embd */
+    uint64_t n_param;
+    uint64_t type_bytes[QUANT_TYPE_COUNT]; /* bytes by element type, for listings */
+};
+
+/* Allocates the layer and load tables (mem_alloc). Errors name the tensor, expected and found. */
+enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf *g) MUST_USE;
+/* Fills the arena (which must have arena_bytes free). progress may be NULL; it is called on the
+ * caller's thread with 0..1. */
+enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
+                      struct team *team, void (*progress)(void *arg, double done),
+                      void *arg) MUST_USE;
+void weights_release(struct weights *w); /* accepts a zeroed object */
+
+#endif
