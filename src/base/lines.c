@@ -1,8 +1,9 @@
 /* lines - bounded lines from a descriptor
  *
- * getline(3) grows its buffer to whatever a line brings; here the maximum is given at birth and a longer
- * line is an error. Bytes are read in pieces; a line is given out as a view into the buffer, and the rest
- * moves to the front only when more must be read, so each byte is moved at most once per read.
+ * getline(3) grows its buffer to whatever a line brings; here the maximum is given at birth and a
+ * longer line is an error. Bytes are read in pieces; a line is given out as a view into the buffer,
+ * and the rest moves to the front only when more must be read, so each byte is moved at most once
+ * per read.
  *
  * The last line needs no newline. Zero bytes are ordinary bytes.
  *

@@ -1,0 +1,885 @@
+/* engine - the thread that answers requests
+ *
+ * One loop:
+ *
+ *     lock;  end what was cancelled or is late;  start what waits;  choose the next step;  unlock
+ *     compute the step (decoder.c), sample (sample.c), turn ids into text (emit.c)
+ *     lock;  give out events;  unlock
+ *
+ * Callers and the engine share a table of requests under one lock, which nobody holds while
+ * computing. A request's memory (prompt, events, text) is its place in that table, made at start.
+ * Events wait in a ring per request; a sequence whose ring has no room for what one step may bring
+ * is left out of the next step (EN-3), so a slow reader slows down nothing but its own answer.
+ *
+ * A cancelled request leaves between two steps. Only when the running step is a long one (a large
+ * piece of a prompt on a large model) is it abandoned at the next layer border: its pages are cut
+ * back and the others' part is computed again, with the same bits.
+ *
+ * Before the first request the engine checks itself: two tokens computed in one step must give
+ * exactly the scores that they give one after another. A machine that miscomputes, or a kernel that
+ * breaks the numeric contract, is found before it answers anybody.
+ *
+ * Next: lib/hearth.c is the public face of this. */
+#include "engine/engine.h"
+
+#include "back/be_cpu.h"
+#include "base/cell.h"
+#include "base/event.h"
+#include "base/os.h"
+#include "engine/sched.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#define RING         64     /* events of one request */
+#define IDLE_US      50000  /* the idle loop shows life this often */
+#define LONG_STEP_US 100000 /* steps predicted longer than this are abandoned on cancel */
+#define ENDS_MAX     32     /* tokens that end an answer */
+
+struct record {
+    struct engine_event event;
+    size_t text_at;
+};
+
+enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
+
+/* owner: the lock, but for what is marked engine */
+struct job {
+    enum job_state state;
+    uint32_t generation;
+    bool is_cancelled, is_dropped, is_waiting;
+    struct engine_spec spec;
+    char stop_text[EMIT_STOP_MAX][EMIT_STOP_BYTES];
+    int32_t *prompt;                       /* [n_ctx] */
+    int32_t n_prompt, n_generated, n_open; /* n_open: choices not ended */
+    enum engine_finish finish;
+    uint64_t submit_us, start_us, first_us, last_us;
+    struct record ring[RING];
+    int32_t ring_at, n_event;
+    char *text; /* [text_room] */
+    size_t text_used;
+};
+
+/* owner: engine */
+struct slot {
+    struct emit emit;
+    int32_t *answer; /* [n_ctx] */
+    int32_t n_answer;
+};
+
+struct engine {
+    struct engine_parts parts;
+    struct plan_config config;
+    struct arena context, step, requests;
+    struct plan_context x;
+    struct be_cpu cpu;
+    struct lock *lock;
+    struct thread *thread;
+    int fd;
+    struct job *jobs; /* [n_job] */
+    int32_t n_job;
+    size_t text_room, piece_max;
+
+    /* owner: engine */
+    struct slot *slots; /* [n_parallel] */
+    int32_t *tokens, *pos, *rows;
+    struct back_run *runs;
+    float *row; /* [n_vocab] for several choices of one row */
+    struct sample_cand *cands;
+    int32_t *counts;
+    float *raw;
+    int32_t ends[ENDS_MAX];
+    int32_t n_end;
+
+    /* owner: the lock */
+    struct sched sched;
+    struct engine_stats stats;
+    bool is_closing, has_started;
+    enum err start_error;
+    char start_text[ERR_TEXT_MAX];
+
+    struct cell heartbeat, stop;
+    bool is_long_step; /* owner: the lock */
+};
+
+/* --- memory
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static size_t held_room(size_t piece_max)
+{
+    return EMIT_STOP_BYTES + 2 * piece_max + 64;
+}
+
+/* Takes everything but cache and workspace; the same code sizes and fills. */
+static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
+{
+    const struct plan_config *c = &e->config;
+    const size_t n_seq = (size_t)c->n_parallel;
+    const size_t n_row = (size_t)c->n_batch + n_seq;
+    const size_t vocab = back_ld(n_vocab);
+    e->n_job = c->n_queue + c->n_parallel;
+    struct job *jobs = arena_take(a, (size_t)e->n_job * sizeof jobs[0]);
+    struct slot *slots = arena_take(a, n_seq * sizeof slots[0]);
+    for (int32_t i = 0; i < e->n_job && jobs != NULL; i++) {
+        int32_t *prompt = arena_take(a, (size_t)c->n_ctx * sizeof prompt[0]);
+        char *text = arena_take(a, e->text_room);
+        if (!a->is_counting) {
+            jobs[i].prompt = prompt;
+            jobs[i].text = text;
+        }
+    }
+    for (size_t i = 0; i < n_seq && slots != NULL; i++) {
+        int32_t *answer = arena_take(a, (size_t)c->n_ctx * sizeof answer[0]);
+        if (!a->is_counting) {
+            slots[i].answer = answer;
+        }
+    }
+    e->jobs = jobs;
+    e->slots = slots;
+    e->tokens = arena_take(a, n_row * sizeof e->tokens[0]);
+    e->pos = arena_take(a, n_row * sizeof e->pos[0]);
+    e->rows = arena_take(a, n_row * sizeof e->rows[0]);
+    e->runs = arena_take(a, (n_seq + 1) * sizeof e->runs[0]);
+    e->row = arena_take(a, vocab * sizeof e->row[0]);
+    e->cands = arena_take(a, vocab * sizeof e->cands[0]);
+    e->counts = arena_take(a, vocab * sizeof e->counts[0]);
+    e->raw = arena_take(a, vocab * sizeof e->raw[0]);
+    return e->raw != NULL;
+}
+
+static void size_text(struct engine *e, size_t piece_max)
+{
+    e->piece_max = piece_max;
+    e->text_room = 2 * ENGINE_CHOICE_MAX * held_room(piece_max);
+}
+
+/* --- events (holding the lock)
+ * ------------------------------------------------------------------------------- */
+
+static bool has_room(const struct engine *e, const struct job *j)
+{
+    const size_t need = 2 * (size_t)j->spec.n_choice * held_room(e->piece_max);
+    return RING - j->n_event >= 2 * j->spec.n_choice + 2 && e->text_room - j->text_used >= need;
+}
+
+static void give(struct engine *e, struct job *j, const struct engine_event *event,
+                 struct view text)
+{
+    if (j->n_event == RING || e->text_room - j->text_used < text.n) {
+        (void)NEVER(true); /* has_room was asked before the step */
+        return;
+    }
+    struct record *r = &j->ring[(j->ring_at + j->n_event++) % RING];
+    r->event = *event;
+    r->event.n_text = text.n;
+    r->text_at = j->text_used;
+    if (text.n > 0) {
+        memcpy(j->text + j->text_used, text.p, text.n);
+    }
+    j->text_used += text.n;
+}
+
+static void end_job(struct engine *e, struct job *j)
+{
+    const uint64_t now = os_now_us();
+    const uint64_t start = j->start_us > 0 ? j->start_us : now;
+    const uint64_t first = j->first_us > 0 ? j->first_us : now;
+    const struct engine_event event = {
+        .kind = ENGINE_END,
+        .token = -1,
+        .finish = j->finish,
+        .n_prompt = j->n_prompt,
+        .n_generated = j->n_generated,
+        .queue_us = start - j->submit_us,
+        .prefill_us = j->start_us > 0 ? first - start : 0,
+        .decode_us = j->first_us > 0 ? j->last_us - j->first_us : 0,
+    };
+    give(e, j, &event, (struct view){ NULL, 0 });
+    e->stats.n_done += j->finish == ENGINE_FINISH_STOP || j->finish == ENGINE_FINISH_LENGTH;
+    e->stats.n_cancelled +=
+        j->finish == ENGINE_FINISH_CANCELLED || j->finish == ENGINE_FINISH_TIMEOUT;
+    e->stats.n_failed += j->finish == ENGINE_FINISH_ERROR;
+    j->state = j->is_dropped ? JOB_FREE : JOB_ENDED;
+}
+
+static void end_choice(struct engine *e, int32_t i_seq, enum engine_finish finish)
+{
+    const struct sched_seq *q = &e->sched.seq[i_seq];
+    struct job *j = &e->jobs[q->i_req];
+    struct view rest;
+    emit_end(&e->slots[i_seq].emit, &rest);
+    const struct engine_event event = {
+        .kind = ENGINE_CHOICE_END, .choice = q->choice, .token = -1, .finish = finish
+    };
+    give(e, j, &event, rest);
+    kv_seq_cut(&e->x.kv, &e->x.seqs[i_seq], 0);
+    sched_free(&e->sched, i_seq);
+    j->finish = finish;
+    if (--j->n_open == 0) {
+        end_job(e, j);
+    }
+}
+
+/* Ends a whole request, wherever it is. */
+static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
+{
+    struct job *j = &e->jobs[i_job];
+    int32_t freed[SCHED_SEQ_MAX];
+    int32_t n_freed = 0;
+    (void)sched_remove(&e->sched, i_job, freed, &n_freed);
+    for (int32_t i = 0; i < n_freed; i++) {
+        kv_seq_cut(&e->x.kv, &e->x.seqs[freed[i]], 0);
+    }
+    j->finish = finish;
+    end_job(e, j);
+}
+
+/* --- a step
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static void end_unwanted(struct engine *e)
+{
+    const uint64_t now = os_now_us();
+    for (int32_t i = 0; i < e->n_job; i++) {
+        struct job *j = &e->jobs[i];
+        if (j->state != JOB_ACTIVE) {
+            continue;
+        }
+        if (j->is_cancelled || e->is_closing) {
+            end_all(e, i, ENGINE_FINISH_CANCELLED);
+        } else if (j->spec.timeout_us > 0 && now - j->submit_us > j->spec.timeout_us) {
+            end_all(e, i, ENGINE_FINISH_TIMEOUT);
+        }
+    }
+}
+
+static void admit(struct engine *e)
+{
+    int32_t i_job;
+    int32_t i_seq;
+    while (sched_admit(&e->sched, &i_job, &i_seq)) {
+        e->jobs[i_job].start_us = os_now_us();
+    }
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        struct sched_seq *q = &e->sched.seq[i];
+        if (q->state == SCHED_DECODE || q->state == SCHED_PREFILL) {
+            q->is_paused = !has_room(e, &e->jobs[q->i_req]);
+        }
+    }
+}
+
+/* Lays the step out; pages grow here. Returns the number of tokens. */
+static int32_t lay_out(struct engine *e, const struct sched_piece *pieces, int32_t n_piece)
+{
+    int32_t n_tok = 0;
+    for (int32_t i = 0; i < n_piece; i++) {
+        const struct sched_piece *p = &pieces[i];
+        const struct sched_seq *q = &e->sched.seq[p->i_seq];
+        const struct slot *slot = &e->slots[p->i_seq];
+        const bool is_there = kv_seq_grow(&e->x.kv, &e->x.seqs[p->i_seq], p->pos0 + p->n_tok);
+        assert(is_there); /* every sequence has pages for n_ctx */
+        (void)is_there;
+        e->runs[i] = (struct back_run){
+            .pages = e->x.seqs[p->i_seq].page, .tok0 = n_tok, .n_tok = p->n_tok, .pos0 = p->pos0
+        };
+        for (int32_t t = 0; t < p->n_tok; t++, n_tok++) {
+            const int32_t at = p->pos0 + t;
+            e->tokens[n_tok] =
+                at < q->n_prompt ? e->jobs[q->i_req].prompt[at] : slot->answer[at - q->n_prompt];
+            e->pos[n_tok] = at;
+        }
+    }
+    return n_tok;
+}
+
+/* The further choices of a request read the pages of the first. */
+static void share_prompt(struct engine *e, int32_t i_first)
+{
+    const struct sched_seq *first = &e->sched.seq[i_first];
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        if (e->sched.seq[i].state == SCHED_RESERVED && e->sched.seq[i].i_req == first->i_req) {
+            kv_seq_share(&e->x.kv, &e->x.seqs[i], &e->x.seqs[i_first]);
+        }
+    }
+}
+
+static bool choose(struct engine *e, int32_t i_seq, float *logits, struct sample_output *out)
+{
+    const struct sched_seq *q = &e->sched.seq[i_seq];
+    const struct job *j = &e->jobs[q->i_req];
+    const struct slot *slot = &e->slots[i_seq];
+    const struct sample_input in = {
+        .params = &j->spec.sample,
+        .logits = logits,
+        .n_vocab = e->parts.arch->n_vocab,
+        .prompt = j->prompt,
+        .n_prompt = j->n_prompt,
+        .answer = slot->answer,
+        .n_answer = slot->n_answer,
+        .choice = q->choice,
+        .kern = e->parts.kern,
+        .cands = e->cands,
+        .raw = e->raw,
+        .counts = e->counts,
+        .banned = e->ends,
+        .n_banned = j->spec.is_eos_ignored ? e->n_end : 0,
+    };
+    return sample_row(&in, out);
+}
+
+/* What a sampled token means for its choice: text, and perhaps the end. */
+static void take_token(struct engine *e, int32_t i_seq, const struct sample_output *s)
+{
+    struct job *j = &e->jobs[e->sched.seq[i_seq].i_req];
+    struct slot *slot = &e->slots[i_seq];
+    j->last_us = os_now_us();
+    j->first_us = j->first_us > 0 ? j->first_us : j->last_us;
+    if (!j->spec.is_eos_ignored && tok_is_end(e->parts.tok, s->token)) {
+        end_choice(e, i_seq, ENGINE_FINISH_STOP);
+        return;
+    }
+    slot->answer[slot->n_answer++] = s->token;
+    j->n_generated++;
+    e->stats.n_generated_tok++;
+    struct view text;
+    const bool goes_on = emit_token(&slot->emit, e->parts.tok, &j->spec.stops, s->token,
+                                    j->spec.shows_special, &text);
+    struct engine_event event = { .kind = ENGINE_TOKEN,
+                                  .choice = e->sched.seq[i_seq].choice,
+                                  .token = s->token,
+                                  .logprob = s->logprob,
+                                  .n_top = s->n_top };
+    memcpy(event.top, s->top, sizeof event.top);
+    give(e, j, &event, text);
+    const bool is_full = j->n_prompt + slot->n_answer >= e->config.n_ctx;
+    if (!goes_on) {
+        end_choice(e, i_seq, ENGINE_FINISH_STOP);
+    } else if (is_full || (j->spec.max_tokens > 0 && slot->n_answer >= j->spec.max_tokens)) {
+        end_choice(e, i_seq, ENGINE_FINISH_LENGTH);
+    }
+}
+
+/* Samples for every choice that this row of scores serves. Called without the lock held; takes it
+ * to give out. */
+static void take_row(struct engine *e, int32_t i_seq, float *logits)
+{
+    const int32_t i_req = e->sched.seq[i_seq].i_req;
+    const bool is_first = e->slots[i_seq].n_answer == 0;
+    const size_t bytes = (size_t)e->parts.arch->n_vocab * sizeof logits[0];
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        const struct sched_seq *q = &e->sched.seq[i];
+        const bool shares_row = is_first && q->state != SCHED_FREE && q->i_req == i_req;
+        if (i != i_seq && !shares_row) {
+            continue;
+        }
+        float *row = logits;
+        if (is_first && e->jobs[i_req].spec.n_choice > 1) {
+            memcpy(e->row, logits, bytes);
+            row = e->row;
+        }
+        struct sample_output s;
+        const bool is_chosen = choose(e, i, row, &s);
+        lock_take(e->lock);
+        if (is_chosen) {
+            take_token(e, i, &s);
+        } else {
+            end_choice(e, i, ENGINE_FINISH_ERROR);
+        }
+        lock_drop(e->lock);
+    }
+}
+
+static void count_step(struct engine *e, const struct sched_piece *pieces, int32_t n_piece)
+{
+    int32_t n_decode = 0;
+    for (int32_t i = 0; i < n_piece; i++) {
+        const bool is_prompt = pieces[i].pos0 < e->sched.seq[pieces[i].i_seq].n_prompt;
+        n_decode += !is_prompt;
+        e->stats.n_prompt_tok += is_prompt ? (uint64_t)pieces[i].n_tok : 0;
+    }
+    e->stats.n_step++;
+    if (n_decode > 0) {
+        int bucket = 0;
+        while (bucket < ENGINE_BATCH_BUCKETS - 1 && n_decode > 1 << bucket) {
+            bucket++;
+        }
+        e->stats.step_batch[bucket]++;
+    }
+}
+
+/* Starts the slots of choices whose prompt this step completes. */
+static void start_slots(struct engine *e, int32_t i_req)
+{
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        if (e->sched.seq[i].state != SCHED_FREE && e->sched.seq[i].i_req == i_req) {
+            emit_start(&e->slots[i].emit);
+            e->slots[i].n_answer = 0;
+        }
+    }
+}
+
+/* Computes a step that was laid out; called without the lock. */
+static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t n_piece,
+                     int32_t n_tok)
+{
+    const uint64_t begin = os_now_us();
+    const struct decoder_step step = {
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n_tok, .runs = e->runs, .n_run = n_piece
+    };
+    arena_rewind(&e->step, 0);
+    float *hidden = NULL;
+    if (decoder_forward(&e->x.decoder, &step, &hidden) != ERR_OK) {
+        for (int32_t i = 0; i < n_piece; i++) {
+            kv_seq_cut(&e->x.kv, &e->x.seqs[pieces[i].i_seq], pieces[i].pos0);
+        }
+        return;
+    }
+    int32_t n_row = 0;
+    for (int32_t i = 0; i < n_piece; i++) {
+        if (pieces[i].has_logits) {
+            e->rows[n_row++] = e->runs[i].tok0 + e->runs[i].n_tok - 1;
+        }
+    }
+    float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
+    lock_take(e->lock);
+    count_step(e, pieces, n_piece);
+    for (int32_t i = 0; i < n_piece; i++) {
+        const struct sched_seq *q = &e->sched.seq[pieces[i].i_seq];
+        if (q->state == SCHED_PREFILL && pieces[i].has_logits) {
+            start_slots(e, q->i_req);
+            share_prompt(e, pieces[i].i_seq);
+        }
+    }
+    sched_done(&e->sched, pieces, n_piece, os_now_us() - begin);
+    lock_drop(e->lock);
+    n_row = 0;
+    for (int32_t i = 0; i < n_piece; i++) {
+        if (pieces[i].has_logits) {
+            take_row(e, pieces[i].i_seq,
+                     logits + (size_t)n_row++ * back_ld(e->parts.arch->n_vocab));
+        }
+    }
+    event_set(e->fd);
+    lock_take(e->lock);
+    lock_wake(e->lock);
+    lock_drop(e->lock);
+}
+
+/* --- the check at start
+ * -------------------------------------------------------------------------------------------- */
+
+/* Scores after the last of n tokens of sequence 0, computed from `pos0` on; copied to `to`. */
+static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
+{
+    struct kv_seq *seq = &e->x.seqs[0];
+    const bool is_there = kv_seq_grow(&e->x.kv, seq, pos0 + n);
+    REQUIRE(is_there, ERR_FAILED, "check at start: no pages");
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t bos = tok_bos(e->parts.tok);
+        e->tokens[i] = pos0 + i == 0 && bos >= 0 ? bos : (pos0 + i + 7) % e->parts.arch->n_vocab;
+        e->pos[i] = pos0 + i;
+    }
+    e->runs[0] = (struct back_run){ .pages = seq->page, .n_tok = n, .pos0 = pos0 };
+    const struct decoder_step step = {
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1
+    };
+    const int32_t row = n - 1;
+    float *hidden = NULL;
+    arena_rewind(&e->step, 0);
+    TRY(decoder_forward(&e->x.decoder, &step, &hidden));
+    const float *logits = decoder_logits(&e->x.decoder, hidden, &row, 1);
+    memcpy(to, logits, (size_t)e->parts.arch->n_vocab * sizeof to[0]);
+    return ERR_OK;
+}
+
+static enum err check_self(struct engine *e)
+{
+    const int32_t n_vocab = e->parts.arch->n_vocab;
+    const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
+    TRY(check_step(e, 0, n, e->row));
+    kv_seq_cut(&e->x.kv, &e->x.seqs[0], 0);
+    for (int32_t i = 0; i < n; i++) {
+        TRY(check_step(e, i, 1, e->raw));
+    }
+    kv_seq_cut(&e->x.kv, &e->x.seqs[0], 0);
+    for (int32_t i = 0; i < n_vocab; i++) {
+        REQUIRE(
+            isfinite(e->row[i]), ERR_INTEGRITY,
+            "check at start: the score of token %d is not a finite number; the weights are damaged",
+            i);
+    }
+    REQUIRE(memcmp(e->row, e->raw, (size_t)n_vocab * sizeof e->row[0]) == 0, ERR_FAILED,
+            "check at start: two tokens at once give other scores than one by one; this machine or "
+            "build "
+            "miscomputes");
+    return ERR_OK;
+}
+
+/* --- the thread
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void finish_start(struct engine *e, enum err error)
+{
+    lock_take(e->lock);
+    e->has_started = true;
+    e->start_error = error;
+    if (error != ERR_OK) {
+        memcpy(e->start_text, err_text(), strlen(err_text()) + 1);
+    }
+    e->stats.is_ready = error == ERR_OK;
+    lock_wake(e->lock);
+    lock_drop(e->lock);
+}
+
+static void engine_thread(void *arg)
+{
+    struct engine *e = arg;
+    struct sched_piece pieces[SCHED_SEQ_MAX + 1];
+    mem_freeze(true);
+    const enum err error = check_self(e);
+    finish_start(e, error);
+    bool goes_on = error == ERR_OK;
+    while (goes_on) {
+        cell_set(&e->heartbeat, os_now_us());
+        lock_take(e->lock);
+        end_unwanted(e);
+        goes_on = !e->is_closing;
+        admit(e);
+        const int32_t n_piece = goes_on ? sched_plan(&e->sched, pieces) : 0;
+        const int32_t n_tok = lay_out(e, pieces, n_piece);
+        e->is_long_step = (double)n_tok * e->sched.us_per_tok > LONG_STEP_US;
+        cell_set(&e->stop, 0);
+        e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);
+        if (n_piece == 0) {
+            event_set(e->fd); /* requests may have ended without a step */
+            lock_wake(e->lock);
+            if (goes_on) {
+                (void)lock_wait(e->lock, IDLE_US);
+            }
+        }
+        lock_drop(e->lock);
+        if (n_piece > 0) {
+            run_step(e, pieces, n_piece, n_tok);
+        }
+    }
+    mem_freeze(false);
+}
+
+/* --- callers
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static struct job *job_at(struct engine *e, int32_t handle)
+{
+    const int32_t i = handle & 0xFFFF;
+    const uint32_t generation = (uint32_t)handle >> 16;
+    if (handle < 0 || i >= e->n_job || e->jobs[i].state == JOB_FREE ||
+        e->jobs[i].generation != generation) {
+        return NULL;
+    }
+    return &e->jobs[i];
+}
+
+static enum err check_spec(const struct engine *e, const struct engine_spec *s,
+                           const int32_t *prompt, size_t n_prompt)
+{
+    const struct plan_config *c = &e->config;
+    REQUIRE(n_prompt > 0, ERR_USAGE, "the prompt is empty: at least one token is needed");
+    REQUIRE(n_prompt < (size_t)c->n_ctx, ERR_LIMIT,
+            "the prompt has %zu tokens; the context holds %d, and one is needed for the answer",
+            n_prompt, c->n_ctx);
+    REQUIRE(s->n_choice >= 1 && s->n_choice <= ENGINE_CHOICE_MAX, ERR_USAGE,
+            "n is %d, must lie in 1..%d", s->n_choice, ENGINE_CHOICE_MAX);
+    REQUIRE(s->n_choice <= c->n_parallel, ERR_LIMIT,
+            "n is %d, but this service generates %d answers at once (--parallel)", s->n_choice,
+            c->n_parallel);
+    REQUIRE(s->max_tokens >= 0, ERR_USAGE, "max_tokens is %d, must be 1 or more", s->max_tokens);
+    REQUIRE(s->stops.n >= 0 && s->stops.n <= EMIT_STOP_MAX, ERR_USAGE,
+            "%d stop texts, at most %d are taken", s->stops.n, EMIT_STOP_MAX);
+    for (int32_t i = 0; i < s->stops.n; i++) {
+        REQUIRE(s->stops.text[i].n > 0 && s->stops.text[i].n <= EMIT_STOP_BYTES, ERR_USAGE,
+                "stop text %d has %zu bytes, must have 1..%d", i, s->stops.text[i].n,
+                EMIT_STOP_BYTES);
+    }
+    for (size_t i = 0; i < n_prompt; i++) {
+        REQUIRE(prompt[i] >= 0 && prompt[i] < e->parts.arch->n_vocab, ERR_USAGE,
+                "prompt token %zu is %d, the vocabulary has %d", i, prompt[i],
+                e->parts.arch->n_vocab);
+    }
+    return sample_check(&s->sample, e->parts.arch->n_vocab);
+}
+
+static void fill_job(struct job *j, const struct engine_spec *spec, const int32_t *prompt,
+                     size_t n_prompt)
+{
+    j->state = JOB_ACTIVE;
+    j->generation = (j->generation + 1) & 0x7FFF;
+    j->is_cancelled = false;
+    j->is_dropped = false;
+    j->spec = *spec;
+    for (int32_t i = 0; i < spec->stops.n; i++) {
+        memcpy(j->stop_text[i], spec->stops.text[i].p, spec->stops.text[i].n);
+        j->spec.stops.text[i].p = j->stop_text[i];
+    }
+    memcpy(j->prompt, prompt, n_prompt * sizeof prompt[0]);
+    j->n_prompt = (int32_t)n_prompt;
+    j->n_generated = 0;
+    j->n_open = spec->n_choice;
+    j->finish = ENGINE_FINISH_NONE;
+    j->submit_us = os_now_us();
+    j->start_us = j->first_us = j->last_us = 0;
+    j->ring_at = j->n_event = 0;
+    j->text_used = 0;
+}
+
+enum err engine_submit(struct engine *e, const struct engine_spec *spec, const int32_t *prompt,
+                       size_t n_prompt, int32_t *handle)
+{
+    enum err err = check_spec(e, spec, prompt, n_prompt);
+    lock_take(e->lock);
+    int32_t i = 0;
+    while (i < e->n_job && e->jobs[i].state != JOB_FREE) {
+        i++;
+    }
+    if (err == ERR_OK && (i == e->n_job || e->is_closing ||
+                          !sched_submit(&e->sched, i, spec->n_choice, (int32_t)n_prompt))) {
+        err = err_set(ERR_BUSY,
+                      "%d requests are running or waiting; the queue holds %d: try again later",
+                      e->n_job, e->config.n_queue);
+    }
+    e->stats.n_request++;
+    if (err == ERR_OK) {
+        fill_job(&e->jobs[i], spec, prompt, n_prompt);
+        *handle = i | (int32_t)(e->jobs[i].generation << 16);
+        lock_wake(e->lock);
+    } else {
+        e->stats.n_refused++;
+    }
+    lock_drop(e->lock);
+    return err;
+}
+
+/* Takes the oldest event out of the ring; the ring must not be empty. */
+static void pop_event(struct engine *e, struct job *j, struct engine_event *out, char *text)
+{
+    const struct record *r = &j->ring[j->ring_at];
+    *out = r->event;
+    memcpy(text, j->text + r->text_at, r->event.n_text);
+    const bool was_full = !has_room(e, j);
+    j->ring_at = (j->ring_at + 1) % RING;
+    if (--j->n_event == 0) {
+        j->text_used = 0;
+    }
+    if (was_full && has_room(e, j)) {
+        lock_wake(e->lock); /* the engine may have paused this answer */
+    }
+}
+
+enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
+                     struct engine_event *out, char *text)
+{
+    const uint64_t until = os_now_us() + timeout_us;
+    enum err err = ERR_OK;
+    lock_take(e->lock);
+    for (;;) {
+        struct job *j = job_at(e, handle);
+        const uint64_t now = os_now_us();
+        if (j == NULL || (j->state == JOB_ENDED && j->n_event == 0)) {
+            err = err_set(ERR_NOT_FOUND, "this request has ended and all its events were read");
+        } else if (j->n_event > 0) {
+            pop_event(e, j, out, text);
+        } else if (timeout_us == 0 || now >= until) {
+            err = err_set(ERR_BUSY, "no event yet");
+        } else {
+            (void)lock_wait(e->lock, until - now);
+            continue;
+        }
+        break;
+    }
+    lock_drop(e->lock);
+    return err;
+}
+
+static void cancel_locked(struct engine *e, struct job *j)
+{
+    j->is_cancelled = true;
+    if (e->is_long_step) {
+        cell_set(&e->stop, 1);
+    }
+    lock_wake(e->lock);
+}
+
+void engine_cancel(struct engine *e, int32_t handle)
+{
+    lock_take(e->lock);
+    struct job *j = job_at(e, handle);
+    if (j != NULL && j->state == JOB_ACTIVE) {
+        cancel_locked(e, j);
+    }
+    lock_drop(e->lock);
+}
+
+void engine_drop(struct engine *e, int32_t handle)
+{
+    lock_take(e->lock);
+    struct job *j = job_at(e, handle);
+    if (j != NULL && j->state == JOB_ACTIVE) {
+        j->is_dropped = true;
+        j->ring_at = j->n_event = 0; /* nobody will read them; makes room for the end */
+        j->text_used = 0;
+        cancel_locked(e, j);
+    } else if (j != NULL) {
+        j->state = JOB_FREE;
+    }
+    lock_drop(e->lock);
+}
+
+int engine_fd(const struct engine *e)
+{
+    return e->fd;
+}
+
+void engine_fd_clear(struct engine *e)
+{
+    event_clear(e->fd);
+}
+
+void engine_get_stats(struct engine *e, struct engine_stats *out)
+{
+    lock_take(e->lock);
+    *out = e->stats;
+    out->heartbeat_us = cell_get(&e->heartbeat);
+    out->n_running = sched_n_running(&e->sched);
+    out->n_queued = e->sched.n_queued;
+    out->kv_pages = (uint64_t)e->x.kv.n_page;
+    lock_drop(e->lock);
+}
+
+/* --- opening and closing
+ * ---------------------------------------------------------------------------------------- */
+
+static void find_ends(struct engine *e)
+{
+    for (int32_t i = 0; i < tok_n_vocab(e->parts.tok) && e->n_end < ENDS_MAX; i++) {
+        if (tok_is_end(e->parts.tok, i)) {
+            e->ends[e->n_end++] = i;
+        }
+    }
+}
+
+static size_t longest_piece(const struct tok *tok)
+{
+    size_t most = 256;
+    for (int32_t i = 0; i < tok_n_vocab(tok); i++) {
+        const size_t n = tok_piece(tok, i).n;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
+                              const struct tok *tok, uint64_t *out)
+{
+    struct engine e = { .config = *c };
+    struct arena count;
+    const size_t piece_max = longest_piece(tok);
+    REQUIRE(held_room(piece_max) <= ENGINE_TEXT_MAX, ERR_LIMIT,
+            "the vocabulary has a piece of %zu bytes; at most %d are supported", piece_max,
+            ENGINE_TEXT_MAX / 2 - 256);
+    size_text(&e, piece_max);
+    arena_open_counting(&count);
+    REQUIRE(take_requests(&e, &count, a->n_vocab), ERR_LIMIT, "requests: sizes overflow");
+    *out = count.peak + (uint64_t)c->n_parallel * held_room(piece_max);
+    return ERR_OK;
+}
+
+static enum err take_memory(struct engine *e, const struct plan *plan)
+{
+    uint64_t bytes = 0;
+    TRY(engine_request_bytes(&e->config, e->parts.arch, e->parts.tok, &bytes));
+    size_text(e, longest_piece(e->parts.tok));
+    TRY(arena_open(&e->requests, (size_t)bytes, true));
+    REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
+            "requests: the arena is too small");
+    TRY(arena_open(&e->context, plan->context_bytes, true));
+    TRY(arena_open(&e->step, plan->step_bytes, true));
+    be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
+    TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
+    e->x.decoder.heartbeat = &e->heartbeat;
+    e->x.decoder.stop = &e->stop;
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        TRY(emit_init(&e->slots[i].emit, e->piece_max));
+    }
+    return ERR_OK;
+}
+
+static enum err start(struct engine *e, const struct plan *plan)
+{
+    REQUIRE(e->config.n_parallel >= 1 && e->config.n_parallel <= SCHED_SEQ_MAX &&
+                e->config.n_queue >= 1 && e->config.n_queue <= SCHED_QUEUE_MAX &&
+                e->config.n_ctx >= 2 && e->config.n_batch >= 1,
+            ERR_USAGE,
+            "parallel must lie in 1..%d, queue in 1..%d, ctx be 2 or more, batch 1 or more",
+            SCHED_SEQ_MAX, SCHED_QUEUE_MAX);
+    TRY(event_open(&e->fd));
+    TRY(lock_open(&e->lock));
+    TRY(take_memory(e, plan));
+    find_ends(e);
+    sched_init(&e->sched, e->config.n_parallel, e->config.n_queue, e->config.n_batch);
+    TRY(thread_start(&e->thread, "engine", engine_thread, e));
+    lock_take(e->lock);
+    while (!e->has_started) {
+        (void)lock_wait(e->lock, IDLE_US);
+    }
+    lock_drop(e->lock);
+    return e->start_error == ERR_OK ? ERR_OK : err_set(e->start_error, "%s", e->start_text);
+}
+
+enum err engine_open(struct engine **out, const struct engine_parts *parts, const struct plan *plan)
+{
+    struct engine *e = mem_alloc(sizeof *e);
+    REQUIRE(e != NULL, ERR_MEMORY, "no memory for the engine's tables");
+    e->parts = *parts;
+    e->config = plan->config;
+    e->fd = -1;
+    const enum err err = start(e, plan);
+    if (err != ERR_OK) {
+        engine_close(e);
+        return err;
+    }
+    *out = e;
+    return ERR_OK;
+}
+
+void engine_close(struct engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    if (e->thread != NULL) {
+        lock_take(e->lock);
+        e->is_closing = true;
+        if (e->is_long_step) {
+            cell_set(&e->stop, 1);
+        }
+        lock_wake(e->lock);
+        lock_drop(e->lock);
+        thread_join(e->thread);
+    }
+    for (int32_t i = 0; e->slots != NULL && e->requests.base != NULL && i < e->config.n_parallel;
+         i++) {
+        emit_release(&e->slots[i].emit);
+    }
+    arena_close(&e->requests);
+    arena_close(&e->context);
+    arena_close(&e->step);
+    if (e->lock != NULL) {
+        lock_close(e->lock);
+    }
+    event_close(e->fd);
+    mem_free(e);
+}

@@ -1,0 +1,128 @@
+/* plan - what a model takes on this box, to the byte, before anything is loaded
+ *
+ * There is no second model of memory. The context arena is sized by running plan_take on an arena
+ * that only counts, and the step arena by running the decoder itself on be_measure with the largest
+ * steps that the scheduler can make: a whole piece of a prompt beside a token of every other
+ * answer. What the plan says is therefore what the run takes.
+ *
+ * The remaining lines are measured (program and libraries: resident memory before the model is
+ * opened) or counted by their owners (tokenizer, requests). Loading needs read buffers that are
+ * given back before the cache is touched, so they count only where they exceed it.
+ *
+ * Available is the least of the owner's limit, the kernel's MemAvailable and what the cgroups
+ * leave, plus what this process holds already, since that is part of the total.
+ *
+ * Next: engine.c opens what was planned. */
+#include "engine/plan.h"
+
+#include "back/be_measure.h"
+#include "base/os.h"
+#include "base/team.h"
+
+enum err plan_take(struct plan_context *x, const struct arch *a, const struct weights *w,
+                   const struct plan_config *c, struct back *back, struct arena *context)
+{
+    const int64_t n_page = (int64_t)((c->n_ctx + KERN_PAGE - 1) / KERN_PAGE) * c->n_parallel;
+    REQUIRE(n_page <= INT32_MAX, ERR_LIMIT, "%d conversations of %d tokens: too many pages",
+            c->n_parallel, c->n_ctx);
+    TRY(kv_init(&x->kv, a, c->kv, (int32_t)n_page, context));
+    x->seqs = arena_take(context, (size_t)c->n_parallel * sizeof x->seqs[0]);
+    REQUIRE(x->seqs != NULL, ERR_MEMORY, "page tables: the arena is too small");
+    for (int32_t i = 0; i < c->n_parallel; i++) {
+        struct kv_seq seq;
+        TRY(kv_seq_init(&seq, c->n_ctx, context));
+        if (!context->is_counting) {
+            x->seqs[i] = seq;
+        }
+    }
+    return decoder_init(&x->decoder, a, w, &x->kv, back, c->n_ctx, context);
+}
+
+/* One dry step of n_prompt prompt tokens beside n_decode single ones, all at the end of their
+ * contexts. */
+static enum err dry_step(struct be_measure *m, struct plan_context *x, const struct plan_config *c,
+                         int32_t n_prompt, int32_t n_decode)
+{
+    struct back_run runs[2]; /* runs of one shape may be told as one: only lengths matter here */
+    int32_t n_run = 0;
+    if (n_prompt > 0) {
+        runs[n_run++] = (struct back_run){ .n_tok = n_prompt, .pos0 = c->n_ctx - n_prompt };
+    }
+    if (n_decode > 0) {
+        runs[n_run++] =
+            (struct back_run){ .tok0 = n_prompt, .n_tok = n_decode, .pos0 = c->n_ctx - n_decode };
+    }
+    const struct decoder_step step = { .n_tok = n_prompt + n_decode, .runs = runs, .n_run = n_run };
+    const size_t mark = arena_mark(m->back.step);
+    float *hidden = NULL;
+    TRY(decoder_forward(&x->decoder, &step, &hidden));
+    decoder_logits(&x->decoder, hidden, NULL, n_decode + (n_prompt > 0 ? 1 : 0));
+    arena_rewind(m->back.step, mark);
+    return ERR_OK;
+}
+
+static void add_part(struct plan *p, const char *name, uint64_t bytes)
+{
+    if (bytes > 0) {
+        p->part[p->n_part++] = (struct plan_part){ name, bytes };
+        p->total_bytes += bytes;
+    }
+}
+
+static enum err measure(struct plan *p, const struct arch *a, const struct weights *w)
+{
+    const struct plan_config *c = &p->config;
+    struct arena context;
+    struct arena step;
+    struct be_measure m;
+    struct plan_context x = { 0 };
+    arena_open_counting(&context);
+    arena_open_counting(&step);
+    be_measure_init(&m, &step, c->n_worker);
+    TRY(plan_take(&x, a, w, c, &m.back, &context));
+    p->context_bytes = context.peak;
+    const int32_t n_prompt = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
+    TRY(dry_step(&m, &x, c, n_prompt, c->n_parallel - 1));
+    TRY(dry_step(&m, &x, c, 0, c->n_parallel));
+    p->step_bytes = step.peak;
+    be_measure_init(&m, &step, c->n_worker);
+    struct plan_config one = *c;
+    one.n_ctx = 1;
+    TRY(dry_step(&m, &x, &one, 0, 1));
+    p->step_read_bytes = m.weight_bytes + m.kv_bytes;
+    p->step_flops = m.flops;
+    p->tok_kv_bytes = kv_tok_bytes(a, c->kv);
+    return ERR_OK;
+}
+
+enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
+                   const struct plan_config *c, const struct plan_beside *beside)
+{
+    struct plan t = { .config = *c };
+    size_t kv = 0;
+    const int64_t n_page = (int64_t)((c->n_ctx + KERN_PAGE - 1) / KERN_PAGE) * c->n_parallel;
+    REQUIRE(n_page <= INT32_MAX && kv_bytes(a, c->kv, (int32_t)n_page, &kv), ERR_LIMIT,
+            "%d conversations of %d tokens: the cache's size overflows", c->n_parallel, c->n_ctx);
+    TRY(measure(&t, a, w));
+    add_part(&t, "weights", w->arena_bytes);
+    add_part(&t, "cache", kv);
+    add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
+    add_part(&t, "workspace", t.step_bytes);
+    add_part(&t, "tokenizer", beside->tokenizer_bytes);
+    add_part(&t, "requests", beside->request_bytes);
+    add_part(&t, "program and libraries", beside->program_bytes);
+    add_part(&t, "server", beside->extra_bytes);
+    const uint64_t loading = (uint64_t)c->n_worker * w->scratch_bytes;
+    const uint64_t later = t.context_bytes + t.step_bytes + beside->request_bytes;
+    add_part(&t, "loading, given back", loading > later ? loading - later : 0);
+    const char *from = "";
+    t.available_bytes = os_memory_available(&from) + os_rss_bytes();
+    t.available_from = from;
+    if (beside->limit_bytes > 0 && beside->limit_bytes < t.available_bytes) {
+        t.available_bytes = beside->limit_bytes;
+        t.available_from = "the limit that was given";
+    }
+    t.fits = t.total_bytes <= t.available_bytes;
+    *p = t;
+    return ERR_OK;
+}

@@ -1,0 +1,66 @@
+/* plan - what a model takes on this box, to the byte, before anything is loaded (engine/plan.c)
+ *
+ * The forward pass is run dry on be_measure with the largest steps the scheduler may make; the
+ * caches and tables are sized by the code that later takes them. plan_make and plan_take call the
+ * same functions, the first on counting arenas, so that they cannot drift apart (PL-1: after
+ * engine_open each arena's `used` or `peak` is at most its line in the plan). */
+#ifndef HEARTH_PLAN_H
+#define HEARTH_PLAN_H
+
+#include "engine/decoder.h"
+#include "engine/kv.h"
+#include "model/weights.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct plan_config {
+    int32_t n_ctx, n_parallel, n_queue, n_batch;
+    enum kern_kv kv;
+    int32_t n_worker;
+};
+
+#define PLAN_PARTS 16
+struct plan_part {
+    const char *name; /* static */
+    uint64_t bytes;
+};
+
+struct plan {
+    struct plan_config config;
+    struct plan_part part[PLAN_PARTS];
+    int32_t n_part;
+    uint64_t total_bytes;
+    uint64_t available_bytes;
+    const char *available_from; /* static */
+    bool fits;
+    size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
+    size_t step_bytes;        /* arena: workspace */
+    uint64_t step_read_bytes; /* to decode one token with an empty cache */
+    uint64_t step_flops;
+    uint64_t tok_kv_bytes;
+};
+
+/* Bytes beside the model: what the caller holds already or will need. */
+struct plan_beside {
+    uint64_t program_bytes; /* resident before the model is opened: code, libraries, heap */
+    uint64_t tokenizer_bytes;
+    uint64_t request_bytes; /* queues and buffers of the engine, per engine_request_bytes */
+    uint64_t extra_bytes;   /* what the caller adds (server buffers) */
+    uint64_t limit_bytes;   /* the owner's limit; 0 = none */
+};
+
+/* ERR_LIMIT when sizes overflow. A plan that does not fit is no error: see `fits`. */
+enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
+                   const struct plan_config *c, const struct plan_beside *beside) MUST_USE;
+
+/* Takes cache, sequences [n_parallel] and decoder from the context arena (counting or real). */
+struct plan_context {
+    struct kv kv;
+    struct kv_seq *seqs; /* [n_parallel] */
+    struct decoder decoder;
+};
+enum err plan_take(struct plan_context *x, const struct arch *a, const struct weights *w,
+                   const struct plan_config *c, struct back *back, struct arena *context) MUST_USE;
+
+#endif

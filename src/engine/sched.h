@@ -1,0 +1,85 @@
+/* sched - which tokens the next step computes (engine/sched.c)
+ *
+ * Pure logic on numbers and a clock given by the caller: no memory but its tables, no threads, no
+ * model. First come, first served: requests wait in one queue; as many run at once as there are
+ * sequences; each step decodes one token of every running sequence and computes one piece of the
+ * oldest unfinished prompt. Owner thread: engine. SC-1  a sequence is free, or belongs to exactly
+ * one request. SC-2  requests start in the order of their arrival. SC-3  a step has at least one
+ * token whenever some sequence can make progress. SC-4  a step has at most n_batch tokens of
+ * prompts, and at most one token of each decoding sequence. */
+#ifndef HEARTH_SCHED_H
+#define HEARTH_SCHED_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SCHED_SEQ_MAX   256
+#define SCHED_QUEUE_MAX 4096
+#define SCHED_INTERVAL_US                                                                          \
+    100000 /* between two tokens of a running answer, beside a prompt; a target */
+#define SCHED_CHUNK_MIN 16
+
+enum sched_state {
+    SCHED_FREE,
+    SCHED_PREFILL,
+    SCHED_RESERVED, /* a further choice of a request, until its prompt is computed */
+    SCHED_DECODE,
+};
+
+struct sched_seq {
+    enum sched_state state;
+    int32_t i_req; /* the request */
+    int32_t choice;
+    int32_t n_past; /* positions computed */
+    int32_t n_prompt;
+    uint64_t order; /* of arrival */
+    bool is_paused; /* its reader is slow: no token this step */
+};
+
+struct sched_waiting {
+    int32_t i_req, n_choice, n_prompt;
+};
+
+struct sched {
+    int32_t n_seq, n_queue_max, n_batch;
+    struct sched_seq seq[SCHED_SEQ_MAX];
+    struct sched_waiting queue[SCHED_QUEUE_MAX]; /* ring */
+    int32_t queue_at, n_queued;
+    uint64_t n_arrived;
+    double us_per_tok; /* of prompt tokens, running average; 0 = not measured yet */
+};
+
+/* One sequence's part of a step. */
+struct sched_piece {
+    int32_t i_seq;
+    int32_t pos0, n_tok;
+    bool has_logits; /* the last token's scores are wanted */
+};
+
+void sched_init(struct sched *s, int32_t n_seq, int32_t n_queue_max, int32_t n_batch);
+
+/* false when the queue is full. n_choice <= n_seq. */
+bool sched_submit(struct sched *s, int32_t i_req, int32_t n_choice, int32_t n_prompt) MUST_USE;
+/* Takes a request out of queue and sequences; true when it was there. freed[n_freed] lists the
+ * sequences that it held ([SCHED_SEQ_MAX] of room). */
+bool sched_remove(struct sched *s, int32_t i_req, int32_t *freed, int32_t *n_freed);
+/* Frees one sequence (its choice has ended). */
+void sched_free(struct sched *s, int32_t i_seq);
+
+/* Starts waiting requests while sequences are free; true when one was started, with its first
+ * sequence (choice 0). Call until false. */
+bool sched_admit(struct sched *s, int32_t *i_req, int32_t *i_seq);
+
+/* The next step into pieces[SCHED_SEQ_MAX + 1]; returns their number, decoding sequences first. */
+int32_t sched_plan(const struct sched *s, struct sched_piece *pieces);
+/* The step was computed in us microseconds. Sequences whose prompt is complete now decode; reserved
+ * ones of the same request do too. */
+void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us);
+
+int32_t sched_n_running(const struct sched *s); /* requests that hold a sequence */
+int32_t sched_n_active(const struct sched *s);  /* sequences that are not free */
+void sched_check(const struct sched *s);        /* asserts SC-1 */
+
+#endif

@@ -1,0 +1,647 @@
+/* hearth - the public library over the engine
+ *
+ * A thin layer: it checks the sizes of parameter structs, turns public types into the engine's and
+ * back, and owns what a model is made of (directory of the file, weights, tokenizer, template,
+ * engine). No arithmetic and no policy here; what a default is stands in the header beside the
+ * field.
+ *
+ * Opening a model is a straight line: read the directory, bind, plan, refuse if it does not fit,
+ * load, start the engine. Everything is undone in reverse by hearth_model_close, which also serves
+ * as the error path, so there is one list of what must be given back.
+ *
+ * The public status values are those of enum err (static_assert below), the public texts are
+ * err_text.
+ *
+ * Next: include/hearth.h. */
+#include "hearth.h"
+
+#include "base/cpu.h"
+#include "base/js.h"
+#include "base/os.h"
+#include "base/team.h"
+#include "engine/engine.h"
+#include "kern/kern.h"
+#include "model/chat.h"
+#include "model/gguf.h"
+#include "model/tok.h"
+#include "model/weights.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert((int)HEARTH_BUSY == (int)ERR_BUSY && (int)HEARTH_LIMIT == (int)ERR_LIMIT &&
+                  (int)HEARTH_CANCELLED == (int)ERR_CANCELLED &&
+                  (int)HEARTH_UNSUPPORTED == (int)ERR_UNSUPPORTED,
+              "public status values are those of enum err");
+static_assert((int)HEARTH_FINISH_ERROR == (int)ENGINE_FINISH_ERROR &&
+                  (int)HEARTH_EVENT_END == (int)ENGINE_END,
+              "public event values are the engine's");
+static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_BIAS_MAX &&
+                  HEARTH_STOP_MAX == EMIT_STOP_MAX && HEARTH_STOP_BYTES == EMIT_STOP_BYTES &&
+                  HEARTH_CHOICE_MAX == ENGINE_CHOICE_MAX &&
+                  HEARTH_BATCH_BUCKETS == ENGINE_BATCH_BUCKETS,
+              "public limits are the engine's");
+
+#define THREADS_MAX 256
+#define JSON_DEPTH  64
+
+struct hearth_box {
+    int32_t n_thread;
+    enum cpu_isa isa;
+    uint64_t memory_bytes;
+};
+
+struct hearth_model {
+    struct gguf *gguf; /* closed once loaded */
+    struct arch arch;
+    struct weights weights;
+    struct tok *tok;
+    struct chat_template *chat;
+    bool has_own_template;
+    struct arena arena; /* the weights */
+    struct team *team;
+    struct engine *engine;
+    struct plan plan;
+    struct hearth_model_info info;
+};
+
+struct hearth_request {
+    struct hearth_model *model;
+    int32_t handle;
+    struct engine_event event;
+    struct hearth_bias top[SAMPLE_TOP_MAX];
+    char text[ENGINE_TEXT_MAX];
+};
+
+const char *hearth_version(void)
+{
+    return HEARTH_VERSION;
+}
+
+const char *hearth_status_name(hearth_status status)
+{
+    return err_name((enum err)status);
+}
+
+const char *hearth_error(void)
+{
+    return err_text();
+}
+
+/* --- box
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+void hearth_box_init(struct hearth_box_params *p)
+{
+    *p = (struct hearth_box_params){ .size = sizeof *p };
+}
+
+static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b)
+{
+    REQUIRE(p->size == sizeof *p, ERR_USAGE,
+            "hearth_box_params: size is %zu; was hearth_box_init called?", p->size);
+    REQUIRE(p->n_thread >= 0 && p->n_thread <= THREADS_MAX, ERR_USAGE,
+            "threads is %d, must lie in 0..%d", p->n_thread, THREADS_MAX);
+    b->n_thread = p->n_thread > 0 ? p->n_thread : cpu_get()->n_core;
+    b->isa = cpu_best();
+    b->memory_bytes = p->memory_bytes;
+    if (p->isa != NULL) {
+        REQUIRE(cpu_isa_parse(p->isa, &b->isa), ERR_USAGE,
+                "instruction set \"%s\" is unknown (scalar, avx2, avx512, neon)", p->isa);
+    }
+    REQUIRE(cpu_can(b->isa) && kern_get(b->isa) != NULL, ERR_UNSUPPORTED,
+            "this processor cannot run %s kernels", cpu_isa_name(b->isa));
+    return ERR_OK;
+}
+
+hearth_status hearth_box_open(const struct hearth_box_params *p, struct hearth_box **box)
+{
+    struct hearth_box_params defaults;
+    if (p == NULL) {
+        hearth_box_init(&defaults);
+        p = &defaults;
+    }
+    struct hearth_box *b = mem_alloc(sizeof *b);
+    const enum err e = b == NULL ? err_set(ERR_MEMORY, "no memory for a box") : box_open(p, b);
+    if (e != ERR_OK) {
+        mem_free(b);
+        return (hearth_status)e;
+    }
+    *box = b;
+    return HEARTH_OK;
+}
+
+void hearth_box_close(struct hearth_box *box)
+{
+    mem_free(box);
+}
+
+size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
+{
+    struct buf text;
+    buf_init(&text, 65536);
+    kern_describe(kern_get(box->isa), &text);
+    const size_t n = text.n;
+    if (cap > 0) {
+        snprintf(out, cap, "%s", buf_str(&text));
+    }
+    buf_release(&text);
+    return n;
+}
+
+/* --- model: planning and opening
+ * ------------------------------------------------------------------------------- */
+
+void hearth_model_init(struct hearth_model_params *p)
+{
+    *p = (struct hearth_model_params){ .size = sizeof *p };
+}
+
+#define CTX_DEFAULT   4096
+#define QUEUE_DEFAULT 64
+#define BATCH_DEFAULT 512
+
+static enum err make_config(const struct hearth_box *box, const struct arch *a,
+                            const struct hearth_model_params *p, struct plan_config *c)
+{
+    REQUIRE(p->size == sizeof *p, ERR_USAGE,
+            "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
+    REQUIRE(p->n_ctx >= 0 && p->n_parallel >= 0 && p->n_queue >= 0 && p->n_batch >= 0, ERR_USAGE,
+            "context, parallel, queue and batch must not be negative");
+    REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
+            "context may be %d, batch 65536 at most", ARCH_CTX_MAX);
+    const int32_t n_default = a->n_ctx_train < CTX_DEFAULT ? a->n_ctx_train : CTX_DEFAULT;
+    *c = (struct plan_config){
+        .n_ctx = p->n_ctx > 0 ? p->n_ctx : n_default,
+        .n_parallel = p->n_parallel > 0 ? p->n_parallel : 1,
+        .n_queue = p->n_queue > 0 ? p->n_queue : QUEUE_DEFAULT,
+        .n_batch = p->n_batch > 0 ? p->n_batch : BATCH_DEFAULT,
+        .kv = KERN_KV_F16,
+        .n_worker = box->n_thread,
+    };
+    c->n_batch = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
+    REQUIRE(p->kv == NULL || kern_kv_parse(p->kv, &c->kv), ERR_USAGE,
+            "cache type \"%s\" is unknown (f16, q8_0, f32)", p->kv);
+    REQUIRE(c->n_ctx <= a->n_ctx_train, ERR_LIMIT,
+            "a context of %d tokens was asked for; this model was made for %d", c->n_ctx,
+            a->n_ctx_train);
+    return ERR_OK;
+}
+
+/* Directory, numbers, slots, tokenizer and plan: all that needs no weights. */
+static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
+                           const struct hearth_model_params *p)
+{
+    struct plan_config c;
+    struct plan_beside beside = { .program_bytes = os_rss_bytes(),
+                                  .limit_bytes = box->memory_bytes };
+    TRY(gguf_open(&m->gguf, path));
+    TRY(arch_read(&m->arch, m->gguf));
+    TRY(make_config(box, &m->arch, p, &c));
+    TRY(weights_bind(&m->weights, &m->arch, m->gguf));
+    TRY(tok_open(&m->tok, m->gguf));
+    REQUIRE(tok_n_vocab(m->tok) <= m->arch.n_vocab, ERR_INTEGRITY,
+            "%s: the tokenizer has %d tokens, the embedding table %d rows", path,
+            tok_n_vocab(m->tok), m->arch.n_vocab);
+    TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
+    beside.tokenizer_bytes = mem_used_bytes();
+    beside.program_bytes += (uint64_t)c.n_worker * 64 * 1024; /* stacks, as far as they are used */
+    return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
+}
+
+static enum err refuse_if_too_large(const struct plan *p)
+{
+    const double mb = 1024.0 * 1024.0;
+    return p->fits
+               ? ERR_OK
+               : err_set(
+                     ERR_MEMORY,
+                     "the model needs %.0f MiB with a context of %d tokens for %d at once, %.0f "
+                     "MiB are "
+                     "available (%s): choose a smaller context, fewer at once, or a smaller model",
+                     (double)p->total_bytes / mb, p->config.n_ctx, p->config.n_parallel,
+                     (double)p->available_bytes / mb, p->available_from);
+}
+
+static void fill_plan(const struct plan *p, struct hearth_plan *out)
+{
+    static_assert((int)HEARTH_PLAN_PARTS >= (int)PLAN_PARTS, "room for all parts");
+    *out = (struct hearth_plan){ .size = sizeof *out,
+                                 .total_bytes = p->total_bytes,
+                                 .available_bytes = p->available_bytes,
+                                 .available_from = p->available_from,
+                                 .fits = p->fits,
+                                 .n_ctx = p->config.n_ctx,
+                                 .n_parallel = p->config.n_parallel,
+                                 .n_batch = p->config.n_batch,
+                                 .n_part = p->n_part,
+                                 .step_read_bytes = p->step_read_bytes,
+                                 .token_kv_bytes = p->tok_kv_bytes };
+    for (int32_t i = 0; i < p->n_part; i++) {
+        out->part[i].name = p->part[i].name;
+        out->part[i].bytes = p->part[i].bytes;
+    }
+}
+
+hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
+                               const struct hearth_model_params *p, struct hearth_plan *out)
+{
+    struct hearth_model_params defaults;
+    if (p == NULL) {
+        hearth_model_init(&defaults);
+        p = &defaults;
+    }
+    struct hearth_model *m = mem_alloc(sizeof *m);
+    const enum err e =
+        m == NULL ? err_set(ERR_MEMORY, "no memory for a model") : model_plan(m, box, path, p);
+    if (e == ERR_OK) {
+        fill_plan(&m->plan, out);
+    }
+    hearth_model_close(m);
+    return (hearth_status)e;
+}
+
+static void copy_name(char *to, size_t cap, struct view from)
+{
+    snprintf(to, cap, "%.*s", (int)(from.n < cap ? from.n : cap - 1), from.p != NULL ? from.p : "");
+}
+
+static enum err fill_info(struct hearth_model *m)
+{
+    struct hearth_model_info *i = &m->info;
+    struct view name = { NULL, 0 };
+    *i = (struct hearth_model_info){ .size = sizeof *i,
+                                     .n_param = m->weights.n_param,
+                                     .file_bytes = gguf_file_bytes(m->gguf),
+                                     .n_vocab = m->arch.n_vocab,
+                                     .n_layer = m->arch.n_layer,
+                                     .n_embd = m->arch.n_embd,
+                                     .n_ctx = m->plan.config.n_ctx,
+                                     .n_ctx_train = m->arch.n_ctx_train,
+                                     .bos = tok_bos(m->tok),
+                                     .eos = tok_eos(m->tok),
+                                     .has_template = m->has_own_template };
+    TRY(gguf_string(m->gguf, "general.name", &name, NULL));
+    copy_name(i->name, sizeof i->name, name);
+    copy_name(i->arch, sizeof i->arch, view_of(m->arch.recipe->name));
+    copy_name(i->tokenizer, sizeof i->tokenizer, view_of(tok_kind(m->tok)));
+    int most = 0;
+    for (int t = 0; t < QUANT_TYPE_COUNT; t++) {
+        most = m->weights.type_bytes[t] > m->weights.type_bytes[most] ? t : most;
+    }
+    copy_name(i->type, sizeof i->type, view_of(quant_get((uint32_t)most)->name));
+    return ERR_OK;
+}
+
+static enum err open_template(struct hearth_model *m)
+{
+    struct view source = { NULL, 0 };
+    TRY(gguf_string(m->gguf, "tokenizer.chat_template", &source, &m->has_own_template));
+    if (m->has_own_template && chat_open(&m->chat, source) == ERR_OK) {
+        return ERR_OK;
+    }
+    if (m->has_own_template) {
+        return err_at(ERR_UNSUPPORTED, "the model's chat template");
+    }
+    return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
+}
+
+static enum err model_open(struct hearth_model *m, const struct hearth_box *box, const char *path,
+                           const struct hearth_model_params *p)
+{
+    TRY(model_plan(m, box, path, p));
+    TRY(refuse_if_too_large(&m->plan));
+    TRY(open_template(m));
+    TRY(fill_info(m));
+    TRY(team_open(&m->team, box->n_thread));
+    TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
+    TRY(weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg));
+    gguf_close(m->gguf);
+    m->gguf = NULL;
+    const struct engine_parts parts = { &m->arch, &m->weights, m->tok, m->team,
+                                        kern_get(box->isa) };
+    return engine_open(&m->engine, &parts, &m->plan);
+}
+
+hearth_status hearth_model_open(struct hearth_box *box, const char *path,
+                                const struct hearth_model_params *p, struct hearth_model **model)
+{
+    struct hearth_model_params defaults;
+    if (p == NULL) {
+        hearth_model_init(&defaults);
+        p = &defaults;
+    }
+    struct hearth_model *m = mem_alloc(sizeof *m);
+    const enum err e =
+        m == NULL ? err_set(ERR_MEMORY, "no memory for a model") : model_open(m, box, path, p);
+    if (e != ERR_OK) {
+        hearth_model_close(m);
+        return (hearth_status)e;
+    }
+    *model = m;
+    return HEARTH_OK;
+}
+
+void hearth_model_close(struct hearth_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    engine_close(model->engine);
+    team_close(model->team);
+    arena_close(&model->arena);
+    weights_release(&model->weights);
+    chat_close(model->chat);
+    tok_close(model->tok);
+    gguf_close(model->gguf);
+    mem_free(model);
+}
+
+void hearth_model_get_info(const struct hearth_model *model, struct hearth_model_info *out)
+{
+    *out = model->info;
+}
+
+/* --- text and tokens
+ * ---------------------------------------------------------------------------------------------- */
+
+hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
+                              int flags, int32_t *ids, size_t *n)
+{
+    struct tok_list list = { .ids = ids, .cap = *n };
+    const enum err e =
+        tok_encode(model->tok, (struct view){ text, n_text }, (flags & HEARTH_ADD_SPECIAL) != 0,
+                   (flags & HEARTH_PARSE_SPECIAL) != 0, &list);
+    if (e == ERR_OK || e == ERR_LIMIT) {
+        *n = list.n;
+    }
+    return (hearth_status)e;
+}
+
+/* Copies a result out, or says how much room it needs. */
+static enum err give_text(const struct buf *b, char *out, size_t *n)
+{
+    const size_t room = *n;
+    *n = b->n;
+    REQUIRE(b->n <= room, ERR_LIMIT, "the text has %zu bytes, there is room for %zu", b->n, room);
+    if (b->n > 0) {
+        memcpy(out, b->p, b->n);
+    }
+    return ERR_OK;
+}
+
+hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t *ids, size_t n_ids,
+                                int flags, char *out, size_t *n)
+{
+    struct buf b;
+    buf_init(&b, CHAT_OUTPUT_MAX_BYTES);
+    enum err e = tok_decode(model->tok, ids, n_ids, (flags & HEARTH_SHOW_SPECIAL) != 0, &b);
+    e = e == ERR_OK ? buf_check(&b, "text") : e;
+    e = e == ERR_OK ? give_text(&b, out, n) : e;
+    buf_release(&b);
+    return (hearth_status)e;
+}
+
+static struct view piece_or_none(const struct tok *t, int32_t id)
+{
+    return id >= 0 ? tok_piece(t, id) : (struct view){ NULL, 0 };
+}
+
+static enum err render(const struct hearth_model *m, const char *json, size_t n_json,
+                       struct buf *text, struct buf *trusted)
+{
+    struct js *root = NULL;
+    TRY(js_parse((struct view){ json, n_json }, JSON_DEPTH, &root));
+    const struct js *add = js_get(root, "add_generation_prompt");
+    const struct chat_input in = {
+        .messages = js_get(root, "messages"),
+        .tools = js_get(root, "tools"),
+        .vars = js_get(root, "template_vars"),
+        .add_generation_prompt = add == NULL || js_bool(add),
+        .bos_token = piece_or_none(m->tok, tok_bos(m->tok)),
+        .eos_token = piece_or_none(m->tok, tok_eos(m->tok)),
+        .now_s = os_wall_s(),
+    };
+    enum err e = js_type(in.messages) == JS_ARRAY && js_count(in.messages) > 0
+                     ? ERR_OK
+                     : err_set(ERR_USAGE, "messages: a list of at least one message is wanted");
+    e = e == ERR_OK ? chat_render(m->chat, &in, text, trusted) : e;
+    js_close(root);
+    return e;
+}
+
+hearth_status hearth_chat_text(const struct hearth_model *model, const char *json, size_t n_json,
+                               char *out, size_t *n)
+{
+    struct buf text;
+    buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
+    enum err e = render(model, json, n_json, &text, NULL);
+    e = e == ERR_OK ? give_text(&text, out, n) : e;
+    buf_release(&text);
+    return (hearth_status)e;
+}
+
+/* Templates often begin with the token that the tokenizer would add too: it is never doubled, since
+ * nothing is added to a rendered template; when the template did not write it, it is put in front.
+ */
+static enum err chat_tokens(const struct hearth_model *m, const struct buf *text,
+                            const struct buf *trusted, struct tok_list *list)
+{
+    const enum err e = tok_encode_marked(m->tok, buf_view(text), (const uint8_t *)trusted->p, list);
+    const int32_t bos = tok_bos(m->tok);
+    if ((e != ERR_OK && e != ERR_LIMIT) || !tok_adds_bos(m->tok) || bos < 0) {
+        return e;
+    }
+    if (list->n > 0 && list->cap > 0 && list->ids[0] == bos) {
+        return e;
+    }
+    if (e == ERR_OK && list->n < list->cap) {
+        memmove(list->ids + 1, list->ids, list->n * sizeof list->ids[0]);
+        list->ids[0] = bos;
+    }
+    list->n++;
+    return list->n <= list->cap
+               ? e
+               : err_set(ERR_LIMIT, "the conversation has %zu tokens, there is room for %zu",
+                         list->n, list->cap);
+}
+
+hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json, size_t n_json,
+                                 int32_t *ids, size_t *n)
+{
+    struct buf text;
+    struct buf trusted;
+    buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
+    buf_init(&trusted, CHAT_OUTPUT_MAX_BYTES);
+    struct tok_list list = { .ids = ids, .cap = *n };
+    enum err e = render(model, json, n_json, &text, &trusted);
+    e = e == ERR_OK ? chat_tokens(model, &text, &trusted, &list) : e;
+    if (e == ERR_OK || e == ERR_LIMIT) {
+        *n = list.n;
+    }
+    buf_release(&text);
+    buf_release(&trusted);
+    return (hearth_status)e;
+}
+
+/* --- requests
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+void hearth_request_init(struct hearth_request_params *p)
+{
+    uint64_t seed = 0;
+    os_random(&seed, sizeof seed);
+    *p = (struct hearth_request_params){ .size = sizeof *p,
+                                         .n_choice = 1,
+                                         .temperature = 1.0f,
+                                         .top_p = 1.0f,
+                                         .typical_p = 1.0f,
+                                         .repeat_penalty = 1.0f,
+                                         .repeat_last_n = 64,
+                                         .seed = seed,
+                                         .n_logprob = -1 };
+}
+
+static enum err make_spec(const struct hearth_request_params *p, struct engine_spec *s)
+{
+    REQUIRE(p->size == sizeof *p, ERR_USAGE,
+            "hearth_request_params: size is %zu; was hearth_request_init called?", p->size);
+    REQUIRE(p->n_bias <= HEARTH_BIAS_MAX, ERR_USAGE,
+            "logit_bias has %zu entries, at most %d are taken", p->n_bias, HEARTH_BIAS_MAX);
+    REQUIRE(p->n_stop <= HEARTH_STOP_MAX, ERR_USAGE, "%zu stop texts, at most %d are taken",
+            p->n_stop, HEARTH_STOP_MAX);
+    *s = (struct engine_spec){
+        .sample = { .temperature = p->temperature,
+                    .top_k = p->top_k,
+                    .top_p = p->top_p,
+                    .min_p = p->min_p,
+                    .typical_p = p->typical_p,
+                    .repeat_penalty = p->repeat_penalty,
+                    .presence_penalty = p->presence_penalty,
+                    .frequency_penalty = p->frequency_penalty,
+                    .repeat_last_n = p->repeat_last_n,
+                    .seed = p->seed,
+                    .n_logprob = p->n_logprob,
+                    .n_bias = (int32_t)p->n_bias },
+        .n_choice = p->n_choice,
+        .max_tokens = p->max_tokens,
+        .stops = { .n = (int32_t)p->n_stop },
+        .is_eos_ignored = p->ignore_eos != 0,
+        .shows_special = p->show_special != 0,
+        .timeout_us = p->timeout_us,
+    };
+    for (size_t i = 0; i < p->n_bias; i++) {
+        s->sample.bias[i] = (struct sample_bias){ p->bias[i].token, p->bias[i].bias };
+    }
+    for (size_t i = 0; i < p->n_stop; i++) {
+        s->stops.text[i] = view_of(p->stop[i]);
+    }
+    return ERR_OK;
+}
+
+hearth_status hearth_submit(struct hearth_model *model, const struct hearth_request_params *p,
+                            struct hearth_request **request)
+{
+    struct hearth_request *r = mem_alloc(sizeof *r);
+    struct engine_spec *spec = mem_alloc(sizeof *spec);
+    enum err e = r == NULL || spec == NULL ? err_set(ERR_MEMORY, "no memory for a request")
+                                           : make_spec(p, spec);
+    if (e == ERR_OK) {
+        r->model = model;
+        e = engine_submit(model->engine, spec, p->tokens, p->n_token, &r->handle);
+    }
+    mem_free(spec);
+    if (e != ERR_OK) {
+        mem_free(r);
+        return (hearth_status)e;
+    }
+    *request = r;
+    return HEARTH_OK;
+}
+
+hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
+                          struct hearth_event *out)
+{
+    struct hearth_request *r = request;
+    const enum err e = engine_next(r->model->engine, r->handle, timeout_us, &r->event, r->text);
+    if (e != ERR_OK) {
+        return (hearth_status)e;
+    }
+    for (int32_t i = 0; i < r->event.n_top; i++) {
+        r->top[i] = (struct hearth_bias){ r->event.top[i].token, r->event.top[i].bias };
+    }
+    const struct engine_event *v = &r->event;
+    *out = (struct hearth_event){
+        .size = sizeof *out,
+        .kind = (enum hearth_event_kind)v->kind,
+        .choice = v->choice,
+        .text = r->text,
+        .n_text = v->n_text,
+        .token = v->token,
+        .logprob = v->logprob,
+        .n_top = v->n_top,
+        .top = r->top,
+        .finish = (enum hearth_finish)v->finish,
+        .n_prompt = v->n_prompt,
+        .n_generated = v->n_generated,
+        .queue_us = v->queue_us,
+        .prefill_us = v->prefill_us,
+        .decode_us = v->decode_us,
+        .error =
+            v->finish == ENGINE_FINISH_ERROR ? "the model gave scores that are not numbers" : NULL,
+    };
+    return HEARTH_OK;
+}
+
+void hearth_cancel(struct hearth_request *request)
+{
+    engine_cancel(request->model->engine, request->handle);
+}
+
+void hearth_request_close(struct hearth_request *request)
+{
+    if (request != NULL) {
+        engine_drop(request->model->engine, request->handle);
+        mem_free(request);
+    }
+}
+
+int hearth_fd(struct hearth_model *model)
+{
+    return engine_fd(model->engine);
+}
+
+void hearth_fd_clear(struct hearth_model *model)
+{
+    engine_fd_clear(model->engine);
+}
+
+void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
+{
+    struct engine_stats s;
+    engine_get_stats(model->engine, &s);
+    const uint64_t now = os_now_us();
+    *out = (struct hearth_stats){
+        .size = sizeof *out,
+        .is_ready = s.is_ready,
+        .heartbeat_age_us = now > s.heartbeat_us ? now - s.heartbeat_us : 0,
+        .n_running = s.n_running,
+        .n_queued = s.n_queued,
+        .n_request = s.n_request,
+        .n_done = s.n_done,
+        .n_cancelled = s.n_cancelled,
+        .n_refused = s.n_refused,
+        .n_failed = s.n_failed,
+        .n_prompt_token = s.n_prompt_tok,
+        .n_generated_token = s.n_generated_tok,
+        .n_step = s.n_step,
+        .kv_pages = s.kv_pages,
+        .kv_pages_used = s.kv_pages_used,
+        .memory_planned_bytes = model->plan.total_bytes,
+        .rss_peak_bytes = os_rss_peak_bytes(),
+    };
+    memcpy(out->step_batch, s.step_batch, sizeof out->step_batch);
+}
