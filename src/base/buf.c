@@ -1,13 +1,14 @@
 /* buf - views of bytes and bounded growing buffers
  *
- * Nearly all text in hearth passes through here: requests, answers, rendered templates, messages. A view
- * is a pointer and a length; a buf grows by doubling up to the maximum it was born with. An addition that
- * does not fit sets `is_full` and leaves the buffer as it was, so a function can add twenty things and
- * look once at the end (BU-2). One byte more than asked is always allocated and zero, so that the text can
- * be passed to C functions.
+ * Nearly all text in hearth passes through here: requests, answers, rendered templates, messages. A
+ * view is a pointer and a length; a buf grows by doubling up to the maximum it was born with. An
+ * addition that does not fit sets `is_full` and leaves the buffer as it was, so a function can add
+ * twenty things and look once at the end (BU-2). One byte more than asked is always allocated and
+ * zero, so that the text can be passed to C functions.
  *
- * UTF-8 is checked here and nowhere else: well-formed by the Unicode standard's table 3-7, ill-formed parts
- * counted as WHATWG's decoder and Python's 'replace' count them (maximal subparts).
+ * UTF-8 is checked here and nowhere else: well-formed by the Unicode standard's table 3-7,
+ * ill-formed parts counted as WHATWG's decoder and Python's 'replace' count them (maximal
+ * subparts).
  *
  * Next: base/os.c. */
 #include "base/buf.h"
@@ -40,7 +41,8 @@ bool view_starts(struct view a, struct view prefix)
 
 bool view_ends(struct view a, struct view suffix)
 {
-    return a.n >= suffix.n && (suffix.n == 0 || memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n) == 0);
+    return a.n >= suffix.n &&
+           (suffix.n == 0 || memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
 struct view view_from(struct view a, size_t at)
@@ -76,7 +78,8 @@ bool view_u64(struct view a, uint64_t *out)
     }
     for (size_t i = 0; i < a.n; i++) {
         const unsigned digit = (unsigned)(unsigned char)a.p[i] - '0';
-        if (digit > 9 || __builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, digit, &v)) {
+        if (digit > 9 || __builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, digit, &v)) {
             return false;
         }
     }
@@ -84,7 +87,9 @@ bool view_u64(struct view a, uint64_t *out)
     return true;
 }
 
-/* --- buf ---------------------------------------------------------------------------------------------------- */
+/* --- buf
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 void buf_init(struct buf *b, size_t max_bytes)
 {
@@ -204,9 +209,11 @@ enum err buf_check(const struct buf *b, const char *what)
     return ERR_OK;
 }
 
-/* --- UTF-8 (Unicode 15, table 3-7) ------------------------------------------------------------------------- */
+/* --- UTF-8 (Unicode 15, table 3-7)
+ * ------------------------------------------------------------------------- */
 
-/* Bytes the sequence that begins with c should have (0: c cannot begin one), and the range of its second. */
+/* Bytes the sequence that begins with c should have (0: c cannot begin one), and the range of its
+ * second. */
 static int lead(unsigned char c, unsigned char *lo, unsigned char *hi)
 {
     *lo = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;

@@ -1,15 +1,16 @@
 /* err - status codes and the text that goes with them
  *
  * A failure is a code for the program and one line for a person. The line lives in a buffer of the
- * thread, so that no function has to pass one along and no path allocates. Whoever sets it says what was
- * wanted, where, what was found and what to do; whoever forwards it may put the place in front (err_at).
+ * thread, so that no function has to pass one along and no path allocates. Whoever sets it says
+ * what was wanted, where, what was found and what to do; whoever forwards it may put the place in
+ * front (err_at).
  *
- * Texts often quote what came from outside (a key of a file, a field of a request). Such bytes may hold
- * control characters or be no UTF-8 at all; they are escaped here, once, so that no message can move a
- * terminal's cursor or break a log line (ER-2).
+ * Texts often quote what came from outside (a key of a file, a field of a request). Such bytes may
+ * hold control characters or be no UTF-8 at all; they are escaped here, once, so that no message
+ * can move a terminal's cursor or break a log line (ER-2).
  *
- * Rejected: an error object passed by pointer through every call (noise in every signature), and errno
- * style codes without text (the reader of "-22" has to find the source).
+ * Rejected: an error object passed by pointer through every call (noise in every signature), and
+ * errno style codes without text (the reader of "-22" has to find the source).
  *
  * Next: base/buf.c. */
 #include "base/err.h"
@@ -25,7 +26,12 @@ static _Thread_local char text[ERR_TEXT_MAX];
 /* Length of the well-formed UTF-8 sequence at p[0..n), 0 if there is none. */
 static size_t sequence(const unsigned char *p, size_t n)
 {
-    const size_t want = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+    const size_t want = p[0] < 0x80   ? 1
+                        : p[0] < 0xC2 ? 0
+                        : p[0] < 0xE0 ? 2
+                        : p[0] < 0xF0 ? 3
+                        : p[0] < 0xF5 ? 4
+                                      : 0;
     if (want == 0 || want > n) {
         return 0;
     }

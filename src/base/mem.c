@@ -1,15 +1,16 @@
 /* mem - the only allocator of the tree
  *
- * Small objects come from the C library with a header in front that holds their size, so that live bytes
- * can be counted: the plan states them and tests see leaks. Large memory (weights, cache, workspace)
- * comes as arenas: one anonymous mapping each, aligned to 2 MB and offered to the kernel as huge pages,
- * which is worth 5-20 % of read bandwidth on the machines we measured.
+ * Small objects come from the C library with a header in front that holds their size, so that live
+ * bytes can be counted: the plan states them and tests see leaks. Large memory (weights, cache,
+ * workspace) comes as arenas: one anonymous mapping each, aligned to 2 MB and offered to the kernel
+ * as huge pages, which is worth 5-20 % of read bandwidth on the machines we measured.
  *
- * An arena may be opened with all pages touched: what the plan promised is then really there, and no later
- * access can meet a full machine. A counting arena has no memory; the dry run of the plan uses it.
+ * An arena may be opened with all pages touched: what the plan promised is then really there, and
+ * no later access can meet a full machine. A counting arena has no memory; the dry run of the plan
+ * uses it.
  *
- * After start the engine's threads are frozen: an allocation there is a mistake of ours. It is counted in
- * every build and ends checked ones (ME-1).
+ * After start the engine's threads are frozen: an allocation there is a mistake of ours. It is
+ * counted in every build and ends checked ones (ME-1).
  *
  * Next: base/buf.c. */
 #include "base/mem.h"
@@ -21,8 +22,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HEADER 16 /* bytes in front of each block: its size; keeps 16-byte alignment */
-#define HUGE_PAGE ((size_t)2 << 20)
+#define HEADER     16 /* bytes in front of each block: its size; keeps 16-byte alignment */
+#define HUGE_PAGE  ((size_t)2 << 20)
 #define SMALL_PAGE ((size_t)4096)
 #define TAKE_ALIGN 64
 
@@ -166,7 +167,8 @@ uint64_t mem_frozen_hits(void)
     return cell_get(&frozen_hits);
 }
 
-/* --- arenas ---------------------------------------------------------------------------------------------- */
+/* --- arenas
+ * ---------------------------------------------------------------------------------------------- */
 
 void arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 {
@@ -192,8 +194,10 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
     const size_t slack = is_large ? HUGE_PAGE : 0;
     REQUIRE(cap_bytes < SIZE_MAX / 2, ERR_MEMORY, "an arena of %zu bytes was asked for", cap_bytes);
     const size_t cap = mem_round(cap_bytes > 0 ? cap_bytes : 1, SMALL_PAGE);
-    uint8_t *map = mmap(NULL, cap + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses %zu MiB of memory: %s", cap >> 20, strerror(errno));
+    uint8_t *map = mmap(NULL, cap + slack, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses %zu MiB of memory: %s", cap >> 20,
+            strerror(errno));
     uint8_t *base = map;
     if (is_large) { /* give back what lies before and behind the aligned part */
         base = (uint8_t *)mem_round((size_t)map, HUGE_PAGE);

@@ -1,0 +1,183 @@
+/* cpu - what this machine's processor can do
+ *
+ * Detected once, from the processor itself (cpuid) and the system (which registers it saves, which
+ * cores this process may use, how much of them its cgroup grants). Kernels are chosen by this at
+ * run time from one program; a build never assumes more than the architecture's baseline.
+ *
+ * One of the three files that may contain preprocessor conditions on the architecture.
+ *
+ * Next: kern/kern.c chooses by it. */
+#include "base/cpu.h"
+
+#include "base/buf.h"
+#include "base/os.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+static struct cpu_info info;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+#if defined(__x86_64__)
+/* Register states that the system saves on a context switch (XCR0). */
+static uint64_t saved_states(void)
+{
+    uint32_t lo;
+    uint32_t hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static void detect_isa(struct cpu_info *c)
+{
+    uint32_t a;
+    uint32_t b;
+    uint32_t cx;
+    uint32_t d;
+    uint32_t name[12] = { 0 };
+    for (uint32_t i = 0; i < 3; i++) {
+        __get_cpuid(0x80000002u + i, &name[4 * i], &name[4 * i + 1], &name[4 * i + 2],
+                    &name[4 * i + 3]);
+    }
+    snprintf(c->name, sizeof c->name, "%.48s", (const char *)name);
+    if (!__get_cpuid(1, &a, &b, &cx, &d) || !(cx & bit_OSXSAVE)) {
+        return;
+    }
+    const uint64_t saved = saved_states();
+    const bool has_ymm = (saved & 0x6) == 0x6;
+    const bool has_zmm = (saved & 0xE6) == 0xE6;
+    const bool has_fma = (cx & bit_FMA) && (cx & bit_F16C);
+    uint32_t b7;
+    uint32_t c7;
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d)) {
+        return;
+    }
+    c->has_avx2 = has_ymm && has_fma && (b7 & bit_AVX2);
+    const uint32_t need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    c->has_avx512 = has_zmm && c->has_avx2 && (b7 & need) == need;
+    c->has_avx512_vnni = c->has_avx512 && (c7 & bit_AVX512VNNI);
+    c->has_avx512_vbmi = c->has_avx512 && (c7 & bit_AVX512VBMI);
+    uint32_t a71;
+    if (__get_cpuid_count(7, 1, &a71, &b, &cx, &d)) {
+        c->has_avx_vnni = c->has_avx2 && (a71 & (1u << 4));
+        c->has_avx512_bf16 = c->has_avx512 && (a71 & (1u << 5));
+    }
+}
+#elif defined(__aarch64__)
+static void detect_isa(struct cpu_info *c)
+{
+    const unsigned long caps = getauxval(AT_HWCAP);
+    c->has_neon = (caps & HWCAP_ASIMD) != 0;
+    c->has_dotprod = (caps & HWCAP_ASIMDDP) != 0;
+    snprintf(c->name, sizeof c->name, "aarch64");
+}
+#else
+static void detect_isa(struct cpu_info *c)
+{
+    snprintf(c->name, sizeof c->name, "unknown");
+}
+#endif
+
+/* Whole cores that cgroup v2 grants ("max 100000" or "quota period"); INT32_MAX when unlimited. */
+static int cgroup_cores(void)
+{
+    struct buf text;
+    buf_init(&text, 256);
+    int n = INT32_MAX;
+    if (os_read_file("/sys/fs/cgroup/cpu.max", &text) == ERR_OK) {
+        unsigned long quota = 0;
+        unsigned long period = 0;
+        char *rest = NULL;
+        const char *p = buf_str(&text);
+        if (p[0] >= '0' && p[0] <= '9') {
+            quota = strtoul(p, &rest, 10);
+            period = strtoul(rest, NULL, 10);
+        }
+        if (quota > 0 && period > 0) {
+            n = (int)((quota + period - 1) / period);
+        }
+    }
+    buf_release(&text);
+    return n;
+}
+
+static void detect(void)
+{
+    detect_isa(&info);
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    info.n_core = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                              : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const int granted = cgroup_cores();
+    info.n_core = info.n_core < granted ? info.n_core : granted;
+    info.n_core = info.n_core < 1 ? 1 : info.n_core > 256 ? 256 : info.n_core;
+    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    info.l2_bytes = l2 > 0 ? (size_t)l2 : (size_t)1 << 20;
+    info.l3_bytes = l3 > 0 ? (size_t)l3 : 0;
+}
+
+const struct cpu_info *cpu_get(void)
+{
+    pthread_once(&once, detect);
+    return &info;
+}
+
+bool cpu_can(enum cpu_isa isa)
+{
+    const struct cpu_info *c = cpu_get();
+    switch (isa) {
+    case CPU_SCALAR:
+        return true;
+    case CPU_AVX2:
+        return c->has_avx2;
+    case CPU_AVX512:
+        return c->has_avx512_vnni;
+    case CPU_NEON:
+        return c->has_neon;
+    case CPU_ISA_COUNT:
+        break;
+    }
+    return false;
+}
+
+enum cpu_isa cpu_best(void)
+{
+    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEON };
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        if (cpu_can(order[i])) {
+            return order[i];
+        }
+    }
+    return CPU_SCALAR;
+}
+
+static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2", "avx512", "neon" };
+
+const char *cpu_isa_name(enum cpu_isa isa)
+{
+    return (unsigned)isa < CPU_ISA_COUNT ? names[isa] : "unknown";
+}
+
+bool cpu_isa_parse(const char *name, enum cpu_isa *out)
+{
+    for (int i = 0; i < CPU_ISA_COUNT; i++) {
+        if (strcasecmp(name, names[i]) == 0) {
+            *out = (enum cpu_isa)i;
+            return true;
+        }
+    }
+    return false;
+}

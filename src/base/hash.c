@@ -1,0 +1,97 @@
+/* hash - SHA-256 and a fast table hash
+ *
+ * SHA-256 names model files and stands for API keys; GnuTLS computes it with the processor's own
+ * instructions where there are any. hash_mix is for tables: a multiply-and-fold hash over 8 bytes
+ * at a time, not for secrets, the same on every machine.
+ *
+ * Next: base/js.c. */
+#include "base/hash.h"
+
+#include "base/mem.h"
+
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <string.h>
+
+struct hash_sha256 {
+    gnutls_hash_hd_t state;
+};
+
+enum err hash_sha256_open(struct hash_sha256 **out)
+{
+    struct hash_sha256 *h = mem_alloc(sizeof *h);
+    REQUIRE(h != NULL, ERR_MEMORY, "no memory for a digest");
+    const int rc = gnutls_hash_init(&h->state, GNUTLS_DIG_SHA256);
+    if (rc < 0) {
+        mem_free(h);
+        return err_set(ERR_FAILED, "SHA-256 is not available: %s", gnutls_strerror(rc));
+    }
+    *out = h;
+    return ERR_OK;
+}
+
+void hash_sha256_add(struct hash_sha256 *h, const void *bytes, size_t n)
+{
+    gnutls_hash(h->state, bytes, n);
+}
+
+static void to_hex(const unsigned char raw[32], char hex[65])
+{
+    for (int i = 0; i < 32; i++) {
+        hex[2 * i] = "0123456789abcdef"[raw[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[raw[i] & 15];
+    }
+    hex[64] = '\0';
+}
+
+void hash_sha256_close(struct hash_sha256 *h, char hex[65])
+{
+    if (h == NULL) {
+        return;
+    }
+    unsigned char raw[32];
+    gnutls_hash_deinit(h->state, raw);
+    mem_free(h);
+    if (hex != NULL) {
+        to_hex(raw, hex);
+    }
+}
+
+void hash_sha256_of(const void *bytes, size_t n, char hex[65])
+{
+    unsigned char raw[32] = { 0 };
+    gnutls_hash_fast(GNUTLS_DIG_SHA256, bytes, n, raw);
+    to_hex(raw, hex);
+}
+
+/* 64 x 64 -> 128 bit product, halves folded together. */
+static uint64_t fold(uint64_t a, uint64_t b)
+{
+    __extension__ typedef unsigned __int128 wide;
+    const wide p = (wide)a * b;
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+uint64_t hash_mix(const void *bytes, size_t n, uint64_t seed)
+{
+    const unsigned char *p = bytes;
+    uint64_t h = seed ^ 0x9E3779B97F4A7C15u ^ (uint64_t)n;
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t w = 0;
+        for (int i = 7; i >= 0;
+             i--) { /* little-endian on every machine; compilers make one load of it */
+            w = w << 8 | p[i];
+        }
+        h = fold(h ^ w, 0xD6E8FEB86659FD93u);
+    }
+    uint64_t w = 0;
+    for (size_t i = n; i-- > 0;) {
+        w = w << 8 | p[i];
+    }
+    return fold(h ^ w, 0xA0761D6478BD642Fu) ^ h;
+}
+
+int hash_same(const void *a, const void *b, size_t n)
+{
+    return gnutls_memcmp(a, b, n) == 0;
+}

@@ -1,0 +1,403 @@
+/* team - worker threads that run one function together, and what else needs more than one thread
+ *
+ * The team is built for steps of microseconds: a token of a small model calls team_run about 150
+ * times, so waking a thread each time would cost more than the work. A worker waits for the next
+ * job by spinning for some microseconds on a generation number and then sleeps on a futex; the
+ * caller waits for the workers in the same way. Spinning longer was rejected: peers that only spin
+ * lose nine tenths of their speed as soon as another process wants a core, and burn energy while
+ * idle.
+ *
+ * Work within a job is handed out in chunks from a shared counter (team_chunk), so a worker that is
+ * taken off its core delays one chunk, not its share.
+ *
+ * Everything else here is a thin coat over POSIX threads: a bounded queue, a thread, a lock with a
+ * condition on the monotonic clock. Locks and atomics exist nowhere above this layer.
+ *
+ * Invariants TE-1, TE-2 stand in team.h. Next: base/db.c. */
+#include "base/team.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SPIN_ROUNDS 20000 /* about 50 us at 3 GHz with the pause instruction */
+#define LINE        64    /* bytes of a cache line: hot words do not share one */
+
+/* One word that some threads wait on until it changes. */
+struct gate {
+    _Atomic uint32_t word;
+    _Atomic uint32_t n_sleeping;
+    char pad[LINE - 2 * sizeof(uint32_t)]; /* the next word lies in another line */
+};
+
+struct team {
+    struct gate go;   /* generation of the job */
+    struct gate done; /* workers that have finished it */
+    _Atomic int next_chunk;
+    char pad[LINE - sizeof(int)];
+    team_fn fn;
+    void *arg;
+    int n_worker;
+    int spin_rounds;
+    bool is_closing;
+    pthread_t *threads; /* [n_worker - 1], owns */
+};
+
+struct member {
+    struct team *team;
+    int i_worker;
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Waits until the word differs from `old`; returns the new value. */
+static uint32_t gate_wait(struct gate *g, uint32_t old, int spin_rounds)
+{
+    uint32_t now;
+    for (int i = 0; i < spin_rounds; i++) {
+        /* acquire: what the setter wrote before opening is seen after */
+        now = atomic_load_explicit(&g->word, memory_order_acquire);
+        if (now != old) {
+            return now;
+        }
+        relax();
+    }
+    /* seq_cst on both words: either the setter sees us sleeping, or we see its new word */
+    atomic_fetch_add(&g->n_sleeping, 1);
+    while ((now = atomic_load(&g->word)) == old) {
+        syscall(SYS_futex, &g->word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    }
+    atomic_fetch_sub(&g->n_sleeping, 1);
+    return now;
+}
+
+static void gate_add(struct gate *g, uint32_t n)
+{
+    atomic_fetch_add(&g->word, n); /* seq_cst: see gate_wait */
+    if (atomic_load(&g->n_sleeping) > 0) {
+        syscall(SYS_futex, &g->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    }
+}
+
+static void *member_main(void *arg)
+{
+    const struct member m = *(struct member *)arg;
+    struct team *t = m.team;
+    mem_free(arg);
+    uint32_t generation = 0;
+    for (;;) {
+        generation = gate_wait(&t->go, generation, t->spin_rounds);
+        if (t->is_closing) {
+            return NULL;
+        }
+        t->fn(t->arg, m.i_worker);
+        gate_add(&t->done, 1);
+    }
+}
+
+static enum err start_members(struct team *t)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, TEAM_STACK_BYTES);
+    enum err e = ERR_OK;
+    int n = 1;
+    for (; n < t->n_worker && e == ERR_OK; n++) {
+        struct member *m = mem_alloc(sizeof *m);
+        if (m == NULL) {
+            e = err_set(ERR_MEMORY, "no memory for worker %d", n);
+            break;
+        }
+        *m = (struct member){ t, n };
+        const int rc = pthread_create(&t->threads[n - 1], &attr, member_main, m);
+        if (rc != 0) {
+            mem_free(m);
+            e = err_set(ERR_IO, "cannot start worker thread %d: %s", n, strerror(rc));
+            break;
+        }
+    }
+    pthread_attr_destroy(&attr);
+    if (e != ERR_OK) {
+        t->n_worker = n; /* those that run */
+    }
+    return e;
+}
+
+enum err team_open(struct team **out, int n_worker)
+{
+    REQUIRE(n_worker >= 1 && n_worker <= 1024, ERR_USAGE,
+            "%d threads were asked for, 1..1024 are possible", n_worker);
+    struct team *t = mem_alloc(sizeof *t);
+    pthread_t *threads = mem_alloc_array((size_t)n_worker, sizeof threads[0]);
+    if (t == NULL || threads == NULL) {
+        mem_free(t);
+        mem_free(threads);
+        return err_set(ERR_MEMORY, "no memory for %d workers", n_worker);
+    }
+    const long n_core = sysconf(_SC_NPROCESSORS_ONLN);
+    t->threads = threads;
+    t->n_worker = n_worker;
+    t->spin_rounds = n_worker <= n_core ? SPIN_ROUNDS
+                                        : 50; /* spinning on a core that others need helps nobody */
+    const enum err e = start_members(t);
+    if (e != ERR_OK) {
+        team_close(t);
+        return e;
+    }
+    *out = t;
+    return ERR_OK;
+}
+
+void team_close(struct team *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    t->is_closing = true;
+    gate_add(&t->go, 1);
+    for (int i = 1; i < t->n_worker; i++) {
+        pthread_join(t->threads[i - 1], NULL);
+    }
+    mem_free(t->threads);
+    mem_free(t);
+}
+
+int team_size(const struct team *t)
+{
+    return t->n_worker;
+}
+
+void team_run(struct team *t, team_fn fn, void *arg)
+{
+    if (t->n_worker == 1) {
+        fn(arg, 0);
+        return;
+    }
+    const uint32_t others = (uint32_t)t->n_worker - 1;
+    const uint32_t target =
+        atomic_load_explicit(&t->done.word, memory_order_relaxed) + others; /* ours alone now */
+    t->fn = fn;
+    t->arg = arg;
+    gate_add(&t->go, 1);
+    fn(arg, 0);
+    for (uint32_t now;
+         (now = atomic_load_explicit(&t->done.word, memory_order_acquire)) != target;) {
+        gate_wait(&t->done, now, t->spin_rounds);
+    }
+}
+
+void team_chunk_reset(struct team *t)
+{
+    atomic_store_explicit(&t->next_chunk, 0, memory_order_relaxed); /* team_run's gate orders it */
+}
+
+bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to)
+{
+    const int at =
+        atomic_fetch_add_explicit(&t->next_chunk, grain, memory_order_relaxed); /* only a ticket */
+    if (at >= n_item) {
+        return false;
+    }
+    *from = at;
+    *to = n_item - at < grain ? n_item : at + grain;
+    return true;
+}
+
+/* --- threads and locks
+ * ---------------------------------------------------------------------------------------- */
+
+struct thread {
+    pthread_t id;
+    void (*fn)(void *);
+    void *arg;
+    char name[16];
+};
+
+static void *thread_main(void *arg)
+{
+    struct thread *t = arg;
+    pthread_setname_np(pthread_self(), t->name);
+    t->fn(t->arg);
+    return NULL;
+}
+
+enum err thread_start(struct thread **out, const char *name, void (*fn)(void *), void *arg)
+{
+    struct thread *t = mem_alloc(sizeof *t);
+    REQUIRE(t != NULL, ERR_MEMORY, "no memory for thread %s", name);
+    t->fn = fn;
+    t->arg = arg;
+    snprintf(t->name, sizeof t->name, "%s", name);
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, TEAM_STACK_BYTES);
+    const int rc = pthread_create(&t->id, &attr, thread_main, t);
+    pthread_attr_destroy(&attr);
+    if (rc != 0) {
+        mem_free(t);
+        return err_set(ERR_IO, "cannot start thread %s: %s", name, strerror(rc));
+    }
+    *out = t;
+    return ERR_OK;
+}
+
+void thread_join(struct thread *t)
+{
+    if (t != NULL) {
+        pthread_join(t->id, NULL);
+        mem_free(t);
+    }
+}
+
+struct lock {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+};
+
+enum err lock_open(struct lock **out)
+{
+    struct lock *l = mem_alloc(sizeof *l);
+    REQUIRE(l != NULL, ERR_MEMORY, "no memory for a lock");
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_cond_init(&l->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    *out = l;
+    return ERR_OK;
+}
+
+void lock_close(struct lock *l)
+{
+    if (l != NULL) {
+        pthread_cond_destroy(&l->cond);
+        pthread_mutex_destroy(&l->mutex);
+        mem_free(l);
+    }
+}
+
+void lock_take(struct lock *l)
+{
+    pthread_mutex_lock(&l->mutex);
+}
+
+void lock_drop(struct lock *l)
+{
+    pthread_mutex_unlock(&l->mutex);
+}
+
+bool lock_wait(struct lock *l, uint64_t timeout_us)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    const uint64_t most_us =
+        86400ull * 365 * 1000000; /* a year: later would overflow time_t somewhere */
+    const uint64_t us = timeout_us < most_us ? timeout_us : most_us;
+    const uint64_t ns = (uint64_t)until.tv_nsec + us % 1000000 * 1000;
+    until.tv_sec += (time_t)(us / 1000000 + ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
+    return pthread_cond_timedwait(&l->cond, &l->mutex, &until) != ETIMEDOUT;
+}
+
+void lock_wake(struct lock *l)
+{
+    pthread_cond_broadcast(&l->cond);
+}
+
+/* --- queue
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+struct queue {
+    struct lock *lock;
+    uint8_t *ring; /* [n_max][each_bytes], owns */
+    size_t n_max, each_bytes, at, n;
+    bool is_woken;
+};
+
+enum err queue_open(struct queue **out, size_t n_max, size_t each_bytes)
+{
+    struct queue *q = mem_alloc(sizeof *q);
+    uint8_t *ring = mem_alloc_array(n_max, each_bytes);
+    if (q == NULL || ring == NULL || lock_open(&q->lock) != ERR_OK) {
+        mem_free(q);
+        mem_free(ring);
+        return err_set(ERR_MEMORY, "no memory for a queue of %zu", n_max);
+    }
+    q->ring = ring;
+    q->n_max = n_max;
+    q->each_bytes = each_bytes;
+    *out = q;
+    return ERR_OK;
+}
+
+void queue_close(struct queue *q)
+{
+    if (q != NULL) {
+        lock_close(q->lock);
+        mem_free(q->ring);
+        mem_free(q);
+    }
+}
+
+bool queue_push(struct queue *q, const void *msg)
+{
+    lock_take(q->lock);
+    const bool has_room = q->n < q->n_max;
+    if (has_room) {
+        memcpy(q->ring + (q->at + q->n++) % q->n_max * q->each_bytes, msg, q->each_bytes);
+        lock_wake(q->lock);
+    }
+    lock_drop(q->lock);
+    return has_room;
+}
+
+bool queue_pop(struct queue *q, void *msg)
+{
+    lock_take(q->lock);
+    const bool is_there = q->n > 0;
+    if (is_there) {
+        memcpy(msg, q->ring + q->at * q->each_bytes, q->each_bytes);
+        q->at = (q->at + 1) % q->n_max;
+        q->n--;
+    }
+    lock_drop(q->lock);
+    return is_there;
+}
+
+bool queue_wait(struct queue *q, uint64_t timeout_us)
+{
+    lock_take(q->lock);
+    bool goes_on = true;
+    while (q->n == 0 && !q->is_woken && goes_on) {
+        goes_on = lock_wait(q->lock, timeout_us);
+    }
+    q->is_woken = false;
+    const bool is_there = q->n > 0;
+    lock_drop(q->lock);
+    return is_there;
+}
+
+void queue_wake(struct queue *q)
+{
+    lock_take(q->lock);
+    q->is_woken = true;
+    lock_wake(q->lock);
+    lock_drop(q->lock);
+}
