@@ -13,56 +13,57 @@
 #include <stdint.h>
 
 enum quant_type { /* values are GGUF's */
-    QUANT_F32 = 0,
-    QUANT_F16 = 1,
-    QUANT_Q4_0 = 2,
-    QUANT_Q4_1 = 3,
-    QUANT_Q5_0 = 6,
-    QUANT_Q5_1 = 7,
-    QUANT_Q8_0 = 8,
-    QUANT_Q8_1 = 9,
-    QUANT_Q2_K = 10,
-    QUANT_Q3_K = 11,
-    QUANT_Q4_K = 12,
-    QUANT_Q5_K = 13,
-    QUANT_Q6_K = 14,
-    QUANT_Q8_K = 15,
-    QUANT_IQ2_XXS = 16,
-    QUANT_IQ2_XS = 17,
-    QUANT_IQ3_XXS = 18,
-    QUANT_IQ1_S = 19,
-    QUANT_IQ4_NL = 20,
-    QUANT_IQ3_S = 21,
-    QUANT_IQ2_S = 22,
-    QUANT_IQ4_XS = 23,
-    QUANT_I8 = 24,
-    QUANT_I16 = 25,
-    QUANT_I32 = 26,
-    QUANT_I64 = 27,
-    QUANT_F64 = 28,
-    QUANT_IQ1_M = 29,
-    QUANT_BF16 = 30,
-    QUANT_TQ1_0 = 34,
-    QUANT_TQ2_0 = 35,
-    QUANT_MXFP4 = 39,
-    QUANT_NVFP4 = 40,
-    QUANT_Q1_0 = 41,
-    QUANT_TYPE_COUNT = 48, /* exclusive upper bound of known ids */
+                  QUANT_F32 = 0,
+                  QUANT_F16 = 1,
+                  QUANT_Q4_0 = 2,
+                  QUANT_Q4_1 = 3,
+                  QUANT_Q5_0 = 6,
+                  QUANT_Q5_1 = 7,
+                  QUANT_Q8_0 = 8,
+                  QUANT_Q8_1 = 9,
+                  QUANT_Q2_K = 10,
+                  QUANT_Q3_K = 11,
+                  QUANT_Q4_K = 12,
+                  QUANT_Q5_K = 13,
+                  QUANT_Q6_K = 14,
+                  QUANT_Q8_K = 15,
+                  QUANT_IQ2_XXS = 16,
+                  QUANT_IQ2_XS = 17,
+                  QUANT_IQ3_XXS = 18,
+                  QUANT_IQ1_S = 19,
+                  QUANT_IQ4_NL = 20,
+                  QUANT_IQ3_S = 21,
+                  QUANT_IQ2_S = 22,
+                  QUANT_IQ4_XS = 23,
+                  QUANT_I8 = 24,
+                  QUANT_I16 = 25,
+                  QUANT_I32 = 26,
+                  QUANT_I64 = 27,
+                  QUANT_F64 = 28,
+                  QUANT_IQ1_M = 29,
+                  QUANT_BF16 = 30,
+                  QUANT_TQ1_0 = 34,
+                  QUANT_TQ2_0 = 35,
+                  QUANT_MXFP4 = 39,
+                  QUANT_NVFP4 = 40,
+                  QUANT_Q1_0 = 41,
+                  QUANT_TYPE_COUNT = 48, /* exclusive upper bound of known ids */
 };
 
 /* Decodes n elements (a multiple of the block) into out[n]. */
 typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
 
-/* One block of 32 weights in integer form, the unit of the numeric contract (docs/NUMERICS.md):
- * value[i] = d * sub[i / 16] * q[i] - dmin * min[i / 16]   for the K types, whose sub-scales and
- * minima are integers, and  d * q[i] + m  for the others (sub = 1). */
+/* One block of 32 weights in integer form, the unit of the numeric contract (docs/NUMERICS.md).
+ * With h the half (0: the first 16): value[i] = d[h] * sub[h] * q[i] - dmin * min[h] + m d[0] ==
+ * d[1] but for NVFP4, whose halves have scales of their own. The bounds of quant.c's essay keep
+ * |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32. */
 struct quant_unit {
     int8_t q[32];
-    int16_t sub[2];  /* integer sub-scales of the two halves (1 where the type has none) */
-    int16_t min[2];  /* integer minima of the two halves (0 where the type has none) */
-    float d;         /* scale of the whole unit */
-    float dmin;      /* scale of the minima: subtracts dmin * min[h] */
-    float m;         /* added constant (Q4_1, Q5_1), else 0 */
+    int16_t sub[2]; /* integer sub-scales (1 where the type has none) */
+    int16_t min[2]; /* integer minima (0 where the type has none) */
+    float d[2];
+    float dmin; /* scale of the minima */
+    float m;    /* added constant (Q4_1, Q5_1), else 0 */
 };
 
 /* Unit i_unit (32 weights) of a row. */
@@ -88,7 +89,10 @@ float quant_f16_to_f32(uint16_t h);
 uint16_t quant_f32_to_f16(float f);
 static inline float quant_bf16_to_f32(uint16_t h)
 {
-    union { uint32_t u; float f; } x = { .u = (uint32_t)h << 16 };
+    union {
+        uint32_t u;
+        float f;
+    } x = { .u = (uint32_t)h << 16 };
     return x.f;
 }
 
