@@ -1,0 +1,525 @@
+/* pack - from the file's rows to the panels that kernels read
+ *
+ * A panel is 16 rows, one per vector lane. Its blocks hold the same fields as 16 blocks of the file, in an
+ * order that suits the kernels: first each row's scales, then the weights' codes in planes. The code of a
+ * weight is its stored bits as one unsigned number (Q4_0: 0..15, meaning code - 8); what a code means is
+ * the kernel's business, so packing and unpacking are exact by construction (PA-1).
+ *
+ * Planes, for each unit of 32 columns; a group g is 4 columns, and a byte or bit position (row, t) stands for
+ * column 4 g + t of that row, rows first: byte 4 * row + t.
+ *   low 4 bits   4 x 64 bytes   plane j: group 2 j in the low half of each byte, group 2 j + 1 in the high
+ *   low 2 bits   2 x 64 bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first
+ *   bit          8 x 8 bytes    mask g, bit 4 * row + t
+ *   2 high bits  as "low 2 bits"
+ *   8 bits       8 x 64 bytes   plane g, the byte with its top bit turned (code = value + 128)
+ *
+ * Blocks (16 rows x 32 columns, or x 256 for the K types), in order:
+ *   Q4_0  d[16]                     low 4            Q4_1  d[16] m[16]              low 4
+ *   Q5_0  d[16]                     bit, low 4       Q5_1  d[16] m[16]              bit, low 4
+ *   Q8_0  d[16]                     8 bits           IQ4_NL d[16]                   low 4
+ *   MXFP4 e[16] (1 byte)            low 4
+ *   Q2_K  d[16] dmin[16], 8 units of: scale bytes [16][2], low 2
+ *   Q3_K  d[16], 8 units of: scales 6 bits [16][2] in 24 bytes, bit, low 2
+ *   Q4_K  d[16] dmin[16], 8 units of: scale and minimum 6 bits [16][2] in 24 bytes, low 4
+ *   Q5_K  the same with bit before low 4
+ *   Q6_K  d[16], 8 units of: scales [16][2] (1 byte), 2 high bits, low 4
+ *   IQ4_XS d[16], 8 units of: scales 6 bits [16] in 12 bytes, low 4
+ *   F32 F16 BF16: column by column, 16 values.
+ * 6-bit numbers x[n] lie as n low nibbles (byte i: x[2 i] low, x[2 i + 1] high), then n 2-bit rests, four a
+ * byte. The other types stay rows of the file (TENSOR_ROWS).
+ *
+ * Next: kern/gemm_ref.c. */
+#include "num/pack.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define ROWS TENSOR_PANEL_ROWS
+
+/* Which planes a type has, and the bytes of scales in front. */
+struct shape {
+    uint8_t head;   /* bytes per row in front of a block: d, dmin, m, e */
+    uint8_t unit;   /* bytes per 16 rows in front of each unit */
+    bool has_bit, has_high2, has_low2, has_low4, has_byte;
+    bool is_panel;
+};
+
+static struct shape shape_of(uint32_t type)
+{
+    switch (type) {
+    case QUANT_Q4_0:
+    case QUANT_IQ4_NL:
+        return (struct shape){ .head = 2, .has_low4 = true, .is_panel = true };
+    case QUANT_MXFP4:
+        return (struct shape){ .head = 1, .has_low4 = true, .is_panel = true };
+    case QUANT_Q4_1:
+        return (struct shape){ .head = 4, .has_low4 = true, .is_panel = true };
+    case QUANT_Q5_0:
+        return (struct shape){ .head = 2, .has_bit = true, .has_low4 = true, .is_panel = true };
+    case QUANT_Q5_1:
+        return (struct shape){ .head = 4, .has_bit = true, .has_low4 = true, .is_panel = true };
+    case QUANT_Q8_0:
+        return (struct shape){ .head = 2, .has_byte = true, .is_panel = true };
+    case QUANT_Q2_K:
+        return (struct shape){ .head = 4, .unit = 32, .has_low2 = true, .is_panel = true };
+    case QUANT_Q3_K:
+        return (struct shape){ .head = 2, .unit = 24, .has_bit = true, .has_low2 = true, .is_panel = true };
+    case QUANT_Q4_K:
+        return (struct shape){ .head = 4, .unit = 24, .has_low4 = true, .is_panel = true };
+    case QUANT_Q5_K:
+        return (struct shape){ .head = 4, .unit = 24, .has_bit = true, .has_low4 = true, .is_panel = true };
+    case QUANT_Q6_K:
+        return (struct shape){ .head = 2, .unit = 32, .has_high2 = true, .has_low4 = true, .is_panel = true };
+    case QUANT_IQ4_XS:
+        return (struct shape){ .head = 2, .unit = 12, .has_low4 = true, .is_panel = true };
+    default:
+        return (struct shape){ 0 };
+    }
+}
+
+static bool is_float(uint32_t type)
+{
+    return type == QUANT_F32 || type == QUANT_F16 || type == QUANT_BF16;
+}
+
+bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
+{
+    size_t row = 0;
+    size_t bytes = 0;
+    if (quant_get(type)->decode == NULL || n_row <= 0 || n_col <= 0 || !quant_bytes(type, (uint64_t)n_col, &row)) {
+        return false;
+    }
+    const bool is_panel = is_float(type) || shape_of(type).is_panel;
+    const size_t n_panel = ((size_t)n_row + ROWS - 1) / ROWS;
+    if (!mem_mul(row, n_panel * ROWS, &bytes)) {
+        return false;
+    }
+    *out = (struct tensor){ .bytes = bytes, .stride = is_panel ? row * ROWS : row, .n_row = n_row, .n_col = n_col,
+                            .type = (enum quant_type)type, .layout = is_panel ? TENSOR_PANEL : TENSOR_ROWS };
+    return true;
+}
+
+/* --- codes of a block of the file, in column order ---------------------------------------------------------------- */
+
+/* Sub-scale bits of Q4_K and Q5_K (index 0..15: scale j, then minimum j) and of Q3_K (0..15), 6 bits each. */
+static int six_get(const uint8_t *s, bool is_q3, int i)
+{
+    if (is_q3) {
+        return (s[i % 8] >> (i / 8 * 4) & 15) | (s[8 + i % 4] >> (i / 4 * 2) & 3) << 4;
+    }
+    const int j = i / 2;
+    const uint8_t *low = s + 4 * (i % 2); /* scales in bytes 0..3, minima in 4..7 */
+    if (j < 4) {
+        return low[j] & 63;
+    }
+    return (s[8 + j % 4] >> 4 * (i % 2) & 15) | low[j % 4] >> 6 << 4;
+}
+
+/* The inverse; s must be zero where nothing was set yet. */
+static void six_set(uint8_t *s, bool is_q3, int i, int v)
+{
+    if (is_q3) {
+        s[i % 8] = (uint8_t)(s[i % 8] | (v & 15) << (i / 8 * 4));
+        s[8 + i % 4] = (uint8_t)(s[8 + i % 4] | (v >> 4) << (i / 4 * 2));
+        return;
+    }
+    const int j = i / 2;
+    uint8_t *low = s + 4 * (i % 2);
+    if (j < 4) {
+        low[j] = (uint8_t)(low[j] | v);
+    } else {
+        s[8 + j % 4] = (uint8_t)(s[8 + j % 4] | (v & 15) << 4 * (i % 2));
+        low[j % 4] = (uint8_t)(low[j % 4] | v >> 4 << 6);
+    }
+}
+
+/* Codes of unit j of a block. */
+static void codes_get(uint32_t type, const uint8_t *b, int j, uint8_t code[32])
+{
+    for (int k = 0; k < 32; k++) {
+        const int h = k >> 4;
+        const int l = k & 15;
+        switch (type) {
+        case QUANT_Q4_0:
+        case QUANT_IQ4_NL:
+            code[k] = b[2 + l] >> 4 * h & 15;
+            break;
+        case QUANT_MXFP4:
+            code[k] = b[1 + l] >> 4 * h & 15;
+            break;
+        case QUANT_Q4_1:
+            code[k] = b[4 + l] >> 4 * h & 15;
+            break;
+        case QUANT_Q5_0:
+            code[k] = (uint8_t)((b[6 + l] >> 4 * h & 15) | (b[2 + k / 8] >> k % 8 & 1) << 4);
+            break;
+        case QUANT_Q5_1:
+            code[k] = (uint8_t)((b[8 + l] >> 4 * h & 15) | (b[4 + k / 8] >> k % 8 & 1) << 4);
+            break;
+        case QUANT_Q8_0:
+            code[k] = b[2 + k] ^ 0x80;
+            break;
+        case QUANT_Q2_K:
+            code[k] = b[16 + j / 4 * 32 + k] >> 2 * (j % 4) & 3;
+            break;
+        case QUANT_Q3_K:
+            code[k] = (uint8_t)((b[32 + j / 4 * 32 + k] >> 2 * (j % 4) & 3) | (b[k] >> j & 1) << 2);
+            break;
+        case QUANT_Q4_K:
+            code[k] = b[16 + j / 2 * 32 + k] >> 4 * (j % 2) & 15;
+            break;
+        case QUANT_Q5_K:
+            code[k] = (uint8_t)((b[48 + j / 2 * 32 + k] >> 4 * (j % 2) & 15) | (b[16 + k] >> j & 1) << 4);
+            break;
+        case QUANT_Q6_K:
+            code[k] = (uint8_t)((b[j / 4 * 64 + j % 2 * 32 + k] >> (j % 4 / 2 * 4) & 15) |
+                                (b[128 + j / 4 * 32 + k] >> 2 * (j % 4) & 3) << 4);
+            break;
+        case QUANT_IQ4_XS:
+            code[k] = b[8 + 16 * j + l] >> 4 * h & 15;
+            break;
+        default:
+            code[k] = 0;
+            break;
+        }
+    }
+}
+
+/* The inverse, by or-ing into a block whose code bits are zero. */
+static void codes_set(uint32_t type, uint8_t *b, int j, const uint8_t code[32])
+{
+    for (int k = 0; k < 32; k++) {
+        const int c = code[k];
+        const int h = 4 * (k >> 4);
+        const int l = k & 15;
+#define OR(at, v) b[at] = (uint8_t)(b[at] | (v))
+        switch (type) {
+        case QUANT_Q4_0:
+        case QUANT_IQ4_NL:
+            OR(2 + l, c << h);
+            break;
+        case QUANT_MXFP4:
+            OR(1 + l, c << h);
+            break;
+        case QUANT_Q4_1:
+            OR(4 + l, c << h);
+            break;
+        case QUANT_Q5_0:
+            OR(6 + l, (c & 15) << h);
+            OR(2 + k / 8, (c >> 4) << k % 8);
+            break;
+        case QUANT_Q5_1:
+            OR(8 + l, (c & 15) << h);
+            OR(4 + k / 8, (c >> 4) << k % 8);
+            break;
+        case QUANT_Q8_0:
+            b[2 + k] = (uint8_t)(c ^ 0x80);
+            break;
+        case QUANT_Q2_K:
+            OR(16 + j / 4 * 32 + k, c << 2 * (j % 4));
+            break;
+        case QUANT_Q3_K:
+            OR(32 + j / 4 * 32 + k, (c & 3) << 2 * (j % 4));
+            OR(k, (c >> 2) << j);
+            break;
+        case QUANT_Q4_K:
+            OR(16 + j / 2 * 32 + k, c << 4 * (j % 2));
+            break;
+        case QUANT_Q5_K:
+            OR(48 + j / 2 * 32 + k, (c & 15) << 4 * (j % 2));
+            OR(16 + k, (c >> 4) << j);
+            break;
+        case QUANT_Q6_K:
+            OR(j / 4 * 64 + j % 2 * 32 + k, (c & 15) << (j % 4 / 2 * 4));
+            OR(128 + j / 4 * 32 + k, (c >> 4) << 2 * (j % 4));
+            break;
+        case QUANT_IQ4_XS:
+            OR(8 + 16 * j + l, c << h);
+            break;
+        default:
+            break;
+        }
+#undef OR
+    }
+}
+
+/* --- scales ------------------------------------------------------------------------------------------------------------ */
+
+/* Where a block of the file keeps its head (d, dmin): in the order of the panel. */
+static size_t head_at(uint32_t type)
+{
+    switch (type) {
+    case QUANT_Q2_K:
+        return 80;
+    case QUANT_Q3_K:
+        return 108;
+    case QUANT_Q6_K:
+        return 208;
+    default:
+        return 0;
+    }
+}
+
+/* 6-bit number i of n in packed form. */
+static void six_put(uint8_t *p, int n, int i, int v)
+{
+    p[i / 2] = (uint8_t)(p[i / 2] | (v & 15) << 4 * (i % 2));
+    p[n / 2 + i / 4] = (uint8_t)(p[n / 2 + i / 4] | (v >> 4) << 2 * (i % 4));
+}
+
+static int six_take(const uint8_t *p, int n, int i)
+{
+    return (p[i / 2] >> 4 * (i % 2) & 15) | (p[n / 2 + i / 4] >> 2 * (i % 4) & 3) << 4;
+}
+
+/* Sub-scales of row r, unit j into the 16 rows' bytes at `to` (zeroed before row 0). Row r's pair stands at
+ * numbers r and 16 + r: first all scales (or first halves), then all minima (or second halves). */
+static void subs_put(uint32_t type, const uint8_t *b, int j, int r, uint8_t *to)
+{
+    switch (type) {
+    case QUANT_Q2_K:
+        to[r] = b[2 * j];
+        to[16 + r] = b[2 * j + 1];
+        break;
+    case QUANT_Q6_K:
+        to[r] = b[192 + 2 * j];
+        to[16 + r] = b[193 + 2 * j];
+        break;
+    case QUANT_Q3_K:
+        six_put(to, 32, r, six_get(b + 96, true, 2 * j));
+        six_put(to, 32, 16 + r, six_get(b + 96, true, 2 * j + 1));
+        break;
+    case QUANT_Q4_K:
+    case QUANT_Q5_K:
+        six_put(to, 32, r, six_get(b + 4, false, 2 * j));
+        six_put(to, 32, 16 + r, six_get(b + 4, false, 2 * j + 1));
+        break;
+    case QUANT_IQ4_XS:
+        six_put(to, 16, r, (b[4 + j / 2] >> 4 * (j % 2) & 15) | (b[2 + j / 4] >> 2 * (j % 4) & 3) << 4);
+        break;
+    default:
+        break;
+    }
+}
+
+static void subs_take(uint32_t type, const uint8_t *from, int j, int r, uint8_t *b)
+{
+    int v;
+    switch (type) {
+    case QUANT_Q2_K:
+        b[2 * j] = from[r];
+        b[2 * j + 1] = from[16 + r];
+        break;
+    case QUANT_Q6_K:
+        b[192 + 2 * j] = from[r];
+        b[193 + 2 * j] = from[16 + r];
+        break;
+    case QUANT_Q3_K:
+        six_set(b + 96, true, 2 * j, six_take(from, 32, r));
+        six_set(b + 96, true, 2 * j + 1, six_take(from, 32, 16 + r));
+        break;
+    case QUANT_Q4_K:
+    case QUANT_Q5_K:
+        six_set(b + 4, false, 2 * j, six_take(from, 32, r));
+        six_set(b + 4, false, 2 * j + 1, six_take(from, 32, 16 + r));
+        break;
+    case QUANT_IQ4_XS:
+        v = six_take(from, 16, r);
+        b[4 + j / 2] = (uint8_t)(b[4 + j / 2] | (v & 15) << 4 * (j % 2));
+        b[2 + j / 4] = (uint8_t)(b[2 + j / 4] | (v >> 4) << 2 * (j % 4));
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- planes ------------------------------------------------------------------------------------------------------------- */
+
+static size_t unit_bytes(const struct shape *s)
+{
+    return (size_t)s->unit + (s->has_bit ? 64 : 0) + (s->has_high2 ? 128 : 0) + (s->has_low2 ? 128 : 0) +
+           (s->has_low4 ? 256 : 0) + (s->has_byte ? 512 : 0);
+}
+
+static void plane2_put(uint8_t *p, int r, const uint8_t code[32], int shift)
+{
+    for (int k = 0; k < 32; k++) {
+        const int g = k / 4;
+        uint8_t *to = p + g / 4 * 64 + 4 * r + k % 4;
+        *to = (uint8_t)(*to | (code[k] >> shift & 3) << 2 * (g % 4));
+    }
+}
+
+static int plane2_take(const uint8_t *p, int r, int k)
+{
+    return p[k / 16 * 64 + 4 * r + k % 4] >> 2 * (k / 4 % 4) & 3;
+}
+
+/* Row r's codes into the planes at `to` (zeroed before row 0). */
+static void planes_put(const struct shape *s, uint8_t *to, int r, const uint8_t code[32])
+{
+    if (s->has_bit) {
+        const int shift = s->has_low2 ? 2 : 4;
+        for (int k = 0; k < 32; k++) {
+            const int bit = 4 * r + k % 4;
+            uint8_t *p = to + k / 4 * 8 + bit / 8;
+            *p = (uint8_t)(*p | (code[k] >> shift & 1) << bit % 8);
+        }
+        to += 64;
+    }
+    if (s->has_high2) {
+        plane2_put(to, r, code, 4);
+        to += 128;
+    }
+    if (s->has_low2) {
+        plane2_put(to, r, code, 0);
+    }
+    if (s->has_low4) {
+        for (int j = 0; j < 4; j++) {
+            for (int t = 0; t < 4; t++) {
+                to[64 * j + 4 * r + t] = (uint8_t)((code[8 * j + t] & 15) | (code[8 * j + 4 + t] & 15) << 4);
+            }
+        }
+    }
+    if (s->has_byte) {
+        for (int g = 0; g < 8; g++) {
+            memcpy(to + 64 * g + 4 * r, code + 4 * g, 4);
+        }
+    }
+}
+
+static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8_t code[32])
+{
+    const uint8_t *bits = from;
+    from += s->has_bit ? 64 : 0;
+    const uint8_t *high2 = from;
+    from += s->has_high2 ? 128 : 0;
+    for (int k = 0; k < 32; k++) {
+        int c = 0;
+        if (s->has_low2) {
+            c = plane2_take(from, r, k);
+        } else if (s->has_low4) {
+            c = from[k / 8 * 64 + 4 * r + k % 4] >> 4 * (k / 4 % 2) & 15;
+        } else {
+            c = from[k / 4 * 64 + 4 * r + k % 4];
+        }
+        if (s->has_bit) {
+            const int bit = 4 * r + k % 4;
+            c |= (bits[k / 4 * 8 + bit / 8] >> bit % 8 & 1) << (s->has_low2 ? 2 : 4);
+        }
+        if (s->has_high2) {
+            c |= plane2_take(high2, r, k) << 4;
+        }
+        code[k] = (uint8_t)c;
+    }
+}
+
+/* --- rows and panels ------------------------------------------------------------------------------------------------------ */
+
+static void pack_block(uint32_t type, const struct shape *s, uint8_t *to, const uint8_t *const row[ROWS], size_t at)
+{
+    const int n_unit = quant_get(type)->block / 32;
+    const size_t each = unit_bytes(s);
+    memset(to + (size_t)s->head * ROWS, 0, each * (size_t)n_unit);
+    for (int r = 0; r < ROWS; r++) {
+        const uint8_t *b = row[r] + at;
+        for (int i = 0; i < s->head; i++) { /* field by field: d of all rows, then dmin or m */
+            const int field = i / 2 * 2;
+            const int width = s->head == 1 ? 1 : 2;
+            to[field * ROWS + r * width + i % 2] = b[head_at(type) + (size_t)i];
+        }
+        for (int j = 0; j < n_unit; j++) {
+            uint8_t code[32];
+            uint8_t *unit = to + (size_t)s->head * ROWS + each * (size_t)j;
+            subs_put(type, b, j, r, unit);
+            codes_get(type, b, j, code);
+            planes_put(s, unit + s->unit, r, code);
+        }
+    }
+}
+
+static void pack_panel(const struct tensor *t, uint8_t *to, const uint8_t *const row[ROWS])
+{
+    const struct quant_info *q = quant_get(t->type);
+    if (is_float(t->type)) {
+        for (int32_t k = 0; k < t->n_col; k++) {
+            for (int r = 0; r < ROWS; r++) {
+                memcpy(to + ((size_t)k * ROWS + (size_t)r) * q->bytes, row[r] + (size_t)k * q->bytes, q->bytes);
+            }
+        }
+        return;
+    }
+    const struct shape s = shape_of(t->type);
+    for (size_t i = 0; i < (size_t)t->n_col / q->block; i++) {
+        pack_block(t->type, &s, to + i * q->bytes * ROWS, row, i * q->bytes);
+    }
+}
+
+static const uint8_t zeros[1 << 20]; /* a row of zero weights for padding; longer rows are packed in parts */
+
+void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows, int32_t n_row_in)
+{
+    const uint8_t *from = rows;
+    size_t row_bytes = 0;
+    const bool is_ok = quant_bytes(t->type, (uint64_t)t->n_col, &row_bytes);
+    assert(is_ok && row0 % ROWS == 0 && row_bytes <= sizeof zeros);
+    (void)is_ok;
+    if (t->layout == TENSOR_ROWS) {
+        memcpy(to + (size_t)row0 * row_bytes, from, (size_t)n_row_in * row_bytes);
+        return;
+    }
+    for (int32_t r = 0; r < n_row_in; r += ROWS) {
+        const uint8_t *row[ROWS];
+        for (int i = 0; i < ROWS; i++) {
+            row[i] = r + i < n_row_in ? from + (size_t)(r + i) * row_bytes : zeros;
+        }
+        pack_panel(t, to + (size_t)((row0 + r) / ROWS) * t->stride, row);
+    }
+}
+
+static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *from, int r, uint8_t *b)
+{
+    const int n_unit = quant_get(type)->block / 32;
+    const size_t each = unit_bytes(s);
+    memset(b, 0, quant_get(type)->bytes);
+    for (int i = 0; i < s->head; i++) {
+        const int field = i / 2 * 2;
+        const int width = s->head == 1 ? 1 : 2;
+        b[head_at(type) + (size_t)i] = from[field * ROWS + r * width + i % 2];
+    }
+    for (int j = 0; j < n_unit; j++) {
+        uint8_t code[32];
+        const uint8_t *unit = from + (size_t)s->head * ROWS + each * (size_t)j;
+        subs_take(type, unit, j, r, b);
+        planes_take(s, unit + s->unit, r, code);
+        codes_set(type, b, j, code);
+    }
+}
+
+void pack_row_back(const struct tensor *t, int32_t row, void *out)
+{
+    const struct quant_info *q = quant_get(t->type);
+    const size_t n_block = (size_t)t->n_col / q->block;
+    uint8_t *b = out;
+    if (t->layout == TENSOR_ROWS) {
+        memcpy(b, t->data + (size_t)row * t->stride, n_block * q->bytes);
+        return;
+    }
+    const uint8_t *panel = t->data + (size_t)(row / ROWS) * t->stride;
+    const struct shape s = shape_of(t->type);
+    for (size_t i = 0; i < n_block; i++) {
+        if (is_float(t->type)) {
+            memcpy(b + i * q->bytes, panel + (i * ROWS + (size_t)(row % ROWS)) * q->bytes, q->bytes);
+        } else {
+            unpack_block(t->type, &s, panel + i * q->bytes * ROWS, row % ROWS, b + i * q->bytes);
+        }
+    }
+}
+
+void pack_row_f32(const struct tensor *t, int32_t row, float *out, void *scratch)
+{
+    pack_row_back(t, row, scratch);
+    quant_get(t->type)->decode(scratch, out, (size_t)t->n_col);
+}
