@@ -7,13 +7,27 @@
  * look at cannot disagree. The scalar kernel multiplies units; every other kernel must equal it bit
  * for bit.
  *
- * Bounds of |sum over 32 of sub * q * a|, |a| <= 127 (must stay below 2^24 to be exact in float32):
- *   Q4_0 8*127*32 = 2^15.0    Q5_x 31*127*32    Q8_0 128*127*32 = 2^19     IQ4_NL 127*127*32
- *   Q2_K 15*3*127*32          Q3_K 32*4*127*32  Q4_K 63*15*127*32 = 2^21.9 Q5_K 63*31*127*32 =
- * 2^22.9 Q6_K 128*32*127*32 = 2^23.99                IQ4_XS 32*127*127*32 = 2^23.98 IQ2
- * 31*43*127*32 = 2^22.4                  IQ3 31*62*127*32 = 2^22.9  IQ1 15*9*127*32
+ * Rejected: a decoder and a unit function per type, written twice. The decoder was faster, but
+ * decoding whole rows is needed for embedding look-ups only, and two truths drift apart.
  *
- * Block layouts are GGUF's (ggml's block structures); sizes are checked below.
+ * Largest |sum over 32 of sub * q * a| for |a| <= 127; below 2^24 = 16777216 it is exact in
+ * float32:
+ *
+ *   type            q            sub         sum           type          q          sub       sum
+ *   Q4_0         -8..7             1        32512          IQ1_S IQ1_M  -9..9       1..15    548640
+ *   Q4_1          0..15            1        60960          IQ2 (three)  -43..43     1..31   5417312
+ *   Q5_0        -16..15            1        65024          IQ3_XXS      -62..62     1..31   7811008
+ *   Q5_1          0..31            1       125984          IQ3_S        -15..15     1..31   1889760
+ *   Q8_0       -128..127           1       520192          IQ4_NL       -127..113   1        516128
+ *   Q2_K          0..3         0..15       182880          IQ4_XS       -127..113 -32..31  16516096
+ *   Q3_K         -4..3       -32..31       520192          TQ1_0        -1..1       1          4064
+ *   Q4_K          0..15        0..63      3840480          TQ2_0        -1..2       1          8128
+ *   Q5_K          0..31        0..63      7936992          MXFP4        -12..12     1         48768
+ *   Q6_K        -32..31     -128..127    16646144          NVFP4 (half) -12..12     1         24384
+ *                                                          Q1_0         -1..1       1          4064
+ *   Minima: Q2_K 0..15, sum 60960; Q4_K and Q5_K 0..63, sum 256032.
+ *
+ * Block layouts are GGUF's (ggml's block structures); tests/test_quant.c restates them as structs.
  *
  * Next: num/quant_iq.c, num/pack.c. */
 #include "num/quant.h"
@@ -21,7 +35,6 @@
 #include "base/mem.h"
 #include "num/quant_iq.h"
 
-#include <assert.h>
 #include <string.h>
 #include <strings.h>
 
@@ -59,8 +72,8 @@ uint16_t quant_f32_to_f16(float f)
     if (a >= 0x477FF000) { /* rounds to 65536 or more */
         return (uint16_t)(sign | 0x7C00);
     }
-    if (a < 0x38800000) { /* subnormal or zero: add 0.5, whose last place is 2^-24; the sum rounds
-                             to even */
+    if (a < 0x38800000) {
+        /* subnormal or zero: add 0.5, whose last place is 2^-24, so that the sum rounds to even */
         x.u = a;
         x.f += 0.5f;
         return (uint16_t)(sign | (x.u - 0x3F000000u));
@@ -88,8 +101,7 @@ static void set_scale(struct quant_unit *u, float d)
     u->m = 0.0f;
 }
 
-/* --- blocks of 32
- * --------------------------------------------------------------------------------------------- */
+/* --- blocks of 32 --- */
 
 static void unit_q4_0(const void *row, size_t i, struct quant_unit *u)
 {
@@ -144,8 +156,7 @@ static void unit_q8_0(const void *row, size_t i, struct quant_unit *u)
     memcpy(u->q, b + 2, 32);
 }
 
-/* --- K types: 256 weights, two f16 scales, integer sub-scales
- * ---------------------------------------------------- */
+/* --- K types: 256 weights, two f16 scales, integer sub-scales --- */
 
 static void unit_q2_k(const void *row, size_t i, struct quant_unit *u)
 {
@@ -237,63 +248,31 @@ static void unit_q6_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
-/* --- from units to floats
- * ------------------------------------------------------------------------------------------ */
+/* --- from units to floats --- */
 
-static void decode_unit(const struct quant_unit *u, float *out)
+/* What a value has besides its scale: nothing, an integer minimum, a float constant, or a scale for
+ * each half of the unit. A type without offset must not add zero: -0 would become +0. */
+enum form { FORM_PLAIN, FORM_MIN, FORM_M, FORM_HALVES };
+
+static void decode_units(quant_unit_fn unit, enum form form, const void *row, float *out, size_t n)
 {
-    for (int h = 0; h < 2; h++) {
-        const float scale = u->d[h] * (float)u->sub[h];
-        const float offset = u->dmin * (float)u->min[h];
-        for (int k = 16 * h; k < 16 * h + 16; k++) {
-            out[k] = scale * (float)u->q[k] - offset + u->m;
+    for (size_t i = 0; i < n / 32; i++) {
+        struct quant_unit u;
+        unit(row, i, &u);
+        for (int k = 0; k < 32; k++) {
+            const int h = k / 16;
+            const float x = u.d[h] * (float)u.sub[h] * (float)u.q[k];
+            float *to = &out[32 * i + (size_t)k];
+            if (form == FORM_MIN) {
+                *to = x - u.dmin * (float)u.min[h];
+            } else if (form == FORM_M) {
+                *to = x + u.m;
+            } else {
+                *to = x;
+            }
         }
     }
 }
-
-static void decode_units(quant_unit_fn unit, const void *blocks, float *out, size_t n)
-{
-    struct quant_unit u;
-    for (size_t i = 0; i < n / 32; i++) {
-        unit(blocks, i, &u);
-        decode_unit(&u, out + 32 * i);
-    }
-}
-
-#define DECODE(name)                                                                               \
-    static void decode_##name(const void *blocks, float *out, size_t n)                            \
-    {                                                                                              \
-        decode_units(unit_##name, blocks, out, n);                                                 \
-    }
-#define DECODE_IQ(name)                                                                            \
-    static void decode_##name(const void *blocks, float *out, size_t n)                            \
-    {                                                                                              \
-        decode_units(quant_iq_##name, blocks, out, n);                                             \
-    }
-DECODE(q4_0)
-DECODE(q4_1)
-DECODE(q5_0)
-DECODE(q5_1)
-DECODE(q8_0)
-DECODE(q2_k)
-DECODE(q3_k)
-DECODE(q4_k)
-DECODE(q5_k)
-DECODE(q6_k)
-DECODE_IQ(iq2_xxs)
-DECODE_IQ(iq2_xs)
-DECODE_IQ(iq2_s)
-DECODE_IQ(iq3_xxs)
-DECODE_IQ(iq3_s)
-DECODE_IQ(iq1_s)
-DECODE_IQ(iq1_m)
-DECODE_IQ(iq4_nl)
-DECODE_IQ(iq4_xs)
-DECODE_IQ(tq1_0)
-DECODE_IQ(tq2_0)
-DECODE_IQ(mxfp4)
-DECODE_IQ(nvfp4)
-DECODE_IQ(q1_0)
 
 static void decode_f32(const void *blocks, float *out, size_t n)
 {
@@ -314,38 +293,56 @@ static void decode_bf16(const void *blocks, float *out, size_t n)
     }
 }
 
-/* --- the table
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- the table --- */
+
+/* X(name, elements per block, bytes per block, form, unit) */
+#define QUANTIZED(X)                                                                               \
+    X(Q4_0, 32, 18, FORM_PLAIN, unit_q4_0)                                                         \
+    X(Q4_1, 32, 20, FORM_M, unit_q4_1)                                                             \
+    X(Q5_0, 32, 22, FORM_PLAIN, unit_q5_0)                                                         \
+    X(Q5_1, 32, 24, FORM_M, unit_q5_1)                                                             \
+    X(Q8_0, 32, 34, FORM_PLAIN, unit_q8_0)                                                         \
+    X(Q2_K, 256, 84, FORM_MIN, unit_q2_k)                                                          \
+    X(Q3_K, 256, 110, FORM_PLAIN, unit_q3_k)                                                       \
+    X(Q4_K, 256, 144, FORM_MIN, unit_q4_k)                                                         \
+    X(Q5_K, 256, 176, FORM_MIN, unit_q5_k)                                                         \
+    X(Q6_K, 256, 210, FORM_PLAIN, unit_q6_k)                                                       \
+    X(IQ2_XXS, 256, 66, FORM_PLAIN, quant_iq_iq2_xxs)                                              \
+    X(IQ2_XS, 256, 74, FORM_PLAIN, quant_iq_iq2_xs)                                                \
+    X(IQ2_S, 256, 82, FORM_PLAIN, quant_iq_iq2_s)                                                  \
+    X(IQ3_XXS, 256, 98, FORM_PLAIN, quant_iq_iq3_xxs)                                              \
+    X(IQ3_S, 256, 110, FORM_PLAIN, quant_iq_iq3_s)                                                 \
+    X(IQ1_S, 256, 50, FORM_PLAIN, quant_iq_iq1_s)                                                  \
+    X(IQ1_M, 256, 56, FORM_PLAIN, quant_iq_iq1_m)                                                  \
+    X(IQ4_NL, 32, 18, FORM_PLAIN, quant_iq_iq4_nl)                                                 \
+    X(IQ4_XS, 256, 136, FORM_PLAIN, quant_iq_iq4_xs)                                               \
+    X(TQ1_0, 256, 54, FORM_PLAIN, quant_iq_tq1_0)                                                  \
+    X(TQ2_0, 256, 66, FORM_PLAIN, quant_iq_tq2_0)                                                  \
+    X(MXFP4, 32, 17, FORM_PLAIN, quant_iq_mxfp4)                                                   \
+    X(NVFP4, 64, 36, FORM_HALVES, quant_iq_nvfp4)                                                  \
+    X(Q1_0, 128, 18, FORM_PLAIN, quant_iq_q1_0)
+
+#define DECODER(name, block, bytes, form, unit)                                                    \
+    static void decode_##name(const void *blocks, float *out, size_t n)                            \
+    {                                                                                              \
+        decode_units(unit, form, blocks, out, n);                                                  \
+    }
+QUANTIZED(DECODER)
+
+#define ENTRY(name, block, bytes, form, unit)                                                      \
+    [QUANT_##name] = { #name,                                                                      \
+                       block,                                                                      \
+                       bytes,                                                                      \
+                       decode_##name,                                                              \
+                       unit,                                                                       \
+                       form == FORM_M,                                                             \
+                       form == FORM_MIN,                                                           \
+                       form == FORM_HALVES },
 
 static const struct quant_info table[QUANT_TYPE_COUNT] = {
     [QUANT_F32] = { "F32", 1, 4, decode_f32, NULL },
     [QUANT_F16] = { "F16", 1, 2, decode_f16, NULL },
     [QUANT_BF16] = { "BF16", 1, 2, decode_bf16, NULL },
-    [QUANT_Q4_0] = { "Q4_0", 32, 18, decode_q4_0, unit_q4_0 },
-    [QUANT_Q4_1] = { "Q4_1", 32, 20, decode_q4_1, unit_q4_1 },
-    [QUANT_Q5_0] = { "Q5_0", 32, 22, decode_q5_0, unit_q5_0 },
-    [QUANT_Q5_1] = { "Q5_1", 32, 24, decode_q5_1, unit_q5_1 },
-    [QUANT_Q8_0] = { "Q8_0", 32, 34, decode_q8_0, unit_q8_0 },
-    [QUANT_Q2_K] = { "Q2_K", 256, 84, decode_q2_k, unit_q2_k },
-    [QUANT_Q3_K] = { "Q3_K", 256, 110, decode_q3_k, unit_q3_k },
-    [QUANT_Q4_K] = { "Q4_K", 256, 144, decode_q4_k, unit_q4_k },
-    [QUANT_Q5_K] = { "Q5_K", 256, 176, decode_q5_k, unit_q5_k },
-    [QUANT_Q6_K] = { "Q6_K", 256, 210, decode_q6_k, unit_q6_k },
-    [QUANT_IQ2_XXS] = { "IQ2_XXS", 256, 66, decode_iq2_xxs, quant_iq_iq2_xxs },
-    [QUANT_IQ2_XS] = { "IQ2_XS", 256, 74, decode_iq2_xs, quant_iq_iq2_xs },
-    [QUANT_IQ2_S] = { "IQ2_S", 256, 82, decode_iq2_s, quant_iq_iq2_s },
-    [QUANT_IQ3_XXS] = { "IQ3_XXS", 256, 98, decode_iq3_xxs, quant_iq_iq3_xxs },
-    [QUANT_IQ3_S] = { "IQ3_S", 256, 110, decode_iq3_s, quant_iq_iq3_s },
-    [QUANT_IQ1_S] = { "IQ1_S", 256, 50, decode_iq1_s, quant_iq_iq1_s },
-    [QUANT_IQ1_M] = { "IQ1_M", 256, 56, decode_iq1_m, quant_iq_iq1_m },
-    [QUANT_IQ4_NL] = { "IQ4_NL", 32, 18, decode_iq4_nl, quant_iq_iq4_nl },
-    [QUANT_IQ4_XS] = { "IQ4_XS", 256, 136, decode_iq4_xs, quant_iq_iq4_xs },
-    [QUANT_TQ1_0] = { "TQ1_0", 256, 54, decode_tq1_0, quant_iq_tq1_0 },
-    [QUANT_TQ2_0] = { "TQ2_0", 256, 66, decode_tq2_0, quant_iq_tq2_0 },
-    [QUANT_MXFP4] = { "MXFP4", 32, 17, decode_mxfp4, quant_iq_mxfp4 },
-    [QUANT_NVFP4] = { "NVFP4", 64, 36, decode_nvfp4, quant_iq_nvfp4 },
-    [QUANT_Q1_0] = { "Q1_0", 128, 18, decode_q1_0, quant_iq_q1_0 },
     /* stored in files, but no weights */
     [QUANT_Q8_1] = { "Q8_1", 32, 36, NULL, NULL },
     [QUANT_Q8_K] = { "Q8_K", 256, 292, NULL, NULL },
@@ -354,6 +351,7 @@ static const struct quant_info table[QUANT_TYPE_COUNT] = {
     [QUANT_I32] = { "I32", 1, 4, NULL, NULL },
     [QUANT_I64] = { "I64", 1, 8, NULL, NULL },
     [QUANT_F64] = { "F64", 1, 8, NULL, NULL },
+    QUANTIZED(ENTRY)
 };
 
 const struct quant_info *quant_get(uint32_t type)

@@ -54,9 +54,10 @@ enum quant_type { /* values are GGUF's */
 typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
 
 /* One block of 32 weights in integer form, the unit of the numeric contract (docs/NUMERICS.md).
- * With h the half (0: the first 16): value[i] = d[h] * sub[h] * q[i] - dmin * min[h] + m d[0] ==
- * d[1] but for NVFP4, whose halves have scales of their own. The bounds of quant.c's essay keep
- * |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32. */
+ * With h the half (0: the first 16):
+ *   value[i] = d[h] * sub[h] * q[i] - dmin * min[h] + m
+ * d[0] == d[1] but for NVFP4, whose halves have scales of their own. The bounds of quant.c's essay
+ * keep |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32. */
 struct quant_unit {
     int8_t q[32];
     int16_t sub[2]; /* integer sub-scales (1 where the type has none) */
@@ -75,6 +76,9 @@ struct quant_info {
     uint16_t bytes;         /* bytes per block */
     quant_decode_fn decode; /* NULL for integer and internal types that are no weights */
     quant_unit_fn unit;     /* NULL for F32, F16, BF16 */
+    bool has_m;             /* units have a float constant */
+    bool has_min;           /* units have integer minima */
+    bool is_halved;         /* the halves of a unit have scales of their own */
 };
 
 /* Never NULL: unknown ids give an entry with block == 0. */
@@ -84,7 +88,8 @@ bool quant_parse(const char *name, enum quant_type *out); /* case-insensitive */
 /* Bytes of n elements; false when the type is unknown, n no multiple of the block, or overflow. */
 bool quant_bytes(uint32_t type, uint64_t n, size_t *out) MUST_USE;
 
-/* Half precision, exact both ways (round to nearest even). */
+/* Half precision: exact, and to the nearest, ties to even. A NaN stays one: its sign and payload
+ * are kept as far as they fit and it comes out quiet, which is what processors do. */
 float quant_f16_to_f32(uint16_t h);
 uint16_t quant_f32_to_f16(float f);
 static inline float quant_bf16_to_f32(uint16_t h)
