@@ -498,23 +498,27 @@ static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *fr
     }
 }
 
-void pack_row_back(const struct tensor *t, int32_t row, void *out)
+void pack_block_back(const struct tensor *t, int32_t row, size_t i_block, void *out)
 {
     const struct quant_info *q = quant_get(t->type);
-    const size_t n_block = (size_t)t->n_col / q->block;
-    uint8_t *b = out;
     if (t->layout == TENSOR_ROWS) {
-        memcpy(b, t->data + (size_t)row * t->stride, n_block * q->bytes);
+        memcpy(out, t->data + (size_t)row * t->stride + i_block * q->bytes, q->bytes);
         return;
     }
     const uint8_t *panel = t->data + (size_t)(row / ROWS) * t->stride;
+    if (is_float(t->type)) {
+        memcpy(out, panel + (i_block * ROWS + (size_t)(row % ROWS)) * q->bytes, q->bytes);
+        return;
+    }
     const struct shape s = shape_of(t->type);
-    for (size_t i = 0; i < n_block; i++) {
-        if (is_float(t->type)) {
-            memcpy(b + i * q->bytes, panel + (i * ROWS + (size_t)(row % ROWS)) * q->bytes, q->bytes);
-        } else {
-            unpack_block(t->type, &s, panel + i * q->bytes * ROWS, row % ROWS, b + i * q->bytes);
-        }
+    unpack_block(t->type, &s, panel + i_block * q->bytes * ROWS, row % ROWS, out);
+}
+
+void pack_row_back(const struct tensor *t, int32_t row, void *out)
+{
+    const struct quant_info *q = quant_get(t->type);
+    for (size_t i = 0; i < (size_t)t->n_col / q->block; i++) {
+        pack_block_back(t, row, i, (uint8_t *)out + i * q->bytes);
     }
 }
 

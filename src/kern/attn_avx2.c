@@ -1,0 +1,15 @@
+/* attn_avx2 - the cache layout and attention over one span: AVX2 with FMA and F16C
+ *
+ * The text is attn_body.h, the words are lanes.h; this file only chooses the instruction set. See there for
+ * the idea, the order of sums and the sources.
+ *
+ * Next: kern/kern_table.c. */
+#include "kern/attn.h"
+
+#define LANES_AVX2
+#include "kern/attn_body.h"
+
+void attn_avx2_fill(struct kern_table *t)
+{
+    attn_fill(t);
+}

@@ -1,0 +1,15 @@
+/* gemm - products with packed weights: the fill functions of the table (kern/gemm_*.c)
+ *
+ * Each overwrites the product entries of a table that already holds the scalar ones. Those of an
+ * architecture exist only in builds for it. */
+#ifndef HEARTH_GEMM_H
+#define HEARTH_GEMM_H
+
+#include "kern/kern.h"
+
+void gemm_ref_fill(struct kern_table *t);
+void gemm_avx2_fill(struct kern_table *t);
+void gemm_avx512_fill(struct kern_table *t);
+void gemm_neon_fill(struct kern_table *t);
+
+#endif

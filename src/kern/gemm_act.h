@@ -1,0 +1,113 @@
+/* gemm_act - activations as the product kernels read them (header only, private to kern/)
+ *
+ * Tokens are taken in tiles of 1, 2, 4 or 8 (gemm_tile); the last tile is filled up with zero tokens. Within a
+ * tile of T tokens, for each unit of 32 columns:
+ *     int8  q[8][T][4]    group g of 4 columns, token t
+ *     float d[T]          scale
+ *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
+ * so that one address with constant offsets reaches everything, and four columns of a token can be broadcast by
+ * one instruction. Against float weights: float x[n_col][T].
+ *
+ * Include lanes.h (with its instruction set chosen) before this file. */
+#ifndef HEARTH_GEMM_ACT_H
+#define HEARTH_GEMM_ACT_H
+
+#include "kern/kern.h"
+#include "kern/lanes.h"
+
+#include <stddef.h>
+
+#define UNIT 32
+#define UNIT_BYTES(T) ((size_t)(T) * (UNIT + 3 * sizeof(float)))
+
+INLINE int32_t gemm_tile(int32_t n_tok)
+{
+    return n_tok <= 2 ? n_tok : n_tok <= 4 ? 4 : 8;
+}
+
+INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
+{
+    return kind == KERN_ACT_I8 ? UNIT_BYTES(tile) * (size_t)(n_col / UNIT) : (size_t)tile * (size_t)n_col * sizeof(float);
+}
+
+/* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite: the scale
+ * carries it and the integers are 0, so that the product is not finite either. */
+INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
+{
+    const ilanes no_sign = il_set(0x7FFFFFFF);
+    const lanes x0 = l_load(x);
+    const lanes x1 = l_load(x + LANES);
+    union {
+        int32_t i[LANES];
+        float f[LANES];
+    } u;
+    l_store(u.f, l_from_bits(il_max(il_and(l_bits(x0), no_sign), il_and(l_bits(x1), no_sign))));
+    for (int n = LANES / 2; n > 0; n /= 2) {
+        for (int i = 0; i < n; i++) {
+            u.i[i] = u.i[i] > u.i[i + n] ? u.i[i] : u.i[i + n];
+        }
+    }
+    const float amax = u.f[0];
+    const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
+    const lanes inverse = l_set(is_usable ? 127.0f / amax : 0.0f);
+    const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
+    const lanes t[2] = { l_add(l_mul(x0, inverse), big), l_add(l_mul(x1, inverse), big) };
+    for (int h = 0; h < 2; h++) {
+        int32_t s = 0;
+        l_store(u.f, t[h]);
+        for (int i = 0; i < LANES; i++) {
+            const int32_t v = is_usable ? u.i[i] - 0x4B400000 : 0;
+            q[LANES * h + i] = (int8_t)v; /* |v| <= 127: x * (127 / amax) rounds to at most 127 */
+            s += v;
+        }
+        sum[h] = (float)s;
+    }
+    return is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
+}
+
+INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
+{
+    for (int32_t u = 0; u < n_col / UNIT; u++, to += UNIT_BYTES(tile)) {
+        float *d = (float *)(void *)(to + UNIT * tile);
+        for (int32_t t = 0; t < tile; t++) {
+            int8_t q[UNIT] = { 0 };
+            float sum[2] = { 0.0f, 0.0f };
+            d[t] = x[t] != NULL ? quantize_unit(x[t] + (size_t)u * UNIT, q, sum) : 0.0f;
+            d[tile + t] = sum[0];
+            d[2 * tile + t] = sum[1];
+            for (int g = 0; g < 8; g++) {
+                memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
+            }
+        }
+    }
+}
+
+INLINE void prepare_f32(float *to, int32_t tile, const float *const *x, int32_t n_col)
+{
+    for (int32_t t = 0; t < tile; t++) {
+        for (int32_t k = 0; k < n_col; k++) {
+            to[(size_t)k * (size_t)tile + (size_t)t] = x[t] != NULL ? x[t][k] : 0.0f;
+        }
+    }
+}
+
+static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0, int32_t tile1)
+{
+    const int32_t tile = gemm_tile(a->n_tok);
+    const size_t bytes = gemm_tile_bytes(a->kind, tile, a->n_col);
+    for (int32_t i = tile0; i < tile1; i++) {
+        const float *row[8];
+        for (int32_t t = 0; t < tile; t++) {
+            const int32_t tok = i * tile + t;
+            row[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
+        }
+        uint8_t *to = a->data + (size_t)i * bytes;
+        if (a->kind == KERN_ACT_I8) {
+            prepare_i8(to, tile, row, a->n_col);
+        } else {
+            prepare_f32((float *)(void *)to, tile, row, a->n_col);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* gemm_ref - products with packed weights in plain C: the normative form
+ *
+ * For each row of a panel the file's blocks are rebuilt (pack_block_back), each unit of 32 weights is taken in
+ * its integer form (quant.h), and one output element is one chain of fused multiply-adds over the units in
+ * index order:
+ *
+ *     acc = fma(float(sub0 * S0 + sub1 * S1), d * d_a, acc)          S_h = sum of q * a over half h
+ *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a float constant
+ *     acc = fma(-float(min0 * A0 + min1 * A1), dmin * d_a, acc)      types with integer minima
+ *
+ * (NVFP4, whose halves have scales of their own: two steps fma(float(S_h), d_h * d_a, acc).) Float weights: one
+ * fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the same in words.
+ *
+ * It is slow on purpose: nothing here is arranged for speed. Next: gemm_avx512.c. */
+#define LANES_SCALAR
+#include "kern/lanes.h"
+
+#include "kern/gemm.h"
+#include "kern/gemm_act.h"
+
+#include <assert.h>
+
+#define COLUMNS_AT_ONCE 512 /* of float weights */
+#define BLOCK_BYTES_MAX 512
+
+/* Token `tok` of the prepared activations, unit u. */
+struct act_unit {
+    int8_t q[UNIT];
+    float d, a0, a1;
+};
+
+static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
+{
+    const int32_t tile = gemm_tile(a->n_tok);
+    const uint8_t *p = a->data + (size_t)(tok / tile) * gemm_tile_bytes(a->kind, tile, a->n_col) +
+                       (size_t)u * UNIT_BYTES(tile);
+    const int32_t t = tok % tile;
+    const float *d = (const float *)(const void *)(p + UNIT * tile);
+    struct act_unit r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
+    for (int g = 0; g < 8; g++) {
+        memcpy(r.q + 4 * g, p + (g * tile + t) * 4, 4);
+    }
+    return r;
+}
+
+static float step(const struct quant_info *info, const struct quant_unit *w, const struct act_unit *a, float acc)
+{
+    int32_t s[2] = { 0, 0 };
+    for (int k = 0; k < UNIT; k++) {
+        s[k / 16] += w->q[k] * a->q[k];
+    }
+    if (info->is_halved) {
+        acc = fmaf((float)s[0], w->d[0] * a->d, acc);
+        return fmaf((float)s[1], w->d[1] * a->d, acc);
+    }
+    acc = fmaf((float)(w->sub[0] * s[0] + w->sub[1] * s[1]), w->d[0] * a->d, acc);
+    if (info->has_m) {
+        acc = fmaf(w->m, (a->a0 + a->a1) * a->d, acc);
+    }
+    if (info->has_min) {
+        acc = fmaf(-((float)w->min[0] * a->a0 + (float)w->min[1] * a->a1), w->dmin * a->d, acc);
+    }
+    return acc;
+}
+
+static void row_units(const struct tensor *w, int32_t row, const struct kern_act *a, float *y, size_t ldy)
+{
+    uint8_t block[BLOCK_BYTES_MAX];
+    const struct quant_info *info = quant_get(w->type);
+    assert(info->bytes <= sizeof block);
+    const int32_t n_unit = info->block / UNIT; /* per block */
+    for (int32_t t = 0; t < a->n_tok; t++) {
+        y[(size_t)t * ldy + (size_t)row] = 0.0f;
+    }
+    for (int32_t u = 0; u < w->n_col / UNIT && row < w->n_row; u++) {
+        struct quant_unit unit;
+        if (u % n_unit == 0) {
+            pack_block_back(w, row, (size_t)(u / n_unit), block);
+        }
+        info->unit(block, (size_t)(u % n_unit), &unit);
+        for (int32_t t = 0; t < a->n_tok; t++) {
+            const struct act_unit act = act_unit_at(a, t, u);
+            float *acc = &y[(size_t)t * ldy + (size_t)row];
+            *acc = step(info, &unit, &act, *acc);
+        }
+    }
+}
+
+/* Columns of a float panel as floats. */
+static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t k0, int32_t n, float (*out)[LANES])
+{
+    quant_get(w->type)->decode(panel + (size_t)k0 * LANES * quant_get(w->type)->bytes, out[0], (size_t)n * LANES);
+}
+
+static void panel_floats(const struct tensor *w, int32_t panel, const struct kern_act *a, float *y, size_t ldy)
+{
+    float columns[COLUMNS_AT_ONCE][LANES];
+    const int32_t tile = gemm_tile(a->n_tok);
+    for (int32_t t = 0; t < a->n_tok; t++) {
+        memset(y + (size_t)t * ldy + (size_t)panel * LANES, 0, LANES * sizeof y[0]);
+    }
+    for (int32_t k0 = 0; k0 < w->n_col; k0 += COLUMNS_AT_ONCE) {
+        const int32_t n = w->n_col - k0 < COLUMNS_AT_ONCE ? w->n_col - k0 : COLUMNS_AT_ONCE;
+        float_columns(w, w->data + (size_t)panel * w->stride, k0, n, columns);
+        for (int32_t t = 0; t < a->n_tok; t++) {
+            const float *x = (const float *)(const void *)(a->data + (size_t)(t / tile) * gemm_tile_bytes(a->kind, tile, a->n_col));
+            float *acc = y + (size_t)t * ldy + (size_t)panel * LANES;
+            for (int32_t k = 0; k < n; k++) {
+                const float v = x[(size_t)(k0 + k) * (size_t)tile + (size_t)(t % tile)];
+                for (int r = 0; r < LANES; r++) {
+                    acc[r] = fmaf(columns[k][r], v, acc[r]);
+                }
+            }
+        }
+    }
+}
+
+static void gemm_ref_matmul(const struct tensor *w, int32_t panel0, int32_t panel1, const struct kern_act *a, float *y,
+                            size_t ldy)
+{
+    for (int32_t p = panel0; p < panel1; p++) {
+        if (a->kind == KERN_ACT_F32) {
+            panel_floats(w, p, a, y, ldy);
+            continue;
+        }
+        for (int32_t r = p * LANES; r < (p + 1) * LANES; r++) {
+            row_units(w, r, a, y, ldy);
+        }
+    }
+}
+
+void gemm_ref_fill(struct kern_table *t)
+{
+    t->act_prepare = gemm_act_prepare;
+    t->matmul = gemm_ref_matmul;
+}

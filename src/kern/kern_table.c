@@ -1,0 +1,135 @@
+/* kern_table - which functions serve this machine
+ *
+ * One program holds the kernels of every instruction set of its architecture. A table starts from the scalar
+ * functions and is overwritten by those of one level; it is made once, at first use, and never changes.
+ * Which levels exist is decided by the build's architecture, which of them may run by cpu.h.
+ *
+ * Small numbers about layouts that the layers above need (bytes of activations and pages) are here too, so
+ * that planning and running ask the same function.
+ *
+ * One of the three places with preprocessor conditions on the architecture. Next: back/backend.h. */
+#include "kern/kern.h"
+
+#include "kern/attn.h"
+#include "kern/gemm.h"
+#include "kern/vec.h"
+
+#define LANES_SCALAR
+#include "kern/gemm_act.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <strings.h>
+
+static struct kern_table tables[CPU_ISA_COUNT];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void start(struct kern_table *t, enum cpu_isa isa, const char *name)
+{
+    t->isa = isa;
+    t->name = name;
+    gemm_ref_fill(t);
+    vec_ref_fill(t);
+    attn_ref_fill(t);
+}
+
+static void make_tables(void)
+{
+    start(&tables[CPU_SCALAR], CPU_SCALAR, "scalar");
+#if defined(__x86_64__)
+    start(&tables[CPU_AVX2], CPU_AVX2, "avx2 fma f16c");
+    gemm_avx2_fill(&tables[CPU_AVX2]);
+    vec_avx2_fill(&tables[CPU_AVX2]);
+    attn_avx2_fill(&tables[CPU_AVX2]);
+    start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
+    gemm_avx512_fill(&tables[CPU_AVX512]);
+    vec_avx512_fill(&tables[CPU_AVX512]);
+    attn_avx512_fill(&tables[CPU_AVX512]);
+#elif defined(__aarch64__)
+    start(&tables[CPU_NEON], CPU_NEON, cpu_get()->has_dotprod ? "neon dotprod" : "neon");
+    gemm_neon_fill(&tables[CPU_NEON]);
+    vec_neon_fill(&tables[CPU_NEON]);
+    attn_neon_fill(&tables[CPU_NEON]);
+#endif
+}
+
+const struct kern_table *kern_get(enum cpu_isa isa)
+{
+    pthread_once(&once, make_tables);
+    return (unsigned)isa < CPU_ISA_COUNT && tables[isa].name != NULL ? &tables[isa] : NULL;
+}
+
+void kern_describe(const struct kern_table *t, struct buf *out)
+{
+    const struct cpu_info *c = cpu_get();
+    const char *why = t->isa == cpu_best() ? "best of this processor" : "chosen by option";
+    buf_printf(out, "processor  %s\n", c->name);
+    buf_printf(out, "products   %s: %s\n", t->name, why);
+    buf_printf(out, "vectors    %s: %s\n", cpu_isa_name(t->isa), why);
+    buf_printf(out, "attention  %s: %s\n", cpu_isa_name(t->isa), why);
+    for (int i = 0; i < CPU_ISA_COUNT; i++) {
+        const bool is_built = kern_get((enum cpu_isa)i) != NULL;
+        const bool can_run = is_built && cpu_can((enum cpu_isa)i);
+        buf_printf(out, "available  %-7s %s\n", cpu_isa_name((enum cpu_isa)i),
+                   can_run ? "yes" : is_built ? "no: this processor lacks it" : "no: another architecture");
+    }
+}
+
+/* --- sizes ------------------------------------------------------------------------------------------------------------- */
+
+enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
+{
+    return quant_get(weight_type)->unit != NULL ? KERN_ACT_I8 : KERN_ACT_F32;
+}
+
+int32_t kern_act_tiles(int32_t n_tok)
+{
+    const int32_t tile = gemm_tile(n_tok);
+    return (n_tok + tile - 1) / tile;
+}
+
+size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
+{
+    return gemm_tile_bytes(kind, gemm_tile(n_tok), n_col) * (size_t)kern_act_tiles(n_tok) + 64;
+}
+
+static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32" };
+
+const char *kern_kv_name(enum kern_kv kv)
+{
+    return kv_names[kv];
+}
+
+bool kern_kv_parse(const char *name, enum kern_kv *out)
+{
+    for (int i = 0; i < KERN_KV_COUNT; i++) {
+        if (strcasecmp(name, kv_names[i]) == 0) {
+            *out = (enum kern_kv)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t page_bytes(enum kern_kv kv, int32_t head_dim)
+{
+    const size_t hd = (size_t)head_dim;
+    const size_t blocks = (hd + 31) / 32;
+    size_t bytes = hd * KERN_PAGE * 4;
+    if (kv == KERN_KV_F16) {
+        bytes = hd * KERN_PAGE * 2;
+    } else if (kv == KERN_KV_Q8_0) {
+        bytes = blocks * KERN_PAGE * (32 + 2);
+    }
+    return (bytes + 63) / 64 * 64;
+}
+
+size_t kern_kv_k_bytes(enum kern_kv kv, int32_t head_dim)
+{
+    return page_bytes(kv, head_dim);
+}
+
+size_t kern_kv_v_bytes(enum kern_kv kv, int32_t head_dim)
+{
+    return page_bytes(kv, head_dim);
+}
