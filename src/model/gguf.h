@@ -12,32 +12,14 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "model/gguf_head.h" /* enum gguf_type, struct gguf_tensor and the limits */
 #include "num/quant.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define GGUF_META_MAX_BYTES (64u * 1024u * 1024u) /* header and metadata of one file, all in all */
-#define GGUF_TENSOR_MAX 65536
-#define GGUF_KEY_MAX 4096
-#define GGUF_DIM_MAX 4
 #define GGUF_SPLIT_MAX 512
-
-enum gguf_type { /* values are the file's */
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING,
-    GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
-};
-
-struct gguf_tensor {
-    struct view name;
-    uint32_t type;              /* enum quant_type, known and decodable */
-    uint32_t n_dim;             /* 1..GGUF_DIM_MAX */
-    uint64_t dim[GGUF_DIM_MAX]; /* GGUF order: dim[0] contiguous; unused = 1; none is 0 */
-    uint64_t offset;            /* bytes from the start of its file */
-    size_t bytes;
-    int i_file;                 /* which part of a split model */
-};
 
 struct gguf;
 
