@@ -216,16 +216,14 @@ static enum err bind_layer(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch_recipe *r = b->a->recipe;
     if (r->norms != ARCH_NORMS_POST) {
-        TRY(bind_norm(b, i, "attn_norm", &l->attn_norm));
-        if (b->a->join != ARCH_JOIN_PARALLEL) {
-            const char *name = r->ffn_norm != NULL ? r->ffn_norm : "ffn_norm";
-            name_layer(b, i, "attn_norm_2.weight");
-            if (r->ffn_norm != NULL && strcmp(r->ffn_norm, "attn_norm_2") == 0 && !has_name(b)) {
-                name = NULL; /* Falcon 7B: one norm serves both parts */
-            }
-            if (name != NULL) {
-                TRY(bind_norm(b, i, name, &l->ffn_norm));
-            }
+        /* Falcon 40B has a norm of its own for attention, attn_norm_2; attn_norm is then the other part's. */
+        name_layer(b, i, "attn_norm_2.weight");
+        const bool is_second = r->join == ARCH_JOIN_PARALLEL_NORMED && has_name(b);
+        TRY(bind_norm(b, i, is_second ? "attn_norm_2" : "attn_norm", &l->attn_norm));
+        if (is_second) {
+            TRY(bind_norm(b, i, "attn_norm", &l->ffn_norm));
+        } else if (b->a->join != ARCH_JOIN_PARALLEL && r->join != ARCH_JOIN_PARALLEL_NORMED) {
+            TRY(bind_norm(b, i, r->ffn_norm != NULL ? r->ffn_norm : "ffn_norm", &l->ffn_norm));
         }
     }
     TRY(bind_attention(b, i, l));
