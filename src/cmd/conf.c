@@ -1,0 +1,514 @@
+/* conf - one table of commands and options
+ *
+ * Help texts, the man page, completions and the parser are all made from the two tables below, so
+ * they cannot disagree. An option belongs to a set of commands; giving it to another one is an
+ * error that says which commands know it. Options may stand before or after the command and take
+ * their value as the next word or after "=". Numbers are parsed strictly: no sign where none makes
+ * sense, no trailing characters, a stated range.
+ *
+ * There are few options on purpose: whatever the program can decide itself has none. There are no
+ * environment switches.
+ *
+ * Next: cmd/main.c. */
+#include "cmd/conf.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BIT(c)   (1u << CONF_##c)
+#define MODELS   (BIT(RUN) | BIT(SERVE) | BIT(PLAN) | BIT(BENCH))
+#define SAMPLING (BIT(RUN))
+#define PROBES   (BIT(LOGITS) | BIT(TOKENIZE) | BIT(DETOKENIZE) | BIT(RENDER) | BIT(DEQUANT))
+#define ALL      ((1u << CONF_COMMAND_COUNT) - 1)
+
+static const struct command {
+    const char *name, *arguments, *what, *more;
+    int n_min, n_max; /* positional arguments */
+} commands[CONF_COMMAND_COUNT] = {
+    [CONF_RUN] = { "run", "MODEL [PROMPT]",
+                   "chat with a model in the terminal, or answer one prompt",
+                   "Without PROMPT and on a terminal, a chat: an empty line is ignored, a line "
+                   "ending in \\\\ goes on, "
+                   "Ctrl-C stops the answer, Ctrl-D ends. With PROMPT, or with text on standard "
+                   "input, one answer.",
+                   1, 2 },
+    [CONF_SERVE] = { "serve", "--model MODEL", "serve the OpenAI-compatible API and the web page",
+                     "Listens on loopback unless --host says otherwise; any other address needs "
+                     "--api-key-file.",
+                     0, 1 },
+    [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
+                    "Reads only the file's header. Exit code 4 when it does not fit.", 1, 1 },
+    [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
+                     "With --kernels or --limits no MODEL is needed.", 0, 1 },
+    [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
+                    "NAME is a known short name (hearth pull --json lists none; see hearth list).",
+                    1, 1 },
+    [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
+    [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
+    [CONF_RM] = { "rm", "MODEL", "take a model out of the store", "", 1, 1 },
+    [CONF_VERIFY] = { "verify", "[MODEL]", "read a model again and compare its checksum",
+                      "Without MODEL: all of the store.", 0, 1 },
+    [CONF_LOGITS] = { "logits", "-m MODEL", "probe: raw scores for given tokens (JSON Lines)", "",
+                      0, 0 },
+    [CONF_TOKENIZE] = { "tokenize", "-m MODEL", "probe: text to token ids (JSON Lines)", "", 0, 0 },
+    [CONF_DETOKENIZE] = { "detokenize", "-m MODEL", "probe: token ids to bytes (JSON Lines)", "", 0,
+                          0 },
+    [CONF_RENDER] = { "render", "--template FILE", "probe: render a chat template (JSON Lines)", "",
+                      0, 0 },
+    [CONF_DEQUANT] = { "dequant", "--type T --in F --out F",
+                       "probe: blocks of an element type to float32", "", 0, 0 },
+    [CONF_MAN] = { "man", "", "print the manual page's source (scdoc)", "", 0, 0 },
+    [CONF_COMPLETION] = { "completion", "bash|zsh|fish", "print shell completion", "", 1, 1 },
+};
+
+enum kind { KIND_TEXT, KIND_INT, KIND_REAL, KIND_FLAG };
+
+static const struct option {
+    const char *name, *short_name, *value, *help;
+    unsigned commands;
+    enum kind kind;
+    size_t at; /* in struct conf */
+    double min, max, initial;
+} options[] = {
+#define O(field) offsetof(struct conf, field)
+    { "model", "m", "MODEL", "model file, or a name in the store", BIT(SERVE) | PROBES, KIND_TEXT,
+      O(model), 0, 0, 0 },
+    { "ctx", NULL, "N",
+      "tokens a conversation may have (default 4096, or what the model was made for)", MODELS,
+      KIND_INT, O(ctx), 2, 1 << 24, 0 },
+    { "parallel", NULL, "N",
+      "conversations generated at once (default 1; serve: 8 or as many as fit)",
+      BIT(SERVE) | BIT(PLAN), KIND_INT, O(parallel), 1, 256, 0 },
+    { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | BIT(LOGITS), KIND_TEXT,
+      O(kv), 0, 0, 0 },
+    { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
+      KIND_INT, O(threads), 1, 256, 0 },
+    { "isa", NULL, "NAME", "instruction set, for tests: scalar, avx2, avx512, neon",
+      MODELS | PROBES, KIND_TEXT, O(isa), 0, 0, 0 },
+    { "memory", NULL, "MIB", "most memory to use, in MiB (default: what is free)", MODELS, KIND_INT,
+      O(memory_mib), 1, 1 << 30, 0 },
+    { "max-tokens", "n", "N", "most tokens of an answer (default: what the context leaves)",
+      SAMPLING, KIND_INT, O(max_tokens), 1, 1 << 24, 0 },
+    { "temp", NULL, "T", "temperature; 0 takes the best token (default 0.8)", SAMPLING, KIND_REAL,
+      O(temperature), 0, 100, 0.8 },
+    { "top-k", NULL, "N", "only the N best tokens; 0 = off (default 40)", SAMPLING, KIND_INT,
+      O(top_k), 0, 1 << 24, 40 },
+    { "top-p", NULL, "P", "only the best tokens with mass P (default 0.95)", SAMPLING, KIND_REAL,
+      O(top_p), 0, 1, 0.95 },
+    { "min-p", NULL, "P", "only tokens with P of the best one's probability (default 0.05)",
+      SAMPLING, KIND_REAL, O(min_p), 0, 1, 0.05 },
+    { "seed", NULL, "S", "seed of the random numbers (default: random)", SAMPLING, KIND_INT,
+      O(seed), 0, 9007199254740992.0, -1 },
+    { "system", NULL, "TEXT", "system message", BIT(RUN), KIND_TEXT, O(system), 0, 0, 0 },
+    { "raw", NULL, NULL, "no chat template: PROMPT is continued as it is", BIT(RUN), KIND_FLAG,
+      O(is_raw), 0, 0, 0 },
+    { "ignore-eos", NULL, NULL, "do not end where the model would", BIT(RUN), KIND_FLAG,
+      O(is_ignore_eos), 0, 0, 0 },
+    { "host", NULL, "H", "address to listen on (default 127.0.0.1)", BIT(SERVE), KIND_TEXT, O(host),
+      0, 0, 0 },
+    { "port", NULL, "P", "port to listen on; 0 = any free one (default 8080)", BIT(SERVE), KIND_INT,
+      O(port), 0, 65535, 8080 },
+    { "api-key-file", NULL, "F", "file with one key a line; clients need one of them", BIT(SERVE),
+      KIND_TEXT, O(api_key_file), 0, 0, 0 },
+    { "queue", NULL, "N", "requests that may wait (default 64)", BIT(SERVE), KIND_INT, O(queue), 1,
+      4096, 64 },
+    { "grace", NULL, "S", "seconds to finish answers after SIGTERM (default 10)", BIT(SERVE),
+      KIND_INT, O(grace_s), 0, 3600, 10 },
+    { "max-clients", NULL, "N", "connections at once (default 256)", BIT(SERVE), KIND_INT,
+      O(max_clients), 1, 65536, 256 },
+    { "max-body", NULL, "BYTES", "largest request body (default 8388608)", BIT(SERVE), KIND_INT,
+      O(max_body_bytes), 1024, 1 << 30, 8388608 },
+    { "prefill", NULL, "N", "prompt tokens to measure (default 512)", BIT(BENCH), KIND_INT,
+      O(prefill), 1, 1 << 24, 512 },
+    { "decode", NULL, "N", "answer tokens to measure (default 64)", BIT(BENCH), KIND_INT, O(decode),
+      1, 1 << 24, 64 },
+    { "depth", NULL, "N", "tokens in the cache before measuring (default 0)", BIT(BENCH), KIND_INT,
+      O(depth), 0, 1 << 24, 0 },
+    { "batch", NULL, "N", "conversations at once (default 1)", BIT(BENCH), KIND_INT, O(batch), 1,
+      256, 1 },
+    { "kernels", NULL, NULL, "print the kernels chosen for this machine", BIT(BENCH), KIND_FLAG,
+      O(is_kernels), 0, 0, 0 },
+    { "limits", NULL, NULL, "measure memory bandwidth and arithmetic peaks", BIT(BENCH), KIND_FLAG,
+      O(is_limits), 0, 0, 0 },
+    { "template", NULL, "FILE", "chat template", BIT(RENDER), KIND_TEXT, O(template_file), 0, 0,
+      0 },
+    { "beside", NULL, "N", "copies of each case computed in the same batch", BIT(LOGITS), KIND_INT,
+      O(beside), 0, 31, 0 },
+    { "out", "o", "FILE", "where the values go", BIT(LOGITS) | BIT(DEQUANT), KIND_TEXT, O(out), 0,
+      0, 0 },
+    { "in", NULL, "FILE", "blocks to decode", BIT(DEQUANT), KIND_TEXT, O(in), 0, 0, 0 },
+    { "type", NULL, "T", "element type, as Q4_K", BIT(DEQUANT), KIND_TEXT, O(type), 0, 0, 0 },
+    { "json", NULL, NULL, "machine-readable output",
+      MODELS | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(VERIFY), KIND_FLAG, O(is_json), 0, 0, 0 },
+    { "verbose", "v", NULL, "say more on standard error", ALL, KIND_FLAG, O(is_verbose), 0, 0, 0 },
+#undef O
+};
+#define N_OPTION (sizeof options / sizeof options[0])
+
+const char *conf_command_name(enum conf_command c)
+{
+    return commands[c].name;
+}
+
+/* --- parsing
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* Levenshtein distance of two short words, at most 32 letters each. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[33];
+    const size_t n = strlen(b);
+    if (strlen(a) > 32 || n > 32) {
+        return 99;
+    }
+    for (size_t k = 0; k <= n; k++) {
+        row[k] = k;
+    }
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t corner = row[0];
+        row[0] = i + 1;
+        for (size_t k = 0; k < n; k++) {
+            const size_t swap = corner + (a[i] != b[k]);
+            const size_t longer = (row[k] < row[k + 1] ? row[k] : row[k + 1]) + 1;
+            corner = row[k + 1];
+            row[k + 1] = swap < longer ? swap : longer;
+        }
+    }
+    return row[n];
+}
+
+static const struct option *find_option(const char *name, size_t n, bool is_short)
+{
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const char *known = is_short ? options[i].short_name : options[i].name;
+        if (known != NULL && strlen(known) == n && memcmp(known, name, n) == 0) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
+static enum err unknown_option(const char *word)
+{
+    char name[34];
+    const char *p = word + strspn(word, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(p, "="), p);
+    const struct option *best = NULL;
+    for (size_t i = 0; i < N_OPTION; i++) {
+        if (best == NULL || distance(name, options[i].name) < distance(name, best->name)) {
+            best = &options[i];
+        }
+    }
+    if (distance(name, best->name) <= 2) {
+        return err_set(ERR_USAGE, "option %.40s is unknown; did you mean --%s?", word, best->name);
+    }
+    return err_set(ERR_USAGE, "option %.40s is unknown; hearth --help lists them", word);
+}
+
+static enum err set_value(struct conf *c, const struct option *o, const char *text)
+{
+    void *at = (char *)c + o->at;
+    char *rest = NULL;
+    errno = 0;
+    if (o->kind == KIND_TEXT) {
+        memcpy(at, &text, sizeof text);
+        return ERR_OK;
+    }
+    if (o->kind == KIND_INT) {
+        const long long v = strtoll(text, &rest, 10);
+        REQUIRE(rest != text && *rest == '\0' && errno == 0 && (double)v >= o->min &&
+                    (double)v <= o->max,
+                ERR_USAGE, "--%s is \"%.40s\": a whole number from %.0f to %.0f is wanted", o->name,
+                text, o->min, o->max);
+        const int64_t value = v;
+        memcpy(at, &value, sizeof value);
+        return ERR_OK;
+    }
+    const double v = strtod(text, &rest);
+    REQUIRE(rest != text && *rest == '\0' && isfinite(v) && v >= o->min && v <= o->max, ERR_USAGE,
+            "--%s is \"%.40s\": a number from %g to %g is wanted", o->name, text, o->min, o->max);
+    memcpy(at, &v, sizeof v);
+    return ERR_OK;
+}
+
+/* Options seen, to check against the command once it is known. */
+struct parse {
+    struct conf *c;
+    int argc, i;
+    char **argv;
+    bool is_seen[N_OPTION];
+    const char *words[4]; /* positional: command first */
+    int n_word;
+    bool wants_help, wants_version;
+};
+
+static enum err take_option(struct parse *p, const char *word)
+{
+    const bool is_short = word[1] != '-';
+    const char *name = word + (is_short ? 1 : 2);
+    const size_t n = strcspn(name, "=");
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        p->wants_help = true;
+        return ERR_OK;
+    }
+    if (strcmp(word, "--version") == 0) {
+        p->wants_version = true;
+        return ERR_OK;
+    }
+    const struct option *o = find_option(name, n, is_short);
+    if (o == NULL) {
+        return unknown_option(word);
+    }
+    p->is_seen[o - options] = true;
+    const char *value = name[n] == '=' ? name + n + 1 : NULL;
+    if (o->kind == KIND_FLAG) {
+        REQUIRE(value == NULL, ERR_USAGE, "--%s takes no value", o->name);
+        const bool yes = true;
+        memcpy((char *)p->c + o->at, &yes, sizeof yes);
+        return ERR_OK;
+    }
+    if (value == NULL) {
+        REQUIRE(p->i + 1 < p->argc, ERR_USAGE, "--%s needs a value: %s (%s)", o->name, o->value,
+                o->help);
+        value = p->argv[++p->i];
+    }
+    return set_value(p->c, o, value);
+}
+
+static enum err check_options(const struct parse *p)
+{
+    const enum conf_command c = p->c->command;
+    for (size_t i = 0; i < N_OPTION; i++) {
+        if (!p->is_seen[i] || (options[i].commands & 1u << c) != 0) {
+            continue;
+        }
+        char known[200] = "";
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            if ((options[i].commands & 1u << k) != 0) {
+                const size_t n = strlen(known);
+                snprintf(known + n, sizeof known - n, " %s", commands[k].name);
+            }
+        }
+        return err_set(ERR_USAGE, "--%s is no option of hearth %s; it belongs to:%s",
+                       options[i].name, commands[c].name, known);
+    }
+    return ERR_OK;
+}
+
+static enum err take_command(struct parse *p)
+{
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        if (strcmp(p->words[0], commands[k].name) == 0) {
+            p->c->command = (enum conf_command)k;
+            return ERR_OK;
+        }
+    }
+    int best = 0;
+    for (int k = 1; k < CONF_COMMAND_COUNT; k++) {
+        best = distance(p->words[0], commands[k].name) < distance(p->words[0], commands[best].name)
+                   ? k
+                   : best;
+    }
+    return err_set(ERR_USAGE, "command \"%.40s\" is unknown; did you mean %s? (hearth --help)",
+                   p->words[0], commands[best].name);
+}
+
+static void set_defaults(struct conf *c)
+{
+    *c = (struct conf){ 0 };
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const int64_t whole = (int64_t)options[i].initial;
+        if (options[i].kind == KIND_INT) {
+            memcpy((char *)c + options[i].at, &whole, sizeof whole);
+        } else if (options[i].kind == KIND_REAL) {
+            memcpy((char *)c + options[i].at, &options[i].initial, sizeof options[i].initial);
+        }
+    }
+}
+
+static enum err take_words(struct parse *p)
+{
+    const struct command *cmd = &commands[p->c->command];
+    const int n = p->n_word - 1;
+    REQUIRE(n >= cmd->n_min && n <= cmd->n_max, ERR_USAGE,
+            "hearth %s %s: %d argument%s given (hearth %s --help)", cmd->name, cmd->arguments, n,
+            n == 1 ? "" : "s", cmd->name);
+    if (n > 0) {
+        p->c->model = p->words[1];
+    }
+    if (n > 1) {
+        p->c->prompt = p->words[2];
+    }
+    p->c->has_seed = p->c->seed >= 0;
+    return check_options(p);
+}
+
+enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
+{
+    struct parse p = { .c = c, .argc = argc, .argv = argv };
+    bool is_words = false; /* after "--" */
+    set_defaults(c);
+    for (p.i = 1; p.i < argc; p.i++) {
+        const char *word = argv[p.i];
+        if (!is_words && strcmp(word, "--") == 0) {
+            is_words = true;
+        } else if (!is_words && word[0] == '-' && word[1] != '\0') {
+            TRY(take_option(&p, word));
+        } else {
+            REQUIRE(p.n_word < 4, ERR_USAGE, "too many arguments: \"%.40s\"", word);
+            p.words[p.n_word++] = word;
+        }
+    }
+    struct buf text;
+    buf_init(&text, 65536);
+    *is_done = p.wants_version || p.wants_help || p.n_word == 0;
+    enum err e = ERR_OK;
+    if (p.n_word > 0) {
+        e = take_command(&p);
+    }
+    if (e == ERR_OK && p.wants_version) {
+        printf("hearth %s\n", HEARTH_VERSION);
+    } else if (e == ERR_OK && *is_done) {
+        conf_help(p.n_word > 0 ? c->command : CONF_COMMAND_COUNT, &text);
+        fputs(buf_str(&text), stdout);
+    } else if (e == ERR_OK) {
+        e = take_words(&p);
+    }
+    buf_release(&text);
+    return e;
+}
+
+/* --- texts made from the tables
+ * ------------------------------------------------------------------------------------------ */
+
+static void option_line(const struct option *o, struct buf *out)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%s%s%s--%s%s%s", o->short_name != NULL ? "-" : "    ",
+             o->short_name != NULL ? o->short_name : "", o->short_name != NULL ? ", " : "", o->name,
+             o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+    buf_printf(out, "  %-26s %s\n", left, o->help);
+}
+
+void conf_help(enum conf_command c, struct buf *out)
+{
+    if (c == CONF_COMMAND_COUNT) {
+        buf_add_str(out, "hearth - a private AI service on a box you own\n\nusage: hearth COMMAND "
+                         "[OPTIONS]\n\ncommands\n");
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            buf_printf(out, "  %-12s %s\n", commands[k].name, commands[k].what);
+        }
+        buf_add_str(
+            out,
+            "\nhearth COMMAND --help tells more; hearth --version the version.\n"
+            "try: hearth pull smollm2:135m && hearth run smollm2:135m \"Why is the sky blue?\"\n");
+        return;
+    }
+    buf_printf(out, "hearth %s %s\n\n%s%s", commands[c].name, commands[c].arguments,
+               commands[c].what, commands[c].more[0] != '\0' ? ". " : "");
+    buf_printf(out, "%s\n\noptions\n", commands[c].more);
+    for (size_t i = 0; i < N_OPTION; i++) {
+        if ((options[i].commands & 1u << c) != 0) {
+            option_line(&options[i], out);
+        }
+    }
+    buf_add_str(out, "  -h, --help                 this text\n");
+}
+
+/* scdoc takes some characters as markup; a backslash makes them plain. */
+static void man_text(struct buf *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (strchr("_*\\#<>[]", *text) != NULL) {
+            buf_add_char(out, '\\');
+        }
+        buf_add_char(out, *text);
+    }
+}
+
+void conf_man(struct buf *out)
+{
+    buf_add_str(
+        out,
+        "hearth(1)\n\n# NAME\n\nhearth - a private AI service on a box you own\n\n# SYNOPSIS\n\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "*hearth %s* ", commands[k].name);
+        man_text(out, commands[k].arguments);
+        buf_add_str(out, "++\n");
+    }
+    buf_add_str(out, "\n# COMMANDS\n\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "*%s* ", commands[k].name);
+        man_text(out, commands[k].arguments);
+        buf_add_str(out, "\n\t");
+        man_text(out, commands[k].what);
+        buf_add_str(out, ". ");
+        man_text(out, commands[k].more);
+        buf_add_str(out, "\n\n");
+    }
+    buf_add_str(out, "# OPTIONS\n\n");
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const struct option *o = &options[i];
+        buf_printf(out, "*--%s*%s%s\n\t", o->name, o->value != NULL ? " " : "",
+                   o->value != NULL ? o->value : "");
+        man_text(out, o->help);
+        buf_add_str(out, ". Commands:");
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            if ((o->commands & 1u << k) != 0) {
+                buf_printf(out, " %s", commands[k].name);
+            }
+        }
+        buf_add_str(out, ".\n\n");
+    }
+    buf_add_str(out, "# EXIT STATUS\n\n0 success, 1 failure, 2 usage, 3 not found, 4 does not fit "
+                     "in memory, 5 damaged data, "
+                     "6 not authorised, 7 not reachable, 8 refused by policy, 9 input or output "
+                     "error, 10 not supported, "
+                     "11 limit reached, 75 busy.\n");
+}
+
+static void words_of(enum conf_command c, struct buf *out)
+{
+    for (size_t i = 0; i < N_OPTION; i++) {
+        if ((options[i].commands & 1u << c) != 0) {
+            buf_printf(out, " --%s", options[i].name);
+        }
+    }
+}
+
+void conf_completion(const char *shell, struct buf *out)
+{
+    const bool is_fish = strcmp(shell, "fish") == 0;
+    if (is_fish) {
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            buf_printf(out, "complete -c hearth -n __fish_use_subcommand -a %s -d '%s'\n",
+                       commands[k].name, commands[k].what);
+        }
+        for (size_t i = 0; i < N_OPTION; i++) {
+            buf_printf(out, "complete -c hearth -l %s %s-d '%s'\n", options[i].name,
+                       options[i].value != NULL ? "-r " : "", options[i].help);
+        }
+        return;
+    }
+    if (strcmp(shell, "zsh") == 0) {
+        buf_add_str(out, "autoload -U +X bashcompinit && bashcompinit\n");
+    }
+    buf_add_str(out,
+                "_hearth() {\n  local w=${COMP_WORDS[COMP_CWORD]} o\n  case ${COMP_WORDS[1]} in\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "  %s) o=\"", commands[k].name);
+        words_of((enum conf_command)k, out);
+        buf_add_str(out, "\" ;;\n");
+    }
+    buf_add_str(out, "  *) o=\"");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, " %s", commands[k].name);
+    }
+    buf_add_str(out, "\" ;;\n  esac\n  COMPREPLY=($(compgen -W \"$o\" -- \"$w\"))\n}\ncomplete -o "
+                     "default -F _hearth hearth\n");
+}

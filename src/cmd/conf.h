@@ -1,0 +1,61 @@
+/* conf - one table of commands and options: parsing, --help, man page and completion (cmd/conf.c)
+ *
+ * A row is an option: its name, what it takes, which commands know it, one line of help. Everything
+ * that speaks about options is made from the rows. Owner: the main thread. */
+#ifndef HEARTH_CONF_H
+#define HEARTH_CONF_H
+
+#include "base/buf.h"
+#include "base/cpu.h"
+#include "base/err.h"
+#include "kern/kern.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum conf_command {
+    CONF_RUN,
+    CONF_SERVE,
+    CONF_PLAN,
+    CONF_BENCH,
+    CONF_PULL,
+    CONF_LIST,
+    CONF_SHOW,
+    CONF_RM,
+    CONF_VERIFY,
+    CONF_LOGITS,
+    CONF_TOKENIZE,
+    CONF_DETOKENIZE,
+    CONF_RENDER,
+    CONF_DEQUANT,
+    CONF_MAN,
+    CONF_COMPLETION,
+    CONF_COMMAND_COUNT,
+};
+
+/* Every option's value, with its default set by conf_parse. */
+struct conf {
+    enum conf_command command;
+    const char *model;  /* MODEL, positional or --model */
+    const char *prompt; /* run: PROMPT; other commands: second positional */
+    int64_t ctx, parallel, queue, batch_prompt, threads;
+    int64_t max_tokens, top_k;
+    double temperature, top_p, min_p;
+    int64_t seed; /* -1: random */
+    bool has_seed;
+    const char *system, *template_file, *isa, *kv, *host, *api_key_file, *out, *in, *type;
+    int64_t port, grace_s, max_clients, max_body_bytes;
+    int64_t prefill, decode, depth, batch, beside, memory_mib;
+    bool is_json, is_verbose, is_kernels, is_limits, is_raw, is_ignore_eos;
+};
+
+/* Parses argv; --help and --version print and return with *is_done set. ERR_USAGE with a text that
+ * names the option, and the nearest known name when it is misspelt. */
+enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done) MUST_USE;
+
+const char *conf_command_name(enum conf_command c);
+void conf_help(enum conf_command c, struct buf *out);     /* CONF_COMMAND_COUNT: the program's */
+void conf_man(struct buf *out);                           /* scdoc source of hearth(1) */
+void conf_completion(const char *shell, struct buf *out); /* "bash", "zsh", "fish" */
+
+#endif
