@@ -1,15 +1,16 @@
 /* rx - the small regular expressions of pre-tokenizers
  *
- * Every tokenizer cuts text by a published pattern before it merges; the patterns are few and simple: rows
- * of sets with repeats, under alternatives. A pattern becomes a tree of nodes; matching walks it with a
- * continuation, so a repeat gives back characters when what follows does not match. Repeats are of single
- * characters (or of a group at most once), so the walk's depth is bounded by the pattern, never by the text.
+ * Every tokenizer cuts text by a published pattern before it merges; the patterns are few and
+ * simple: rows of sets with repeats, under alternatives. A pattern becomes a tree of nodes;
+ * matching walks it with a continuation, so a repeat gives back characters when what follows does
+ * not match. Repeats are of single characters (or of a group at most once), so the walk's depth is
+ * bounded by the pattern, never by the text.
  *
- * A set is a mask of general categories plus white space plus ranges, possibly negated: three words and a
- * short list. Case-insensitive groups compare lower-cased letters.
+ * A set is a mask of general categories plus white space plus ranges, possibly negated: three words
+ * and a short list. Case-insensitive groups compare lower-cased letters.
  *
- * Rejected: PCRE (its JIT needs memory that is writable and executable), and std-like engines that recurse on
- * the text.
+ * Rejected: PCRE (its JIT needs memory that is writable and executable), and std-like engines that
+ * recurse on the text.
  *
  * Next: model/tok.c. */
 #include "model/rx.h"
@@ -20,10 +21,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define NODE_MAX 256
+#define NODE_MAX  256
 #define RANGE_MAX 512
 #define SPACE_BIT (1u << 31)
-#define MANY 0x7FFFFFFF
+#define MANY      0x7FFFFFFF
 #define DEPTH_MAX 16
 
 enum kind { SET, GROUP, LOOK, END };
@@ -34,14 +35,14 @@ struct range {
 
 struct node {
     enum kind kind;
-    int32_t min, max;      /* repeats */
-    uint32_t bits;         /* SET: categories and white space */
+    int32_t min, max; /* repeats */
+    uint32_t bits;    /* SET: categories and white space */
     int32_t range0, n_range;
-    bool is_negated;       /* SET: outside; LOOK: must not follow */
+    bool is_negated; /* SET: outside; LOOK: must not follow */
     bool is_case_free;
-    int32_t child;         /* GROUP: first alternative's node; LOOK: its set */
-    int32_t next;          /* following node of the sequence, -1 = end */
-    int32_t other;         /* first node of a sequence: first node of the next alternative, -1 = none */
+    int32_t child; /* GROUP: first alternative's node; LOOK: its set */
+    int32_t next;  /* following node of the sequence, -1 = end */
+    int32_t other; /* first node of a sequence: first node of the next alternative, -1 = none */
 };
 
 struct rx {
@@ -69,7 +70,9 @@ size_t rx_chars(struct view text, struct rx_char *c)
     return n;
 }
 
-/* --- compiling ------------------------------------------------------------------------------------------------------- */
+/* --- compiling
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 struct parser {
     struct rx *r;
@@ -88,8 +91,14 @@ static enum err add_node(struct parser *p, enum kind kind, int32_t *out)
     if (p->r->n_node == NODE_MAX) {
         return wrong(p, "too long");
     }
-    p->r->node[p->r->n_node] = (struct node){ .kind = kind, .min = 1, .max = 1, .child = -1, .next = -1, .other = -1,
-                                              .range0 = p->r->n_range, .is_case_free = p->is_case_free };
+    p->r->node[p->r->n_node] = (struct node){ .kind = kind,
+                                              .min = 1,
+                                              .max = 1,
+                                              .child = -1,
+                                              .next = -1,
+                                              .other = -1,
+                                              .range0 = p->r->n_range,
+                                              .is_case_free = p->is_case_free };
     *out = p->r->n_node++;
     return ERR_OK;
 }
@@ -135,7 +144,8 @@ static uint32_t take_code(struct parser *p)
     return code;
 }
 
-/* What stands after a backslash: adds it to the set. *is_outside: the class is a complement (\S, \P). */
+/* What stands after a backslash: adds it to the set. *is_outside: the class is a complement (\S,
+ * \P). */
 static enum err escape(struct parser *p, struct node *n, bool *is_outside)
 {
     const char c = *p->p;
@@ -162,7 +172,13 @@ static enum err escape(struct parser *p, struct node *n, bool *is_outside)
     case 'n':
     case 't':
         p->p++;
-        return add_range(p, n, c == 'r' ? 13 : c == 'n' ? 10 : 9, c == 'r' ? 13 : c == 'n' ? 10 : 9);
+        return add_range(p, n,
+                         c == 'r'   ? 13
+                         : c == 'n' ? 10
+                                    : 9,
+                         c == 'r'   ? 13
+                         : c == 'n' ? 10
+                                    : 9);
     case '\0':
         return wrong(p, "ends in a backslash");
     default: {
@@ -348,7 +364,9 @@ void rx_close(struct rx *r)
     mem_free(r);
 }
 
-/* --- matching -------------------------------------------------------------------------------------------------------- */
+/* --- matching
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 struct text {
     const struct rx *r;
@@ -372,7 +390,8 @@ static bool in_set(const struct rx *r, const struct node *n, const struct rx_cha
     return is_in != n->is_negated;
 }
 
-static bool match_from(const struct text *t, int32_t node, size_t at, const struct after *after, size_t *end);
+static bool match_from(const struct text *t, int32_t node, size_t at, const struct after *after,
+                       size_t *end);
 
 static bool match_after(const struct text *t, size_t at, const struct after *after, size_t *end)
 {
@@ -380,10 +399,12 @@ static bool match_after(const struct text *t, size_t at, const struct after *aft
         *end = at;
         return true;
     }
-    return after->node >= 0 ? match_from(t, after->node, at, after->outer, end) : match_after(t, at, after->outer, end);
+    return after->node >= 0 ? match_from(t, after->node, at, after->outer, end)
+                            : match_after(t, at, after->outer, end);
 }
 
-static bool match_set(const struct text *t, const struct node *n, size_t at, const struct after *after, size_t *end)
+static bool match_set(const struct text *t, const struct node *n, size_t at,
+                      const struct after *after, size_t *end)
 {
     const size_t most = n->max == MANY ? t->n : (size_t)n->max;
     size_t k = 0;
@@ -399,7 +420,8 @@ static bool match_set(const struct text *t, const struct node *n, size_t at, con
     return false;
 }
 
-static bool match_any(const struct text *t, int32_t first, size_t at, const struct after *after, size_t *end)
+static bool match_any(const struct text *t, int32_t first, size_t at, const struct after *after,
+                      size_t *end)
 {
     for (int32_t i = first; i >= 0; i = t->r->node[i].other) {
         if (match_from(t, i, at, after, end)) {
@@ -410,7 +432,8 @@ static bool match_any(const struct text *t, int32_t first, size_t at, const stru
 }
 
 /* Recursion follows the pattern's nodes, never the text. */
-static bool match_from(const struct text *t, int32_t node, size_t at, const struct after *after, size_t *end)
+static bool match_from(const struct text *t, int32_t node, size_t at, const struct after *after,
+                       size_t *end)
 {
     const struct node *n = &t->r->node[node];
     const struct after next = { n->next, after };
@@ -419,9 +442,11 @@ static bool match_from(const struct text *t, int32_t node, size_t at, const stru
     case SET:
         return match_set(t, n, at, after, end);
     case GROUP:
-        return match_any(t, n->child, at, &next, end) || (n->min == 0 && match_after(t, at, &next, end));
+        return match_any(t, n->child, at, &next, end) ||
+               (n->min == 0 && match_after(t, at, &next, end));
     case LOOK:
-        return match_any(t, n->child, at, NULL, &ignored) != n->is_negated && match_after(t, at, &next, end);
+        return match_any(t, n->child, at, NULL, &ignored) != n->is_negated &&
+               match_after(t, at, &next, end);
     case END:
         return at == t->n && match_after(t, at, &next, end);
     }

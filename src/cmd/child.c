@@ -1,0 +1,147 @@
+/* child - another program, run with a pipe from its standard output
+ *
+ * hearth fetches files through two helpers: its own hearth-fetch, the only program here that opens
+ * a connection outwards, and pip, which knows the user's index, mirror and certificates. Both are
+ * started without a shell, with an empty standard input, and with nothing of ours open but the
+ * pipe; every descriptor of this program is close-on-exec.
+ *
+ * The end of the pipe is the end of the program: waiting for it with a time-out lets the caller
+ * draw a progress bar meanwhile.
+ *
+ * Next: cmd/zip.c. */
+#include "cmd/child.h"
+
+#include "base/mem.h"
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ERR_LOG_MAX ((size_t)1 << 20)
+
+/* The environment with TMPDIR replaced; gives an array of borrowed strings but the last. */
+static char **environment_with(char *temp)
+{
+    size_t n = 0;
+    while (environ[n] != NULL) {
+        n++;
+    }
+    char **all = mem_alloc_array(n + 2, sizeof all[0]);
+    size_t used = 0;
+    for (size_t i = 0; all != NULL && i < n; i++) {
+        if (strncmp(environ[i], "TMPDIR=", 7) != 0) {
+            all[used++] = environ[i];
+        }
+    }
+    if (all != NULL) {
+        all[used] = temp;
+    }
+    return all;
+}
+
+static enum err spawn(struct child *c, const char *const *argv, char **env, int out_end)
+{
+    posix_spawn_file_actions_t actions;
+    REQUIRE(posix_spawn_file_actions_init(&actions) == 0, ERR_MEMORY, "no memory to start %s",
+            argv[0]);
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC;
+    int rc = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    rc = rc != 0 ? rc : posix_spawn_file_actions_adddup2(&actions, out_end, STDOUT_FILENO);
+    rc = rc != 0
+             ? rc
+             : posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, c->err_path, flags, 0600);
+    char *args[32];
+    size_t n = 0;
+    while (argv[n] != NULL && n + 1 < sizeof args / sizeof args[0]) {
+        args[n] = (char *)(uintptr_t)argv[n]; /* the interface lacks a const */
+        n++;
+    }
+    args[n] = NULL;
+    rc = rc != 0 ? rc : posix_spawnp(&c->pid, argv[0], &actions, NULL, args, env);
+    posix_spawn_file_actions_destroy(&actions);
+    if (rc != 0) {
+        c->pid = 0;
+        return err_set(rc == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot start %s: %s", argv[0],
+                       strerror(rc));
+    }
+    return ERR_OK;
+}
+
+enum err child_start(struct child *c, const char *const *argv, const char *temp_dir,
+                     const char *err_path)
+{
+    *c = (struct child){ .out = -1 };
+    char temp[4200];
+    int ends[2];
+    snprintf(temp, sizeof temp, "TMPDIR=%s", temp_dir != NULL ? temp_dir : "");
+    c->err_path = mem_strdup(err_path, strlen(err_path));
+    char **env = temp_dir != NULL ? environment_with(temp) : environ;
+    REQUIRE(c->err_path != NULL && env != NULL, ERR_MEMORY, "no memory to start %s", argv[0]);
+    enum err e =
+        pipe2(ends, O_CLOEXEC) == 0 ? ERR_OK : err_set(ERR_IO, "no pipe: %s", strerror(errno));
+    if (e == ERR_OK) {
+        e = spawn(c, argv, env, ends[1]);
+        close(ends[1]);
+        c->out = ends[0];
+    }
+    if (temp_dir != NULL) {
+        mem_free(env);
+    }
+    if (e != ERR_OK) {
+        int code = 0;
+        child_finish(c, &code, NULL);
+    }
+    return e;
+}
+
+bool child_is_done(struct child *c, int timeout_ms)
+{
+    char piece[512];
+    struct pollfd p = { .fd = c->out, .events = POLLIN };
+    const int n = poll(&p, 1, timeout_ms);
+    return n > 0 && read(c->out, piece, sizeof piece) <= 0;
+}
+
+/* The last line that is not empty. */
+static void add_last_line(struct buf *to, struct view text)
+{
+    while (text.n > 0 && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == ' ')) {
+        text.n--;
+    }
+    size_t at = text.n;
+    while (at > 0 && text.p[at - 1] != '\n') {
+        at--;
+    }
+    utf8_clean(to, view_from(text, at));
+}
+
+void child_finish(struct child *c, int *exit_code, struct buf *last_line)
+{
+    int status = 0;
+    if (c->out >= 0) {
+        close(c->out);
+    }
+    while (c->pid > 0 && waitpid(c->pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    *exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (c->err_path != NULL) {
+        struct buf text;
+        buf_init(&text, ERR_LOG_MAX);
+        if (last_line != NULL && os_exists(c->err_path)) {
+            const enum err e =
+                os_read_file(c->err_path, &text); /* too long: its beginning serves */
+            (void)e;
+            add_last_line(last_line, buf_view(&text));
+        }
+        buf_release(&text);
+        unlink(c->err_path);
+    }
+    mem_free(c->err_path);
+    *c = (struct child){ .out = -1 };
+}

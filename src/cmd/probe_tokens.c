@@ -1,0 +1,158 @@
+/* probe_tokens - the `tokenize` and `detokenize` probes
+ *
+ * Reads cases line by line, answers line by line, and goes on after a case that cannot be done.
+ * Bytes that need not be UTF-8 travel as base64.
+ *
+ * Next: model/tok.c. */
+#include "cmd/probe_tokens.h"
+
+#include "base/js.h"
+#include "base/lines.h"
+#include "base/mem.h"
+#include "model/gguf.h"
+#include "model/tok.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LINE_MAX_BYTES ((size_t)64 << 20)
+
+static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static void put_base64(struct buf *out, struct view v)
+{
+    const uint8_t *p = (const uint8_t *)v.p;
+    for (size_t i = 0; i < v.n; i += 3) {
+        const size_t n = v.n - i < 3 ? v.n - i : 3;
+        const uint32_t w =
+            (uint32_t)p[i] << 16 | (n > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (n > 2 ? p[i + 2] : 0u);
+        for (size_t k = 0; k < 4; k++) {
+            buf_add_char(out, k <= n ? alphabet[w >> (18 - 6 * k) & 63] : '=');
+        }
+    }
+}
+
+static enum err take_base64(struct view v, struct buf *out)
+{
+    uint32_t w = 0;
+    int bits = 0;
+    for (size_t i = 0; i < v.n && v.p[i] != '='; i++) {
+        const char *at = v.p[i] != '\0' ? strchr(alphabet, v.p[i]) : NULL;
+        REQUIRE(at != NULL, ERR_USAGE, "b64: byte %zu is not base64", i);
+        w = w << 6 | (uint32_t)(at - alphabet);
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            buf_add_char(out, (char)(w >> bits & 255));
+        }
+    }
+    return buf_check(out, "b64");
+}
+
+static enum err tokenize(const struct tok *t, const struct js *c, struct buf *line)
+{
+    struct buf bytes;
+    buf_init(&bytes, LINE_MAX_BYTES);
+    struct view text = js_string(js_get(c, "text"));
+    enum err e = ERR_OK;
+    if (js_get(c, "b64") != NULL) {
+        e = take_base64(js_string(js_get(c, "b64")), &bytes);
+        text = buf_view(&bytes);
+    }
+    const struct js *add = js_get(c, "add_special");
+    struct tok_list list = { .cap = text.n + 16 };
+    list.ids = mem_alloc_array(list.cap, sizeof list.ids[0]);
+    e = e == ERR_OK && list.ids == NULL ? err_set(ERR_MEMORY, "no memory for %zu tokens", list.cap)
+                                        : e;
+    e = e == ERR_OK ? tok_encode(t, text, add == NULL || js_bool(add),
+                                 js_bool(js_get(c, "parse_special")), &list)
+                    : e;
+    if (e == ERR_OK) {
+        buf_add_str(line, ", \"tokens\": [");
+        for (size_t i = 0; i < list.n; i++) {
+            buf_printf(line, "%s%d", i > 0 ? ", " : "", list.ids[i]);
+        }
+        buf_add_char(line, ']');
+    }
+    mem_free(list.ids);
+    buf_release(&bytes);
+    return e;
+}
+
+static enum err detokenize(const struct tok *t, const struct js *c, struct buf *line)
+{
+    const struct js *tokens = js_get(c, "tokens");
+    const size_t n = js_count(tokens);
+    int32_t *ids = mem_alloc_array(n + 1, sizeof ids[0]);
+    struct buf bytes;
+    buf_init(&bytes, LINE_MAX_BYTES);
+    enum err e = ids != NULL ? ERR_OK : err_set(ERR_MEMORY, "no memory for %zu tokens", n);
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        const int64_t id = js_int(js_at(tokens, i));
+        ids[i] = id >= 0 && id < INT32_MAX ? (int32_t)id : -1;
+    }
+    e = e == ERR_OK ? tok_decode(t, ids, n, js_bool(js_get(c, "special")), &bytes) : e;
+    if (e == ERR_OK) {
+        buf_add_str(line, ", \"b64\": \"");
+        put_base64(line, buf_view(&bytes));
+        buf_add_char(line, '"');
+    }
+    mem_free(ids);
+    buf_release(&bytes);
+    return e;
+}
+
+static void answer(const struct tok *t, struct view text, bool is_back, struct buf *line)
+{
+    struct js *c = NULL;
+    buf_reset(line);
+    enum err e = js_parse(text, 16, &c);
+    buf_add_str(line, "{\"id\": ");
+    js_put_value(line, js_get(c, "id"));
+    e = e != ERR_OK ? e : is_back ? detokenize(t, c, line) : tokenize(t, c, line);
+    if (e != ERR_OK) {
+        buf_add_str(line, ", \"error\": ");
+        js_put_string(line, view_of(err_text()), false);
+    }
+    buf_add_str(line, "}\n");
+    js_close(c);
+}
+
+static int probe(const char *model_path, bool is_back)
+{
+    struct gguf *g = NULL;
+    struct tok *t = NULL;
+    enum err e = gguf_open(&g, model_path);
+    e = e == ERR_OK ? tok_open(&t, g) : e;
+    if (e == ERR_OK) {
+        struct lines in;
+        struct buf line;
+        struct view text;
+        bool has_line = false;
+        lines_init(&in, 0, LINE_MAX_BYTES);
+        buf_init(&line, LINE_MAX_BYTES * 4);
+        while ((e = lines_next(&in, &text, &has_line)) == ERR_OK && has_line) {
+            answer(t, text, is_back, &line);
+            fwrite(line.p, 1, line.n, stdout);
+            fflush(stdout);
+        }
+        lines_release(&in);
+        buf_release(&line);
+    }
+    if (e != ERR_OK) {
+        fprintf(stderr, "hearth: %s\n", err_text());
+    }
+    tok_close(t);
+    gguf_close(g);
+    return (int)e;
+}
+
+int probe_tokenize(const char *model_path)
+{
+    return probe(model_path, false);
+}
+
+int probe_detokenize(const char *model_path)
+{
+    return probe(model_path, true);
+}

@@ -1,0 +1,114 @@
+/* progress - how far a long copy has come, on standard error
+ *
+ * A person at a terminal wants to know three things: does it move, how fast, and when is it done. A
+ * log file wants few lines. So a terminal gets a bar that is redrawn at most ten times a second,
+ * and everything else one line for each tenth of the way (or every 50 MB where the size is not
+ * known). Rates count only the bytes of this run, not those that an earlier one left behind.
+ *
+ * Rejected: colours and animations; they say nothing and break logs.
+ *
+ * Next: cmd/child.c. */
+#include "cmd/progress.h"
+
+#include "base/os.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define REDRAW_US    100000
+#define BAR_CELLS    24
+#define UNKNOWN_STEP 50000000u /* bytes a line when the total is not known */
+
+const char *progress_bytes(uint64_t n, char to[16])
+{
+    static const char *const units[] = { "B", "kB", "MB", "GB", "TB", "PB" };
+    double v = (double)n;
+    int i = 0;
+    while (v >= 999.95 && i < 5) {
+        v /= 1000.0;
+        i++;
+    }
+    snprintf(to, 16, i == 0 ? "%.0f %s" : "%.1f %s", v, units[i]);
+    return to;
+}
+
+void progress_begin(struct progress *p, const char *what, uint64_t total, uint64_t done)
+{
+    *p = (struct progress){ .total = total,
+                            .begin = done,
+                            .begin_us = os_now_us(),
+                            .is_terminal = isatty(STDERR_FILENO) == 1 };
+    snprintf(p->what, sizeof p->what, "%s", what);
+    progress_set(p, done);
+}
+
+static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
+{
+    char bar[BAR_CELLS + 1];
+    char have[16];
+    char all[16];
+    char rate_text[16];
+    char left[32] = "";
+    const double seconds = (double)(now_us - p->begin_us) / 1e6;
+    const double rate = seconds > 0.2 ? (double)(done - p->begin) / seconds : 0.0;
+    const unsigned cells = p->total > 0 ? (unsigned)(done * BAR_CELLS / p->total) : 0;
+    for (unsigned i = 0; i < BAR_CELLS; i++) {
+        bar[i] = i < cells ? '#' : '-';
+    }
+    bar[BAR_CELLS] = '\0';
+    if (rate > 0.0 && p->total > done) {
+        const unsigned s = (unsigned)((double)(p->total - done) / rate + 0.5);
+        snprintf(left, sizeof left, "  %u:%02u left", s / 60, s % 60);
+    }
+    if (p->total > 0) {
+        fprintf(stderr, "\r%s [%s] %3u %%  %s of %s  %s/s%s\033[K", p->what, bar,
+                (unsigned)(done * 100 / p->total), progress_bytes(done, have),
+                progress_bytes(p->total, all), progress_bytes((uint64_t)rate, rate_text), left);
+    } else {
+        fprintf(stderr, "\r%s  %s  %s/s\033[K", p->what, progress_bytes(done, have),
+                progress_bytes((uint64_t)rate, rate_text));
+    }
+    fflush(stderr);
+    p->is_drawn = true;
+    p->shown_us = now_us;
+}
+
+static void print_line(struct progress *p, uint64_t done)
+{
+    char have[16];
+    char all[16];
+    const uint64_t tenth = p->total > 0 ? done * 10 / p->total : done / UNKNOWN_STEP;
+    if (tenth + 1 <= p->tenth) {
+        return;
+    }
+    p->tenth = tenth + 1;
+    if (p->total > 0) {
+        fprintf(stderr, "%s: %u %% (%s of %s)\n", p->what, (unsigned)(tenth * 10),
+                progress_bytes(done, have), progress_bytes(p->total, all));
+    } else {
+        fprintf(stderr, "%s: %s\n", p->what, progress_bytes(done, have));
+    }
+}
+
+void progress_set(struct progress *p, uint64_t done)
+{
+    done = p->total > 0 && done > p->total ? p->total : done;
+    p->begin = done < p->begin ? done : p->begin; /* it started again from the front */
+    if (!p->is_terminal) {
+        print_line(p, done);
+        return;
+    }
+    const uint64_t now_us = os_now_us();
+    if (!p->is_drawn || now_us - p->shown_us >= REDRAW_US || done == p->total) {
+        draw_bar(p, done, now_us);
+    }
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->is_drawn) {
+        fputc('\n', stderr);
+        p->is_drawn = false;
+    }
+}

@@ -1,0 +1,29 @@
+/* progress - how far a long copy has come, on standard error (cmd/progress.c)
+ *
+ * On a terminal a bar with rate and remaining time that overwrites itself; elsewhere one line per
+ * tenth. Owner: one thread. */
+#ifndef HEARTH_PROGRESS_H
+#define HEARTH_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct progress {
+    char what[64];  /* shown in front */
+    uint64_t total; /* bytes; 0 = not known */
+    uint64_t begin; /* bytes that were there before this run */
+    uint64_t begin_us;
+    uint64_t shown_us; /* of the last bar */
+    uint64_t tenth;    /* the last one printed + 1 */
+    bool is_terminal;
+    bool is_drawn;
+};
+
+void progress_begin(struct progress *p, const char *what, uint64_t total, uint64_t done);
+void progress_set(struct progress *p, uint64_t done); /* cheap to call often */
+void progress_end(struct progress *p);                /* leaves the cursor on a fresh line */
+
+/* "98.4 MB" (decimal units, as disks and networks count); to[16]. */
+const char *progress_bytes(uint64_t n, char to[16]);
+
+#endif

@@ -1,0 +1,63 @@
+/* tok_impl - what the tokenizer's files share (header only, private to model/tok*) */
+#ifndef HEARTH_TOK_IMPL_H
+#define HEARTH_TOK_IMPL_H
+
+#include "model/rx.h"
+#include "model/tok.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Token types of tokenizer.ggml.token_type. */
+enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER, TOK_UNUSED, TOK_BYTE };
+
+#define TOK_SPLIT_MAX 6 /* patterns applied one after the other */
+
+enum tok_family { TOK_BPE, TOK_SPM, TOK_WPM, TOK_GEMMA_BPE };
+
+struct tok {
+    enum tok_family family;
+    char kind[48];
+    int32_t n;
+    uint8_t *blob;      /* [n] strings, each behind its 8-byte length, as in the file; owns */
+    uint32_t *piece_at; /* [n] offset of the bytes; owns */
+    uint32_t *piece_n;  /* [n] bytes; owns */
+    uint8_t *type;      /* [n]; owns */
+    float *score;       /* [n] or NULL; owns */
+    uint32_t *by_piece; /* hash table of id + 1; owns */
+    size_t n_slot;
+    uint8_t *merge_blob;          /* as blob, of the merges; owns */
+    uint32_t *merge_at, *merge_n; /* [n_merge]; own */
+    uint32_t *by_merge;           /* hash table of rank + 1; owns */
+    size_t n_merge, n_merge_slot;
+    int32_t *special; /* ids of control and user tokens, longest piece first; owns */
+    size_t n_special;
+    uint8_t special_first[256]; /* 1: some special token begins with this byte */
+    int32_t bos, eos, unk, cls, sep;
+    bool adds_bos, adds_eos, adds_space, adds_sep;
+    bool is_nfc, is_lower, is_stripped, ignores_merges;
+    int32_t byte_id[256]; /* <0xXX> tokens, -1 = none */
+    uint8_t *is_end;      /* [n]; owns */
+    struct rx *split[TOK_SPLIT_MAX];
+    int32_t n_split;
+    size_t bytes;
+};
+
+struct view tok_piece_of(const struct tok *t, int32_t id);
+int32_t tok_lookup(const struct tok *t, struct view piece);
+/* Rank of merging a and b (both in the file's spelling), -1 = no merge. */
+int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b);
+/* Counts, and stores while there is room. */
+void tok_emit(struct tok_list *out, int32_t id);
+
+/* The families: text without special tokens in it, well-formed UTF-8. is_first: nothing came
+ * before. */
+enum err tok_bpe_open(struct tok *t, const struct gguf *g) MUST_USE;
+enum err tok_bpe_encode(const struct tok *t, struct view text, struct tok_list *out) MUST_USE;
+enum err tok_spm_encode(const struct tok *t, struct view text, bool is_first,
+                        struct tok_list *out) MUST_USE;
+enum err tok_wpm_encode(const struct tok *t, struct view text, struct tok_list *out) MUST_USE;
+/* Bytes of a byte-level piece. */
+void tok_bpe_bytes(struct view piece, struct buf *out);
+
+#endif
