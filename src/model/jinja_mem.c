@@ -1,11 +1,11 @@
 /* jinja_mem - memory and budgets of one template run
  *
- * A chat template is a program from a model file, that is, from a stranger. What keeps it harmless is
- * not a list of forbidden things but four numbers: bytes, steps, depth, and the size of the output
- * (the last one is kept by jinja_eval.c). This file owns the first three.
+ * A chat template is a program from a model file, that is, from a stranger. What keeps it harmless
+ * is not a list of forbidden things but four numbers: bytes, steps, depth, and the size of the
+ * output (the last one is kept by jinja_eval.c). This file owns the first three.
  *
- * Memory is a chain of blocks that starts small, doubles up to 1 MB and is given back whole. A run of
- * a real template takes a few hundred kilobytes; nothing it makes needs to be freed earlier, and
+ * Memory is a chain of blocks that starts small, doubles up to 1 MB and is given back whole. A run
+ * of a real template takes a few hundred kilobytes; nothing it makes needs to be freed earlier, and
  * nothing can be freed twice. The price of a piece of memory includes steps in proportion to its
  * size, so a loop that only copies text runs out of steps as well.
  *
@@ -21,8 +21,8 @@
 #include "base/mem.h"
 
 #define FIRST_BLOCK_BYTES ((size_t)16 << 10)
-#define LAST_BLOCK_BYTES ((size_t)1 << 20)
-#define ALIGN_BYTES 16u
+#define LAST_BLOCK_BYTES  ((size_t)1 << 20)
+#define ALIGN_BYTES       16u
 
 struct jmem_block {
     struct jmem_block *before;
@@ -32,9 +32,9 @@ struct jmem_block {
 
 void jmem_init(struct jmem *m, size_t bytes_max, uint64_t steps_max)
 {
-    *m = (struct jmem){
-        .block_bytes = FIRST_BLOCK_BYTES, .bytes_max = bytes_max, .steps_max = steps_max
-    };
+    *m = (struct jmem){ .block_bytes = FIRST_BLOCK_BYTES,
+                        .bytes_max = bytes_max,
+                        .steps_max = steps_max };
 }
 
 void jmem_release(struct jmem *m)
@@ -58,13 +58,13 @@ static bool add_block(struct jmem *m, size_t need)
         n = need;
     }
     if (n > m->bytes_max - m->used_bytes) {
-        JMEM_FAIL(m, ERR_LIMIT, "chat template: wants %zu bytes more memory, %zu of %zu are in use",
-                  need, m->used_bytes, m->bytes_max);
+        JMEM_FAIL(m, ERR_LIMIT, "wants %zu bytes more memory, %zu of %zu are in use", need,
+                  m->used_bytes, m->bytes_max);
         return false;
     }
     struct jmem_block *b = mem_alloc(sizeof(*b) + n);
     if (b == NULL) {
-        JMEM_FAIL(m, ERR_MEMORY, "chat template: no memory for %zu bytes", n);
+        JMEM_FAIL(m, ERR_MEMORY, "no memory for %zu bytes", n);
         return false;
     }
     b->before = m->blocks;
@@ -82,8 +82,8 @@ static bool add_block(struct jmem *m, size_t need)
 void *jmem_take(struct jmem *m, size_t n_bytes)
 {
     if (n_bytes > m->bytes_max) {
-        JMEM_FAIL(m, ERR_LIMIT, "chat template: wants %zu bytes at once, %zu are allowed in all",
-                  n_bytes, m->bytes_max);
+        JMEM_FAIL(m, ERR_LIMIT, "wants %zu bytes at once, %zu are allowed in all", n_bytes,
+                  m->bytes_max);
         return NULL;
     }
     m->err = jmem_step(m, 1 + n_bytes / JMEM_STEP_BYTES);
@@ -107,7 +107,7 @@ void *jmem_take_array(struct jmem *m, size_t n, size_t each_bytes)
 {
     size_t n_bytes = 0;
     if (!mem_mul(n, each_bytes, &n_bytes)) {
-        JMEM_FAIL(m, ERR_LIMIT, "chat template: wants %zu elements, %zu bytes are allowed in all", n,
+        JMEM_FAIL(m, ERR_LIMIT, "wants %zu elements, %zu bytes are allowed in all", n,
                   m->bytes_max);
         return NULL;
     }
@@ -127,8 +127,7 @@ bool jmem_extend(struct jmem *m, const void *p, size_t n_old, size_t n_new)
 enum err jmem_step(struct jmem *m, uint64_t n)
 {
     if (n > m->steps_max - m->steps) {
-        return JMEM_FAIL(m, ERR_LIMIT,
-                         "chat template: still running after %llu steps, the most that is allowed",
+        return JMEM_FAIL(m, ERR_LIMIT, "still running after %llu steps, the most that is allowed",
                          (unsigned long long)m->steps_max);
     }
     m->steps += n;
@@ -143,8 +142,7 @@ enum err jmem_walk(struct jmem *m, size_t n_bytes)
 enum err jmem_enter(struct jmem *m)
 {
     if (m->depth >= JMEM_DEPTH_MAX) {
-        return JMEM_FAIL(m, ERR_LIMIT, "chat template: nested deeper than %d levels",
-                         JMEM_DEPTH_MAX);
+        return JMEM_FAIL(m, ERR_LIMIT, "nested deeper than %d levels", JMEM_DEPTH_MAX);
     }
     TRY(jmem_step(m, 1));
     m->depth++;

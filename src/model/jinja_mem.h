@@ -1,9 +1,9 @@
 /* jinja_mem - memory and budgets of one template run (model/jinja_mem.c)
  *
- * Everything the template interpreter makes comes from one arena per run (or per parsed template) and
- * goes with it; nothing is freed singly. The same object counts steps and depth.
- * JM-1  bytes taken never exceed bytes_max; steps never exceed steps_max; depth never JMEM_DEPTH_MAX.
- * JM-2  work is paid for before it is done: a call that would break JM-1 changes nothing. */
+ * Everything the template interpreter makes comes from one arena per run (or per parsed template)
+ * and goes with it; nothing is freed singly. The same object counts steps and depth. JM-1  bytes
+ * taken never exceed bytes_max; steps never exceed steps_max; depth never JMEM_DEPTH_MAX. JM-2 work
+ * is paid for before it is done: a call that would break JM-1 changes nothing. */
 #ifndef HEARTH_JINJA_MEM_H
 #define HEARTH_JINJA_MEM_H
 
@@ -33,14 +33,16 @@ struct jmem {
     uint64_t steps_max;
     int depth;
     enum err err;  /* of the last failure; its text is in err_text() */
+    uint32_t line; /* of the template, where the run is */
     int64_t now_s; /* for strftime_now */
 };
 
 void jmem_init(struct jmem *m, size_t bytes_max, uint64_t steps_max);
 void jmem_release(struct jmem *m); /* accepts a zeroed object */
 
-/* Zeroed bytes, aligned for any type, alive until jmem_release. NULL with m->err and a text when the
- * budget is spent (ERR_LIMIT) or the system has nothing (ERR_MEMORY). n == 0 gives a valid address. */
+/* Zeroed bytes, aligned for any type, alive until jmem_release. NULL with m->err and a text when
+ * the budget is spent (ERR_LIMIT) or the system has nothing (ERR_MEMORY). n == 0 gives a valid
+ * address. */
 void *jmem_take(struct jmem *m, size_t n_bytes) MUST_USE;
 void *jmem_take_array(struct jmem *m, size_t n, size_t each_bytes) MUST_USE;
 /* Grows p[n_old] to n_new in place when it is the newest piece and there is room; else false. */

@@ -1,22 +1,23 @@
 /* jinja_str - text values of templates
  *
  * A text is a run of UTF-8 bytes plus, for every byte, who wrote it: the template or the person (or
- * tool) whose message is being rendered. The tokenizer later turns only the template's own bytes into
- * control tokens, so a message that contains "<|im_end|>" stays words. Most texts have one origin;
- * they carry a single flag instead of an array of marks.
+ * tool) whose message is being rendered. The tokenizer later turns only the template's own bytes
+ * into control tokens, so a message that contains "<|im_end|>" stays words. Most texts have one
+ * origin; they carry a single flag instead of an array of marks.
  *
- * Templates count in characters, so every text knows how many it has. When that equals the number of
- * bytes the text is ASCII and positions need no search.
+ * Templates count in characters, so every text knows how many it has. When that equals the number
+ * of bytes the text is ASCII and positions need no search.
  *
- * Searching forward uses memmem, which takes linear time on any input. Searching backward tries each
- * place; what it costs is charged to the step budget byte by byte, so a hostile pair of texts ends in
- * an error and not in a long wait.
+ * Searching forward uses memmem, which takes linear time on any input. Searching backward tries
+ * each place; what it costs is charged to the step budget byte by byte, so a hostile pair of texts
+ * ends in an error and not in a long wait.
  *
  * The builder (jstr_out) is how everything longer than a part of another text is made. It fails
  * quietly and once: see jinja_mem.c for where the limit comes from.
  *
  * Rejected: ropes (they make every other operation slower; building in place already makes
- * concatenation cheap), and marks as ranges (slices and replacements of ranges are where bugs live).
+ * concatenation cheap), and marks as ranges (slices and replacements of ranges are where bugs
+ * live).
  *
  * Next: jinja_case.c, then jinja_lex.c. */
 #include "model/jinja_str.h"
@@ -64,7 +65,8 @@ const struct jstr *jstr_part(struct jmem *m, const struct jstr *s, size_t at, si
     if (n == s->n) {
         return s;
     }
-    struct jstr *part = jmem_take(m, sizeof(*part));
+    m->err = jmem_walk(m, s->n == s->n_char ? 0 : n);
+    struct jstr *part = m->err != ERR_OK ? NULL : jmem_take(m, sizeof(*part));
     if (part == NULL) {
         return NULL;
     }
@@ -253,8 +255,8 @@ const struct jstr *jstr_strip(struct jmem *m, const struct jstr *s, const struct
 }
 
 /* Python puts the replacement between all characters when the old text is empty. */
-static const struct jstr *replace_empty(struct jmem *m, const struct jstr *s,
-                                        const struct jstr *by, size_t n_max)
+static const struct jstr *replace_empty(struct jmem *m, const struct jstr *s, const struct jstr *by,
+                                        size_t n_max)
 {
     struct jstr_out o;
     jstr_begin(&o, m);
@@ -309,6 +311,10 @@ const struct jstr *jstr_replace(struct jmem *m, const struct jstr *s, const stru
 
 const struct jstr *jstr_escape(struct jmem *m, const struct jstr *s)
 {
+    m->err = jmem_walk(m, s->n);
+    if (m->err != ERR_OK) {
+        return NULL;
+    }
     struct jstr_out o;
     jstr_begin(&o, m);
     size_t from = 0;
@@ -344,7 +350,8 @@ const struct jstr *jstr_escape(struct jmem *m, const struct jstr *s)
     return jstr_end(&o, true);
 }
 
-/* --- building ---------------------------------------------------------------------------------- */
+/* --- building ----------------------------------------------------------------------------------
+ */
 
 void jstr_begin(struct jstr_out *o, struct jmem *m)
 {
@@ -359,8 +366,8 @@ static bool make_room(struct jstr_out *o, size_t n)
     }
     size_t cap = o->cap < 64 ? 64 : o->cap * 2;
     if (n > o->m->bytes_max || o->n > o->m->bytes_max) {
-        JMEM_FAIL(o->m, ERR_LIMIT, "chat template: a text of %zu + %zu bytes, %zu are allowed", o->n,
-                  n, o->m->bytes_max);
+        JMEM_FAIL(o->m, ERR_LIMIT, "a text of %zu + %zu bytes, %zu are allowed", o->n, n,
+                  o->m->bytes_max);
         o->is_failed = true;
         return false;
     }
@@ -465,8 +472,7 @@ void jstr_add_repeat(struct jstr_out *o, const struct jstr *s, size_t n_times)
         return;
     }
     if (n_times > o->m->bytes_max / s->n) {
-        JMEM_FAIL(o->m, ERR_LIMIT,
-                  "chat template: %zu times a text of %zu bytes, %zu bytes are allowed", n_times,
+        JMEM_FAIL(o->m, ERR_LIMIT, "%zu times a text of %zu bytes, %zu bytes are allowed", n_times,
                   s->n, o->m->bytes_max);
         o->is_failed = true;
         return;
