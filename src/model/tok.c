@@ -473,6 +473,33 @@ static enum err encode_all(const struct tok *t, struct view text, bool parse,
     return ERR_OK;
 }
 
+/* SentencePiece spells blanks as U+2581, so that character in a text is a blank; its added tokens
+ * stand with plain blanks in the file. Turned into blanks before special tokens are looked for. */
+static enum err encode_blanks(const struct tok *t, struct view text, bool parse,
+                              const uint8_t *trusted, struct tok_list *out)
+{
+    const struct view mark = VIEW("\xE2\x96\x81");
+    if (t->family != TOK_SPM || view_find(text, mark, 0) == SIZE_MAX) {
+        return encode_all(t, text, parse, trusted, out);
+    }
+    char *plain = mem_alloc(text.n);
+    uint8_t *marks = mem_alloc(text.n);
+    enum err e = plain != NULL && marks != NULL
+                     ? ERR_OK
+                     : err_set(ERR_MEMORY, "no memory for %zu bytes", text.n);
+    size_t n = 0;
+    for (size_t i = 0; i < text.n && e == ERR_OK; i++, n++) {
+        const bool is_mark = view_starts(view_from(text, i), mark);
+        plain[n] = is_mark ? ' ' : text.p[i];
+        marks[n] = trusted != NULL ? trusted[i] : 1;
+        i += is_mark ? mark.n - 1 : 0;
+    }
+    e = e == ERR_OK ? encode_all(t, (struct view){ plain, n }, parse, marks, out) : e;
+    mem_free(plain);
+    mem_free(marks);
+    return e;
+}
+
 static enum err check_room(const struct tok_list *out)
 {
     REQUIRE(out->n <= out->cap, ERR_LIMIT, "the text has %zu tokens, there is room for %zu", out->n,
@@ -496,7 +523,7 @@ enum err tok_encode(const struct tok *t, struct view text, bool add_special, boo
         e = buf_check(&clean, "text");
         text = buf_view(&clean);
     }
-    e = e == ERR_OK ? encode_all(t, text, parse_special, NULL, out) : e;
+    e = e == ERR_OK ? encode_blanks(t, text, parse_special, NULL, out) : e;
     const int32_t last = t->family == TOK_WPM ? t->sep : t->eos;
     if (add_special && (t->adds_eos || t->family == TOK_WPM) && last >= 0) {
         tok_emit(out, last);
@@ -511,7 +538,7 @@ enum err tok_encode_marked(const struct tok *t, struct view text, const uint8_t 
     REQUIRE(text.n <= TEXT_MAX_BYTES, ERR_LIMIT, "a text of %zu bytes; at most %zu are taken",
             text.n, TEXT_MAX_BYTES);
     REQUIRE(utf8_valid(text), ERR_USAGE, "rendered text that is no UTF-8");
-    TRY(encode_all(t, text, true, trusted, out));
+    TRY(encode_blanks(t, text, true, trusted, out));
     return check_room(out);
 }
 

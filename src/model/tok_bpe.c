@@ -53,7 +53,7 @@ static const struct pre {
       { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "
         "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
         "\\s+(?!\\S)|\\s+" },
-      true,
+      false,
       false },
     { "starcoder refact command-r smollm codeshell exaone minerva-7b",
       { "\\p{N}", GPT2 },
@@ -295,10 +295,9 @@ static void emit_symbol(const struct tok *t, struct view text, struct tok_list *
         for (int i = 0; one < 0 && i < n; i++) {
             const int32_t byte = t->byte_id[(uint8_t)text.p[at + (size_t)i]];
             if (byte >= 0) {
-                tok_emit(out, byte);
-            } else if (t->unk >= 0) {
-                tok_emit(out, t->unk);
-                break;
+                tok_emit(
+                    out,
+                    byte); /* a vocabulary that lacks the letter drops it, as its makers' does */
             }
         }
         if (one >= 0) {

@@ -23,11 +23,33 @@ static bool is_han(uint32_t c)
            (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
+/* Punctuation that came into Unicode after version 8, whose tables the reference tokenizer has. */
+static bool is_newer(uint32_t c)
+{
+    static const struct {
+        uint32_t lo, hi;
+    } rows[] = { { 0x061D, 0x061D },   { 0x0A76, 0x0A76 },   { 0x0C77, 0x0C77 },
+                 { 0x0C84, 0x0C84 },   { 0x1B7D, 0x1B7E },   { 0x2E43, 0x2E5D },
+                 { 0x10EAD, 0x10EAD }, { 0x10F55, 0x10F59 }, { 0x10F86, 0x10F89 },
+                 { 0x1144B, 0x1145D }, { 0x11660, 0x1166C }, { 0x116B9, 0x116B9 },
+                 { 0x1183B, 0x1183B }, { 0x11944, 0x11946 }, { 0x119E2, 0x119E2 },
+                 { 0x11A3F, 0x11A46 }, { 0x11A9A, 0x11AA2 }, { 0x11B00, 0x11B09 },
+                 { 0x11C41, 0x11C45 }, { 0x11C70, 0x11C71 }, { 0x11EF7, 0x11EF8 },
+                 { 0x11F43, 0x11F4F }, { 0x11FFF, 0x11FFF }, { 0x12FF1, 0x12FF2 },
+                 { 0x16E97, 0x16E9A }, { 0x1E95E, 0x1E95F }, { 0x1145A, 0x1145B } };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (c >= rows[i].lo && c <= rows[i].hi) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_punctuation(uint32_t c)
 {
     const enum unicode_category k = unicode_category(c);
     return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
-           (c >= 123 && c <= 126) || (k >= UNICODE_PC && k <= UNICODE_PO);
+           (c >= 123 && c <= 126) || (k >= UNICODE_PC && k <= UNICODE_PO && !is_newer(c));
 }
 
 static bool is_dropped(uint32_t c)
@@ -49,7 +71,9 @@ static void cover(const struct tok *t, struct view word, size_t n_char, struct t
         size_t len = word.n - at;
         int32_t id = -1;
         for (; len > (at == 0 ? 3u : 0u); len--) {
-            id = tok_lookup(t, view_part(word, at, len));
+            const struct view piece = view_part(word, at, len);
+            const bool is_start = view_starts(piece, VIEW("\xE2\x96\x81"));
+            id = is_start == (at == 0) ? tok_lookup(t, piece) : -1;
             if (id >= 0) {
                 break;
             }
