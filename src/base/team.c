@@ -2,13 +2,15 @@
  *
  * The team is built for steps of microseconds: a token of a small model calls team_run about 150
  * times, so waking a thread each time would cost more than the work. A worker waits for the next
- * job by spinning for some microseconds on a generation number and then sleeps on a futex; the
- * caller waits for the workers in the same way. Spinning longer was rejected: peers that only spin
- * lose nine tenths of their speed as soon as another process wants a core, and burn energy while
- * idle.
+ * job by spinning for some microseconds on a word and then sleeps on a futex; the caller waits for
+ * the workers in the same way. Spinning longer was rejected: peers that only spin lose nine tenths
+ * of their speed as soon as another process wants a core, and burn energy while idle.
  *
- * Work within a job is handed out in chunks from a shared counter (team_chunk), so a worker that is
- * taken off its core delays one chunk, not its share.
+ * Nobody waits for a worker that has not come. The word holds a job number, a door and the number
+ * of workers inside; a worker enters by counting itself in while the door is open. Work is handed
+ * out in chunks (team_chunk), so the caller can finish alone; it then shuts the door and waits only
+ * for those inside. A worker whose core is busy with something else comes late, finds the door shut
+ * and waits for the next job.
  *
  * Everything else here is a thin coat over POSIX threads: a bounded queue, a thread, a lock with a
  * condition on the monotonic clock. Locks and atomics exist nowhere above this layer.
@@ -39,8 +41,9 @@ struct gate {
 };
 
 struct team {
-    struct gate go;   /* generation of the job */
-    struct gate done; /* workers that have finished it */
+    struct gate go;   /* job number, workers inside, door */
+    struct gate done; /* workers that have left, ever */
+    uint32_t n_done;  /* its value when no job runs; owner: the caller */
     _Atomic int next_chunk;
     char pad[LINE - sizeof(int)];
     team_fn fn;
@@ -94,19 +97,40 @@ static void gate_add(struct gate *g, uint32_t n)
     }
 }
 
+/* The word `go`: job number << 16 | workers inside << 1 | door open. */
+#define OPEN         1u
+#define ONE_INSIDE   2u
+#define INSIDE(word) ((word) >> 1 & 0x7FFFu)
+#define JOB(word)    ((word) >> 16)
+
 static void *member_main(void *arg)
 {
     const struct member m = *(struct member *)arg;
     struct team *t = m.team;
     mem_free(arg);
-    uint32_t generation = 0;
+    uint32_t seen = 0; /* the word after which this worker has nothing to do */
     for (;;) {
-        generation = gate_wait(&t->go, generation, t->spin_rounds);
+        uint32_t word = gate_wait(&t->go, seen, t->spin_rounds);
         if (t->is_closing) {
             return NULL;
         }
-        t->fn(t->arg, m.i_worker);
-        gate_add(&t->done, 1);
+        const bool is_new = JOB(word) != JOB(seen);
+        seen = word;
+        /* acquire: the job's function and argument; release pairs with the caller's exchange */
+        if (is_new && (word & OPEN) != 0) {
+            bool is_in = false;
+            const uint32_t job = JOB(word);
+            while (!is_in && (word & OPEN) != 0 && JOB(word) == job) {
+                is_in = atomic_compare_exchange_weak(&t->go.word, &word, word + ONE_INSIDE);
+            }
+            seen = is_in ? word + ONE_INSIDE : word;
+            if (is_in) {
+                t->fn(t->arg, m.i_worker);
+                gate_add(&t->done, 1);
+            } else if (JOB(word) != job) {
+                seen = word - (1u << 16); /* another job came meanwhile: look at it */
+            }
+        }
     }
 }
 
@@ -169,7 +193,7 @@ void team_close(struct team *t)
         return;
     }
     t->is_closing = true;
-    gate_add(&t->go, 1);
+    gate_add(&t->go, 1u << 16);
     for (int i = 1; i < t->n_worker; i++) {
         pthread_join(t->threads[i - 1], NULL);
     }
@@ -188,17 +212,24 @@ void team_run(struct team *t, team_fn fn, void *arg)
         fn(arg, 0);
         return;
     }
-    const uint32_t others = (uint32_t)t->n_worker - 1;
-    const uint32_t target =
-        atomic_load_explicit(&t->done.word, memory_order_relaxed) + others; /* ours alone now */
     t->fn = fn;
     t->arg = arg;
-    gate_add(&t->go, 1);
+    /* only this thread changes job numbers, and nobody is inside: a plain store would do, but for
+     * sleepers */
+    const uint32_t word = atomic_load_explicit(&t->go.word, memory_order_relaxed);
+    const uint32_t job = (JOB(word) + 1) << 16;
+    atomic_store(&t->go.word, job | OPEN);
+    if (atomic_load(&t->go.n_sleeping) > 0) {
+        syscall(SYS_futex, &t->go.word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    }
     fn(arg, 0);
+    const uint32_t last = atomic_fetch_and(&t->go.word, ~OPEN); /* from here on nobody enters */
+    const uint32_t target = t->n_done + INSIDE(last);
     for (uint32_t now;
          (now = atomic_load_explicit(&t->done.word, memory_order_acquire)) != target;) {
         gate_wait(&t->done, now, t->spin_rounds);
     }
+    t->n_done = target;
 }
 
 void team_chunk_reset(struct team *t)

@@ -2,8 +2,8 @@
  *
  * The caller of team_run is worker 0; the others wait in a barrier that spins for some microseconds
  * and then sleeps on a futex. A descheduled worker delays a step, never deadlocks it.
- * TE-1  team_run returns after every worker has left fn; no worker touches arg afterwards.
- * TE-2  workers allocate nothing. */
+ * TE-1  team_run returns after every worker that entered fn has left it; no worker touches arg
+ * afterwards. TE-2  workers allocate nothing. */
 #ifndef HEARTH_TEAM_H
 #define HEARTH_TEAM_H
 
@@ -23,7 +23,9 @@ enum err team_open(struct team **out, int n_worker) MUST_USE;
 void team_close(struct team *t); /* joins the workers; accepts NULL */
 int team_size(const struct team *t);
 
-/* Runs fn(arg, i_worker) on all workers at once. One caller thread at a time. */
+/* Runs fn(arg, 0) on the caller and fn(arg, i) on those workers that come before the caller is
+ * through: fn must take its share from a common counter (team_chunk) and be complete when the
+ * caller alone ran it. One caller thread at a time. */
 typedef void (*team_fn)(void *arg, int i_worker);
 void team_run(struct team *t, team_fn fn, void *arg);
 
@@ -32,20 +34,23 @@ void team_run(struct team *t, team_fn fn, void *arg);
 void team_chunk_reset(struct team *t);
 bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to);
 
-/* --- a bounded queue of fixed-size messages, many writers, one reader ------------------------------ */
+/* --- a bounded queue of fixed-size messages, many writers, one reader
+ * ------------------------------ */
 
 struct queue;
 enum err queue_open(struct queue **out, size_t n_max, size_t each_bytes) MUST_USE;
 void queue_close(struct queue *q);
-bool queue_push(struct queue *q, const void *msg);           /* false when full */
-bool queue_pop(struct queue *q, void *msg);                  /* false when empty */
-bool queue_wait(struct queue *q, uint64_t timeout_us);       /* true when something is there */
-void queue_wake(struct queue *q);                            /* ends a queue_wait early */
+bool queue_push(struct queue *q, const void *msg);     /* false when full */
+bool queue_pop(struct queue *q, void *msg);            /* false when empty */
+bool queue_wait(struct queue *q, uint64_t timeout_us); /* true when something is there */
+void queue_wake(struct queue *q);                      /* ends a queue_wait early */
 
-/* --- the other things that need more than one thread ------------------------------------------------ */
+/* --- the other things that need more than one thread
+ * ------------------------------------------------ */
 
 struct thread;
-enum err thread_start(struct thread **out, const char *name, void (*fn)(void *), void *arg) MUST_USE;
+enum err thread_start(struct thread **out, const char *name, void (*fn)(void *),
+                      void *arg) MUST_USE;
 void thread_join(struct thread *t); /* accepts NULL */
 
 struct lock; /* a mutex with one condition */

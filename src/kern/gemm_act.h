@@ -1,12 +1,10 @@
 /* gemm_act - activations as the product kernels read them (header only, private to kern/)
  *
- * Tokens are taken in tiles of 1, 2, 4 or 8 (gemm_tile); the last tile is filled up with zero tokens. Within a
- * tile of T tokens, for each unit of 32 columns:
- *     int8  q[8][T][4]    group g of 4 columns, token t
- *     float d[T]          scale
- *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
- * so that one address with constant offsets reaches everything, and four columns of a token can be broadcast by
- * one instruction. Against float weights: float x[n_col][T].
+ * Tokens are taken in tiles of 1, 2, 4 or 8 (gemm_tile); the last tile is filled up with zero
+ * tokens. Within a tile of T tokens, for each unit of 32 columns: int8  q[8][T][4]    group g of 4
+ * columns, token t float d[T]          scale float a0[T], a1[T]  sums of the first and second 16
+ * integers (exact) so that one address with constant offsets reaches everything, and four columns
+ * of a token can be broadcast by one instruction. Against float weights: float x[n_col][T].
  *
  * Include lanes.h (with its instruction set chosen) before this file. */
 #ifndef HEARTH_GEMM_ACT_H
@@ -17,7 +15,7 @@
 
 #include <stddef.h>
 
-#define UNIT 32
+#define UNIT          32
 #define UNIT_BYTES(T) ((size_t)(T) * (UNIT + 3 * sizeof(float)))
 
 INLINE int32_t gemm_tile(int32_t n_tok)
@@ -27,11 +25,12 @@ INLINE int32_t gemm_tile(int32_t n_tok)
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind == KERN_ACT_I8 ? UNIT_BYTES(tile) * (size_t)(n_col / UNIT) : (size_t)tile * (size_t)n_col * sizeof(float);
+    return kind == KERN_ACT_I8 ? UNIT_BYTES(tile) * (size_t)(n_col / UNIT)
+                               : (size_t)tile * (size_t)n_col * sizeof(float);
 }
 
-/* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite: the scale
- * carries it and the integers are 0, so that the product is not finite either. */
+/* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite:
+ * the scale carries it and the integers are 0, so that the product is not finite either. */
 INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
 {
     const ilanes no_sign = il_set(0x7FFFFFFF);
@@ -91,7 +90,8 @@ INLINE void prepare_f32(float *to, int32_t tile, const float *const *x, int32_t 
     }
 }
 
-static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0, int32_t tile1)
+static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
+                                                     size_t ldx, int32_t tile0, int32_t tile1)
 {
     const int32_t tile = gemm_tile(a->n_tok);
     const size_t bytes = gemm_tile_bytes(a->kind, tile, a->n_col);

@@ -1,19 +1,22 @@
 /* gemm_avx512 - products with packed weights on AVX-512 VNNI
  *
- * One lane is one output row, so a panel of 16 rows needs no horizontal sums. For each unit of 32 columns a
- * decode step turns the packed bits into eight registers of unsigned codes (group g: 4 columns of 16 rows) and
- * the scales into registers of floats; then each token of the tile takes eight vpdpbusd, whose second operand
- * is four activations broadcast straight from memory. The decode step is shared by up to 8 tokens.
+ * One lane is one output row, so a panel of 16 rows needs no horizontal sums. For each unit of 32
+ * columns a decode step turns the packed bits into eight registers of unsigned codes (group g: 4
+ * columns of 16 rows) and the scales into registers of floats; then each token of the tile takes
+ * eight vpdpbusd, whose second operand is four activations broadcast straight from memory. The
+ * decode step is shared by up to 8 tokens.
  *
- * Codes are unsigned (value + offset), because vpdpbusd wants one unsigned side. The offset comes off
- * afterwards as offset * sum of the activations; all numbers are integers below 2^24, so this is exact in
- * float and the bits equal those of gemm_ref.c. Sub-scales are multiplied in float for the same reason.
+ * Codes are unsigned (value + offset), because vpdpbusd wants one unsigned side. The offset comes
+ * off afterwards as offset * sum of the activations; all numbers are integers below 2^24, so this
+ * is exact in float and the bits equal those of gemm_ref.c. Sub-scales are multiplied in float for
+ * the same reason.
  *
- * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the stack, which
- * costs half the speed (measured on Zen 5, 2026-11, docs/SPEED.md). Weights are prefetched 8 KB ahead.
+ * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
+ * stack, which costs half the speed (measured on Zen 5, 2026-11, docs/SPEED.md). Weights are
+ * prefetched 8 KB ahead.
  *
- * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function into the same
- * registers; that step is slow, the products are not.
+ * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
+ * into the same registers; that step is slow, the products are not.
  *
  * Next: gemm_avx2.c. */
 #define LANES_AVX512
@@ -22,28 +25,28 @@
 #include "kern/gemm.h"
 #include "kern/gemm_act.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
-#define AHEAD 8192 /* bytes between the block that is read and the one that is fetched */
-#define TOKENS_AT_ONCE 96 /* their activations should stay in the second-level cache */
+#define UNROLL         _Pragma("GCC unroll 16")
+#define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
+#define TOKENS_AT_ONCE 96   /* their activations should stay in the second-level cache */
 
 /* A unit of 16 rows in registers. */
 struct unit {
-    __m512i w[8];       /* codes: group g, byte 4 * row + t */
-    __m512 d[2];        /* scales of the halves (equal but for NVFP4) */
-    __m512 sub[2];      /* integer sub-scales */
-    __m512 min[2];      /* integer minima */
+    __m512i w[8];  /* codes: group g, byte 4 * row + t */
+    __m512 d[2];   /* scales of the halves (equal but for NVFP4) */
+    __m512 sub[2]; /* integer sub-scales */
+    __m512 min[2]; /* integer minima */
     __m512 dmin, m;
 };
 
 /* What a type needs beyond sum * d: chosen at compile time. */
 enum form {
-    FORM_PLAIN, /* d */
-    FORM_M,     /* d, m */
-    FORM_SUB,   /* one sub-scale */
-    FORM_SUB_MIN, /* one sub-scale and minimum */
-    FORM_SUB2,  /* two sub-scales */
+    FORM_PLAIN,    /* d */
+    FORM_M,        /* d, m */
+    FORM_SUB,      /* one sub-scale */
+    FORM_SUB_MIN,  /* one sub-scale and minimum */
+    FORM_SUB2,     /* two sub-scales */
     FORM_SUB2_MIN, /* two sub-scales and minima */
-    FORM_HALVED, /* two float scales */
+    FORM_HALVED,   /* two float scales */
 };
 
 INLINE void dot(__m512i *acc, __m512i w, const void *a)
@@ -64,7 +67,8 @@ INLINE __m512 bytes_to_f(__m128i b)
 INLINE void nibbles(const uint8_t *p, __m512i *w)
 {
     const __m512i low = _mm512_set1_epi8(15);
-    UNROLL for (int j = 0; j < 4; j++) {
+    UNROLL for (int j = 0; j < 4; j++)
+    {
         const __m512i v = _mm512_loadu_si512(p + 64 * j);
         w[2 * j] = _mm512_and_si512(v, low);
         w[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
@@ -74,9 +78,11 @@ INLINE void nibbles(const uint8_t *p, __m512i *w)
 INLINE void twos(const uint8_t *p, __m512i *w)
 {
     const __m512i low = _mm512_set1_epi8(3);
-    UNROLL for (int j = 0; j < 2; j++) {
+    UNROLL for (int j = 0; j < 2; j++)
+    {
         const __m512i v = _mm512_loadu_si512(p + 64 * j);
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL for (int i = 0; i < 4; i++)
+        {
             w[4 * j + i] = _mm512_and_si512(_mm512_srli_epi16(v, 2 * i), low);
         }
     }
@@ -85,7 +91,8 @@ INLINE void twos(const uint8_t *p, __m512i *w)
 INLINE void add_bits(const uint8_t *masks, __m512i *w, char value)
 {
     const __m512i v = _mm512_set1_epi8(value);
-    UNROLL for (int g = 0; g < 8; g++) {
+    UNROLL for (int g = 0; g < 8; g++)
+    {
         uint64_t m;
         memcpy(&m, masks + 8 * g, sizeof m);
         w[g] = _mm512_mask_add_epi8(w[g], m, w[g], v);
@@ -132,12 +139,14 @@ INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
 {
     const __m128i t = _mm_add_epi8(_mm_loadu_si128((const void *)table), _mm_set1_epi8(offset));
     const __m512i all = _mm512_broadcast_i32x4(t);
-    UNROLL for (int g = 0; g < 8; g++) {
+    UNROLL for (int g = 0; g < 8; g++)
+    {
         w[g] = _mm512_shuffle_epi8(all, w[g]);
     }
 }
 
-/* --- decode steps: block, unit within the block -> registers ----------------------------------------------------------- */
+/* --- decode steps: block, unit within the block -> registers
+ * ----------------------------------------------------------- */
 
 typedef void (*decode_fn)(const uint8_t *block, int j, struct unit *u);
 
@@ -177,12 +186,14 @@ INLINE void decode_q8_0(const uint8_t *b, int j, struct unit *u)
 {
     (void)j;
     u->d[0] = load_h(b);
-    UNROLL for (int g = 0; g < 8; g++) {
+    UNROLL for (int g = 0; g < 8; g++)
+    {
         u->w[g] = _mm512_loadu_si512(b + 32 + 64 * g);
     }
 }
 
-static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113 };
 static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 INLINE void decode_iq4_nl(const uint8_t *b, int j, struct unit *u)
@@ -194,7 +205,8 @@ INLINE void decode_iq4_nl(const uint8_t *b, int j, struct unit *u)
 INLINE void decode_mxfp4(const uint8_t *b, int j, struct unit *u)
 {
     (void)j;
-    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)b)); /* 2^(e - 128), see quant_iq.c */
+    const __m512i e =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)b)); /* 2^(e - 128), see quant_iq.c */
     const __mmask16 is_small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     const __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
@@ -209,7 +221,8 @@ INLINE void decode_q2_k(const uint8_t *b, int j, struct unit *u)
     const __m128i m4 = _mm_set1_epi8(15);
     u->d[0] = load_h(b);
     u->dmin = load_h(b + 32);
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL for (int h = 0; h < 2; h++)
+    {
         const __m128i s = _mm_loadu_si128((const void *)(p + 16 * h));
         u->sub[h] = bytes_to_f(_mm_and_si128(s, m4));
         u->min[h] = bytes_to_f(_mm_and_si128(_mm_srli_epi16(s, 4), m4));
@@ -252,13 +265,16 @@ INLINE void decode_q6_k(const uint8_t *b, int j, struct unit *u)
 {
     const uint8_t *p = b + 32 + 416 * j;
     u->d[0] = load_h(b);
-    UNROLL for (int h = 0; h < 2; h++) {
-        u->sub[h] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 16 * h))));
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        u->sub[h] =
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 16 * h))));
     }
     __m512i high[8];
     twos(p + 32, high);
     nibbles(p + 160, u->w);
-    UNROLL for (int g = 0; g < 8; g++) {
+    UNROLL for (int g = 0; g < 8; g++)
+    {
         u->w[g] = _mm512_or_si512(u->w[g], _mm512_slli_epi16(high[g], 4));
     }
 }
@@ -272,20 +288,24 @@ INLINE void decode_iq4_xs(const uint8_t *b, int j, struct unit *u)
     look_up(u->w, levels_iq4, (char)128);
 }
 
-/* --- the product of one unit with one tile ------------------------------------------------------------------------------- */
+/* --- the product of one unit with one tile
+ * ------------------------------------------------------------------------------- */
 
 /* Sum over groups [g0, g1) of code * activation for token t, less the offset, as exact floats. */
-INLINE __m512 sum_of(const struct unit *u, const uint8_t *a, int tile, int t, int g0, int g1, float offset, __m512 a_sum)
+INLINE __m512 sum_of(const struct unit *u, const uint8_t *a, int tile, int t, int g0, int g1,
+                     float offset, __m512 a_sum)
 {
     __m512i s = _mm512_setzero_si512();
-    UNROLL for (int g = g0; g < g1; g++) {
+    UNROLL for (int g = g0; g < g1; g++)
+    {
         dot(&s, u->w[g], a + (g * tile + t) * 4);
     }
     const __m512 f = _mm512_cvtepi32_ps(s);
     return offset != 0.0f ? _mm512_fnmadd_ps(_mm512_set1_ps(offset), a_sum, f) : f;
 }
 
-INLINE __m512 token_step(const struct unit *u, enum form form, float offset, const uint8_t *a, int tile, int t, __m512 acc)
+INLINE __m512 token_step(const struct unit *u, enum form form, float offset, const uint8_t *a,
+                         int tile, int t, __m512 acc)
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const __m512 da = _mm512_set1_ps(d[t]);
@@ -294,7 +314,8 @@ INLINE __m512 token_step(const struct unit *u, enum form form, float offset, con
     const __m512 scale = _mm512_mul_ps(u->d[0], da);
     if (form == FORM_HALVED) {
         acc = _mm512_fmadd_ps(sum_of(u, a, tile, t, 0, 4, offset, a0), scale, acc);
-        return _mm512_fmadd_ps(sum_of(u, a, tile, t, 4, 8, offset, a1), _mm512_mul_ps(u->d[1], da), acc);
+        return _mm512_fmadd_ps(sum_of(u, a, tile, t, 4, 8, offset, a1), _mm512_mul_ps(u->d[1], da),
+                               acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
         const __m512 s0 = _mm512_mul_ps(sum_of(u, a, tile, t, 0, 4, offset, a0), u->sub[0]);
@@ -319,7 +340,8 @@ INLINE __m512 token_step(const struct unit *u, enum form form, float offset, con
 
 INLINE void store_tile(const __m512 *acc, int tile, int n, float *y, size_t ldy)
 {
-    UNROLL for (int t = 0; t < tile; t++) {
+    UNROLL for (int t = 0; t < tile; t++)
+    {
         if (t < n) {
             _mm512_storeu_ps(y + (size_t)t * ldy, acc[t]);
         }
@@ -327,22 +349,26 @@ INLINE void store_tile(const __m512 *acc, int tile, int n, float *y, size_t ldy)
 }
 
 /* One panel times one tile; everything but the pointers is constant after inlining. */
-INLINE void panel_tile(decode_fn decode, enum form form, float offset, int units, size_t block, int tile,
-                       const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
+INLINE void panel_tile(decode_fn decode, enum form form, float offset, int units, size_t block,
+                       int tile, const uint8_t *w, int32_t n_block, const uint8_t *a, int n,
+                       float *y, size_t ldy)
 {
     __m512 acc[8];
-    UNROLL for (int t = 0; t < tile; t++) {
+    UNROLL for (int t = 0; t < tile; t++)
+    {
         acc[t] = _mm512_setzero_ps();
     }
     for (int32_t i = 0; i < n_block; i++, w += block) {
         for (int j = 0; j < units; j++, a += UNIT_BYTES(tile)) {
             struct unit u;
             const uint8_t *ahead = w + (size_t)j * (block / (size_t)units) + AHEAD;
-            UNROLL for (size_t p = 0; p < block / (size_t)units; p += 64) {
+            UNROLL for (size_t p = 0; p < block / (size_t)units; p += 64)
+            {
                 _mm_prefetch((const char *)ahead + p, _MM_HINT_T0);
             }
             decode(w, j, &u);
-            UNROLL for (int t = 0; t < tile; t++) {
+            UNROLL for (int t = 0; t < tile; t++)
+            {
                 acc[t] = token_step(&u, form, offset, a, tile, t, acc[t]);
             }
         }
@@ -358,8 +384,8 @@ struct product {
     int32_t tile0, tile1; /* tiles of tokens */
 };
 
-INLINE void panel_run(decode_fn decode, enum form form, float offset, int units, size_t block, const struct product *p,
-                      int32_t panel)
+INLINE void panel_run(decode_fn decode, enum form form, float offset, int units, size_t block,
+                      const struct product *p, int32_t panel)
 {
     const int32_t tile = gemm_tile(p->a->n_tok);
     const size_t bytes = gemm_tile_bytes(KERN_ACT_I8, tile, p->a->n_col);
@@ -382,10 +408,10 @@ INLINE void panel_run(decode_fn decode, enum form form, float offset, int units,
     }
 }
 
-#define PANEL(name, form, offset, units, block)                                                                      \
-    static void panel_##name(const struct product *p, int32_t panel)                                                 \
-    {                                                                                                                \
-        panel_run(decode_##name, form, offset, units, block, p, panel);                                              \
+#define PANEL(name, form, offset, units, block)                                                    \
+    static void panel_##name(const struct product *p, int32_t panel)                               \
+    {                                                                                              \
+        panel_run(decode_##name, form, offset, units, block, p, panel);                            \
     }
 PANEL(q4_0, FORM_PLAIN, 8.0f, 1, 16 * 18)
 PANEL(q4_1, FORM_M, 0.0f, 1, 16 * 20)
@@ -401,7 +427,8 @@ PANEL(q5_k, FORM_SUB_MIN, 0.0f, 8, 16 * 176)
 PANEL(q6_k, FORM_SUB2, 32.0f, 8, 16 * 210)
 PANEL(iq4_xs, FORM_SUB, 128.0f, 8, 16 * 136)
 
-/* --- rows of the file: scalar decode, vector products ------------------------------------------------------------------------ */
+/* --- rows of the file: scalar decode, vector products
+ * ------------------------------------------------------------------------ */
 
 /* Unit i of 16 rows through the type's scalar decoder; codes get offset 128. */
 static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct unit *u)
@@ -446,17 +473,21 @@ static void panel_rows(const struct product *p, int32_t panel)
         struct unit u;
         decode_rows(p->w, panel, i, &u);
         for (int32_t tok = p->tile0 * tile; tok < p->a->n_tok && tok < p->tile1 * tile; tok++) {
-            const uint8_t *a = p->a->data + (size_t)(tok / tile) * bytes + (size_t)i * UNIT_BYTES(tile);
+            const uint8_t *a =
+                p->a->data + (size_t)(tok / tile) * bytes + (size_t)i * UNIT_BYTES(tile);
             float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
             const __m512 acc = _mm512_loadu_ps(y);
-            const __m512 sum = is_halved ? token_step(&u, FORM_HALVED, 128.0f, a, tile, tok % tile, acc)
-                                         : token_step(&u, FORM_SUB2, 128.0f, a, tile, tok % tile, acc);
+            const __m512 sum = is_halved
+                                   ? token_step(&u, FORM_HALVED, 128.0f, a, tile, tok % tile, acc)
+                                   : token_step(&u, FORM_SUB2, 128.0f, a, tile, tok % tile, acc);
             _mm512_storeu_ps(y, sum);
         }
     }
 }
 
-/* --- float weights --------------------------------------------------------------------------------------------------------- */
+/* --- float weights
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 INLINE __m512 load_weight(enum quant_type type, const uint8_t *p)
 {
@@ -470,17 +501,19 @@ INLINE __m512 load_weight(enum quant_type type, const uint8_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_t *w, int32_t n_col, const float *x, int n,
-                       float *y, size_t ldy)
+INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_t *w, int32_t n_col,
+                       const float *x, int n, float *y, size_t ldy)
 {
     __m512 acc[8];
-    UNROLL for (int t = 0; t < tile; t++) {
+    UNROLL for (int t = 0; t < tile; t++)
+    {
         acc[t] = _mm512_setzero_ps();
     }
     for (int32_t k = 0; k < n_col; k++, w += LANES * each, x += tile) {
         _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         const __m512 v = load_weight(type, w);
-        UNROLL for (int t = 0; t < tile; t++) {
+        UNROLL for (int t = 0; t < tile; t++)
+        {
             acc[t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[t]), acc[t]);
         }
     }
@@ -492,7 +525,10 @@ INLINE void float_panel(enum quant_type type, size_t each, const struct product 
     const int32_t tile = gemm_tile(p->a->n_tok);
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     for (int32_t i = p->tile0; i < p->tile1; i++) {
-        const float *x = (const float *)(const void *)(p->a->data + (size_t)i * gemm_tile_bytes(KERN_ACT_F32, tile, p->a->n_col));
+        const float *x =
+            (const float *)(const void *)(p->a->data + (size_t)i * gemm_tile_bytes(KERN_ACT_F32,
+                                                                                   tile,
+                                                                                   p->a->n_col));
         const int32_t left = p->a->n_tok - i * tile;
         const int n = left < tile ? left : tile;
         float *y = p->y + (size_t)(i * tile) * p->ldy + (size_t)panel * LANES;
@@ -523,7 +559,9 @@ static void panel_bf16(const struct product *p, int32_t panel)
     float_panel(QUANT_BF16, 2, p, panel);
 }
 
-/* --- the entry ---------------------------------------------------------------------------------------------------------------- */
+/* --- the entry
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
@@ -567,16 +605,21 @@ static panel_fn panel_for(enum quant_type type)
     }
 }
 
-/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a block. */
-static void gemm_avx512_matmul(const struct tensor *w, int32_t panel0, int32_t panel1, const struct kern_act *a, float *y,
-                               size_t ldy)
+/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
+ * block. */
+static void gemm_avx512_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                               const struct kern_act *a, float *y, size_t ldy)
 {
     const panel_fn panel = panel_for(w->type);
     const int32_t tile = gemm_tile(a->n_tok);
     const int32_t n_tile = (a->n_tok + tile - 1) / tile;
     const int32_t at_once = TOKENS_AT_ONCE / tile;
     for (int32_t t = 0; t < n_tile; t += at_once) {
-        const struct product p = { .w = w, .a = a, .y = y, .ldy = ldy, .tile0 = t,
+        const struct product p = { .w = w,
+                                   .a = a,
+                                   .y = y,
+                                   .ldy = ldy,
+                                   .tile0 = t,
                                    .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
         for (int32_t i = panel0; i < panel1; i++) {
             panel(&p, i);
@@ -584,8 +627,31 @@ static void gemm_avx512_matmul(const struct tensor *w, int32_t panel0, int32_t p
     }
 }
 
+static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
+{
+    __m512i acc[16];
+    const __m512i w = _mm512_set1_epi8(3);
+    int32_t four = 0x01010101;
+    UNROLL for (int i = 0; i < 16; i++) {
+        acc[i] = _mm512_setzero_si512();
+    }
+    const __m512i a = _mm512_set1_epi32(four);
+    for (uint32_t k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < 16; i++)
+        {
+            __asm__("vpdpbusd %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(a));
+        }
+    }
+    UNROLL for (int i = 1; i < 16; i++) {
+        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
+    }
+    *sink += (uint32_t)_mm512_reduce_add_epi32(acc[0]);
+    return (uint64_t)n * 16 * 64 * 2;
+}
+
 void gemm_avx512_fill(struct kern_table *t)
 {
+    t->peak_int8 = gemm_avx512_peak_int8;
     t->act_prepare = gemm_act_prepare;
     t->matmul = gemm_avx512_matmul;
 }

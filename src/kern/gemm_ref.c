@@ -1,15 +1,16 @@
 /* gemm_ref - products with packed weights in plain C: the normative form
  *
- * For each row of a panel the file's blocks are rebuilt (pack_block_back), each unit of 32 weights is taken in
- * its integer form (quant.h), and one output element is one chain of fused multiply-adds over the units in
- * index order:
+ * For each row of a panel the file's blocks are rebuilt (pack_block_back), each unit of 32 weights
+ * is taken in its integer form (quant.h), and one output element is one chain of fused
+ * multiply-adds over the units in index order:
  *
  *     acc = fma(float(sub0 * S0 + sub1 * S1), d * d_a, acc)          S_h = sum of q * a over half h
  *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a float constant
  *     acc = fma(-float(min0 * A0 + min1 * A1), dmin * d_a, acc)      types with integer minima
  *
- * (NVFP4, whose halves have scales of their own: two steps fma(float(S_h), d_h * d_a, acc).) Float weights: one
- * fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the same in words.
+ * (NVFP4, whose halves have scales of their own: two steps fma(float(S_h), d_h * d_a, acc).) Float
+ * weights: one fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the
+ * same in words.
  *
  * It is slow on purpose: nothing here is arranged for speed. Next: gemm_avx512.c. */
 #define LANES_SCALAR
@@ -43,7 +44,8 @@ static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_
     return r;
 }
 
-static float step(const struct quant_info *info, const struct quant_unit *w, const struct act_unit *a, float acc)
+static float step(const struct quant_info *info, const struct quant_unit *w,
+                  const struct act_unit *a, float acc)
 {
     int32_t s[2] = { 0, 0 };
     for (int k = 0; k < UNIT; k++) {
@@ -63,7 +65,8 @@ static float step(const struct quant_info *info, const struct quant_unit *w, con
     return acc;
 }
 
-static void row_units(const struct tensor *w, int32_t row, const struct kern_act *a, float *y, size_t ldy)
+static void row_units(const struct tensor *w, int32_t row, const struct kern_act *a, float *y,
+                      size_t ldy)
 {
     uint8_t block[BLOCK_BYTES_MAX];
     const struct quant_info *info = quant_get(w->type);
@@ -87,12 +90,15 @@ static void row_units(const struct tensor *w, int32_t row, const struct kern_act
 }
 
 /* Columns of a float panel as floats. */
-static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t k0, int32_t n, float (*out)[LANES])
+static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t k0, int32_t n,
+                          float (*out)[LANES])
 {
-    quant_get(w->type)->decode(panel + (size_t)k0 * LANES * quant_get(w->type)->bytes, out[0], (size_t)n * LANES);
+    quant_get(w->type)->decode(panel + (size_t)k0 * LANES * quant_get(w->type)->bytes, out[0],
+                               (size_t)n * LANES);
 }
 
-static void panel_floats(const struct tensor *w, int32_t panel, const struct kern_act *a, float *y, size_t ldy)
+static void panel_floats(const struct tensor *w, int32_t panel, const struct kern_act *a, float *y,
+                         size_t ldy)
 {
     float columns[COLUMNS_AT_ONCE][LANES];
     const int32_t tile = gemm_tile(a->n_tok);
@@ -103,7 +109,10 @@ static void panel_floats(const struct tensor *w, int32_t panel, const struct ker
         const int32_t n = w->n_col - k0 < COLUMNS_AT_ONCE ? w->n_col - k0 : COLUMNS_AT_ONCE;
         float_columns(w, w->data + (size_t)panel * w->stride, k0, n, columns);
         for (int32_t t = 0; t < a->n_tok; t++) {
-            const float *x = (const float *)(const void *)(a->data + (size_t)(t / tile) * gemm_tile_bytes(a->kind, tile, a->n_col));
+            const float *x =
+                (const float *)(const void *)(a->data +
+                                              (size_t)(t / tile) *
+                                                  gemm_tile_bytes(a->kind, tile, a->n_col));
             float *acc = y + (size_t)t * ldy + (size_t)panel * LANES;
             for (int32_t k = 0; k < n; k++) {
                 const float v = x[(size_t)(k0 + k) * (size_t)tile + (size_t)(t % tile)];
@@ -115,8 +124,8 @@ static void panel_floats(const struct tensor *w, int32_t panel, const struct ker
     }
 }
 
-static void gemm_ref_matmul(const struct tensor *w, int32_t panel0, int32_t panel1, const struct kern_act *a, float *y,
-                            size_t ldy)
+static void gemm_ref_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                            const struct kern_act *a, float *y, size_t ldy)
 {
     for (int32_t p = panel0; p < panel1; p++) {
         if (a->kind == KERN_ACT_F32) {
@@ -129,8 +138,23 @@ static void gemm_ref_matmul(const struct tensor *w, int32_t panel0, int32_t pane
     }
 }
 
+static uint64_t gemm_ref_peak_int8(uint32_t n, uint32_t *sink)
+{
+    uint32_t acc[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+    for (uint32_t k = 0; k < n; k++) {
+        for (uint32_t i = 0; i < 8; i++) {
+            acc[i] += (acc[i] & 127) * (k & 127);
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        *sink += acc[i];
+    }
+    return (uint64_t)n * 16;
+}
+
 void gemm_ref_fill(struct kern_table *t)
 {
+    t->peak_int8 = gemm_ref_peak_int8;
     t->act_prepare = gemm_act_prepare;
     t->matmul = gemm_ref_matmul;
 }

@@ -3,10 +3,10 @@
  * Every entry exists as plain C (gemm_ref.c, vec_ref.c), which is the normative form, and as AVX2,
  * AVX-512 and NEON versions with equal bits: docs/NUMERICS.md states the order of every sum.
  * No entry allocates, fails, locks or keeps state; any number of threads may call any of them.
- * Pointers into arenas are 64-byte aligned; vectors of activations have room to the next multiple of
- * 16 floats. Kernels assert only at this boundary.
- * KE-1  for every entry and every instruction set: the bits equal those of the scalar entry.
- * KE-2  an output element's bits do not depend on the other rows or tokens of the call. */
+ * Pointers into arenas are 64-byte aligned; vectors of activations have room to the next multiple
+ * of 16 floats. Kernels assert only at this boundary. KE-1  for every entry and every instruction
+ * set: the bits equal those of the scalar entry. KE-2  an output element's bits do not depend on
+ * the other rows or tokens of the call. */
 #ifndef HEARTH_KERN_H
 #define HEARTH_KERN_H
 
@@ -19,11 +19,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* --- activations, prepared once per product (or once for several with the same input) --------------
+/* --- activations, prepared once per product (or once for several with the same input)
+ * --------------
  *
- * Against quantized weights: int8 in [-127, 127] per block of 32 columns, scale amax / 127 in float32,
- * plus the two half sums, interleaved in tiles of tokens as the kernels read them. Against float
- * weights: the float32 values, interleaved. The memory's layout is private to kern/gemm_*. */
+ * Against quantized weights: int8 in [-127, 127] per block of 32 columns, scale amax / 127 in
+ * float32, plus the two half sums, interleaved in tiles of tokens as the kernels read them. Against
+ * float weights: the float32 values, interleaved. The memory's layout is private to kern/gemm_*. */
 enum kern_act_kind { KERN_ACT_I8, KERN_ACT_F32 };
 
 struct kern_act {
@@ -37,37 +38,42 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type);
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
 int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which preparing is split */
 
-/* --- activation functions -------------------------------------------------------------------------- */
+/* --- activation functions
+ * -------------------------------------------------------------------------- */
 enum kern_fn {
     KERN_FN_SILU,
-    KERN_FN_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks & Gimpel 2016 */
+    KERN_FN_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks & Gimpel 2016
+                        */
     KERN_FN_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt 2)) */
     KERN_FN_RELU,
     KERN_FN_RELU_SQR,
     KERN_FN_COUNT,
 };
 
-/* --- rotary embedding -------------------------------------------------------------------------------- */
+/* --- rotary embedding
+ * -------------------------------------------------------------------------------- */
 enum kern_rope { KERN_ROPE_PAIRS, KERN_ROPE_HALVES }; /* (2i, 2i+1) or (i, i + n_rot/2) */
 
-/* --- attention ----------------------------------------------------------------------------------------
+/* --- attention
+ * ----------------------------------------------------------------------------------------
  *
  * Pages hold 16 consecutive positions of one kv head. K lies transposed, one lane per position:
  *   f32, f16:  k[hd][16]           q8_0: int8 k[hd][16] + f16 scale[hd/32][16]
  * V lies row by row:
  *   f32, f16:  v[16][hd]           q8_0: int8 v[16][hd] + f16 scale[16][hd/32]
  * (head dims of q8_0 pages are padded to multiples of 32 with zeros; exact bytes: kern_kv_k_bytes).
- * A span is 256 consecutive absolute positions starting at a multiple of 256, 16 pages; it is the only
- * unit in which attention is split and merged (DESIGN section 4). */
+ * A span is 256 consecutive absolute positions starting at a multiple of 256, 16 pages; it is the
+ * only unit in which attention is split and merged (DESIGN section 4). */
 enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_COUNT };
 
-#define KERN_PAGE 16
-#define KERN_SPAN 256
+#define KERN_PAGE       16
+#define KERN_SPAN       256
 #define KERN_SPAN_PAGES (KERN_SPAN / KERN_PAGE)
-#define KERN_QUERIES 16 /* most queries per attend_span call */
-#define KERN_HEAD_MAX 512
+#define KERN_QUERIES    16 /* most queries per attend_span call */
+#define KERN_HEAD_MAX   512
 
-size_t kern_kv_k_bytes(enum kern_kv kv, int32_t head_dim); /* one page of one head, multiple of 64 */
+size_t kern_kv_k_bytes(enum kern_kv kv,
+                       int32_t head_dim); /* one page of one head, multiple of 64 */
 size_t kern_kv_v_bytes(enum kern_kv kv, int32_t head_dim);
 const char *kern_kv_name(enum kern_kv kv); /* "f16", "q8_0", "f32" */
 bool kern_kv_parse(const char *name, enum kern_kv *out);
@@ -75,17 +81,19 @@ bool kern_kv_parse(const char *name, enum kern_kv *out);
 /* One span, one kv head, up to KERN_QUERIES queries that share the pages. */
 struct kern_attend {
     enum kern_kv kv;
-    int32_t hd_k, hd_v;          /* head dims; <= KERN_HEAD_MAX */
-    int32_t n_query;             /* 1..KERN_QUERIES */
-    const float *const *q;       /* q[i][hd_k] */
-    const uint8_t *const *k_page;/* [KERN_SPAN_PAGES]; entries beyond the last visible one unread */
+    int32_t hd_k, hd_v;    /* head dims; <= KERN_HEAD_MAX */
+    int32_t n_query;       /* 1..KERN_QUERIES */
+    const float *const *q; /* q[i][hd_k] */
+    const uint8_t *const
+        *k_page; /* [KERN_SPAN_PAGES]; entries beyond the last visible one unread */
     const uint8_t *const *v_page;
-    int32_t pos0;                /* first position of the span, a multiple of KERN_SPAN */
-    const int32_t *lo, *hi;      /* query i sees positions lo[i] <= p < hi[i]; at least one in the span */
-    float scale;                 /* score = (q . k) * scale */
-    float cap;                   /* > 0: score = cap * tanh(score / cap) */
-    float *m, *s;                /* out: [n_query] maximum, sum of exp(score - m) */
-    float *const *acc;           /* out: acc[i][hd_v] = sum of exp(score - m) * v */
+    int32_t pos0; /* first position of the span, a multiple of KERN_SPAN */
+    const int32_t *lo,
+        *hi;           /* query i sees positions lo[i] <= p < hi[i]; at least one in the span */
+    float scale;       /* score = (q . k) * scale */
+    float cap;         /* > 0: score = cap * tanh(score / cap) */
+    float *m, *s;      /* out: [n_query] maximum, sum of exp(score - m) */
+    float *const *acc; /* out: acc[i][hd_v] = sum of exp(score - m) * v */
 };
 
 struct kern_table {
@@ -94,25 +102,38 @@ struct kern_table {
 
     /* --- products (gemm_*) --- */
     /* Prepares tiles [tile0, tile1) of x[n_tok][ldx]. */
-    void (*act_prepare)(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0, int32_t tile1);
-    /* y[t][r] = sum_k W[r][k] x[t][k] for the rows of panels [panel0, panel1) and all tokens of `a`;
-     * y's rows have room for n_row rounded up to 16 (ldy floats apart). */
+    void (*act_prepare)(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
+                        int32_t tile1);
+    /* y[t][r] = sum_k W[r][k] x[t][k] for the rows of panels [panel0, panel1) and all tokens of
+     * `a`; y's rows have room for n_row rounded up to 16 (ldy floats apart). */
     void (*matmul)(const struct tensor *w, int32_t panel0, int32_t panel1, const struct kern_act *a,
                    float *y, size_t ldy);
 
+    /* Multiplies and adds int8 in registers, n rounds; returns the operations done (a multiply and
+     * an add count as two): the processor's peak, for `hearth bench --limits`. *sink receives
+     * something. */
+    uint64_t (*peak_int8)(uint32_t n, uint32_t *sink);
+
     /* --- vectors (vec_*) --- */
+    uint64_t (*peak_f32)(uint32_t n,
+                         uint32_t *sink); /* the same for fused multiply-adds of floats */
+    /* Reads n floats (a multiple of 256) once, with prefetch; the value only keeps it from being
+     * left out. */
+    uint32_t (*read_all)(const float *p, size_t n);
     /* y = x / sqrt(mean(x^2) + eps) * w; w NULL = 1. y may be x. */
     void (*norm_rms)(float *y, const float *x, const float *w, float eps, int32_t n);
     /* y = (x - mean) / sqrt(var + eps) * w + b; w, b may be NULL. y may be x. */
-    void (*norm_layer)(float *y, const float *x, const float *w, const float *b, float eps, int32_t n);
+    void (*norm_layer)(float *y, const float *x, const float *w, const float *b, float eps,
+                       int32_t n);
     /* y = fn(gate) * up; up NULL: y = fn(gate). y may be gate or up. */
     void (*glu)(enum kern_fn fn, float *y, const float *gate, const float *up, int32_t n);
-    void (*add)(float *y, const float *x, int32_t n);             /* y = y + x */
+    void (*add)(float *y, const float *x, int32_t n);                 /* y = y + x */
     void (*add_scaled)(float *y, const float *x, float a, int32_t n); /* y = fma(a, x, y) */
-    void (*mul)(float *y, const float *x, int32_t n);             /* y = y * x */
-    void (*scale)(float *y, float a, int32_t n);                  /* y = y * a */
-    void (*soft_cap)(float *y, float cap, int32_t n);             /* y = cap * tanh(y / cap) */
-    /* Rotates the first n_rot values of each of n_head heads of hd floats, in place. cos, sin: [n_rot/2]. */
+    void (*mul)(float *y, const float *x, int32_t n);                 /* y = y * x */
+    void (*scale)(float *y, float a, int32_t n);                      /* y = y * a */
+    void (*soft_cap)(float *y, float cap, int32_t n);                 /* y = cap * tanh(y / cap) */
+    /* Rotates the first n_rot values of each of n_head heads of hd floats, in place. cos, sin:
+     * [n_rot/2]. */
     void (*rope)(enum kern_rope kind, float *x, int32_t n_head, int32_t hd, int32_t n_rot,
                  const float *cos, const float *sin);
     int32_t (*argmax)(const float *x, int32_t n); /* first of equals; NaN never wins */
@@ -126,9 +147,11 @@ struct kern_table {
                    int32_t slot, const float *k, const float *v);
     void (*attend_span)(const struct kern_attend *a);
     /* (m, s, acc) := merge of (m, s, acc) with (m2, s2, acc2), in this order. */
-    void (*attend_merge)(float *m, float *s, float *acc, float m2, float s2, const float *acc2, int32_t hd_v);
+    void (*attend_merge)(float *m, float *s, float *acc, float m2, float s2, const float *acc2,
+                         int32_t hd_v);
     /* y = acc / s, after an optional sink score joined the sum (sink: pointer or NULL). */
-    void (*attend_finish)(float *y, float m, float s, const float *acc, const float *sink, int32_t hd_v);
+    void (*attend_finish)(float *y, float m, float s, const float *acc, const float *sink,
+                          int32_t hd_v);
 };
 
 /* The table for a level; NULL when this program has none for it (another architecture). */

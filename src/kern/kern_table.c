@@ -1,13 +1,15 @@
 /* kern_table - which functions serve this machine
  *
- * One program holds the kernels of every instruction set of its architecture. A table starts from the scalar
- * functions and is overwritten by those of one level; it is made once, at first use, and never changes.
- * Which levels exist is decided by the build's architecture, which of them may run by cpu.h.
+ * One program holds the kernels of every instruction set of its architecture. A table starts from
+ * the scalar functions and is overwritten by those of one level; it is made once, at first use, and
+ * never changes. Which levels exist is decided by the build's architecture, which of them may run
+ * by cpu.h.
  *
- * Small numbers about layouts that the layers above need (bytes of activations and pages) are here too, so
- * that planning and running ask the same function.
+ * Small numbers about layouts that the layers above need (bytes of activations and pages) are here
+ * too, so that planning and running ask the same function.
  *
- * One of the three places with preprocessor conditions on the architecture. Next: back/backend.h. */
+ * One of the three places with preprocessor conditions on the architecture. Next: back/backend.h.
+ */
 #include "kern/kern.h"
 
 #include "kern/attn.h"
@@ -71,11 +73,15 @@ void kern_describe(const struct kern_table *t, struct buf *out)
         const bool is_built = kern_get((enum cpu_isa)i) != NULL;
         const bool can_run = is_built && cpu_can((enum cpu_isa)i);
         buf_printf(out, "available  %-7s %s\n", cpu_isa_name((enum cpu_isa)i),
-                   can_run ? "yes" : is_built ? "no: this processor lacks it" : "no: another architecture");
+                   can_run    ? "yes"
+                   : is_built ? "no: this processor lacks it"
+                              : "no: another architecture");
     }
 }
 
-/* --- sizes ------------------------------------------------------------------------------------------------------------- */
+/* --- sizes
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
 {

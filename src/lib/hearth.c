@@ -15,6 +15,7 @@
  * Next: include/hearth.h. */
 #include "hearth.h"
 
+#include "base/cell.h"
 #include "base/cpu.h"
 #include "base/js.h"
 #include "base/os.h"
@@ -149,6 +150,73 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
     }
     buf_release(&text);
     return n;
+}
+
+#define MEASURE_BYTES  ((size_t)384 << 20) /* far beyond the caches */
+#define MEASURE_CHUNKS 64
+#define MEASURE_ROUNDS 100000
+
+/* One measurement on all threads. */
+struct measure {
+    const struct kern_table *kern;
+    struct team *team;
+    const float *data;
+    size_t n_each; /* floats per chunk */
+    int kind;      /* 0 read, 1 int8, 2 float */
+    struct cell ops, sink;
+};
+
+static void measure_worker(void *arg, int i_worker)
+{
+    struct measure *m = arg;
+    uint32_t sink = 0;
+    if (m->kind == 0) {
+        sink = m->kern->read_all(m->data + (size_t)i_worker * m->n_each, m->n_each);
+        cell_add(&m->ops, m->n_each * sizeof(float));
+    } else {
+        cell_add(&m->ops,
+                 (m->kind == 1 ? m->kern->peak_int8 : m->kern->peak_f32)(MEASURE_ROUNDS, &sink));
+    }
+    cell_add(&m->sink, sink);
+}
+
+/* Best of several short runs, in units of 10^9 per second. */
+static double measure_best(struct measure *m, int kind)
+{
+    double best = 0.0;
+    m->kind = kind;
+    for (int i = 0; i < 5; i++) {
+        cell_set(&m->ops, 0);
+        team_chunk_reset(m->team);
+        const uint64_t begin = os_now_us();
+        team_run(m->team, measure_worker, m);
+        const double us = (double)(os_now_us() - begin);
+        const double rate = us > 0.0 ? (double)cell_get(&m->ops) / us / 1e3 : 0.0;
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out)
+{
+    struct arena data = { 0 };
+    struct measure m = { .kern = kern_get(box->isa),
+                         .n_each = MEASURE_BYTES / sizeof(float) / MEASURE_CHUNKS };
+    enum err e = team_open(&m.team, box->n_thread);
+    e = e == ERR_OK ? arena_open(&data, MEASURE_BYTES + 65536, true) : e;
+    if (e == ERR_OK) {
+        float *fill = (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
+        for (size_t i = 0; i < data.cap / sizeof fill[0]; i++) {
+            fill[i] = (float)(i * 2654435761u % 1048573u);
+        }
+        m.data = fill;
+        out->read_gb_s = measure_best(&m, 0);
+        out->int8_gop_s = measure_best(&m, 1);
+        out->f32_gflop_s = measure_best(&m, 2);
+    }
+    arena_close(&data);
+    team_close(m.team);
+    return (hearth_status)e;
 }
 
 /* --- model: planning and opening

@@ -135,8 +135,9 @@ static void take_off(double *r, double *t, double k)
     const double hi = *r - k * p1;
     const double mid = k * p2;
     const double low = hi - mid;
-    *t += ((hi - low) - mid) - k * p3;
-    *r = low;
+    const double rest = *t + (((hi - low) - mid) - k * p3);
+    *r = low + rest; /* so that t stays below half a unit of r's last place */
+    *t = rest - (*r - low);
 }
 
 void fmath_sincos(double x, double *sin, double *cos)

@@ -1,0 +1,70 @@
+/* cmd_plan - `hearth plan`: what a model takes on this box
+ *
+ * Prints the plan that opening the model would follow, line by line, against what the box and its
+ * cgroup have left. Nothing is loaded. The figures are those of the forward pass run dry, not
+ * estimates.
+ *
+ * Next: engine/plan.c. */
+#include "cmd/cmd_plan.h"
+
+#include "base/js.h"
+#include "cmd/open.h"
+
+#include <stdio.h>
+
+static void print_text(const struct hearth_plan *p)
+{
+    const double mib = 1024.0 * 1024.0;
+    printf("context %d tokens, %d at once, prompts in pieces of %d\n\n", p->n_ctx, p->n_parallel,
+           p->n_batch);
+    for (int32_t i = 0; i < p->n_part; i++) {
+        printf("  %-24s %10.1f MiB\n", p->part[i].name, (double)p->part[i].bytes / mib);
+    }
+    printf("  %-24s %10.1f MiB\n", "total", (double)p->total_bytes / mib);
+    printf("  %-24s %10.1f MiB  (%s)\n", "available", (double)p->available_bytes / mib,
+           p->available_from);
+    printf("\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
+           p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / mib,
+           (double)p->token_kv_bytes / 1024.0);
+    if (!p->fits) {
+        printf("Choose a smaller --ctx, --kv q8_0, fewer at once, or a smaller model: %.1f MiB are "
+               "missing.\n",
+               (double)(p->total_bytes - p->available_bytes) / mib);
+    }
+}
+
+static void print_json(const struct hearth_plan *p)
+{
+    printf("{\"version\": 1, \"total_bytes\": %llu, \"available_bytes\": %llu, \"available_from\": "
+           "\"%s\", \"fits\": %s, "
+           "\"ctx\": %d, \"parallel\": %d, \"step_read_bytes\": %llu, \"token_kv_bytes\": %llu, "
+           "\"parts\": [",
+           (unsigned long long)p->total_bytes, (unsigned long long)p->available_bytes,
+           p->available_from, p->fits ? "true" : "false", p->n_ctx, p->n_parallel,
+           (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes);
+    for (int32_t i = 0; i < p->n_part; i++) {
+        printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
+               (unsigned long long)p->part[i].bytes);
+    }
+    printf("]}\n");
+}
+
+int cmd_plan(const struct conf *c, const char *path)
+{
+    struct hearth_box *box = NULL;
+    struct hearth_model_params p;
+    struct hearth_plan plan = { 0 };
+    hearth_status s = open_box(c, &box);
+    open_params(c, &p);
+    s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &plan) : s;
+    hearth_box_close(box);
+    if (s != HEARTH_OK) {
+        return open_fail(s);
+    }
+    if (c->is_json) {
+        print_json(&plan);
+    } else {
+        print_text(&plan);
+    }
+    return plan.fits ? 0 : (int)HEARTH_MEMORY;
+}

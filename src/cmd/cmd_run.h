@@ -1,0 +1,10 @@
+/* cmd_run - `hearth run`: chat in the terminal, or one answer (cmd/cmd_run.c) */
+#ifndef HEARTH_CMD_RUN_H
+#define HEARTH_CMD_RUN_H
+
+#include "cmd/conf.h"
+
+/* Returns the exit code. */
+int cmd_run(const struct conf *c, const char *path);
+
+#endif

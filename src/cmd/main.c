@@ -1,0 +1,141 @@
+/* main - the hearth program: from a command line to one of its commands
+ *
+ * Nothing happens here but choosing. Exit codes are the status values of include/hearth.h,
+ * documented in the manual.
+ *
+ * Next: cmd/conf.c has the tables, cmd/cmd_*.c the commands. */
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "cmd/cmd_bench.h"
+#include "cmd/cmd_plan.h"
+#include "cmd/cmd_run.h"
+#include "cmd/conf.h"
+#include "cmd/probe_dequant.h"
+#include "cmd/probe_logits.h"
+#include "cmd/probe_render.h"
+#include "cmd/probe_tokens.h"
+#include "model/gguf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int fail(enum err e)
+{
+    fprintf(stderr, "hearth: %s\n", err_text());
+    return (int)e;
+}
+
+static int usage(const char *what)
+{
+    return fail(err_set(ERR_USAGE, "%s", what));
+}
+
+static int run_logits(const struct conf *c)
+{
+    struct probe_logits_params p = { .model_path = c->model,
+                                     .out_path = c->out,
+                                     .kv = KERN_KV_F16,
+                                     .isa = cpu_best(),
+                                     .n_thread =
+                                         c->threads > 0 ? (int32_t)c->threads : cpu_get()->n_core,
+                                     .n_beside = (int32_t)c->beside };
+    if (c->model == NULL) {
+        return usage("logits needs -m MODEL");
+    }
+    if (c->kv != NULL && !kern_kv_parse(c->kv, &p.kv)) {
+        return usage("--kv: f16, q8_0 or f32 is wanted");
+    }
+    if (c->isa != NULL && !cpu_isa_parse(c->isa, &p.isa)) {
+        return usage("--isa: scalar, avx2, avx512 or neon is wanted");
+    }
+    if (!cpu_can(p.isa) || kern_get(p.isa) == NULL) {
+        return fail(
+            err_set(ERR_UNSUPPORTED, "this processor cannot run %s kernels", cpu_isa_name(p.isa)));
+    }
+    return probe_logits(&p);
+}
+
+/* The template of a file, or of a model. */
+static int run_render(const struct conf *c)
+{
+    struct gguf *g = NULL;
+    struct view source = { NULL, 0 };
+    if (c->template_file != NULL) {
+        return probe_render(c->template_file, source);
+    }
+    if (c->model == NULL) {
+        return usage("render needs --template FILE or -m MODEL");
+    }
+    enum err e = gguf_open(&g, c->model);
+    e = e == ERR_OK ? gguf_string(g, "tokenizer.chat_template", &source, NULL) : e;
+    const int code = e == ERR_OK ? probe_render(NULL, source) : fail(e);
+    gguf_close(g);
+    return code;
+}
+
+static int run_dequant(const struct conf *c)
+{
+    if (c->type == NULL || c->in == NULL || c->out == NULL) {
+        return usage("dequant needs --type T --in FILE --out FILE");
+    }
+    return probe_dequant(c->type, c->in, c->out);
+}
+
+static int print_made(const struct conf *c)
+{
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    if (c->command == CONF_MAN) {
+        conf_man(&text);
+    } else {
+        conf_completion(c->model, &text);
+    }
+    fputs(buf_str(&text), stdout);
+    buf_release(&text);
+    return 0;
+}
+
+static int run(const struct conf *c)
+{
+    switch (c->command) {
+    case CONF_RUN:
+        return cmd_run(c, c->model);
+    case CONF_PLAN:
+        return cmd_plan(c, c->model);
+    case CONF_BENCH:
+        return cmd_bench(c, c->model);
+    case CONF_LOGITS:
+        return run_logits(c);
+    case CONF_TOKENIZE:
+        return c->model != NULL ? probe_tokenize(c->model) : usage("tokenize needs -m MODEL");
+    case CONF_DETOKENIZE:
+        return c->model != NULL ? probe_detokenize(c->model) : usage("detokenize needs -m MODEL");
+    case CONF_RENDER:
+        return run_render(c);
+    case CONF_DEQUANT:
+        return run_dequant(c);
+    case CONF_MAN:
+    case CONF_COMPLETION:
+        return print_made(c);
+    default:
+        break;
+    }
+    return fail(err_set(ERR_UNSUPPORTED, "hearth %s is not part of this version yet",
+                        conf_command_name(c->command)));
+}
+
+int main(int argc, char **argv)
+{
+    struct conf c;
+    bool is_done = false;
+    const enum err e = conf_parse(&c, argc, argv, &is_done);
+    if (e != ERR_OK) {
+        return fail(e);
+    }
+    if (is_done) {
+        return 0;
+    }
+    log_level_set(c.is_verbose ? LOG_INFO : LOG_WARN);
+    return run(&c);
+}

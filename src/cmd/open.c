@@ -1,0 +1,86 @@
+/* open - what the commands share: the box and the model that the options ask for
+ *
+ * Loading shows a bar on standard error when that is a terminal and loading takes long enough to be
+ * noticed; otherwise it is silent. Errors have one form everywhere: "hearth: " and the library's
+ * line.
+ *
+ * Next: cmd/cmd_run.c. */
+#include "cmd/open.h"
+
+#include "base/os.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+hearth_status open_box(const struct conf *c, struct hearth_box **box)
+{
+    struct hearth_box_params p;
+    hearth_box_init(&p);
+    p.n_thread = (int32_t)c->threads;
+    p.isa = c->isa;
+    p.memory_bytes = (uint64_t)c->memory_mib << 20;
+    return hearth_box_open(&p, box);
+}
+
+void open_params(const struct conf *c, struct hearth_model_params *p)
+{
+    hearth_model_init(p);
+    p->n_ctx = (int32_t)c->ctx;
+    p->n_parallel = (int32_t)c->parallel;
+    p->n_queue = (int32_t)c->queue;
+    p->kv = c->kv;
+}
+
+/* Progress of loading. */
+struct bar {
+    uint64_t began_us;
+    int shown; /* per cent, -1 = nothing yet */
+};
+
+static void show_bar(void *arg, double done)
+{
+    static const char full[] = "##############################";
+    struct bar *b = arg;
+    const int percent = (int)(done * 100.0);
+    if (os_now_us() - b->began_us < 300000 || percent == b->shown) {
+        return;
+    }
+    b->shown = percent;
+    fprintf(stderr, "\rloading [%-30.*s] %3d %%", percent * 30 / 100, full, percent);
+    if (percent >= 100) {
+        fprintf(stderr, "\r%50s\r", "");
+    }
+}
+
+hearth_status open_all(const struct conf *c, const char *path, struct open_model *out)
+{
+    struct hearth_model_params p;
+    struct bar bar = { .began_us = os_now_us(), .shown = -1 };
+    hearth_status s = open_box(c, &out->box);
+    if (s != HEARTH_OK) {
+        return s;
+    }
+    open_params(c, &p);
+    if (isatty(STDERR_FILENO)) {
+        p.progress = show_bar;
+        p.progress_arg = &bar;
+    }
+    s = hearth_model_open(out->box, path, &p, &out->model);
+    if (s == HEARTH_OK) {
+        hearth_model_get_info(out->model, &out->info);
+    }
+    return s;
+}
+
+void open_close(struct open_model *o)
+{
+    hearth_model_close(o->model);
+    hearth_box_close(o->box);
+    *o = (struct open_model){ 0 };
+}
+
+int open_fail(hearth_status status)
+{
+    fprintf(stderr, "hearth: %s\n", hearth_error());
+    return (int)status;
+}
