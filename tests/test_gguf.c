@@ -331,7 +331,7 @@ static void test_listing(void **state)
                                          "true",
                                          "-2",
                                          "18446744073709551614",
-                                         "3 of string: one  three",
+                                         "3 of string: \"one\" \"\" \"three\"",
                                          "2 of i16: -1 5",
                                          "2 of f32: 1.5 -2" };
     for (size_t i = 0; i < gguf_n_key(g); i++) {

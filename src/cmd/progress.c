@@ -43,12 +43,22 @@ void progress_begin(struct progress *p, const char *what, uint64_t total, uint64
     progress_set(p, done);
 }
 
+void progress_begin_short(struct progress *p, const char *what, uint64_t total)
+{
+    *p = (struct progress){ .total = total,
+                            .begin_us = os_now_us(),
+                            .is_terminal = isatty(STDERR_FILENO) == 1,
+                            .is_short = true };
+    snprintf(p->what, sizeof p->what, "%s", what);
+}
+
 static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
 {
     char bar[BAR_CELLS + 1];
     char have[16];
     char all[16];
-    char rate_text[16];
+    char unit[16];
+    char speed[32] = "";
     char left[32] = "";
     const double seconds = (double)(now_us - p->begin_us) / 1e6;
     const double rate = seconds > 0.2 ? (double)(done - p->begin) / seconds : 0.0;
@@ -57,17 +67,19 @@ static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
         bar[i] = i < cells ? '#' : '-';
     }
     bar[BAR_CELLS] = '\0';
+    if (rate > 0.0) {
+        snprintf(speed, sizeof speed, "  %s/s", progress_bytes((uint64_t)rate, unit));
+    }
     if (rate > 0.0 && p->total > done) {
         const unsigned s = (unsigned)((double)(p->total - done) / rate + 0.5);
         snprintf(left, sizeof left, "  %u:%02u left", s / 60, s % 60);
     }
     if (p->total > 0) {
-        fprintf(stderr, "\r%s [%s] %3u %%  %s of %s  %s/s%s\033[K", p->what, bar,
+        fprintf(stderr, "\r%s [%s] %3u %%  %s of %s%s%s\033[K", p->what, bar,
                 (unsigned)(done * 100 / p->total), progress_bytes(done, have),
-                progress_bytes(p->total, all), progress_bytes((uint64_t)rate, rate_text), left);
+                progress_bytes(p->total, all), speed, left);
     } else {
-        fprintf(stderr, "\r%s  %s  %s/s\033[K", p->what, progress_bytes(done, have),
-                progress_bytes((uint64_t)rate, rate_text));
+        fprintf(stderr, "\r%s  %s%s\033[K", p->what, progress_bytes(done, have), speed);
     }
     fflush(stderr);
     p->is_drawn = true;
@@ -96,7 +108,9 @@ void progress_set(struct progress *p, uint64_t done)
     done = p->total > 0 && done > p->total ? p->total : done;
     p->begin = done < p->begin ? done : p->begin; /* it started again from the front */
     if (!p->is_terminal) {
-        print_line(p, done);
+        if (!p->is_short) {
+            print_line(p, done);
+        }
         return;
     }
     const uint64_t now_us = os_now_us();

@@ -16,10 +16,13 @@ struct progress {
     uint64_t shown_us; /* of the last bar */
     uint64_t tenth;    /* the last one printed + 1 */
     bool is_terminal;
+    bool is_short;
     bool is_drawn;
 };
 
 void progress_begin(struct progress *p, const char *what, uint64_t total, uint64_t done);
+/* The same for work of some seconds: a bar on a terminal, nothing elsewhere. */
+void progress_begin_short(struct progress *p, const char *what, uint64_t total);
 void progress_set(struct progress *p, uint64_t done); /* cheap to call often */
 void progress_end(struct progress *p);                /* leaves the cursor on a fresh line */
 

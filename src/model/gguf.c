@@ -518,7 +518,9 @@ void gguf_value_text(const struct gguf *g, size_t i, struct buf *out)
     for (uint64_t e = 0; e < a.n && e < 4; e++) {
         buf_add_char(out, ' ');
         if (gguf_array_string(&a, &it, &s)) {
+            buf_add_char(out, '"');
             text_part(s, 40, out);
+            buf_add_char(out, '"');
         } else {
             scalar_text(a.type, (const uint8_t *)a.bytes + e * gguf_head_type_bytes(a.type), out);
         }

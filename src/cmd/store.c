@@ -1,0 +1,671 @@
+/* store - the models on this box: blobs named by their SHA-256 and an index
+ *
+ * A model is a name and one or more blobs. Blobs are named by their content, so two names for the
+ * same bytes cost the disk once, a damaged file can be told from a sound one without asking
+ * anybody, and nothing ever has to be written twice. A blob comes into being in the partial folder,
+ * is hashed while it is written, synced and then renamed; so whatever has its final name is whole,
+ * also after a power cut (ST-1). A model enters the index only when its files open as one.
+ *
+ * The index lies in SQLite: what a model is called, where it came from, under which licence, when.
+ *
+ * Split models need file names of a certain form beside each other, which blobs do not have. For
+ * them a folder of symbolic links is kept in sets/; it can be made again at any time.
+ *
+ * Rejected: hard links to the user's file (who writes to it would change the store) and reading
+ * other programs' caches in place (they may delete what we serve).
+ *
+ * Invariants ST-1, ST-2 stand in store.h. Next: cmd/store_pull.c. */
+#include "cmd/store.h"
+
+#include "base/db.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "cmd/known.h"
+#include "model/gguf.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define PATH_BYTES     4200
+#define PIECE          ((size_t)1 << 20)
+#define PROVENANCE_MAX 65536
+
+struct store {
+    struct db *db;
+    char *root; /* owns; DATA/models */
+    char *partial;
+    int lock_fd; /* -1 without */
+};
+
+static const char *const schema[] = {
+    "CREATE TABLE model (name TEXT PRIMARY KEY, source TEXT NOT NULL, licence TEXT NOT NULL,"
+    " time INTEGER NOT NULL, provenance TEXT NOT NULL) STRICT;"
+    "CREATE TABLE file (name TEXT NOT NULL REFERENCES model(name) ON DELETE CASCADE,"
+    " i INTEGER NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL, title TEXT NOT NULL,"
+    " PRIMARY KEY (name, i)) STRICT;"
+    "CREATE INDEX file_digest ON file(digest);",
+};
+#define SCHEMA_VERSION 1
+
+/* --- open and close */
+
+static char *join(const char *a, const char *b)
+{
+    struct buf text;
+    buf_init(&text, PATH_BYTES);
+    buf_printf(&text, "%s/%s", a, b);
+    char *out = text.is_full ? NULL : mem_strdup(text.p, text.n);
+    buf_release(&text);
+    return out;
+}
+
+static enum err open_in(struct store *st, const char *data)
+{
+    char *db_path = join(data, "hearth.db");
+    st->root = join(data, "models");
+    st->partial = st->root != NULL ? join(st->root, "partial") : NULL;
+    char *blobs = st->root != NULL ? join(st->root, "blobs") : NULL;
+    enum err e = db_path != NULL && st->partial != NULL && blobs != NULL
+                     ? ERR_OK
+                     : err_set(ERR_LIMIT, "%.64s...: the data folder's name is too long", data);
+    e = e == ERR_OK ? os_make_dirs(blobs) : e;
+    e = e == ERR_OK ? os_make_dirs(st->partial) : e;
+    e = e == ERR_OK ? db_open(&st->db, db_path, schema, SCHEMA_VERSION) : e;
+    mem_free(db_path);
+    mem_free(blobs);
+    return e;
+}
+
+enum err store_open(struct store **out)
+{
+    struct buf data;
+    buf_init(&data, PATH_BYTES);
+    enum err e = os_dir(OS_DIR_DATA, &data);
+    struct store *st = mem_alloc(sizeof *st);
+    if (st != NULL) {
+        st->lock_fd = -1;
+    } else {
+        e = err_set(ERR_MEMORY, "no memory to open the model store");
+    }
+    e = e == ERR_OK ? open_in(st, buf_str(&data)) : e;
+    buf_release(&data);
+    if (e != ERR_OK) {
+        store_close(st);
+        return e;
+    }
+    *out = st;
+    return ERR_OK;
+}
+
+void store_close(struct store *st)
+{
+    if (st == NULL) {
+        return;
+    }
+    if (st->lock_fd >= 0) {
+        close(st->lock_fd);
+    }
+    db_close(st->db);
+    mem_free(st->root);
+    mem_free(st->partial);
+    mem_free(st);
+}
+
+/* What a pull that was killed left half written. Files that can be resumed have other names. */
+static void clear_new(const struct store *st)
+{
+    char path[PATH_BYTES];
+    DIR *d = opendir(st->partial);
+    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
+        if (strncmp(x->d_name, "new-", 4) == 0) {
+            snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
+            unlink(path);
+        }
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+}
+
+enum err store_lock(struct store *st)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/lock", st->root);
+    st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
+    REQUIRE(flock(st->lock_fd, LOCK_EX | LOCK_NB) == 0, ERR_BUSY,
+            "%s: another hearth is changing the model store; try again when it is done", path);
+    clear_new(st);
+    return ERR_OK;
+}
+
+const char *store_partial(const struct store *st)
+{
+    return st->partial;
+}
+
+void store_model_clear(struct store_model *m)
+{
+    buf_release(&m->provenance);
+    mem_free(m->files);
+    *m = (struct store_model){ 0 };
+}
+
+bool store_name_is_good(const char *name)
+{
+    const size_t n = strlen(name);
+    for (size_t i = 0; i < n; i++) {
+        const char c = name[i];
+        const bool is_plain =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!is_plain && (i == 0 || strchr("._-:", c) == NULL)) {
+            return false;
+        }
+    }
+    return n > 0 && n <= 100;
+}
+
+/* --- the index */
+
+/* Copies a column into text[n]; what is too long is cut. */
+static void copy_text(char *text, size_t n, struct view v)
+{
+    snprintf(text, n, "%.*s", (int)(v.n < n ? v.n : n), v.n > 0 ? v.p : "");
+}
+
+static enum err read_files(struct store *st, struct store_model *m)
+{
+    struct db_query *q = NULL;
+    const struct view name = view_of(m->name);
+    const void *args[] = { &name };
+    bool has_row = false;
+    m->files = mem_alloc_array(STORE_PART_MAX, sizeof m->files[0]);
+    REQUIRE(m->files != NULL, ERR_MEMORY, "no memory to read the index");
+    TRY(db_query_open(&q, st->db, "SELECT digest, bytes, title FROM file WHERE name = ? ORDER BY i",
+                      "s", args));
+    enum err e = db_query_next(q, &has_row);
+    while (e == ERR_OK && has_row && m->n_file < STORE_PART_MAX) {
+        struct store_file *f = &m->files[m->n_file++];
+        copy_text(f->digest, sizeof f->digest, db_text(q, 0));
+        f->bytes = (uint64_t)db_int(q, 1);
+        copy_text(f->title, sizeof f->title, db_text(q, 2));
+        m->bytes += f->bytes;
+        e = db_query_next(q, &has_row);
+    }
+    db_query_close(q);
+    if (e == ERR_OK && m->n_file == 0) {
+        e = err_set(ERR_INTEGRITY, "model %s has no files in the index; pull it again", m->name);
+    }
+    return e;
+}
+
+/* The model of a query's first row. */
+static enum err read_model(struct store *st, struct db_query *q, struct store_model *m, bool *found)
+{
+    TRY(db_query_next(q, found));
+    if (!*found) {
+        return ERR_OK;
+    }
+    copy_text(m->name, sizeof m->name, db_text(q, 0));
+    copy_text(m->source, sizeof m->source, db_text(q, 1));
+    copy_text(m->licence, sizeof m->licence, db_text(q, 2));
+    m->time_s = db_int(q, 3);
+    buf_init(&m->provenance, PROVENANCE_MAX);
+    buf_add_view(&m->provenance, db_text(q, 4));
+    return read_files(st, m);
+}
+
+enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found)
+{
+    struct db_query *q = NULL;
+    const int64_t skip = (int64_t)i;
+    const void *args[] = { &skip };
+    TRY(db_query_open(&q, st->db,
+                      "SELECT name, source, licence, time, provenance FROM model ORDER BY name"
+                      " LIMIT 1 OFFSET ?",
+                      "i", args));
+    const enum err e = read_model(st, q, m, found);
+    db_query_close(q);
+    return e;
+}
+
+/* By its whole name, or by the part before the colon when that fits one model only. */
+static enum err find(struct store *st, const char *name, struct store_model *m, bool *found)
+{
+    struct db_query *q = NULL;
+    const struct view v = view_of(name);
+    const void *args[] = { &v, &v, &v };
+    TRY(db_query_open(&q, st->db,
+                      "SELECT name, source, licence, time, provenance FROM model WHERE name = ?"
+                      " OR (substr(name, 1, instr(name, ':') - 1) = ? AND 1 = (SELECT count(*) FROM"
+                      " model WHERE substr(name, 1, instr(name, ':') - 1) = ?))"
+                      " ORDER BY length(name) LIMIT 1",
+                      "sss", args));
+    const enum err e = read_model(st, q, m, found);
+    db_query_close(q);
+    return e;
+}
+
+enum err store_find(struct store *st, const char *name, struct store_model *m)
+{
+    bool found = false;
+    TRY(find(st, name, m, &found));
+    REQUIRE(found || known_find(name) == NULL, ERR_NOT_FOUND,
+            "model %s is not in the store yet; run: hearth pull %s", name, name);
+    REQUIRE(found, ERR_NOT_FOUND,
+            "%.100s: neither a file nor a model in the store; hearth list shows what there is",
+            name);
+    return ERR_OK;
+}
+
+/* Runs a statement whose arguments are bound. */
+static enum err run(struct store *st, const char *sql, const char *kinds, const void *const *args)
+{
+    struct db_query *q = NULL;
+    bool has_row = false;
+    TRY(db_query_open(&q, st->db, sql, kinds, args));
+    const enum err e = db_query_next(q, &has_row);
+    db_query_close(q);
+    return e;
+}
+
+static enum err put_rows(struct store *st, const struct store_model *m)
+{
+    const struct view name = view_of(m->name);
+    const struct view source = view_of(m->source);
+    const struct view licence = view_of(m->licence);
+    const struct view provenance = buf_view(&m->provenance);
+    const void *key[] = { &name };
+    const void *row[] = { &name, &source, &licence, &m->time_s, &provenance };
+    TRY(run(st, "DELETE FROM model WHERE name = ?", "s", key));
+    TRY(run(st, "INSERT INTO model VALUES (?, ?, ?, ?, ?)", "sssis", row));
+    for (size_t i = 0; i < m->n_file; i++) {
+        const struct view digest = view_of(m->files[i].digest);
+        const struct view title = view_of(m->files[i].title);
+        const int64_t at = (int64_t)i;
+        const int64_t bytes = (int64_t)m->files[i].bytes;
+        const void *file[] = { &name, &at, &digest, &bytes, &title };
+        TRY(run(st, "INSERT INTO file VALUES (?, ?, ?, ?, ?)", "sisis", file));
+    }
+    return ERR_OK;
+}
+
+static enum err in_transaction(struct store *st, enum err e)
+{
+    if (e == ERR_OK) {
+        return db_exec(st->db, "COMMIT");
+    }
+    char text[ERR_TEXT_MAX]; /* the roll-back may fail in its own words */
+    snprintf(text, sizeof text, "%s", err_text());
+    const enum err undone = db_exec(st->db, "ROLLBACK");
+    (void)undone;
+    return err_set(e, "%s", text);
+}
+
+static enum err is_used(struct store *st, const char *digest, bool *used)
+{
+    struct db_query *q = NULL;
+    const struct view v = view_of(digest);
+    const void *args[] = { &v };
+    TRY(db_query_open(&q, st->db, "SELECT 1 FROM file WHERE digest = ? LIMIT 1", "s", args));
+    const enum err e = db_query_next(q, used);
+    db_query_close(q);
+    return e;
+}
+
+static void set_folder(const struct store *st, const char *digest, struct buf *out)
+{
+    buf_printf(out, "%s/sets/%s", st->root, digest);
+}
+
+/* The name of part i in a set. */
+static void set_name(const struct store *st, const struct store_model *m, size_t i, struct buf *out)
+{
+    set_folder(st, m->files[0].digest, out);
+    buf_printf(out, "/model-%05u-of-%05u.gguf", (unsigned)i + 1, (unsigned)m->n_file);
+}
+
+static void remove_set(const struct store *st, const struct store_model *m)
+{
+    struct buf path;
+    buf_init(&path, PATH_BYTES);
+    for (size_t i = 0; i < m->n_file; i++) {
+        buf_reset(&path);
+        set_name(st, m, i, &path);
+        unlink(buf_str(&path));
+    }
+    buf_reset(&path);
+    set_folder(st, m->files[0].digest, &path);
+    rmdir(buf_str(&path));
+    buf_release(&path);
+}
+
+/* Removes the files of m that no model has any more. */
+static enum err sweep(struct store *st, const struct store_model *m, uint64_t *freed_bytes)
+{
+    struct buf path;
+    buf_init(&path, PATH_BYTES);
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
+        bool used = false;
+        e = is_used(st, m->files[i].digest, &used);
+        if (e == ERR_OK && !used) {
+            buf_reset(&path);
+            store_blob_path(st, m->files[i].digest, &path);
+            if (i == 0 && m->n_file > 1) {
+                remove_set(st, m);
+            }
+            *freed_bytes += unlink(buf_str(&path)) == 0 ? m->files[i].bytes : 0;
+        }
+    }
+    buf_release(&path);
+    return e;
+}
+
+/* Links with the names that gguf_open looks for; made anew when one is missing. */
+static enum err make_set(const struct store *st, const struct store_model *m)
+{
+    struct buf path;
+    struct buf target;
+    buf_init(&path, PATH_BYTES);
+    buf_init(&target, PATH_BYTES);
+    set_folder(st, m->files[0].digest, &path);
+    enum err e = os_make_dirs(buf_str(&path));
+    for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
+        buf_reset(&path);
+        buf_reset(&target);
+        set_name(st, m, i, &path);
+        buf_printf(&target, "../../blobs/sha256-%s", m->files[i].digest);
+        if (symlink(buf_str(&target), buf_str(&path)) != 0 && errno != EEXIST) {
+            e = err_set(ERR_IO, "%s: cannot make a link: %s", buf_str(&path), strerror(errno));
+        }
+    }
+    buf_release(&path);
+    buf_release(&target);
+    return e;
+}
+
+/* The model must open; its licence is taken from the file when nobody said another. */
+static enum err check_model(struct store *st, struct store_model *m)
+{
+    struct buf path;
+    struct gguf *g = NULL;
+    struct view licence = VIEW("unknown");
+    buf_init(&path, PATH_BYTES);
+    enum err e = ERR_OK;
+    if (m->n_file > 1) {
+        e = make_set(st, m);
+        set_name(st, m, 0, &path);
+    } else {
+        store_blob_path(st, m->files[0].digest, &path);
+    }
+    e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
+    if (e == ERR_OK && m->licence[0] == '\0') {
+        e = gguf_string(g, "general.license", &licence, NULL);
+        copy_text(m->licence, sizeof m->licence, licence);
+    }
+    gguf_close(g);
+    buf_release(&path);
+    return e;
+}
+
+enum err store_put(struct store *st, struct store_model *m)
+{
+    char text[ERR_TEXT_MAX];
+    struct store_model old = { 0 };
+    bool has_old = false;
+    uint64_t freed = 0;
+    enum err e = check_model(st, m);
+    if (e != ERR_OK) {
+        snprintf(text, sizeof text, "%s", err_text());
+        const enum err swept = sweep(st, m, &freed);
+        (void)swept; /* the first failure is the one to tell */
+        return err_set(e, "%s", text);
+    }
+    e = find(st, m->name, &old, &has_old);
+    has_old = has_old && strcmp(old.name, m->name) == 0;
+    if (e == ERR_OK) {
+        e = db_exec(st->db, "BEGIN IMMEDIATE");
+        e = e == ERR_OK ? in_transaction(st, put_rows(st, m)) : e;
+    }
+    e = e == ERR_OK && has_old ? sweep(st, &old, &freed) : e;
+    store_model_clear(&old);
+    return e;
+}
+
+enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
+{
+    struct store_model m = { 0 };
+    enum err e = store_find(st, name, &m);
+    if (e == ERR_OK) {
+        const struct view v = view_of(m.name);
+        const void *args[] = { &v };
+        e = run(st, "DELETE FROM model WHERE name = ?", "s", args);
+    }
+    e = e == ERR_OK ? sweep(st, &m, freed_bytes) : e;
+    store_model_clear(&m);
+    return e;
+}
+
+/* --- names to paths */
+
+static enum err resolve_name(struct store *st, const char *model, struct buf *path)
+{
+    struct store_model m = { 0 };
+    enum err e = store_find(st, model, &m);
+    for (size_t i = 0; i < m.n_file && e == ERR_OK; i++) {
+        if (!store_has_blob(st, &m.files[i])) {
+            e = err_set(ERR_INTEGRITY,
+                        "model %s: file sha256-%s is missing or has another size; "
+                        "pull it again",
+                        m.name, m.files[i].digest);
+        }
+    }
+    if (e == ERR_OK && m.n_file > 1) {
+        e = make_set(st, &m);
+        set_name(st, &m, 0, path);
+    } else if (e == ERR_OK) {
+        store_blob_path(st, m.files[0].digest, path);
+    }
+    store_model_clear(&m);
+    return e == ERR_OK ? buf_check(path, "model path") : e;
+}
+
+enum err store_resolve(const char *model, struct buf *path)
+{
+    struct stat s;
+    if (stat(model, &s) == 0 && !S_ISDIR(s.st_mode)) {
+        buf_add_str(path, model);
+        return buf_check(path, "model path");
+    }
+    REQUIRE(store_name_is_good(model) && !view_ends(view_of(model), VIEW(".gguf")), ERR_NOT_FOUND,
+            "%.200s: %s", model,
+            stat(model, &s) == 0 ? "is a folder; give the model file in it" : "no such file");
+    struct store *st = NULL;
+    TRY(store_open(&st));
+    const enum err e = resolve_name(st, model, path);
+    store_close(st);
+    return e;
+}
+
+/* --- blobs */
+
+void store_blob_path(const struct store *st, const char *digest, struct buf *out)
+{
+    buf_printf(out, "%s/blobs/sha256-%s", st->root, digest);
+}
+
+bool store_has_blob(const struct store *st, const struct store_file *f)
+{
+    struct buf path;
+    struct stat s;
+    buf_init(&path, PATH_BYTES);
+    store_blob_path(st, f->digest, &path);
+    const bool is_there =
+        stat(buf_str(&path), &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size == f->bytes;
+    buf_release(&path);
+    return is_there;
+}
+
+enum err store_hash(const char *path, struct progress *p, char hex[65])
+{
+    struct os_file f = { .fd = -1 };
+    struct hash_sha256 *h = NULL;
+    TRY(os_open(&f, path));
+    char *piece = mem_alloc(PIECE);
+    enum err e = piece != NULL ? hash_sha256_open(&h)
+                               : err_set(ERR_MEMORY, "%s: no memory to read it", path);
+    for (uint64_t at = 0; at < f.size && e == ERR_OK; at += PIECE) {
+        const size_t n = f.size - at < PIECE ? (size_t)(f.size - at) : PIECE;
+        e = os_read_at(&f, piece, n, at);
+        if (e != ERR_OK) {
+            e = err_at(e, "%s", path);
+            break;
+        }
+        hash_sha256_add(h, piece, n);
+        if (p != NULL) {
+            progress_set(p, at + n);
+        }
+    }
+    e = e == ERR_OK ? os_unchanged(&f, path) : e;
+    hash_sha256_close(h, e == ERR_OK ? hex : NULL);
+    mem_free(piece);
+    os_close(&f);
+    return e;
+}
+
+static enum err check_room(const char *folder, uint64_t bytes)
+{
+    struct statvfs v;
+    if (statvfs(folder, &v) != 0) {
+        return ERR_OK; /* the file system does not say: writing will tell */
+    }
+    const uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
+    REQUIRE(bytes <= room, ERR_IO, "%s: %llu bytes are needed, the disk has %llu left", folder,
+            (unsigned long long)bytes, (unsigned long long)room);
+    return ERR_OK;
+}
+
+enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes)
+{
+    *w = (struct store_writer){ .st = st, .fd = -1 };
+    TRY(check_room(st->partial, bytes));
+    snprintf(w->path, sizeof w->path, "%s/new-%ld", st->partial, (long)getpid());
+    TRY(hash_sha256_open(&w->hash));
+    w->fd = open(w->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (w->fd < 0) {
+        const int saved = errno;
+        store_drop(w);
+        return err_set(ERR_IO, "%s: cannot create: %s", st->partial, strerror(saved));
+    }
+    return ERR_OK;
+}
+
+enum err store_write(struct store_writer *w, const void *bytes, size_t n)
+{
+    const char *p = bytes;
+    hash_sha256_add(w->hash, bytes, n);
+    w->n += n;
+    while (n > 0) {
+        const ssize_t got = write(w->fd, p, n);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        REQUIRE(got > 0, ERR_IO, "%s: cannot write after %llu bytes: %s", w->path,
+                (unsigned long long)(w->n - n), strerror(errno));
+        p += got;
+        n -= (size_t)got;
+    }
+    return ERR_OK;
+}
+
+void store_drop(struct store_writer *w)
+{
+    hash_sha256_close(w->hash, NULL);
+    w->hash = NULL;
+    if (w->fd >= 0) {
+        close(w->fd);
+        unlink(w->path);
+    }
+    w->fd = -1;
+}
+
+/* A whole, synced file gets its final name. */
+static enum err keep(struct store *st, const char *path, const struct store_file *f)
+{
+    struct buf to;
+    buf_init(&to, PATH_BYTES);
+    store_blob_path(st, f->digest, &to);
+    enum err e = buf_check(&to, "blob path");
+    if (e == ERR_OK && (chmod(path, 0400) != 0 || rename(path, buf_str(&to)) != 0)) {
+        e = err_set(ERR_IO, "%s: cannot rename to %s: %s", path, buf_str(&to), strerror(errno));
+    }
+    if (e == ERR_OK) {
+        char *slash = strrchr(to.p, '/');
+        *slash = '\0';
+        const int fd = open(to.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || fsync(fd) != 0) {
+            e = err_set(ERR_IO, "%s: cannot sync: %s", to.p, strerror(errno));
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    buf_release(&to);
+    return e;
+}
+
+static enum err check_digest(const char *what, const char *want, const char *got)
+{
+    REQUIRE(want == NULL || strcmp(want, got) == 0, ERR_INTEGRITY,
+            "%s: wrong checksum: sha256 %s, wanted %s; nothing was kept", what, got, want);
+    return ERR_OK;
+}
+
+enum err store_finish(struct store_writer *w, const char *want, struct store_file *f)
+{
+    hash_sha256_close(w->hash, f->digest);
+    w->hash = NULL;
+    f->bytes = w->n;
+    enum err e = check_digest(f->title, want, f->digest);
+    if (e == ERR_OK && fsync(w->fd) != 0) {
+        e = err_set(ERR_IO, "%s: cannot sync: %s", w->path, strerror(errno));
+    }
+    e = e == ERR_OK ? keep(w->st, w->path, f) : e;
+    if (e == ERR_OK) {
+        close(w->fd);
+        w->fd = -1;
+    }
+    store_drop(w);
+    return e;
+}
+
+enum err store_adopt(struct store *st, const char *path, const char *want, struct progress *p,
+                     struct store_file *f)
+{
+    struct stat s;
+    TRY(store_hash(path, p, f->digest));
+    enum err e = check_digest(f->title, want, f->digest);
+    if (e != ERR_OK) {
+        unlink(path); /* what is wrong now is wrong next time */
+        return e;
+    }
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &s) != 0 || fsync(fd) != 0) {
+        e = err_set(ERR_IO, "%s: cannot sync: %s", path, strerror(errno));
+    } else {
+        f->bytes = (uint64_t)s.st_size;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return e == ERR_OK ? keep(st, path, f) : e;
+}

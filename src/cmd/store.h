@@ -1,0 +1,98 @@
+/* store - the models on this box: blobs named by their SHA-256 and an index (cmd/store.c)
+ *
+ *   DATA/hearth.db                  the index: names, digests, sizes, sources, licences
+ *   DATA/models/blobs/sha256-HEX    files, read-only, one copy whatever they are called
+ *   DATA/models/sets/HEX/           links with the names that split models need
+ *   DATA/models/partial/            what is being fetched
+ *
+ * DATA is the XDG data folder (os_dir). Owner: one thread.
+ * ST-1  a file in blobs/ has the digest of its name: it was hashed while it was written, synced and
+ *       then renamed. Only a fault of the disk can change that, and store_hash finds it.
+ * ST-2  a model in the index has all its blobs, and they opened as a model; a blob without a model
+ *       may exist only after a power cut or during a pull. */
+#ifndef HEARTH_STORE_H
+#define HEARTH_STORE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "cmd/progress.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STORE_NAME_MAX 128
+#define STORE_PART_MAX 512
+
+struct store;
+
+struct store_file {
+    char digest[65];
+    uint64_t bytes;
+    char title[256]; /* what the file was called */
+};
+
+struct store_model {
+    char name[STORE_NAME_MAX];
+    char source[1024];        /* "pypi:...", "https://...", "file:///..." */
+    char licence[160];        /* "unknown" when nobody said */
+    int64_t time_s;           /* when it came, seconds since 1970 */
+    uint64_t bytes;           /* of all files */
+    struct buf provenance;    /* JSON object, one line; owns */
+    struct store_file *files; /* [n_file], owns; parts in order */
+    size_t n_file;
+};
+void store_model_clear(struct store_model *m); /* accepts a zeroed object */
+
+/* Path of a model: `model` itself when such a file exists, else the file of that name in the store
+ * ("smollm2:135m"; "smollm2" when only one model begins so). Added to *path. ERR_NOT_FOUND says
+ * what to do. */
+enum err store_resolve(const char *model, struct buf *path) MUST_USE;
+
+enum err store_open(struct store **out) MUST_USE; /* makes the folders */
+void store_close(struct store *st);               /* accepts NULL */
+/* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. */
+enum err store_lock(struct store *st) MUST_USE;
+const char *store_partial(const struct store *st); /* the folder for unfinished files */
+
+/* --- the index */
+
+/* ERR_NOT_FOUND when there is no such model. m must be zeroed; clear it. */
+enum err store_find(struct store *st, const char *name, struct store_model *m) MUST_USE;
+/* Model i in the order of names; *found is false behind the last. */
+enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found) MUST_USE;
+/* Adds the model, or puts it in the place of one of that name. Its blobs must be there and open as
+ * a model (else they go again); an empty licence is filled in from the file. Blobs that no model
+ * has any more are removed. */
+enum err store_put(struct store *st, struct store_model *m) MUST_USE;
+enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes) MUST_USE;
+/* Letters, digits and . _ - : only, at most 100, beginning with a letter or digit. */
+bool store_name_is_good(const char *name);
+
+/* --- blobs */
+
+bool store_has_blob(const struct store *st, const struct store_file *f); /* there, of that size */
+void store_blob_path(const struct store *st, const char *digest, struct buf *out);
+/* Reads a file to its end; hex gets the SHA-256. Progress may be NULL. */
+enum err store_hash(const char *path, struct progress *p, char hex[65]) MUST_USE;
+
+/* A blob being written. */
+struct store_writer {
+    struct store *st; /* borrows */
+    int fd;           /* -1 when closed */
+    struct hash_sha256 *hash;
+    uint64_t n;
+    char path[4200];
+};
+/* Begins a blob of about `bytes`; ERR_IO when the disk has no room for it. */
+enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes) MUST_USE;
+enum err store_write(struct store_writer *w, const void *bytes, size_t n) MUST_USE;
+/* Syncs, checks, renames. f gets digest and size; with want (may be NULL) another digest is
+ * ERR_INTEGRITY and nothing is kept. f->title names the file in errors. */
+enum err store_finish(struct store_writer *w, const char *want, struct store_file *f) MUST_USE;
+void store_drop(struct store_writer *w); /* forgets it; accepts a finished or zeroed one */
+/* The same for a finished file in the partial folder, which is moved. */
+enum err store_adopt(struct store *st, const char *path, const char *want, struct progress *p,
+                     struct store_file *f) MUST_USE;
+
+#endif

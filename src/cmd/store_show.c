@@ -1,0 +1,573 @@
+/* store_show - list, show, rm and verify
+ *
+ * What the store holds and what a model file says about itself, for people and for scripts. The
+ * JSON forms have the same facts as the text; their key "schema" is 1 and would change with them.
+ *
+ * `show` is also the way to look at a file one does not trust: it reads the header only, through
+ * the checked reader, prints nothing unescaped, and shortens what is long. Arrays are shown by
+ * their type, length and first elements: a vocabulary of 260,000 words is nothing to print.
+ *
+ * `verify` reads every byte again: a disk that returns other bytes than were written is found here
+ * and nowhere else.
+ *
+ * Next: cmd/main.c. */
+#include "cmd/store_show.h"
+
+#include "base/buf.h"
+#include "base/js.h"
+#include "base/os.h"
+#include "cmd/known.h"
+#include "cmd/progress.h"
+#include "cmd/store.h"
+#include "model/gguf.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define OUT_MAX    ((size_t)256 << 20)
+#define PATH_BYTES 4200
+#define SHOWN_TEXT 200 /* characters of a value in the text form */
+#define SHOWN_JSON 8   /* elements of an array in the JSON form */
+
+/* --- small helpers */
+
+static void date_of(int64_t time_s, char out[32])
+{
+    const time_t t = (time_t)time_s;
+    struct tm tm;
+    if (gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0) {
+        out[0] = '\0';
+    }
+}
+
+/* "key":"text", with a comma in front unless it is the first of its object. */
+static void put_field(struct buf *b, const char *key, struct view text)
+{
+    if (b->n > 0 && b->p[b->n - 1] != '{') {
+        buf_add_char(b, ',');
+    }
+    js_put_string(b, view_of(key), false);
+    buf_add_char(b, ':');
+    struct buf clean;
+    buf_init(&clean, OUT_MAX);
+    utf8_clean(&clean, text);
+    js_put_string(b, buf_view(&clean), false);
+    buf_release(&clean);
+}
+
+/* Text for a terminal, at most max characters; control characters become \xNN. */
+static void put_plain(struct buf *b, struct view text, size_t max)
+{
+    struct buf clean;
+    buf_init(&clean, OUT_MAX);
+    utf8_clean(&clean, text);
+    size_t at = 0;
+    for (size_t n = 0; at < clean.n && n < max; n++) {
+        uint32_t code = 0;
+        const int len = utf8_read(clean.p + at, clean.n - at, &code);
+        if (code == '\n') {
+            buf_add_str(b, "\\n");
+        } else if (code < 0x20 || (code >= 0x7F && code < 0xA0)) {
+            buf_printf(b, "\\x%02x", code);
+        } else {
+            buf_add(b, clean.p + at, (size_t)len);
+        }
+        at += (size_t)(len > 0 ? len : 1);
+    }
+    buf_add_str(b, at < clean.n ? "..." : "");
+    buf_release(&clean);
+}
+
+static enum err print(struct buf *b)
+{
+    const enum err e = buf_check(b, "output");
+    if (e == ERR_OK) {
+        fwrite(b->p, 1, b->n, stdout);
+    }
+    buf_release(b);
+    return e;
+}
+
+/* --- list */
+
+static void list_json(struct buf *b, const struct store_model *m)
+{
+    char date[32];
+    date_of(m->time_s, date);
+    buf_add_char(b, b->p[b->n - 1] == '[' ? '\n' : ',');
+    buf_add_char(b, '{');
+    put_field(b, "name", view_of(m->name));
+    put_field(b, "digest", view_of(m->files[0].digest));
+    buf_printf(b, ",\"bytes\":%" PRIu64 ",\"files\":%zu", m->bytes, m->n_file);
+    put_field(b, "licence", view_of(m->licence));
+    put_field(b, "source", view_of(m->source));
+    put_field(b, "time", view_of(date));
+    buf_printf(b, ",\"provenance\":%s}\n", buf_str(&m->provenance));
+}
+
+static void list_text(struct buf *b, const struct store_model *m)
+{
+    char date[32];
+    char size[16];
+    date_of(m->time_s, date);
+    date[10] = '\0'; /* the day is enough */
+    buf_printf(b, "%-32s %10s  %-12s %s  ", m->name, progress_bytes(m->bytes, size), m->licence,
+               date);
+    put_plain(b, view_of(m->source), SHOWN_TEXT);
+    buf_add_char(b, '\n');
+}
+
+/* The known names that the store does not have. */
+static enum err list_known(struct store *st, struct buf *b, bool is_json)
+{
+    for (size_t i = 0; i < known_count(); i++) {
+        const struct known *k = known_at(i);
+        struct store_model m = { 0 };
+        char size[16];
+        const enum err e = store_find(st, k->name, &m);
+        store_model_clear(&m);
+        if (e != ERR_NOT_FOUND) {
+            TRY(e);
+            continue;
+        }
+        if (is_json) {
+            buf_add_str(b, b->p[b->n - 1] == '[' ? "\n{" : ",{");
+            put_field(b, "name", view_of(k->name));
+            put_field(b, "digest", view_of(k->sha256));
+            buf_printf(b, ",\"bytes\":%" PRIu64, k->bytes);
+            put_field(b, "licence", view_of(k->licence));
+            put_field(b, "licence_url", view_of(k->licence_url));
+            buf_add_str(b, "}\n");
+        } else {
+            buf_printf(b, "%-32s %10s  %-12s not here; hearth pull %s\n", k->name,
+                       progress_bytes(k->bytes, size), k->licence, k->name);
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err list_models(struct store *st, struct buf *b, bool is_json)
+{
+    bool found = true;
+    for (size_t i = 0; found; i++) {
+        struct store_model m = { 0 };
+        const enum err e = store_at(st, i, &m, &found);
+        if (e == ERR_OK && found) {
+            if (is_json) {
+                list_json(b, &m);
+            } else {
+                list_text(b, &m);
+            }
+        }
+        store_model_clear(&m);
+        TRY(e);
+    }
+    return ERR_OK;
+}
+
+enum err store_cmd_list(bool is_json)
+{
+    struct store *st = NULL;
+    struct buf b;
+    TRY(store_open(&st));
+    buf_init(&b, OUT_MAX);
+    buf_add_str(&b, is_json ? "{\"schema\":1,\"models\":[" : "");
+    enum err e = list_models(st, &b, is_json);
+    buf_add_str(&b, is_json ? "],\"known\":[" : "");
+    e = e == ERR_OK ? list_known(st, &b, is_json) : e;
+    buf_add_str(&b, is_json ? "]}\n" : "");
+    store_close(st);
+    if (e != ERR_OK) {
+        buf_release(&b);
+        return e;
+    }
+    return print(&b);
+}
+
+/* --- show */
+
+struct count {
+    uint64_t n_tensor, n_elem, bytes;
+};
+
+static uint64_t n_elem_of(const struct gguf_tensor *t)
+{
+    return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]; /* checked by gguf_open */
+}
+
+static void count_types(const struct gguf *g, struct count types[QUANT_TYPE_COUNT],
+                        struct count *all)
+{
+    for (size_t i = 0; i < gguf_n_tensor(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        struct count *to[] = { &types[t->type], all };
+        for (int k = 0; k < 2; k++) {
+            to[k]->n_tensor++;
+            to[k]->n_elem += n_elem_of(t);
+            to[k]->bytes += t->bytes;
+        }
+    }
+}
+
+static void json_number(struct buf *b, const struct gguf_array *a, uint64_t i)
+{
+    int64_t v = 0;
+    float f = 0.0f;
+    if (a->type == GGUF_BOOL && gguf_array_int(a, i, &v)) {
+        buf_add_str(b, v != 0 ? "true" : "false");
+    } else if (gguf_array_int(a, i, &v)) {
+        buf_printf(b, "%" PRId64, v);
+    } else if (gguf_array_float(a, i, &f)) {
+        js_put_real(b, (double)f);
+    } else {
+        buf_add_str(b, "null");
+    }
+}
+
+static void json_array(struct buf *b, const struct gguf_array *a)
+{
+    struct gguf_string_iter it = { 0 };
+    struct view s;
+    buf_printf(b, "{\"n\":%" PRIu64 ",\"first\":[", a->n);
+    for (uint64_t i = 0; i < a->n && i < SHOWN_JSON; i++) {
+        buf_add_str(b, i > 0 ? "," : "");
+        if (gguf_array_string(a, &it, &s)) {
+            struct buf clean;
+            buf_init(&clean, OUT_MAX);
+            utf8_clean(&clean, s);
+            js_put_string(b, buf_view(&clean), false);
+            buf_release(&clean);
+        } else {
+            json_number(b, a, i);
+        }
+    }
+    buf_add_str(b, "]}");
+}
+
+/* The value of key i; numbers that JSON lacks (NaN, infinities) become null. */
+static enum err json_value(const struct gguf *g, size_t i, const char *key, struct buf *b)
+{
+    enum gguf_type type;
+    (void)gguf_key(g, i, &type);
+    struct gguf_array a = { 0 };
+    struct view s = { 0 };
+    float f = 0.0f;
+    if (type == GGUF_ARRAY) {
+        TRY(gguf_array(g, key, &a, NULL));
+        json_array(b, &a);
+    } else if (type == GGUF_STRING) {
+        TRY(gguf_string(g, key, &s, NULL));
+        struct buf clean;
+        buf_init(&clean, OUT_MAX);
+        utf8_clean(&clean, s);
+        js_put_string(b, buf_view(&clean), false);
+        buf_release(&clean);
+    } else if (type == GGUF_F32 || type == GGUF_F64) {
+        TRY(gguf_f32(g, key, &f, NULL));
+        js_put_real(b, (double)f);
+    } else {
+        gguf_value_text(g, i, b);
+    }
+    return ERR_OK;
+}
+
+static enum err json_keys(const struct gguf *g, struct buf *b)
+{
+    buf_add_str(b, ",\"metadata\":{");
+    for (size_t i = 0; i < gguf_n_key(g); i++) {
+        enum gguf_type type;
+        const struct view key = gguf_key(g, i, &type);
+        struct buf name;
+        buf_init(&name, OUT_MAX);
+        buf_add_view(&name, key);
+        buf_add_str(b, i > 0 ? ",\n" : "\n");
+        js_put_string(b, key, false);
+        buf_add_char(b, ':');
+        enum err e = ERR_OK;
+        if (memchr(key.p, 0, key.n) != NULL) { /* cannot be asked for by name */
+            buf_add_str(b, "null");
+        } else {
+            e = json_value(g, i, buf_str(&name), b);
+        }
+        buf_release(&name);
+        TRY(e);
+    }
+    buf_add_str(b, "}");
+    return ERR_OK;
+}
+
+static void json_tensors(const struct gguf *g, struct buf *b)
+{
+    buf_add_str(b, ",\"tensors\":[");
+    for (size_t i = 0; i < gguf_n_tensor(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        buf_add_str(b, i > 0 ? ",\n{" : "\n{");
+        put_field(b, "name", t->name);
+        put_field(b, "type", view_of(quant_get(t->type)->name));
+        buf_add_str(b, ",\"shape\":[");
+        for (uint32_t d = 0; d < t->n_dim; d++) {
+            buf_printf(b, "%s%" PRIu64, d > 0 ? "," : "", t->dim[d]);
+        }
+        buf_printf(b, "],\"offset\":%" PRIu64 ",\"bytes\":%zu,\"file\":%d}", t->offset, t->bytes,
+                   t->i_file);
+    }
+    buf_add_str(b, "]");
+}
+
+static enum err show_json(const struct gguf *g, const struct store_model *m, struct buf *b)
+{
+    struct count types[QUANT_TYPE_COUNT] = { 0 };
+    struct count all = { 0 };
+    bool is_first = true;
+    count_types(g, types, &all);
+    buf_add_str(b, "{\"schema\":1");
+    put_field(b, "path", view_of(gguf_path(g)));
+    if (m->n_file > 0) {
+        put_field(b, "name", view_of(m->name));
+        put_field(b, "digest", view_of(m->files[0].digest));
+        put_field(b, "licence", view_of(m->licence));
+        put_field(b, "source", view_of(m->source));
+        buf_printf(b, ",\"provenance\":%s", buf_str(&m->provenance));
+    }
+    buf_printf(b, ",\"version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"types\":{",
+               gguf_version(g), gguf_file_bytes(g), all.n_elem);
+    for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
+        if (types[t].n_tensor > 0) {
+            buf_printf(b, "%s\"%s\":{\"tensors\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
+                       is_first ? "" : ",", quant_get(t)->name, types[t].n_tensor, types[t].bytes);
+            is_first = false;
+        }
+    }
+    buf_add_str(b, "}");
+    TRY(json_keys(g, b));
+    json_tensors(g, b);
+    buf_add_str(b, "}\n");
+    return ERR_OK;
+}
+
+static void text_origin(const struct store_model *m, struct buf *b)
+{
+    char date[32];
+    if (m->n_file == 0) {
+        return;
+    }
+    date_of(m->time_s, date);
+    buf_printf(b, "name        %s\nlicence     ", m->name);
+    put_plain(b, view_of(m->licence), SHOWN_TEXT);
+    buf_add_str(b, "\nsource      ");
+    put_plain(b, view_of(m->source), SHOWN_TEXT);
+    buf_printf(b, "\nstored      %s\n", date);
+    for (size_t i = 0; i < m->n_file; i++) {
+        buf_printf(b, "sha256      %s  ", m->files[i].digest);
+        put_plain(b, view_of(m->files[i].title), SHOWN_TEXT);
+        buf_add_char(b, '\n');
+    }
+}
+
+static void show_text(const struct gguf *g, const struct store_model *m, struct buf *b)
+{
+    struct count types[QUANT_TYPE_COUNT] = { 0 };
+    struct count all = { 0 };
+    char size[16];
+    count_types(g, types, &all);
+    buf_add_str(b, "file        ");
+    put_plain(b, view_of(gguf_path(g)), PATH_BYTES);
+    buf_printf(b, "\nformat      GGUF version %u, %s\n", gguf_version(g),
+               progress_bytes(gguf_file_bytes(g), size));
+    text_origin(m, b);
+    buf_printf(b, "parameters  %.1f million in %zu tensors\n", (double)all.n_elem / 1e6,
+               gguf_n_tensor(g));
+    for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
+        if (types[t].n_tensor > 0) {
+            buf_printf(b, "  %-9s %5" PRIu64 " tensors  %10s\n", quant_get(t)->name,
+                       types[t].n_tensor, progress_bytes(types[t].bytes, size));
+        }
+    }
+    buf_printf(b, "\n%zu keys\n", gguf_n_key(g));
+    for (size_t i = 0; i < gguf_n_key(g); i++) {
+        enum gguf_type type;
+        struct buf value;
+        buf_init(&value, OUT_MAX);
+        gguf_value_text(g, i, &value);
+        buf_add_str(b, "  ");
+        put_plain(b, gguf_key(g, i, &type), SHOWN_TEXT);
+        buf_add_str(b, " = ");
+        put_plain(b, buf_view(&value), SHOWN_TEXT);
+        buf_add_char(b, '\n');
+        buf_release(&value);
+    }
+    buf_printf(b, "\n%zu tensors\n", gguf_n_tensor(g));
+    for (size_t i = 0; i < gguf_n_tensor(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        buf_printf(b, "  %-8s", quant_get(t->type)->name);
+        char shape[96];
+        size_t n = 0;
+        for (uint32_t d = 0; d < t->n_dim; d++) {
+            n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%" PRIu64, d > 0 ? " x " : "",
+                                  t->dim[d]);
+        }
+        buf_printf(b, " %-20s ", shape);
+        put_plain(b, t->name, SHOWN_TEXT);
+        buf_add_char(b, '\n');
+    }
+}
+
+/* The store's row for a name; m stays empty for a file. */
+static enum err find_row(const char *model, struct store_model *m)
+{
+    struct store *st = NULL;
+    if (os_exists(model)) {
+        return ERR_OK;
+    }
+    TRY(store_open(&st));
+    const enum err e = store_find(st, model, m);
+    store_close(st);
+    return e;
+}
+
+enum err store_cmd_show(const char *model, bool is_json)
+{
+    struct buf path;
+    struct buf b;
+    struct gguf *g = NULL;
+    struct store_model m = { 0 };
+    buf_init(&path, PATH_BYTES);
+    buf_init(&b, OUT_MAX);
+    enum err e = store_resolve(model, &path);
+    e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
+    e = e == ERR_OK ? find_row(model, &m) : e;
+    if (e == ERR_OK && is_json) {
+        e = show_json(g, &m, &b);
+    } else if (e == ERR_OK) {
+        show_text(g, &m, &b);
+    }
+    store_model_clear(&m);
+    gguf_close(g);
+    buf_release(&path);
+    if (e != ERR_OK) {
+        buf_release(&b);
+        return e;
+    }
+    return print(&b);
+}
+
+/* --- rm */
+
+enum err store_cmd_rm(const char *model, bool is_json)
+{
+    struct store *st = NULL;
+    uint64_t freed = 0;
+    char size[16];
+    TRY(store_open(&st));
+    enum err e = store_lock(st);
+    e = e == ERR_OK ? store_remove(st, model, &freed) : e;
+    store_close(st);
+    TRY(e);
+    if (is_json) {
+        printf("{\"schema\":1,\"freed_bytes\":%" PRIu64 "}\n", freed);
+    } else {
+        printf("%s is gone, %s free again\n", model, progress_bytes(freed, size));
+    }
+    return ERR_OK;
+}
+
+/* --- verify */
+
+struct verdict {
+    bool is_json;
+    size_t n_file, n_bad;
+};
+
+static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault)
+{
+    v->n_bad += fault[0] != '\0';
+    if (v->is_json) {
+        struct buf b;
+        buf_init(&b, 65536);
+        buf_add_str(&b, v->n_file > 0 ? ",\n{" : "\n{");
+        put_field(&b, "model", view_of(name));
+        put_field(&b, "digest", view_of(f->digest));
+        buf_printf(&b, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes,
+                   fault[0] != '\0' ? "false" : "true");
+        if (fault[0] != '\0') {
+            put_field(&b, "fault", view_of(fault));
+        }
+        printf("%s}", buf_str(&b));
+        buf_release(&b);
+    } else {
+        printf("%-7s %s  sha256-%s%s%s\n", fault[0] != '\0' ? "DAMAGED" : "ok", name, f->digest,
+               fault[0] != '\0' ? "  " : "", fault);
+    }
+    v->n_file++;
+}
+
+static void verify_blob(struct store *st, const struct store_model *m, size_t i, struct verdict *v)
+{
+    struct buf path;
+    char hex[65];
+    char fault[ERR_TEXT_MAX] = "";
+    struct progress bar;
+    buf_init(&path, PATH_BYTES);
+    store_blob_path(st, m->files[i].digest, &path);
+    progress_begin_short(&bar, m->name, m->files[i].bytes);
+    const enum err e = store_hash(buf_str(&path), &bar, hex);
+    progress_end(&bar);
+    if (e != ERR_OK) {
+        snprintf(fault, sizeof fault, "%s", err_text());
+    } else if (strcmp(hex, m->files[i].digest) != 0) {
+        snprintf(fault, sizeof fault, "its bytes have sha256 %s; remove it and pull it again", hex);
+    }
+    buf_release(&path);
+    tell(v, m->name, &m->files[i], fault);
+}
+
+static enum err verify_store(const char *model, struct verdict *v)
+{
+    struct store *st = NULL;
+    bool found = true;
+    TRY(store_open(&st));
+    enum err e = ERR_OK;
+    for (size_t i = 0; e == ERR_OK && found; i++) {
+        struct store_model m = { 0 };
+        e = model != NULL ? store_find(st, model, &m) : store_at(st, i, &m, &found);
+        for (size_t k = 0; e == ERR_OK && k < m.n_file; k++) {
+            verify_blob(st, &m, k, v);
+        }
+        store_model_clear(&m);
+        found = found && model == NULL;
+    }
+    store_close(st);
+    return e;
+}
+
+/* A file outside the store: nobody wrote down its digest, but its structure can be checked. */
+static enum err verify_file(const char *path, struct verdict *v)
+{
+    struct store_file f = { 0 };
+    struct gguf *g = NULL;
+    TRY(gguf_open(&g, path));
+    f.bytes = gguf_file_bytes(g);
+    gguf_close(g);
+    TRY(store_hash(path, NULL, f.digest));
+    const struct known *k = known_by_sha256(f.digest);
+    tell(v, k != NULL ? k->name : path, &f, "");
+    return ERR_OK;
+}
+
+enum err store_cmd_verify(const char *model, bool is_json)
+{
+    struct verdict v = { .is_json = is_json };
+    if (is_json) {
+        printf("{\"schema\":1,\"files\":[");
+    }
+    const bool is_file = model != NULL && os_exists(model);
+    const enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
+    if (is_json) {
+        printf("],\"damaged\":%zu}\n", v.n_bad);
+    }
+    TRY(e);
+    REQUIRE(v.n_bad == 0, ERR_INTEGRITY, "%zu of %zu files are damaged", v.n_bad, v.n_file);
+    return ERR_OK;
+}
