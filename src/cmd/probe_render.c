@@ -15,9 +15,7 @@
 #include "base/os.h"
 #include "model/chat.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #define LINE_MAX_BYTES (64u << 20)
 #define DEPTH_MAX      200
@@ -29,25 +27,28 @@ struct probe {
     struct buf source;
 };
 
+/* The digits of `t` at `at`, n of them, as a number; -1 when they are not there. */
+static int64_t digits(struct view t, size_t at, size_t n)
+{
+    uint64_t v = 0;
+    return view_u64(view_part(t, at, n), &v) && t.n >= at + n ? (int64_t)v : -1;
+}
+
 /* "YYYY-MM-DDThh:mm:ss" as seconds since 1970; 0 when it is not there. */
 static enum err read_time(const struct js *v, int64_t *out)
 {
-    int y = 1970;
-    int mo = 1;
-    int d = 1;
-    int h = 0;
-    int mi = 0;
-    int s = 0;
-    char text[32];
     const struct view t = js_string(v);
     *out = 0;
     if (js_type(v) == JS_NULL) {
         return ERR_OK;
     }
-    REQUIRE(t.n < sizeof(text), ERR_USAGE, "now: wants YYYY-MM-DDThh:mm:ss");
-    memcpy(text, t.p == NULL ? "" : t.p, t.n);
-    text[t.n] = 0;
-    REQUIRE(sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mo, &d, &h, &mi, &s) == 6, ERR_USAGE,
+    const int64_t y = digits(t, 0, 4);
+    const int64_t mo = digits(t, 5, 2);
+    const int64_t d = digits(t, 8, 2);
+    const int64_t h = digits(t, 11, 2);
+    const int64_t mi = digits(t, 14, 2);
+    const int64_t s = digits(t, 17, 2);
+    REQUIRE(y >= 0 && mo >= 1 && mo <= 12 && d >= 1 && h >= 0 && mi >= 0 && s >= 0, ERR_USAGE,
             "now: wants YYYY-MM-DDThh:mm:ss");
     /* Days from a year that begins in March: the leap day is the last one. */
     const int64_t year = mo <= 2 ? y - 1 : y;

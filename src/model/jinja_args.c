@@ -8,7 +8,7 @@
  * Rejected: a description of types in the same string. Most built-ins take anything and convert it,
  * and the few that do not say so better themselves.
  *
- * The macros of a template bind their arguments in jinja_eval.c, where defaults can be expressions.
+ * The macros of a template bind their arguments in jinja_exec.c, where defaults can be expressions.
  * Next: jinja_get.c. */
 #include "model/jinja_args.h"
 

@@ -23,11 +23,6 @@
 #include "model/jinja_repr.h"
 #include "model/jinja_scope.h"
 
-struct jmacro {
-    const struct jnode *node; /* JNODE_MACRO or JNODE_CALLBLOCK */
-    struct jframe *up;        /* where it was defined */
-};
-
 static enum err exec(struct jrun *r, const struct jnode *first);
 
 /* --- output ----------------------------------------------------------------------------------- */
@@ -48,7 +43,7 @@ static enum err emit(struct jrun *r, const struct jstr *s)
 
 static struct view macro_name(const struct jmacro *macro)
 {
-    return macro->node->text != NULL ? jstr_view(macro->node->text) : VIEW("caller");
+    return macro->name != NULL ? jstr_view(macro->name) : VIEW("caller");
 }
 
 /* Takes a named argument out of the ones that are left. */
@@ -93,6 +88,7 @@ static enum err bind_special(struct jrun *r, const struct jmacro *macro, const s
     const size_t n_pos = args->pos->n;
     if (scope->caller != JSCOPE_NONE) {
         const struct jstr *key = scope->slot[scope->caller].name;
+        TRY(jmem_step(r->m, left->n / 4 + 1));
         const struct jv v = take_named(left, key);
         const bool has = v.type != JV_MISSING && v.type != JV_NONE;
         slot[scope->caller] = has ? v : jv_undefined(key, JV_MISSING);
@@ -138,6 +134,7 @@ static enum err bind_macro(struct jrun *r, const struct jmacro *macro, const str
         if (i < args->pos->n) {
             v = args->pos->item[i];
         } else {
+            TRY(jmem_step(r->m, left->n / 4 + 1));
             v = take_named(left, p->text);
         }
         r->frame->slot[p->u.var.slot] = v;
@@ -177,8 +174,8 @@ static enum err call_macro(struct jrun *r, const struct jmacro *macro, const str
 static enum err macro_attr(struct jrun *r, const struct jmacro *macro, const struct jstr *name,
                            struct jv *out)
 {
-    if (jstr_is(name, "name") && macro->node->text != NULL) {
-        *out = jv_of_str(macro->node->text);
+    if (jstr_is(name, "name") && macro->name != NULL) {
+        *out = jv_of_str(macro->name);
     } else if (jstr_is(name, "arguments")) {
         struct jlist *l = jlist_new(r->m, 0);
         if (l == NULL) {
@@ -371,7 +368,7 @@ static enum err new_macro(struct jrun *r, const struct jnode *n, struct jv *out)
     if (macro == NULL) {
         return r->m->err;
     }
-    *macro = (struct jmacro){ .node = n, .up = r->frame };
+    *macro = (struct jmacro){ .name = n->text, .node = n, .up = r->frame };
     *out = (struct jv){ .type = JV_MACRO, .u.macro = macro };
     return ERR_OK;
 }

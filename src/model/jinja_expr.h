@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define JEXPR_DEPTH_MAX 400
-#define JEXPR_NEST_MAX  150 /* nested brackets, tags and prefix operators while parsing */
+#define JEXPR_NEST_MAX  300 /* tags, brackets (up to three times each) and prefix operators */
 
 enum jnode_type {
     /* expressions */

@@ -13,7 +13,7 @@
  * unknown name is an error only when it is reached.
  *
  * Source: the list of builtin filters in the template designer documentation of Jinja2 3.1.
- * Next: jinja_call.c. */
+ * Next: jinja_global.c. */
 #include "model/jinja_filter.h"
 
 #include "model/jinja_case.h"
@@ -609,7 +609,7 @@ static enum err f_attr(struct jcall *c, struct jv *out)
     if (name == NULL) {
         return JMEM_FAIL(c->m, ERR_FAILED, "attr wants a name");
     }
-    if (!jget_has_attr(c->self, name)) {
+    if (c->self.type != JV_UNDEFINED && !jget_has_attr(c->self, name)) {
         *out = jv_undefined(name, (enum jv_type)c->self.type);
         return ERR_OK;
     }

@@ -37,8 +37,9 @@ struct field {
     char type;         /* 0: none */
 };
 
-#define WIDTH_MAX 10000000 /* characters; larger ones are refused before any memory is asked for   \
-                            */
+#define WIDTH_MAX                                                                                  \
+    10000000 /* characters; larger ones are refused before any memory is asked for                 \
+              */
 
 static enum err bad(struct jmem *m, const char *what)
 {
@@ -374,6 +375,7 @@ static enum err first_value(struct braces *b, struct view name, struct jv *out)
         *out = b->args->pos->item[i];
         return ERR_OK;
     }
+    TRY(jmem_step(b->m, b->args->named->n / 4 + 1));
     const struct jv *hit = jdict_find(b->args->named, name);
     if (hit == NULL) {
         return JMEM_FAIL(b->m, ERR_FAILED, "format: no argument named '%.*s'",
@@ -423,9 +425,8 @@ static enum err field_value(struct braces *b, struct view name, struct jv *out)
 static enum err format_into(struct braces *b, const struct jstr *fmt, struct view part, int nest,
                             struct jstr_out *o);
 
-/* One place, without its braces. */
-static enum err add_place(struct braces *b, const struct jstr *fmt, struct view place, int nest,
-                          struct jstr_out *o)
+/* Byte in a place where its name ends: at ! or : outside of [ ], or at the end. */
+static size_t name_end(struct view place)
 {
     size_t end = 0;
     for (bool is_item = false; end < place.n; end++) {
@@ -435,23 +436,36 @@ static enum err add_place(struct braces *b, const struct jstr *fmt, struct view 
             break;
         }
     }
+    return end;
+}
+
+/* !r, !s or !a at byte *end of the place, if there; moves behind it. */
+static enum err convert(struct braces *b, struct view place, size_t *end, struct jv *v)
+{
+    if (*end >= place.n || place.p[*end] != '!') {
+        return ERR_OK;
+    }
+    const char kind = *end + 1 < place.n ? place.p[*end + 1] : 0;
+    *end += 2;
+    if ((kind != 'r' && kind != 's' && kind != 'a') || (*end < place.n && place.p[*end] != ':')) {
+        return bad(b->m, "invalid conversion");
+    }
+    return jv_put_str(b->m,
+                      kind == 'r'   ? jrepr_repr(b->m, *v)
+                      : kind == 's' ? jrepr_str(b->m, *v)
+                                    : jrepr_ascii(b->m, *v),
+                      v);
+}
+
+/* One place, without its braces. */
+static enum err add_place(struct braces *b, const struct jstr *fmt, struct view place, int nest,
+                          struct jstr_out *o)
+{
+    size_t end = name_end(place);
     struct jv v;
     TRY(field_value(b, view_part(place, 0, end), &v));
+    TRY(convert(b, place, &end, &v));
     const bool is_markup = v.type == JV_STR && v.u.s->is_markup;
-    if (end < place.n && place.p[end] == '!') {
-        const char kind = end + 1 < place.n ? place.p[end + 1] : 0;
-        const struct jstr *s = kind == 'r'   ? jrepr_repr(b->m, v)
-                               : kind == 's' ? jrepr_str(b->m, v)
-                               : kind == 'a' ? jrepr_ascii(b->m, v)
-                                             : NULL;
-        end += 2;
-        if (s == NULL || (end < place.n && place.p[end] != ':')) {
-            return s == NULL && kind != 0 && strchr("rsa", kind) != NULL
-                       ? b->m->err
-                       : bad(b->m, "invalid conversion");
-        }
-        v = jv_of_str(s);
-    }
     struct jstr_out spec;
     struct jstr_out text;
     jstr_begin(&spec, b->m);
@@ -591,6 +605,7 @@ static enum err percent_key(struct percent *p, struct view v, size_t *at, struct
     if (end >= v.n || p->args.type != JV_DICT) {
         return bad(p->m, "%(name) wants a closing bracket and a dictionary");
     }
+    TRY(jmem_step(p->m, p->args.u.dict->n / 4 + 1));
     const struct jv *hit = jdict_find(p->args.u.dict, view_part(v, from, end - from));
     if (hit == NULL) {
         return bad(p->m, "the dictionary lacks a key of the text");
@@ -727,8 +742,7 @@ enum err jformat_percent(struct jmem *m, const struct jstr *fmt, struct jv args,
             TRY(percent_place(&p, v, &at, &o));
         }
     }
-    const bool is_single = args.type == JV_UNDEFINED || args.type == JV_STR ||
-                           args.type == JV_NONE || jv_is_number(args);
+    const bool is_single = args.type == JV_STR || args.type == JV_NONE || jv_is_number(args);
     if ((args.type == JV_TUPLE && p.n_used < args.u.list->n) || (is_single && p.n_used == 0)) {
         return bad(m, "not all arguments are used by the text");
     }

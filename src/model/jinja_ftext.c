@@ -257,7 +257,7 @@ static enum err f_wordcount(struct jcall *c, struct jv *out)
     int64_t n_words = 0;
     bool is_in = false;
     TRY(text_of(c, &s));
-    TRY(jmem_walk(c->m, s->n));
+    TRY(jmem_walk(c->m, s->n * 4));
     for (size_t at = 0; at < s->n;) {
         size_t n = 0;
         const uint32_t cp = jstr_read(s, at, &n);
@@ -637,7 +637,7 @@ static enum err f_filesize(struct jcall *c, struct jv *out)
     if (size == 1) {
         (void)snprintf(text, sizeof(text), "1 Byte");
     } else if (size < base) {
-        (void)snprintf(text, sizeof(text), "%.0f Bytes", trunc(size));
+        (void)snprintf(text, sizeof(text), "%.0f Bytes", trunc(size) + 0.0);
     } else {
         (void)snprintf(text, sizeof(text), "%.1f %s", base * size / unit, units[is_binary][i]);
     }

@@ -2,13 +2,13 @@
  *
  * The language has two layers. Outside of tags everything is data up to the next "{{", "{%" or
  * "{#". Inside of tags it is a small expression language with names, numbers, strings and
- * operators. The end mark of a tag only counts where no bracket is open, which is how {{ {'a': {}}
- * }} works.
+ * operators. The end mark of a tag only counts where no bracket is open: {{ {'a': {}} }} is
+ * one tag.
  *
  * White space around tags is where templates differ by a byte and models notice:
  *   {%- and -%}      take away all white space before and behind;
- *   trim_blocks      a line end right behind "%}" or "#}" goes (not behind "}}", and not with
- * "+%}"); lstrip_blocks    blanks between the line's start and "{%" or "{#" go (not with "{%+");
+ *   trim_blocks      a line end right behind "%}" or "#}" goes, but not with "+%}" or "}}";
+ *   lstrip_blocks    blanks between the line's start and "{%" or "{#" go, but not with "{%+";
  *   the text's end   loses one line end.
  * "Line's start" also means: the tag before ended with a line end that it swallowed.
  * Chat templates are made for an environment with both options on (transformers sets them so), and

@@ -2,7 +2,7 @@
  *
  * A chat template is a program from a model file, that is, from a stranger. What keeps it harmless
  * is not a list of forbidden things but four numbers: bytes, steps, depth, and the size of the
- * output (the last one is kept by jinja_eval.c). This file owns the first three.
+ * output (the last one is kept by jinja_exec.c). This file owns the first three.
  *
  * Memory is a chain of blocks that starts small, doubles up to 1 MB and is given back whole. A run
  * of a real template takes a few hundred kilobytes; nothing it makes needs to be freed earlier, and

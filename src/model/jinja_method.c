@@ -51,7 +51,7 @@ static enum err m_case(struct jcall *c, struct jv *out)
 
 static enum err m_is(struct jcall *c, struct jv *out)
 {
-    TRY(jmem_walk(c->m, self_of(c)->n));
+    TRY(jmem_walk(c->m, self_of(c)->n * 4));
     *out = jv_bool(jcase_is(self_of(c), view_of(c->name + 2)));
     return ERR_OK;
 }

@@ -268,47 +268,48 @@ enum err jnum_round_int(struct jmem *m, int64_t v, int64_t digits, int64_t *out)
 
 /* --- printing --------------------------------------------------------------------------------- */
 
+static const char *print_special(double v, char type)
+{
+    const bool is_upper = type == 'E' || type == 'F' || type == 'G';
+    if (isnan(v)) {
+        return is_upper ? "NAN" : type == '%' ? "nan%" : "nan";
+    }
+    if (type == '%') {
+        return v < 0 ? "-inf%" : "inf%";
+    }
+    return v < 0 ? (is_upper ? "-INF" : "-inf") : (is_upper ? "INF" : "inf");
+}
+
 const char *jnum_print(struct jmem *m, double v, char type, int64_t precision, bool is_alt)
 {
-    if (precision < 0 || (uint64_t)precision > m->bytes_max || precision > 1000000) {
-        JMEM_FAIL(m, ERR_LIMIT, "a number with %lld digits, 1000000 are allowed",
-                  (long long)precision);
+    static const struct {
+        char type;
+        const char *plain;
+        const char *alt;
+    } formats[] = { { 'e', "%.*e", "%#.*e" },
+                    { 'E', "%.*E", "%#.*E" },
+                    { 'g', "%.*g", "%#.*g" },
+                    { 'G', "%.*G", "%#.*G" },
+                    { 'f', "%.*f", "%#.*f" } };
+    if (precision < 0 || precision > JNUM_PRECISION_MAX) {
+        JMEM_FAIL(m, ERR_LIMIT, "a number with %lld digits, %d are allowed", (long long)precision,
+                  JNUM_PRECISION_MAX);
         return NULL;
     }
     if (!isfinite(v)) {
-        const bool is_upper = type == 'E' || type == 'F' || type == 'G';
-        if (isnan(v)) {
-            return is_upper ? "NAN" : type == '%' ? "nan%" : "nan";
-        }
-        if (type == '%') {
-            return v < 0 ? "-inf%" : "inf%";
-        }
-        return v < 0 ? (is_upper ? "-INF" : "-inf") : (is_upper ? "INF" : "inf");
+        return print_special(v, type);
     }
     const size_t cap = (size_t)precision + 340;
     char *text = jmem_take(m, cap);
     if (text == NULL) {
         return NULL;
     }
-    int n = 0;
-    const double x = type == '%' ? v * 100 : v;
-    switch (type) {
-    case 'e':
-        n = snprintf(text, cap, is_alt ? "%#.*e" : "%.*e", (int)precision, x);
-        break;
-    case 'E':
-        n = snprintf(text, cap, is_alt ? "%#.*E" : "%.*E", (int)precision, x);
-        break;
-    case 'g':
-        n = snprintf(text, cap, is_alt ? "%#.*g" : "%.*g", (int)precision, x);
-        break;
-    case 'G':
-        n = snprintf(text, cap, is_alt ? "%#.*G" : "%.*G", (int)precision, x);
-        break;
-    default:
-        n = snprintf(text, cap, is_alt ? "%#.*f" : "%.*f", (int)precision, x);
-        break;
+    size_t i = 0;
+    while (formats[i].type != type && formats[i].type != 'f') {
+        i++;
     }
+    const char *fmt = is_alt ? formats[i].alt : formats[i].plain;
+    const int n = snprintf(text, cap, fmt, (int)precision, type == '%' ? v * 100 : v);
     if (type == '%' && (size_t)n + 1 < cap) {
         text[n] = '%';
         text[n + 1] = 0;

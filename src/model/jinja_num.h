@@ -28,6 +28,7 @@ enum err jnum_to_int(struct jmem *m, double v, int64_t *out) MUST_USE;
 double jnum_round(double v, int64_t digits);
 enum err jnum_round_int(struct jmem *m, int64_t v, int64_t digits, int64_t *out) MUST_USE;
 
+#define JNUM_PRECISION_MAX 1000000
 /* A float as the types e f g E F G % of format() print it, without sign handling ("-" only); with
  * `is_alt` the point always stands. NULL: m->err. Precision is bounded by memory. */
 const char *jnum_print(struct jmem *m, double v, char type, int64_t precision, bool is_alt);

@@ -172,6 +172,11 @@ static void add_object(struct printer *p, struct jv v, int nest)
     jstr_add_str(&p->o, v.type == JV_NAMESPACE ? "<Namespace " : "<", true);
     if (v.type == JV_NAMESPACE) {
         add_pairs(p, v.u.dict, nest - 1);
+    } else if (v.type == JV_MACRO) {
+        jstr_add_str(&p->o, v.u.macro->name == NULL ? "Macro anonymous" : "Macro ", true);
+        if (v.u.macro->name != NULL) {
+            add_quoted(p, v.u.macro->name, true);
+        }
     } else {
         jstr_add_str(&p->o, jv_type_name(v), true);
         jstr_add_str(&p->o, " object", true);

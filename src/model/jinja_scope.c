@@ -4,13 +4,13 @@
  * does. Most follow from one picture: each frame decides once, before it runs, where each of its
  * names comes from.
  *
- *   - A name that is only read belongs to the nearest frame around that knows it; if none does, it
- * is looked up among the variables given to the template when the frame is entered.
- *   - A name that is assigned belongs to the frame of the assignment. If a frame around knows the
- * name the value is copied on entry, so the body of a loop sees the outer value at the start of
- * every round, and what it assigns is gone afterwards.
- *   - If no frame around knows it, it starts undefined. When the assignment stands inside an `if`,
- * or a read comes first in the text, it starts with the template's variable of that name instead.
+ *   - A name that is only read belongs to the nearest frame around that knows it; if none does,
+ *     it is looked up among the variables given to the template when the frame is entered.
+ *   - A name that is assigned belongs to the frame of the assignment. If a frame around knows
+ *     the name the value is copied on entry, so the body of a loop sees the outer value at the
+ *     start of every round, and what it assigns is gone afterwards.
+ *   - If no frame around knows it, it starts undefined. When the assignment stands inside an
+ *     `if`, or a read comes first in the text, it starts with the template's variable instead.
  *
  * "Knows" means the whole frame, also what comes later in the text: a loop body that reads a name
  * which the template assigns below the loop finds it undefined, even if a variable of that name was

@@ -172,7 +172,8 @@ enum err jstr_find(struct jmem *m, const struct jstr *s, const struct jstr *what
         *at = from;
         return ERR_OK;
     }
-    const char *hit = memmem(s->p + from, to - from, what->p, what->n);
+    const char *hit = what->n == 1 ? memchr(s->p + from, what->p[0], to - from)
+                                   : memmem(s->p + from, to - from, what->p, what->n);
     if (hit != NULL) {
         *at = (size_t)(hit - s->p);
     }
@@ -477,11 +478,21 @@ void jstr_add_repeat(struct jstr_out *o, const struct jstr *s, size_t n_times)
         o->is_failed = true;
         return;
     }
-    if (!make_room(o, s->n * n_times)) {
+    if (!make_room(o, s->n * n_times) || !make_marks(o, s->mark, s->is_trusted)) {
         return;
     }
-    for (size_t i = 0; i < n_times && !o->is_failed; i++) {
-        jstr_add(o, s);
+    /* The first copy, then what is there already, twice as much each time. */
+    const size_t from = o->n;
+    const size_t end = from + s->n * n_times;
+    jstr_add(o, s);
+    while (o->n < end) {
+        const size_t have = o->n - from;
+        const size_t n = have < end - o->n ? have : end - o->n;
+        memcpy(o->p + o->n, o->p + from, n);
+        if (o->mark != NULL) {
+            memcpy(o->mark + o->n, o->mark + from, n);
+        }
+        o->n += n;
     }
 }
 

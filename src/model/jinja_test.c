@@ -92,7 +92,7 @@ static enum err t_case(struct jcall *c, bool *out)
     if (s == NULL) {
         return c->m->err;
     }
-    TRY(jmem_walk(c->m, s->n));
+    TRY(jmem_walk(c->m, s->n * 4));
     *out = jcase_is(s, view_of(c->name));
     return ERR_OK;
 }

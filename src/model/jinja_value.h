@@ -49,8 +49,8 @@ struct jv_range;
 struct jv_method;
 struct jv_cycler;
 struct jv_joiner;
-struct jmacro; /* jinja_eval.c */
-struct jloop;  /* jinja_eval.c */
+struct jmacro;
+struct jloop; /* jinja_loop.h */
 
 struct jv {
     uint8_t type; /* enum jv_type */
@@ -110,6 +110,15 @@ struct jv_method {
 struct jv_cycler {
     const struct jlist *items;
     size_t at;
+};
+
+struct jnode;  /* jinja_expr.h */
+struct jframe; /* jinja_eval.h */
+
+struct jmacro {
+    const struct jstr *name; /* NULL: the body of a call block */
+    const struct jnode *node;
+    struct jframe *up; /* the frame it was defined in */
 };
 
 struct jv_joiner {
