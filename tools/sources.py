@@ -22,7 +22,7 @@ def kind_of(path):
 def main():
     for line in open(os.path.join(ROOT, 'LAYERS')):
         words = line.split('#')[0].split()
-        if words and kind_of(words[0]) == sys.argv[1] and os.path.exists(f'{ROOT}/{words[0]}.c'):
+        if words and not words[0].endswith('.h') and kind_of(words[0]) == sys.argv[1] and os.path.exists(f'{ROOT}/{words[0]}.c'):
             print('src/' + words[0] + '.c')
 
 

@@ -87,9 +87,7 @@ bool view_u64(struct view a, uint64_t *out)
     return true;
 }
 
-/* --- buf
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- buf ----------------------------------------------------------------------------------- */
 
 void buf_init(struct buf *b, size_t max_bytes)
 {
@@ -209,8 +207,7 @@ enum err buf_check(const struct buf *b, const char *what)
     return ERR_OK;
 }
 
-/* --- UTF-8 (Unicode 15, table 3-7)
- * ------------------------------------------------------------------------- */
+/* --- UTF-8 (Unicode 15, table 3-7) --------------------------------------------------------- */
 
 /* Bytes the sequence that begins with c should have (0: c cannot begin one), and the range of its
  * second. */
@@ -266,6 +263,9 @@ size_t utf8_bad(const char *p, size_t n)
 
 void utf8_clean(struct buf *out, struct view v)
 {
+    if (v.n == 0) {
+        return;
+    }
     size_t from = 0; /* of the well-formed stretch not yet added */
     size_t at = 0;
     while (at < v.n) {

@@ -26,19 +26,19 @@ bool view_eq(struct view a, struct view b);
 bool view_is(struct view a, const char *zero_terminated);
 bool view_starts(struct view a, struct view prefix);
 bool view_ends(struct view a, struct view suffix);
-struct view view_from(struct view a, size_t at);            /* a[at..], empty when at >= n */
-struct view view_part(struct view a, size_t at, size_t n);  /* a[at..at+n], cut at the end */
+struct view view_from(struct view a, size_t at);           /* a[at..], empty when at >= n */
+struct view view_part(struct view a, size_t at, size_t n); /* a[at..at+n], cut at the end */
 /* First position of `what` in `a` at or after `from`, or SIZE_MAX. */
 size_t view_find(struct view a, struct view what, size_t from);
 /* Whole view as a decimal number; false on sign, blank, overflow or anything else. */
 bool view_u64(struct view a, uint64_t *out);
 
 struct buf {
-    char *p;       /* owns */
-    size_t n;      /* bytes used */
-    size_t cap;    /* bytes allocated */
-    size_t max;    /* bytes allowed */
-    bool is_full;  /* something did not fit (BU-2) */
+    char *p;      /* owns */
+    size_t n;     /* bytes used */
+    size_t cap;   /* bytes allocated */
+    size_t max;   /* bytes allowed */
+    bool is_full; /* something did not fit (BU-2) */
 };
 
 void buf_init(struct buf *b, size_t max_bytes);
@@ -59,7 +59,8 @@ enum err buf_check(const struct buf *b, const char *what) MUST_USE;
 
 /* --- UTF-8 ------------------------------------------------------------------------------------ */
 
-/* Length of the well-formed sequence at p[0..n), 1..4, and its code point; 0 if ill-formed or cut. */
+/* Length of the well-formed sequence at p[0..n), 1..4, and its code point; 0 if ill-formed or cut.
+ */
 int utf8_read(const char *p, size_t n, uint32_t *code_point);
 /* Bytes of the maximal ill-formed part at p (WHATWG rule; n > 0), at least 1. */
 size_t utf8_bad(const char *p, size_t n);

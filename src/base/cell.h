@@ -14,7 +14,8 @@ struct cell {
 
 static inline uint64_t cell_get(const struct cell *c)
 {
-    return atomic_load_explicit(&c->v, memory_order_acquire); /* orders reads after the writer's set */
+    return atomic_load_explicit(&c->v,
+                                memory_order_acquire); /* orders reads after the writer's set */
 }
 
 static inline void cell_set(struct cell *c, uint64_t v)

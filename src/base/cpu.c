@@ -4,17 +4,19 @@
  * cores this process may use, how much of them its cgroup grants). Kernels are chosen by this at
  * run time from one program; a build never assumes more than the architecture's baseline.
  *
+ * Detection asks for exactly what the kernels' own compiler flags promise (meson.build): a kernel
+ * built with an instruction that the processor lacks would end in a signal, not in an error.
+ *
  * One of the three files that may contain preprocessor conditions on the architecture.
  *
- * Next: kern/kern.c chooses by it. */
+ * Next: kern/kern_table.c chooses by it. */
 #include "base/cpu.h"
 
-#include "base/buf.h"
 #include "base/os.h"
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -26,6 +28,8 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
+
+#define CORES_MAX 256 /* more threads than this help no model we know */
 
 static struct cpu_info info;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -81,6 +85,7 @@ static void detect_isa(struct cpu_info *c)
     const unsigned long caps = getauxval(AT_HWCAP);
     c->has_neon = (caps & HWCAP_ASIMD) != 0;
     c->has_dotprod = (caps & HWCAP_ASIMDDP) != 0;
+    c->has_fp16 = (caps & HWCAP_FPHP) != 0 && (caps & HWCAP_ASIMDHP) != 0;
     snprintf(c->name, sizeof c->name, "aarch64");
 }
 #else
@@ -90,29 +95,6 @@ static void detect_isa(struct cpu_info *c)
 }
 #endif
 
-/* Whole cores that cgroup v2 grants ("max 100000" or "quota period"); INT32_MAX when unlimited. */
-static int cgroup_cores(void)
-{
-    struct buf text;
-    buf_init(&text, 256);
-    int n = INT32_MAX;
-    if (os_read_file("/sys/fs/cgroup/cpu.max", &text) == ERR_OK) {
-        unsigned long quota = 0;
-        unsigned long period = 0;
-        char *rest = NULL;
-        const char *p = buf_str(&text);
-        if (p[0] >= '0' && p[0] <= '9') {
-            quota = strtoul(p, &rest, 10);
-            period = strtoul(rest, NULL, 10);
-        }
-        if (quota > 0 && period > 0) {
-            n = (int)((quota + period - 1) / period);
-        }
-    }
-    buf_release(&text);
-    return n;
-}
-
 static void detect(void)
 {
     detect_isa(&info);
@@ -120,9 +102,9 @@ static void detect(void)
     CPU_ZERO(&set);
     info.n_core = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                               : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    const int granted = cgroup_cores();
-    info.n_core = info.n_core < granted ? info.n_core : granted;
-    info.n_core = info.n_core < 1 ? 1 : info.n_core > 256 ? 256 : info.n_core;
+    const uint32_t granted = os_cores_granted();
+    info.n_core = (uint32_t)info.n_core < granted ? info.n_core : (int)granted;
+    info.n_core = info.n_core < 1 ? 1 : info.n_core > CORES_MAX ? CORES_MAX : info.n_core;
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
     info.l2_bytes = l2 > 0 ? (size_t)l2 : (size_t)1 << 20;
@@ -146,7 +128,7 @@ bool cpu_can(enum cpu_isa isa)
     case CPU_AVX512:
         return c->has_avx512_vnni;
     case CPU_NEON:
-        return c->has_neon;
+        return c->has_neon && c->has_dotprod && c->has_fp16;
     case CPU_ISA_COUNT:
         break;
     }

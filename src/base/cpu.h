@@ -11,17 +11,18 @@
 enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_ISA_COUNT };
 
 struct cpu_info {
-    bool has_avx2;        /* AVX2 + FMA + F16C */
-    bool has_avx_vnni;    /* 256-bit vpdpbusd */
-    bool has_avx512;      /* F, BW, DQ, VL */
+    bool has_avx2;     /* AVX2 + FMA + F16C */
+    bool has_avx_vnni; /* 256-bit vpdpbusd */
+    bool has_avx512;   /* F, BW, DQ, VL */
     bool has_avx512_vnni;
     bool has_avx512_vbmi;
     bool has_avx512_bf16;
     bool has_neon;
     bool has_dotprod;
-    int n_core;           /* cores this process may run on (affinity and cgroup quota respected) */
-    size_t l2_bytes;      /* per core; 1 MB when unknown */
-    size_t l3_bytes;      /* visible to one core; 0 when unknown */
+    bool has_fp16;   /* half-precision arithmetic of ARMv8.2 */
+    int n_core;      /* cores this process may run on (affinity and cgroup quota respected) */
+    size_t l2_bytes; /* per core; 1 MB when unknown */
+    size_t l3_bytes; /* visible to one core; 0 when unknown */
     char name[64];
 };
 

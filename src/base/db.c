@@ -11,10 +11,12 @@
  * Next: num/quant.c. */
 #include "base/db.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
+#include <string.h>
 
 #define BUSY_MS 5000
 
@@ -28,8 +30,12 @@ struct db_query {
 
 static enum err failed(sqlite3 *h, const char *what)
 {
-    return err_set(sqlite3_errcode(h) == SQLITE_BUSY ? ERR_BUSY : ERR_IO, "database: %s: %s", what,
-                   sqlite3_errmsg(h));
+    const int code = sqlite3_errcode(h);
+    const enum err e = code == SQLITE_BUSY                               ? ERR_BUSY
+                       : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? ERR_INTEGRITY
+                       : code == SQLITE_NOMEM                            ? ERR_MEMORY
+                                                                         : ERR_IO;
+    return err_set(e, "database: %s: %s", what, sqlite3_errmsg(h));
 }
 
 enum err db_exec(struct db *d, const char *sql)
@@ -49,31 +55,61 @@ static enum err read_version(struct db *d, int *version)
     return e;
 }
 
+/* One step inside a transaction. The version is read there again: another process may have made
+ * the step while this one waited for the lock. */
+static enum err migrate_once(struct db *d, const char *const *steps, int version, int *have)
+{
+    TRY(read_version(d, have));
+    if (*have >= version) {
+        return ERR_OK;
+    }
+    char set[64];
+    snprintf(set, sizeof set, "PRAGMA user_version = %d", *have + 1);
+    TRY(db_exec(d, steps[*have]));
+    TRY(db_exec(d, set));
+    ++*have;
+    return ERR_OK;
+}
+
 static enum err migrate(struct db *d, const char *path, const char *const *steps, int version)
 {
     int have = 0;
     TRY(read_version(d, &have));
-    REQUIRE(have <= version, ERR_UNSUPPORTED,
-            "%s: made by a newer version (schema %d, this program knows %d)", path, have, version);
-    for (; have < version; have++) {
-        char set[64];
-        snprintf(set, sizeof set, "PRAGMA user_version = %d", have + 1);
+    while (have < version) {
         TRY(db_exec(d, "BEGIN IMMEDIATE"));
-        enum err e = db_exec(d, steps[have]);
-        e = e == ERR_OK ? db_exec(d, set) : e;
+        enum err e = migrate_once(d, steps, version, &have);
+        e = e == ERR_OK ? db_exec(d, "COMMIT") : e;
         if (e != ERR_OK) {
             (void)sqlite3_exec(d->handle, "ROLLBACK", NULL, NULL, NULL);
             return e;
         }
-        TRY(db_exec(d, "COMMIT"));
     }
+    REQUIRE(have == version, ERR_UNSUPPORTED,
+            "%s: made by a newer version (schema %d, this program knows %d)", path, have, version);
     return ERR_OK;
+}
+
+/* SQLite answers the pragma with the mode that it took: on a file system without shared memory that
+ * is not WAL. It is durable all the same, but readers then wait for writers. */
+static enum err use_wal(struct db *d, const char *path)
+{
+    struct db_query *q = NULL;
+    bool has_row = false;
+    TRY(db_query_open(&q, d, "PRAGMA journal_mode = WAL", "", NULL));
+    const enum err e = db_query_next(q, &has_row);
+    if (e == ERR_OK && has_row && !view_is(db_text(q, 0), "wal")) {
+        const struct view mode = db_text(q, 0);
+        log_event(LOG_WARN, "db", "path=%s journal_mode=%.*s wanted=wal", path, (int)mode.n,
+                  mode.p);
+    }
+    db_query_close(q);
+    return e;
 }
 
 static enum err configure(struct db *d, const char *path, const char *const *steps, int version)
 {
     sqlite3_busy_timeout(d->handle, BUSY_MS);
-    TRY(db_exec(d, "PRAGMA journal_mode = WAL"));
+    TRY(use_wal(d, path));
     TRY(db_exec(d, "PRAGMA synchronous = FULL"));
     TRY(db_exec(d, "PRAGMA foreign_keys = ON"));
     return migrate(d, path, steps, version);
@@ -89,7 +125,10 @@ enum err db_open(struct db **out, const char *path, const char *const *steps, in
         e = err_set(ERR_IO, "%s: cannot open: %s", path,
                     d->handle != NULL ? sqlite3_errmsg(d->handle) : "no memory");
     }
-    e = e == ERR_OK ? configure(d, path, steps, version) : e;
+    if (e == ERR_OK) {
+        e = configure(d, path, steps, version);
+        e = e == ERR_OK || e == ERR_UNSUPPORTED ? e : err_at(e, "%s", path);
+    }
     if (e != ERR_OK) {
         db_close(d);
         return e;
@@ -101,7 +140,7 @@ enum err db_open(struct db **out, const char *path, const char *const *steps, in
 void db_close(struct db *d)
 {
     if (d != NULL) {
-        sqlite3_close(d->handle);
+        sqlite3_close_v2(d->handle); /* waits for forgotten statements instead of leaking */
         mem_free(d);
     }
 }
@@ -125,6 +164,11 @@ enum err db_query_open(struct db_query **out, struct db *d, const char *sql, con
     enum err e = sqlite3_prepare_v2(d->handle, sql, -1, &q->statement, NULL) == SQLITE_OK
                      ? ERR_OK
                      : failed(d->handle, sql);
+    const int n_wanted = sqlite3_bind_parameter_count(q->statement);
+    if (e == ERR_OK && (size_t)n_wanted != strlen(args)) {
+        e = err_set(ERR_FAILED, "database: %s: %d values wanted, %zu given", sql, n_wanted,
+                    strlen(args));
+    }
     for (int i = 0; args[i] != '\0' && e == ERR_OK; i++) {
         e = bind(q->statement, i + 1, args[i], values[i]) == SQLITE_OK ? ERR_OK
                                                                        : failed(d->handle, sql);

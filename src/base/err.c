@@ -45,6 +45,20 @@ static size_t sequence(const unsigned char *p, size_t n)
     return is_long || is_outside ? 0 : want;
 }
 
+/* Code points that move a cursor, end a line or turn the direction of writing. */
+static int is_hidden(const unsigned char *p, size_t n)
+{
+    if (n == 1) {
+        return *p < 0x20 || *p == 0x7F;
+    }
+    if (n == 2) {
+        return p[0] == 0xC2 && p[1] < 0xA0; /* U+0080..9F: the second set of control codes */
+    }
+    const unsigned code = (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
+    return n == 3 && ((code >= 0x200E && code <= 0x200F) || (code >= 0x2028 && code <= 0x202E) ||
+                      (code >= 0x2066 && code <= 0x2069));
+}
+
 /* Copies raw to text, escaping what must not reach a terminal; cuts at a whole character. */
 static void clean(const char *raw)
 {
@@ -52,15 +66,16 @@ static void clean(const char *raw)
     size_t left = strlen(raw);
     for (const unsigned char *p = (const unsigned char *)raw; left > 0;) {
         const size_t n = sequence(p, left);
-        const int is_plain = n > 1 || (n == 1 && *p >= 0x20 && *p != 0x7F);
-        const size_t need = is_plain ? n : 4;
+        const size_t n_escape = n == 0 ? 1 : is_hidden(p, n) ? n : 0;
+        const size_t need = n_escape > 0 ? 4 * n_escape : n;
         if (used + need >= sizeof text) {
             break;
         }
-        if (is_plain) {
+        for (size_t i = 0; i < n_escape; i++) {
+            snprintf(text + used + 4 * i, 5, "\\x%02x", p[i]);
+        }
+        if (n_escape == 0) {
             memcpy(text + used, p, n);
-        } else {
-            snprintf(text + used, 5, "\\x%02x", *p);
         }
         used += need;
         p += n > 0 ? n : 1;

@@ -12,19 +12,19 @@
 /* Values are stable: they are the status codes of the public library and of the exit code table. */
 enum err {
     ERR_OK = 0,
-    ERR_FAILED = 1,      /* anything without a better name */
-    ERR_USAGE = 2,       /* arguments or request fields make no sense */
-    ERR_NOT_FOUND = 3,   /* model, file or object does not exist */
-    ERR_MEMORY = 4,      /* does not fit; the text has both numbers */
-    ERR_INTEGRITY = 5,   /* damaged or hostile data, checksum mismatch */
-    ERR_AUTH = 6,        /* not authorised */
-    ERR_NET = 7,         /* other side unreachable */
-    ERR_POLICY = 8,      /* refused by a rule of this box */
-    ERR_IO = 9,          /* the operating system said no */
-    ERR_UNSUPPORTED = 10,/* well-formed, but hearth cannot do it; the text names what is missing */
-    ERR_LIMIT = 11,      /* a stated limit was reached; the text has both numbers */
-    ERR_CANCELLED = 12,  /* somebody asked to stop */
-    ERR_BUSY = 75,       /* full right now, try again */
+    ERR_FAILED = 1,       /* anything without a better name */
+    ERR_USAGE = 2,        /* arguments or request fields make no sense */
+    ERR_NOT_FOUND = 3,    /* model, file or object does not exist */
+    ERR_MEMORY = 4,       /* does not fit; the text has both numbers */
+    ERR_INTEGRITY = 5,    /* damaged or hostile data, checksum mismatch */
+    ERR_AUTH = 6,         /* not authorised */
+    ERR_NET = 7,          /* other side unreachable */
+    ERR_POLICY = 8,       /* refused by a rule of this box */
+    ERR_IO = 9,           /* the operating system said no */
+    ERR_UNSUPPORTED = 10, /* well-formed, but hearth cannot do it; the text names what is missing */
+    ERR_LIMIT = 11,       /* a stated limit was reached; the text has both numbers */
+    ERR_CANCELLED = 12,   /* somebody asked to stop */
+    ERR_BUSY = 75,        /* full right now, try again */
 };
 
 #define ERR_TEXT_MAX 512 /* bytes incl. the final 0; longer texts are cut at a character */
@@ -33,7 +33,8 @@ enum err {
  * returns `e`, so that `return err_set(ERR_IO, "...")` reads well. */
 enum err err_set(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 
-/* Puts "prefix: " in front of the thread's text and returns `e`; used on the way up to say where. */
+/* Puts "prefix: " in front of the thread's text and returns `e`; used on the way up to say where.
+ */
 enum err err_at(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 
 /* The text of the thread's last failure, "" if none; borrowed until the thread's next err_set. */
@@ -64,7 +65,7 @@ const char *err_name(enum err e);
 /* A belief: true in a correct program, and handled all the same. Aborts in checked builds
  * (HEARTH_CHECKED), returns the condition in others:  if (!ALWAYS(p)) { return ...; } */
 #define ALWAYS(cond) ((cond) ? 1 : err_belief(#cond, __FILE__, __LINE__))
-#define NEVER(cond) (!ALWAYS(!(cond)))
+#define NEVER(cond)  (!ALWAYS(!(cond)))
 int err_belief(const char *what, const char *file, int line) __attribute__((cold));
 
 #endif

@@ -8,14 +8,23 @@
 #include "base/hash.h"
 
 #include "base/mem.h"
+#include "base/os.h"
 
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
-#include <string.h>
+#include <stdbool.h>
 
 struct hash_sha256 {
     gnutls_hash_hd_t state;
+    bool is_failed;
 };
+
+/* In place of a digest that could not be made (GnuTLS refuses to work after a failed self-test).
+ * Random bytes equal nothing that is stored: a model does not verify, a key does not open. */
+static void no_digest(unsigned char raw[32])
+{
+    os_random(raw, 32);
+}
 
 enum err hash_sha256_open(struct hash_sha256 **out)
 {
@@ -32,7 +41,7 @@ enum err hash_sha256_open(struct hash_sha256 **out)
 
 void hash_sha256_add(struct hash_sha256 *h, const void *bytes, size_t n)
 {
-    gnutls_hash(h->state, bytes, n);
+    h->is_failed |= gnutls_hash(h->state, bytes, n) < 0;
 }
 
 static void to_hex(const unsigned char raw[32], char hex[65])
@@ -51,6 +60,9 @@ void hash_sha256_close(struct hash_sha256 *h, char hex[65])
     }
     unsigned char raw[32];
     gnutls_hash_deinit(h->state, raw);
+    if (h->is_failed) {
+        no_digest(raw);
+    }
     mem_free(h);
     if (hex != NULL) {
         to_hex(raw, hex);
@@ -59,8 +71,10 @@ void hash_sha256_close(struct hash_sha256 *h, char hex[65])
 
 void hash_sha256_of(const void *bytes, size_t n, char hex[65])
 {
-    unsigned char raw[32] = { 0 };
-    gnutls_hash_fast(GNUTLS_DIG_SHA256, bytes, n, raw);
+    unsigned char raw[32];
+    if (gnutls_hash_fast(GNUTLS_DIG_SHA256, bytes, n, raw) < 0) {
+        no_digest(raw);
+    }
     to_hex(raw, hex);
 }
 
@@ -78,9 +92,8 @@ uint64_t hash_mix(const void *bytes, size_t n, uint64_t seed)
     uint64_t h = seed ^ 0x9E3779B97F4A7C15u ^ (uint64_t)n;
     for (; n >= 8; n -= 8, p += 8) {
         uint64_t w = 0;
-        for (int i = 7; i >= 0;
-             i--) { /* little-endian on every machine; compilers make one load of it */
-            w = w << 8 | p[i];
+        for (int i = 7; i >= 0; i--) {
+            w = w << 8 | p[i]; /* little-endian on every machine; compilers make one load of it */
         }
         h = fold(h ^ w, 0xD6E8FEB86659FD93u);
     }

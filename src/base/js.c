@@ -2,16 +2,17 @@
  *
  * jansson parses; this file is the only one that knows it. What it adds:
  *   - a scan before parsing that limits depth, so that no text can exhaust the stack;
- *   - integers beyond 64 bits become reals instead of an error;
+ *   - integers beyond 64 bits become reals instead of an error, and leave all others integers;
  *   - numbers are written in the shortest form that reads back to the same double. jansson 2.14
- * writes 0.1 as 0.10000000000000001, which would change every prompt whose tool schema holds such a
- * number.
+ *     writes 0.1 as 0.10000000000000001, which would change every prompt whose tool schema holds
+ *     such a number.
  *
  * A node is jansson's own, seen through an opaque name; it lives as long as its root.
  *
  * Next: base/cpu.c. */
 #include "base/js.h"
 
+#include <float.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,6 +47,49 @@ static size_t depth_of(struct view text)
     return most;
 }
 
+/* Whether a run of digits with at most a sign in front lies beyond 64 bits. */
+static bool is_wide(struct view number)
+{
+    const bool is_negative = number.n > 0 && number.p[0] == '-';
+    const struct view digits = view_from(number, is_negative);
+    for (size_t i = 0; i < digits.n; i++) {
+        if (digits.p[i] < '0' || digits.p[i] > '9') {
+            return false;
+        }
+    }
+    uint64_t v = 0;
+    return digits.n > 18 && (!view_u64(digits, &v) || v > (uint64_t)INT64_MAX + is_negative);
+}
+
+/* A copy of the text in which integers beyond 64 bits end in ".0", so that jansson reads those, and
+ * only those, as reals. (Its own flag for this turns every integer of the text into a real.) */
+static void widen(struct view text, struct buf *out)
+{
+    size_t from = 0; /* of what is not yet copied */
+    bool is_string = false;
+    for (size_t i = 0; i < text.n; i++) {
+        const char c = text.p[i];
+        if (is_string) {
+            i += c == '\\';
+            is_string = c != '"';
+        } else if (c == '-' || (c >= '0' && c <= '9')) {
+            size_t end = i + 1;
+            while (end < text.n && memchr("0123456789+-.eE", text.p[end], 15) != NULL) {
+                end++;
+            }
+            if (is_wide(view_part(text, i, end - i))) {
+                buf_add_view(out, view_part(text, from, end - from));
+                buf_add_str(out, ".0");
+                from = end;
+            }
+            i = end - 1;
+        } else {
+            is_string = c == '"';
+        }
+    }
+    buf_add_view(out, view_from(text, from));
+}
+
 enum err js_parse(struct view text, size_t depth_max, struct js **root)
 {
     const size_t depth = depth_of(text);
@@ -56,7 +100,13 @@ enum err js_parse(struct view text, size_t depth_max, struct js **root)
     const char *p = text.n > 0 ? text.p : "";
     json_t *v = json_loadb(p, text.n, flags, &why);
     if (v == NULL && json_error_code(&why) == json_error_numeric_overflow) {
-        v = json_loadb(p, text.n, flags | JSON_DECODE_INT_AS_REAL, &why);
+        struct buf wide; /* two bytes more for each integer of 19 or more */
+        buf_init(&wide, text.n + text.n / 8 + 2);
+        widen(text, &wide);
+        const enum err e = buf_check(&wide, "JSON text with long integers");
+        v = e == ERR_OK ? json_loadb(buf_str(&wide), wide.n, flags, &why) : NULL;
+        buf_release(&wide);
+        TRY(e);
     }
     REQUIRE(v != NULL, ERR_USAGE, "JSON line %d column %d: %s", why.line, why.column, why.text);
     *root = (struct js *)(void *)v;
@@ -143,9 +193,7 @@ bool js_next(const struct js *object, struct js_iter *it)
     return true;
 }
 
-/* --- writing
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- writing ------------------------------------------------------------------------------- */
 
 static void put_escape(struct buf *b, uint32_t code)
 {
@@ -178,8 +226,6 @@ void js_put_string(struct buf *b, struct view text, bool ascii_only)
         } else if (n == 0) {
             buf_add_str(b, ascii_only ? "\\ufffd" : "\xEF\xBF\xBD");
             n = (int)utf8_bad(text.p + i, text.n - i);
-        } else if (code == 0x7F) {
-            buf_add_char(b, 0x7F);
         } else {
             put_escape(b, code);
         }
@@ -192,13 +238,35 @@ void js_put_string(struct buf *b, struct view text, bool ascii_only)
     buf_add_char(b, '"');
 }
 
-/* Fewest significant digits that read back to v: digits without dot, and the decimal exponent of
- * 0.d1d2d3... The program never leaves the C locale, so the decimal point is a point. */
+/* The next larger number of as many digits; when all are nines the result reads back to nothing
+ * like it, which the caller's comparison finds. */
+static void bump(char *text)
+{
+    char *p = text + strcspn(text, "e");
+    while (p-- > text) {
+        if (*p == '9') {
+            *p = '0';
+        } else if (*p >= '0' && *p < '9') {
+            ++*p;
+            return;
+        }
+    }
+}
+
+/* Fewest significant digits that read back to v > 0: digits without dot, and the decimal exponent
+ * of 0.d1d2d3... Fifteen digits survive the way through a normal double, so if they read back, the
+ * shortest form is theirs without the final zeros. What reads back to a power of two reaches twice
+ * as far above it as below: there the nearest decimal may miss while the next one above hits. The
+ * decimal point is whatever the locale has; only digits are taken. */
 static void shortest(double v, char digits[20], int *exponent)
 {
     char text[40];
-    for (int n = 1; n <= 17; n++) {
+    for (int n = v < DBL_MIN ? 1 : 15; n <= 17; n++) {
         snprintf(text, sizeof text, "%.*e", n - 1, v);
+        if (strtod(text, NULL) == v) {
+            break;
+        }
+        bump(text);
         if (strtod(text, NULL) == v) {
             break;
         }

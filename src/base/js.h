@@ -25,9 +25,9 @@ void js_close(struct js *root); /* accepts NULL */
 enum js_type js_type(const struct js *v); /* NULL counts as JS_NULL */
 bool js_bool(const struct js *v);
 int64_t js_int(const struct js *v);
-double js_real(const struct js *v); /* of JS_INT too */
+double js_real(const struct js *v);        /* of JS_INT too */
 struct view js_string(const struct js *v); /* borrows from the tree */
-size_t js_count(const struct js *v); /* elements or members */
+size_t js_count(const struct js *v);       /* elements or members */
 const struct js *js_at(const struct js *array, size_t i);
 const struct js *js_get(const struct js *object, const char *key);
 struct js_iter {
@@ -37,10 +37,11 @@ struct js_iter {
 };
 bool js_next(const struct js *object, struct js_iter *it); /* members in the file's order */
 
-/* --- writing, straight into a buf ---------------------------------------------------------------- */
+/* --- writing, straight into a buf ------------------------------------------------------------- */
 
-void js_put_string(struct buf *b, struct view text, bool ascii_only); /* with quotes; text is UTF-8 */
-void js_put_real(struct buf *b, double v); /* shortest; NaN and infinities as null */
+void js_put_string(struct buf *b, struct view text,
+                   bool ascii_only);                  /* with quotes; text is UTF-8 */
+void js_put_real(struct buf *b, double v);            /* shortest; NaN and infinities as null */
 void js_put_value(struct buf *b, const struct js *v); /* compact */
 /* Python's repr() of a double: 1.0, 1e+16, 1e-05, inf, nan. */
 void js_put_repr(struct buf *b, double v);

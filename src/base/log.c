@@ -9,12 +9,11 @@
 #include "base/log.h"
 
 #include "base/cell.h"
+#include "base/os.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static struct cell most = { LOG_WARN };
@@ -22,21 +21,6 @@ static struct cell most = { LOG_WARN };
 void log_level_set(enum log_level level)
 {
     cell_set(&most, (uint64_t)level);
-}
-
-static int is_journal(void)
-{
-    const char *v = secure_getenv("JOURNAL_STREAM");
-    struct stat st;
-    unsigned long device = 0;
-    unsigned long inode = 0;
-    char *rest = NULL;
-    if (v == NULL || fstat(STDERR_FILENO, &st) != 0) {
-        return 0;
-    }
-    device = strtoul(v, &rest, 10);
-    inode = *rest == ':' ? strtoul(rest + 1, NULL, 10) : 0;
-    return st.st_dev == device && st.st_ino == inode;
 }
 
 void log_event(enum log_level level, const char *module, const char *fmt, ...)
@@ -48,15 +32,18 @@ void log_event(enum log_level level, const char *module, const char *fmt, ...)
     }
     char line[1024];
     int n = snprintf(line, sizeof line, "%slevel=%s module=%s ",
-                     is_journal() ? priorities[level] : "", names[level], module);
+                     os_stderr_is_journal() ? priorities[level] : "", names[level], module);
     va_list ap;
     va_start(ap, fmt);
     const int more = vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
     va_end(ap);
     n = more < 0 ? n : n + more;
     n = n < (int)sizeof line - 1 ? n : (int)sizeof line - 2;
+    for (int i = 0; i < n; i++) { /* a value from outside cannot begin a line of its own */
+        const unsigned char c = (unsigned char)line[i];
+        line[i] = c < 0x20 || c == 0x7F ? '?' : line[i];
+    }
     line[n++] = '\n';
-    const ssize_t written =
-        write(STDERR_FILENO, line, (size_t)n); /* nowhere to report a failure to */
-    (void)written;
+    const ssize_t written = write(STDERR_FILENO, line, (size_t)n);
+    (void)written; /* nowhere to report a failure to */
 }

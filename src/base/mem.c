@@ -167,8 +167,24 @@ uint64_t mem_frozen_hits(void)
     return cell_get(&frozen_hits);
 }
 
-/* --- arenas
- * ---------------------------------------------------------------------------------------------- */
+/* --- arenas -------------------------------------------------------------------------------- */
+
+/* Faults in n bytes of whole pages; 0 or an errno. A kernel before 5.14 does not know the advice:
+ * there, one write a page. It must not undo what another thread writes at the same moment, hence an
+ * atomic operation that changes nothing (relaxed: it orders nothing). */
+static int populate(uint8_t *from, size_t n)
+{
+    if (madvise(from, n, MADV_POPULATE_WRITE) == 0) {
+        return 0;
+    }
+    if (errno != EINVAL) {
+        return errno;
+    }
+    for (size_t i = 0; i < n; i += SMALL_PAGE) {
+        (void)__atomic_fetch_or(from + i, 0, __ATOMIC_RELAXED);
+    }
+    return 0;
+}
 
 void arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 {
@@ -176,29 +192,25 @@ void arena_touch(const struct arena *a, size_t at, size_t n_bytes)
         return;
     }
     const size_t end = n_bytes < a->cap - at ? at + n_bytes : a->cap;
-    uint8_t *from = a->base + (at & ~(SMALL_PAGE - 1));
-    const size_t n = (size_t)(a->base + end - from);
-    if (madvise(from, mem_round(n, SMALL_PAGE), MADV_POPULATE_WRITE) == 0) {
-        return;
-    }
-    for (size_t i = 0; i < n; i += SMALL_PAGE) { /* an older kernel: one write a page */
-        *(volatile uint8_t *)(from + i) = *(volatile uint8_t *)(from + i);
-    }
+    const size_t from = at & ~(SMALL_PAGE - 1);
+    (void)populate(a->base + from, mem_round(end - from, SMALL_PAGE));
 }
 
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
 {
     note_frozen();
-    *a = (struct arena){ 0 };
     const bool is_large = cap_bytes >= 2 * HUGE_PAGE;
     const size_t slack = is_large ? HUGE_PAGE : 0;
-    REQUIRE(cap_bytes < SIZE_MAX / 2, ERR_MEMORY, "an arena of %zu bytes was asked for", cap_bytes);
+    REQUIRE(cap_bytes < SIZE_MAX / 2, ERR_MEMORY,
+            "%zu bytes of memory in one piece: the address space holds at most %zu", cap_bytes,
+            SIZE_MAX / 2);
     const size_t cap = mem_round(cap_bytes > 0 ? cap_bytes : 1, SMALL_PAGE);
     uint8_t *map = mmap(NULL, cap + slack, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses %zu MiB of memory: %s", cap >> 20,
             strerror(errno));
     uint8_t *base = map;
+    bool is_huge = false;
     if (is_large) { /* give back what lies before and behind the aligned part */
         base = (uint8_t *)mem_round((size_t)map, HUGE_PAGE);
         if (base > map) {
@@ -207,14 +219,15 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
         if (slack > (size_t)(base - map)) {
             munmap(base + cap, slack - (size_t)(base - map));
         }
-        a->is_huge = madvise(base, cap, MADV_HUGEPAGE) == 0;
+        is_huge = madvise(base, cap, MADV_HUGEPAGE) == 0;
     }
-    a->base = base;
-    a->cap = cap;
-    a->mapped = cap;
-    if (touch) {
-        arena_touch(a, 0, cap);
+    const int refused = touch ? populate(base, cap) : 0;
+    if (refused != 0) {
+        munmap(base, cap);
+        return err_set(ERR_MEMORY, "the system cannot provide %zu MiB of memory now: %s", cap >> 20,
+                       strerror(refused));
     }
+    *a = (struct arena){ .base = base, .cap = cap, .mapped = cap, .is_huge = is_huge };
     return ERR_OK;
 }
 

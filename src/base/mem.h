@@ -3,11 +3,11 @@
  * Two kinds of memory:
  *  - small objects of the control plane (tokenizer tables, requests, JSON): mem_alloc / mem_free,
  *    counted, so that the plan can state and tests can check them;
- *  - arenas: one mapping, sized by the plan, filled front to back, released whole. Weights, KV pages
- *    and step workspace live in arenas.
- * ME-1  after mem_freeze(true) on a thread, mem_alloc and arena_open on that thread are a mistake of
- *       ours: counted always (mem_frozen_hits), abort in checked builds.
- * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full. */
+ *  - arenas: one mapping, sized by the plan, filled front to back, released whole. Weights, KV
+ * pages and step workspace live in arenas. ME-1  after mem_freeze(true) on a thread, mem_alloc and
+ * arena_open on that thread are a mistake of ours: counted always (mem_frozen_hits), abort in
+ * checked builds. ME-2  an arena never grows and never moves; arena_take returns NULL when it is
+ * full. */
 #ifndef HEARTH_MEM_H
 #define HEARTH_MEM_H
 
@@ -25,25 +25,26 @@ size_t mem_round(size_t x, size_t to);
 
 /* Zeroed memory, NULL when there is none (the caller says what it was for) or n == 0. */
 void *mem_alloc(size_t n_bytes) __attribute__((malloc));
-void *mem_alloc_array(size_t n, size_t each_bytes) __attribute__((malloc)); /* NULL on overflow too */
+void *mem_alloc_array(size_t n, size_t each_bytes)
+    __attribute__((malloc)); /* NULL on overflow too */
 /* New bytes beyond the old size are not zeroed. On NULL the old block is still there. */
 void *mem_realloc(void *p, size_t n_bytes) MUST_USE;
-void mem_free(void *p); /* accepts NULL */
+void mem_free(void *p);                    /* accepts NULL */
 char *mem_strdup(const char *s, size_t n); /* n bytes and a final 0 */
-size_t mem_used_bytes(void); /* live bytes from mem_alloc in the whole process */
+size_t mem_used_bytes(void);               /* live bytes from mem_alloc in the whole process */
 size_t mem_peak_bytes(void);
 
 void mem_freeze(bool is_frozen); /* this thread only */
 uint64_t mem_frozen_hits(void);  /* violations of ME-1 since start, whole process */
 
 struct arena {
-    uint8_t *base;   /* owns the mapping; 64-byte aligned, 2 MB aligned when large */
-    size_t cap;      /* bytes usable; 0 for a counting arena */
-    size_t used;     /* bytes taken */
-    size_t peak;     /* high-water mark of used */
-    bool is_counting;/* no memory behind it: arena_take only counts (the dry run of the plan) */
-    bool is_huge;    /* the kernel was asked for 2 MB pages */
-    size_t mapped;   /* bytes of the mapping */
+    uint8_t *base;    /* owns the mapping; 64-byte aligned, 2 MB aligned when large */
+    size_t cap;       /* bytes usable; 0 for a counting arena */
+    size_t used;      /* bytes taken */
+    size_t peak;      /* high-water mark of used */
+    bool is_counting; /* no memory behind it: arena_take only counts (the dry run of the plan) */
+    bool is_huge;     /* the kernel was asked for 2 MB pages */
+    size_t mapped;    /* bytes of the mapping */
 };
 
 /* Maps `cap` bytes of zero pages. With `touch` every page is faulted in now, so that a later access

@@ -31,9 +31,7 @@ void os_hook(const struct os_hooks *h)
     hooks = h != NULL ? *h : (struct os_hooks){ 0 };
 }
 
-/* --- reading
- * --------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------- */
 
 static uint64_t mtime_of(const struct stat *st)
 {
@@ -90,11 +88,14 @@ enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at)
 enum err os_unchanged(const struct os_file *f, const char *path)
 {
     struct stat st;
+    struct stat named;
     REQUIRE(fstat(f->fd, &st) == 0, ERR_IO, "%s: %s", path, strerror(errno));
-    REQUIRE((uint64_t)st.st_size == f->size && mtime_of(&st) == f->mtime_ns &&
-                (uint64_t)st.st_ino == f->inode,
-            ERR_INTEGRITY,
-            "%s: the file changed while it was read; try again when nobody writes to it", path);
+    const bool is_same = (uint64_t)st.st_size == f->size && mtime_of(&st) == f->mtime_ns;
+    const bool is_there = stat(path, &named) == 0 && (uint64_t)named.st_ino == f->inode &&
+                          (uint64_t)named.st_dev == f->device;
+    REQUIRE(is_same && is_there, ERR_INTEGRITY,
+            "%s: the file %s while it was read; try again when nobody writes to it", path,
+            is_same ? "was replaced" : "changed");
     return ERR_OK;
 }
 
@@ -103,6 +104,7 @@ enum err os_read_file(const char *path, struct buf *out)
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     REQUIRE(fd >= 0, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
             "%s: cannot open: %s", path, strerror(errno));
+    const size_t before = out->n;
     char piece[16384];
     ssize_t n = 1;
     while (n > 0 && !out->is_full) {
@@ -115,6 +117,9 @@ enum err os_read_file(const char *path, struct buf *out)
     }
     const int saved = errno;
     close(fd);
+    if (n < 0 || out->is_full) {
+        buf_cut(out, before);
+    }
     REQUIRE(n >= 0, ERR_IO, "%s: cannot read: %s", path, strerror(saved));
     return buf_check(out, path);
 }
@@ -125,9 +130,7 @@ bool os_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-/* --- writing
- * --------------------------------------------------------------------------------------------------
- */
+/* --- writing ------------------------------------------------------------------------------- */
 
 static enum err write_all(int fd, struct view text, const char *path)
 {
@@ -162,9 +165,10 @@ static enum err sync_folder(const char *path)
 enum err os_write_file(const char *path, struct view text)
 {
     char temp[4096];
-    const int n = snprintf(temp, sizeof temp, "%s.new-%ld", path, (long)getpid());
+    /* a thread's id, so that two writers of one path do not share the temporary file */
+    const int n = snprintf(temp, sizeof temp, "%s.new-%ld", path, (long)gettid());
     REQUIRE(n > 0 && (size_t)n < sizeof temp, ERR_USAGE, "%.64s...: path too long", path);
-    const int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     REQUIRE(fd >= 0, ERR_IO, "%s: cannot create: %s", temp, strerror(errno));
     enum err e = write_all(fd, text, temp);
     close(fd);
@@ -198,8 +202,7 @@ enum err os_make_dirs(const char *path)
     return ERR_OK;
 }
 
-/* --- clock and random numbers
- * ----------------------------------------------------------------------------------- */
+/* --- clock and random numbers -------------------------------------------------------------- */
 
 uint64_t os_now_us(void)
 {
@@ -223,110 +226,148 @@ void os_random(void *to, size_t n)
         return;
     }
     for (char *p = to; n > 0;) {
-        const ssize_t got =
-            getrandom(p, n, 0); /* blocks only before the first seeding after boot */
+        const ssize_t got = getrandom(p, n, 0); /* blocks only until seeded after boot */
         if (got > 0) {
             p += got;
             n -= (size_t)got;
+        } else if (got < 0 && errno != EINTR) {
+            abort(); /* Linux has the call since 3.17; with guessable keys nobody may go on */
         }
     }
 }
 
-/* --- memory
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- memory -------------------------------------------------------------------------------- */
 
-/* The number after `key` in a text of "key   number kB" lines, in bytes; UINT64_MAX when absent. */
-static uint64_t kb_after(const char *text, const char *key)
-{
-    const char *p = strstr(text, key);
-    if (p == NULL) {
-        return UINT64_MAX;
-    }
-    p += strlen(key);
-    while (*p == ' ' || *p == '\t' || *p == ':') {
-        p++;
-    }
-    return strtoull(p, NULL, 10) * 1024;
-}
-
-static uint64_t from_file(const char *path, const char *key)
+/* The number on the line of a file that begins with `key`; UINT64_MAX when there is none. */
+static uint64_t number_after(const char *path, const char *key)
 {
     struct buf text;
     buf_init(&text, 65536);
+    const size_t n = strlen(key);
     uint64_t v = UINT64_MAX;
-    if (os_read_file(path, &text) == ERR_OK) {
-        v = kb_after(buf_str(&text), key);
+    const char *line = os_read_file(path, &text) == ERR_OK ? buf_str(&text) : NULL;
+    while (line != NULL && v == UINT64_MAX) {
+        if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
+            v = strtoull(line + n + 1 + strspn(line + n + 1, " \t"), NULL, 10);
+        }
+        line = strchr(line, '\n');
+        line += line != NULL;
     }
     buf_release(&text);
     return v;
+}
+
+/* The same for lines of kB, in bytes; 0 when absent. */
+static uint64_t kb_after(const char *path, const char *key)
+{
+    const uint64_t v = number_after(path, key);
+    return v == UINT64_MAX ? 0 : v * 1024;
 }
 
 uint64_t os_rss_bytes(void)
 {
-    const uint64_t v = from_file("/proc/self/status", "VmRSS");
-    return v == UINT64_MAX ? 0 : v;
+    return kb_after("/proc/self/status", "VmRSS");
 }
 
 uint64_t os_rss_peak_bytes(void)
 {
-    const uint64_t v = from_file("/proc/self/status", "VmHWM");
-    return v == UINT64_MAX ? 0 : v;
+    return kb_after("/proc/self/status", "VmHWM");
 }
 
 uint64_t os_memory_total(void)
 {
-    const uint64_t v = from_file("/proc/meminfo", "MemTotal");
-    return v == UINT64_MAX ? 0 : v;
+    return kb_after("/proc/meminfo", "MemTotal");
 }
 
-/* A file with one plain number; UINT64_MAX when absent or "max". */
-static uint64_t number_in(const char *path)
+/* --- cgroups -------------------------------------------------------------------------------
+ *
+ * /proc/self/cgroup has one line for each hierarchy, "id:controllers:path"; version 2 has id 0 and
+ * no controllers. Within a container the path may lie outside what is mounted; then its own folder
+ * does not exist here and the root of the mount holds the container's limit, so the walk from our
+ * group to the root reads each folder that is there. */
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+
+/* What one folder leaves or grants; UINT64_MAX when it sets no limit. */
+typedef uint64_t (*group_fn)(const char *folder);
+
+/* A file with one plain number in front; UINT64_MAX when absent or "max". `second` (may be NULL)
+ * gets the number that follows, 0 if none. */
+static uint64_t number_in(const char *folder, const char *name, uint64_t *second)
 {
+    char path[4400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     struct buf text;
     buf_init(&text, 4096);
     uint64_t v = UINT64_MAX;
     if (os_read_file(path, &text) == ERR_OK && text.n > 0 && text.p[0] >= '0' && text.p[0] <= '9') {
-        v = strtoull(text.p, NULL, 10);
+        char *rest = NULL;
+        v = strtoull(text.p, &rest, 10);
+        if (second != NULL) {
+            *second = strtoull(rest, NULL, 10);
+        }
     }
     buf_release(&text);
     return v;
 }
 
-/* What one cgroup folder leaves; page cache that can be dropped counts as free. */
-static uint64_t group_left(const char *folder, const char *limit_file, const char *usage_file)
+/* Limit less use; page cache that the kernel can drop at once counts as free. */
+static uint64_t memory_left(const char *folder, const char *limit_file, const char *usage_file)
 {
-    char path[4400];
-    snprintf(path, sizeof path, "%s/%s", folder, limit_file);
-    const uint64_t limit = number_in(path);
-    if (limit == UINT64_MAX || limit > UINT64_MAX / 4) {
+    const uint64_t limit = number_in(folder, limit_file, NULL);
+    if (limit > UINT64_MAX / 4) {
         return UINT64_MAX;
     }
-    snprintf(path, sizeof path, "%s/%s", folder, usage_file);
-    const uint64_t usage = number_in(path);
+    const uint64_t usage = number_in(folder, usage_file, NULL);
+    char path[4400];
     snprintf(path, sizeof path, "%s/memory.stat", folder);
-    struct buf text;
-    buf_init(&text, 65536);
-    uint64_t cache = 0;
-    if (os_read_file(path, &text) == ERR_OK) {
-        const uint64_t kb = kb_after(buf_str(&text), "inactive_file ");
-        cache = kb == UINT64_MAX ? 0 : kb / 1024; /* these files count bytes */
-    }
-    buf_release(&text);
+    /* the use counts the groups below; version 1 has a line of its own for the same sum */
+    uint64_t cache = number_after(path, "total_inactive_file");
+    cache = cache == UINT64_MAX ? number_after(path, "inactive_file") : cache;
+    cache = cache == UINT64_MAX ? 0 : cache;
     const uint64_t used = usage == UINT64_MAX || usage < cache ? 0 : usage - cache;
     return used < limit ? limit - used : 0;
 }
 
-/* The least that the cgroup `path` under `root` and its ancestors leave. */
-static uint64_t groups_left(const char *root, const char *group, const char *limit_file,
-                            const char *usage_file)
+static uint64_t memory_v2(const char *folder)
+{
+    return memory_left(folder, "memory.max", "memory.current");
+}
+
+static uint64_t memory_v1(const char *folder)
+{
+    return memory_left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
+}
+
+/* Rounded up: a share of a core still needs one thread. */
+static uint64_t cores(uint64_t quota, uint64_t period)
+{
+    const bool is_limited = quota != UINT64_MAX && period != UINT64_MAX && period > 0;
+    return is_limited ? quota / period + (quota % period > 0) : UINT64_MAX;
+}
+
+static uint64_t cores_v2(const char *folder)
+{
+    uint64_t period = 0;
+    const uint64_t quota = number_in(folder, "cpu.max", &period);
+    return cores(quota, period);
+}
+
+static uint64_t cores_v1(const char *folder)
+{
+    return cores(number_in(folder, "cpu.cfs_quota_us", NULL), /* "-1": unlimited */
+                 number_in(folder, "cpu.cfs_period_us", NULL));
+}
+
+/* The least of fn over the group's folder below `root` and its ancestors up to `root`. */
+static uint64_t least_of(group_fn fn, const char *root, const char *group)
 {
     char folder[4200];
     snprintf(folder, sizeof folder, "%s%s", root, group);
     uint64_t least = UINT64_MAX;
     for (;;) {
-        const uint64_t left = group_left(folder, limit_file, usage_file);
-        least = left < least ? left : least;
+        const uint64_t v = fn(folder);
+        least = v < least ? v : least;
         char *slash = strrchr(folder, '/');
         if (slash == NULL || strlen(folder) <= strlen(root)) {
             return least;
@@ -335,49 +376,90 @@ static uint64_t groups_left(const char *root, const char *group, const char *lim
     }
 }
 
-static uint64_t cgroup_left(void)
+/* Whether a comma-separated list has the word. */
+static bool has_word(const char *list, const char *word)
+{
+    const size_t n = strlen(word);
+    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
+        p += *p == ',';
+        if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == '\0')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One line of /proc/self/cgroup, taken apart in place. */
+static uint64_t least_of_line(char *line, const char *top, const char *word, group_fn v2,
+                              group_fn v1)
+{
+    char *list = strchr(line, ':');
+    char *group = list != NULL ? strchr(list + 1, ':') : NULL;
+    if (group == NULL) {
+        return UINT64_MAX;
+    }
+    *list++ = '\0';
+    *group++ = '\0';
+    if (*list == '\0') {
+        return least_of(v2, top, group);
+    }
+    if (!has_word(list, word)) {
+        return UINT64_MAX;
+    }
+    char root[4200];
+    snprintf(root, sizeof root, "%s/%s", top, word); /* "cpu" links to "cpu,cpuacct" and so on */
+    return least_of(v1, root, group);
+}
+
+/* The least over all hierarchies that the text of /proc/self/cgroup (changed here) names. */
+static uint64_t least_of_all(char *text, const char *top, const char *word, group_fn v2,
+                             group_fn v1)
+{
+    uint64_t least = UINT64_MAX;
+    for (char *line = text; line != NULL && *line != '\0';) {
+        char *end = strchr(line, '\n');
+        if (end != NULL) {
+            *end = '\0';
+        }
+        const uint64_t v = least_of_line(line, top, word, v2, v1);
+        least = v < least ? v : least;
+        line = end != NULL ? end + 1 : NULL;
+    }
+    return least;
+}
+
+static uint64_t least_of_ours(const char *word, group_fn v2, group_fn v1)
 {
     struct buf text;
     buf_init(&text, 65536);
     uint64_t least = UINT64_MAX;
     if (os_read_file("/proc/self/cgroup", &text) == ERR_OK) {
-        for (char *line = text.p; line != NULL && *line != '\0';) {
-            char *end = strchr(line, '\n');
-            if (end != NULL) {
-                *end = '\0';
-            }
-            const char *v2 = strncmp(line, "0::", 3) == 0 ? line + 3 : NULL;
-            const char *v1 = strstr(line, ":memory:");
-            uint64_t left = UINT64_MAX;
-            if (v2 != NULL) {
-                left = groups_left("/sys/fs/cgroup", v2, "memory.max", "memory.current");
-            } else if (v1 != NULL) {
-                left = groups_left("/sys/fs/cgroup/memory", v1 + 8, "memory.limit_in_bytes",
-                                   "memory.usage_in_bytes");
-            }
-            least = left < least ? left : least;
-            line = end != NULL ? end + 1 : NULL;
-        }
+        least = least_of_all(text.p, CGROUP_ROOT, word, v2, v1);
     }
     buf_release(&text);
     return least;
 }
 
+uint32_t os_cores_granted(void)
+{
+    const uint64_t n = least_of_ours("cpu", cores_v2, cores_v1);
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
 uint64_t os_memory_available(const char **limit_name)
 {
-    const uint64_t box = from_file("/proc/meminfo", "MemAvailable");
-    const uint64_t group = cgroup_left();
+    const uint64_t box = kb_after("/proc/meminfo", "MemAvailable");
+    const uint64_t group = least_of_ours("memory", memory_v2, memory_v1);
     if (limit_name != NULL) {
         *limit_name = group < box ? "the cgroup's memory limit" : "memory available on this box";
     }
-    return group < box ? group : box == UINT64_MAX ? 0 : box;
+    return group < box ? group : box;
 }
 
-/* --- folders
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- folders ------------------------------------------------------------------------------- */
 
-/* The XDG base directory variables and HOME are the only environment that hearth reads. */
+/* The XDG base directory variables, HOME and JOURNAL_STREAM (below) are the only environment that
+ * hearth reads here. */
 static const char *environment(const char *name)
 {
     const char *v = secure_getenv(name);
@@ -398,10 +480,23 @@ enum err os_dir(enum os_dir which, struct buf *out)
         buf_add_str(out, base);
     } else {
         REQUIRE(home != NULL && rows[which].below_home != NULL, ERR_NOT_FOUND,
-                "neither %s nor HOME is set: no place for hearth's files", rows[which].variable);
+                "%s%s is not set: no place for hearth's files", rows[which].variable,
+                rows[which].below_home != NULL ? " or HOME" : "");
         buf_add_str(out, home);
         buf_add_str(out, rows[which].below_home);
     }
     buf_add_str(out, "/hearth");
     return buf_check(out, "folder name");
+}
+
+bool os_stderr_is_journal(void)
+{
+    const char *v = secure_getenv("JOURNAL_STREAM"); /* "device:inode" */
+    struct stat st;
+    if (v == NULL || fstat(STDERR_FILENO, &st) != 0) {
+        return false;
+    }
+    char *rest = NULL;
+    const unsigned long device = strtoul(v, &rest, 10);
+    return *rest == ':' && st.st_dev == device && st.st_ino == strtoul(rest + 1, NULL, 10);
 }

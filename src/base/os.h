@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 struct os_file {
-    int fd;          /* -1 when closed */
-    uint64_t size;   /* bytes, at open */
+    int fd;        /* -1 when closed */
+    uint64_t size; /* bytes, at open */
     uint64_t mtime_ns;
     uint64_t inode;
     uint64_t device;
@@ -25,7 +25,7 @@ enum err os_open(struct os_file *f, const char *path) MUST_USE;
 void os_close(struct os_file *f); /* accepts fd == -1 */
 /* Reads exactly n bytes at `at`. A short file is ERR_INTEGRITY: it shrank under us. */
 enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at) MUST_USE;
-/* ERR_INTEGRITY when size, mtime or inode differ from those at open. */
+/* ERR_INTEGRITY when size or mtime differ from those at open, or `path` now names another file. */
 enum err os_unchanged(const struct os_file *f, const char *path) MUST_USE;
 /* Whole file into `out` (its maximum bounds the size). */
 enum err os_read_file(const char *path, struct buf *out) MUST_USE;
@@ -34,15 +34,21 @@ enum err os_write_file(const char *path, struct view text) MUST_USE;
 enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
 bool os_exists(const char *path);
 
-uint64_t os_now_us(void);  /* monotonic clock */
-int64_t os_wall_s(void);   /* seconds since 1970 */
+uint64_t os_now_us(void);           /* monotonic clock */
+int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */
-uint64_t os_rss_bytes(void);      /* VmRSS now */
-uint64_t os_rss_peak_bytes(void); /* VmHWM */
+uint64_t os_rss_bytes(void);        /* VmRSS now */
+uint64_t os_rss_peak_bytes(void);   /* VmHWM */
 /* Memory this process may still take: the least of MemAvailable and what its cgroups (v1 and v2,
- * all ancestors) leave; *limit_name (may be NULL) says which it was ("MemAvailable", "cgroup ..."). */
+ * all ancestors) leave; *limit_name (may be NULL) says which it was ("MemAvailable", "cgroup ...").
+ */
 uint64_t os_memory_available(const char **limit_name);
 uint64_t os_memory_total(void);
+/* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
+ */
+uint32_t os_cores_granted(void);
+/* Whether standard error is the journal's socket (systemd sets JOURNAL_STREAM). */
+bool os_stderr_is_journal(void);
 
 /* XDG folders of hearth, without final slash: data ~/.local/share/hearth, cache, state. */
 enum os_dir { OS_DIR_DATA, OS_DIR_CACHE, OS_DIR_STATE, OS_DIR_RUNTIME };

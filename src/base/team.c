@@ -18,7 +18,9 @@
  * Invariants TE-1, TE-2 stand in team.h. Next: base/db.c. */
 #include "base/team.h"
 
+#include "base/cpu.h"
 #include "base/mem.h"
+#include "base/os.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -30,8 +32,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_ROUNDS 20000 /* about 50 us at 3 GHz with the pause instruction */
-#define LINE        64    /* bytes of a cache line: hot words do not share one */
+#define SPIN_US         60 /* most waits between two jobs of one token are shorter */
+#define SPIN_CROWDED    50 /* rounds when there are more workers than cores: nearly none */
+#define SPIN_ROUNDS_MAX 40000
+#define LINE            64 /* bytes of a cache line: hot words do not share one */
 
 /* One word that some threads wait on until it changes. */
 struct gate {
@@ -41,17 +45,17 @@ struct gate {
 };
 
 struct team {
-    struct gate go;   /* job number, workers inside, door */
-    struct gate done; /* workers that have left, ever */
-    uint32_t n_done;  /* its value when no job runs; owner: the caller */
-    _Atomic int next_chunk;
-    char pad[LINE - sizeof(int)];
+    struct gate go;             /* job number, workers inside, door */
+    struct gate done;           /* workers that have left, ever */
+    uint32_t n_done;            /* its value when no job runs; owner: the caller */
+    _Atomic int64_t next_chunk; /* wider than its users' int: it runs past their end */
+    char pad[LINE - sizeof(int64_t)];
     team_fn fn;
     void *arg;
     int n_worker;
     int spin_rounds;
-    bool is_closing;
-    pthread_t *threads; /* [n_worker - 1], owns */
+    _Atomic bool is_closing; /* a worker that comes late from an old job reads it at any time */
+    pthread_t *threads;      /* [n_worker - 1], owns */
 };
 
 struct member {
@@ -66,6 +70,24 @@ static void relax(void)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+/* Rounds that take SPIN_US. A pause takes 4 ns on one processor and 50 on another, so it is
+ * measured; the least of three counts, since being taken off the core only makes it longer. */
+static int spin_rounds(void)
+{
+    const int n = 1000;
+    uint64_t least_us = UINT64_MAX;
+    for (int i = 0; i < 3; i++) {
+        const uint64_t from_us = os_now_us();
+        for (int k = 0; k < n; k++) {
+            relax();
+        }
+        const uint64_t us = os_now_us() - from_us;
+        least_us = us < least_us ? us : least_us;
+    }
+    const uint64_t rounds = (uint64_t)n * SPIN_US / (least_us > 0 ? least_us : 1);
+    return rounds < SPIN_ROUNDS_MAX ? (int)rounds : SPIN_ROUNDS_MAX;
 }
 
 /* Waits until the word differs from `old`; returns the new value. */
@@ -108,10 +130,11 @@ static void *member_main(void *arg)
     const struct member m = *(struct member *)arg;
     struct team *t = m.team;
     mem_free(arg);
+    mem_freeze(true);  /* TE-2 */
     uint32_t seen = 0; /* the word after which this worker has nothing to do */
     for (;;) {
         uint32_t word = gate_wait(&t->go, seen, t->spin_rounds);
-        if (t->is_closing) {
+        if (atomic_load_explicit(&t->is_closing, memory_order_relaxed)) { /* ordered by `go` */
             return NULL;
         }
         const bool is_new = JOB(word) != JOB(seen);
@@ -173,11 +196,10 @@ enum err team_open(struct team **out, int n_worker)
         mem_free(threads);
         return err_set(ERR_MEMORY, "no memory for %d workers", n_worker);
     }
-    const long n_core = sysconf(_SC_NPROCESSORS_ONLN);
     t->threads = threads;
     t->n_worker = n_worker;
-    t->spin_rounds = n_worker <= n_core ? SPIN_ROUNDS
-                                        : 50; /* spinning on a core that others need helps nobody */
+    /* spinning on a core that the others need helps nobody */
+    t->spin_rounds = n_worker <= cpu_get()->n_core ? spin_rounds() : SPIN_CROWDED;
     const enum err e = start_members(t);
     if (e != ERR_OK) {
         team_close(t);
@@ -192,7 +214,7 @@ void team_close(struct team *t)
     if (t == NULL) {
         return;
     }
-    t->is_closing = true;
+    atomic_store_explicit(&t->is_closing, true, memory_order_relaxed); /* `go` orders it */
     gate_add(&t->go, 1u << 16);
     for (int i = 1; i < t->n_worker; i++) {
         pthread_join(t->threads[i - 1], NULL);
@@ -239,18 +261,17 @@ void team_chunk_reset(struct team *t)
 
 bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to)
 {
-    const int at =
-        atomic_fetch_add_explicit(&t->next_chunk, grain, memory_order_relaxed); /* only a ticket */
+    /* relaxed: only a ticket */
+    const int64_t at = atomic_fetch_add_explicit(&t->next_chunk, grain, memory_order_relaxed);
     if (at >= n_item) {
         return false;
     }
-    *from = at;
-    *to = n_item - at < grain ? n_item : at + grain;
+    *from = (int)at;
+    *to = n_item - *from < grain ? n_item : *from + grain;
     return true;
 }
 
-/* --- threads and locks
- * ---------------------------------------------------------------------------------------- */
+/* --- threads and locks --------------------------------------------------------------------- */
 
 struct thread {
     pthread_t id;
@@ -333,17 +354,29 @@ void lock_drop(struct lock *l)
     pthread_mutex_unlock(&l->mutex);
 }
 
+/* The moment so long from now, at most a year: later would overflow time_t somewhere. The kernel's
+ * clock, not os.h's: the kernel is who waits. */
+static struct timespec moment_in(uint64_t timeout_us)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    const uint64_t most_us = 86400ull * 365 * 1000000;
+    const uint64_t us = timeout_us < most_us ? timeout_us : most_us;
+    const uint64_t ns = (uint64_t)at.tv_nsec + us % 1000000 * 1000;
+    at.tv_sec += (time_t)(us / 1000000 + ns / 1000000000);
+    at.tv_nsec = (long)(ns % 1000000000);
+    return at;
+}
+
+static bool wait_until(struct lock *l, const struct timespec *moment)
+{
+    return pthread_cond_timedwait(&l->cond, &l->mutex, moment) != ETIMEDOUT;
+}
+
 bool lock_wait(struct lock *l, uint64_t timeout_us)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    const uint64_t most_us =
-        86400ull * 365 * 1000000; /* a year: later would overflow time_t somewhere */
-    const uint64_t us = timeout_us < most_us ? timeout_us : most_us;
-    const uint64_t ns = (uint64_t)until.tv_nsec + us % 1000000 * 1000;
-    until.tv_sec += (time_t)(us / 1000000 + ns / 1000000000);
-    until.tv_nsec = (long)(ns % 1000000000);
-    return pthread_cond_timedwait(&l->cond, &l->mutex, &until) != ETIMEDOUT;
+    const struct timespec moment = moment_in(timeout_us);
+    return wait_until(l, &moment);
 }
 
 void lock_wake(struct lock *l)
@@ -351,9 +384,7 @@ void lock_wake(struct lock *l)
     pthread_cond_broadcast(&l->cond);
 }
 
-/* --- queue
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- queue ------------------------------------------------------------------------------------ */
 
 struct queue {
     struct lock *lock;
@@ -415,9 +446,10 @@ bool queue_pop(struct queue *q, void *msg)
 bool queue_wait(struct queue *q, uint64_t timeout_us)
 {
     lock_take(q->lock);
+    const struct timespec moment = moment_in(timeout_us);
     bool goes_on = true;
     while (q->n == 0 && !q->is_woken && goes_on) {
-        goes_on = lock_wait(q->lock, timeout_us);
+        goes_on = wait_until(q->lock, &moment);
     }
     q->is_woken = false;
     const bool is_there = q->n > 0;

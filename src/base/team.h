@@ -1,9 +1,9 @@
 /* team - worker threads that run one function together, and bounded queues (base/team.c)
  *
- * The caller of team_run is worker 0; the others wait in a barrier that spins for some microseconds
- * and then sleeps on a futex. A descheduled worker delays a step, never deadlocks it.
- * TE-1  team_run returns after every worker that entered fn has left it; no worker touches arg
- * afterwards. TE-2  workers allocate nothing. */
+ * The caller of team_run is worker 0; the others wait for a job by spinning for some microseconds
+ * and then sleeping on a futex. A worker whose core is busy elsewhere is not waited for.
+ * TE-1  team_run returns after every worker that entered fn has left it; none touches arg later.
+ * TE-2  workers allocate nothing. */
 #ifndef HEARTH_TEAM_H
 #define HEARTH_TEAM_H
 
@@ -34,8 +34,7 @@ void team_run(struct team *t, team_fn fn, void *arg);
 void team_chunk_reset(struct team *t);
 bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to);
 
-/* --- a bounded queue of fixed-size messages, many writers, one reader
- * ------------------------------ */
+/* --- a bounded queue of fixed-size messages, many writers, one reader ---------------------- */
 
 struct queue;
 enum err queue_open(struct queue **out, size_t n_max, size_t each_bytes) MUST_USE;
@@ -45,8 +44,7 @@ bool queue_pop(struct queue *q, void *msg);            /* false when empty */
 bool queue_wait(struct queue *q, uint64_t timeout_us); /* true when something is there */
 void queue_wake(struct queue *q);                      /* ends a queue_wait early */
 
-/* --- the other things that need more than one thread
- * ------------------------------------------------ */
+/* --- the other things that need more than one thread --------------------------------------- */
 
 struct thread;
 enum err thread_start(struct thread **out, const char *name, void (*fn)(void *),

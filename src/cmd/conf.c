@@ -20,7 +20,7 @@
 #include <string.h>
 
 #define BIT(c)   (1u << CONF_##c)
-#define MODELS   (BIT(RUN) | BIT(SERVE) | BIT(PLAN) | BIT(BENCH))
+#define MODELS   (BIT(RUN) | BIT(PLAN) | BIT(BENCH))
 #define SAMPLING (BIT(RUN))
 #define PROBES   (BIT(LOGITS) | BIT(TOKENIZE) | BIT(DETOKENIZE) | BIT(RENDER) | BIT(DEQUANT))
 #define ALL      ((1u << CONF_COMMAND_COUNT) - 1)
@@ -36,16 +36,12 @@ static const struct command {
                    "Ctrl-C stops the answer, Ctrl-D ends. With PROMPT, or with text on standard "
                    "input, one answer.",
                    1, 2 },
-    [CONF_SERVE] = { "serve", "--model MODEL", "serve the OpenAI-compatible API and the web page",
-                     "Listens on loopback unless --host says otherwise; any other address needs "
-                     "--api-key-file.",
-                     0, 1 },
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit.", 1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
-                    "NAME is a known short name (hearth pull --json lists none; see hearth list).",
+                    "NAME is a known short name; hearth list shows them.",
                     1, 1 },
     [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
@@ -75,14 +71,14 @@ static const struct option {
     double min, max, initial;
 } options[] = {
 #define O(field) offsetof(struct conf, field)
-    { "model", "m", "MODEL", "model file, or a name in the store", BIT(SERVE) | PROBES, KIND_TEXT,
+    { "model", "m", "MODEL", "model file, or a name in the store", PROBES, KIND_TEXT,
       O(model), 0, 0, 0 },
     { "ctx", NULL, "N",
       "tokens a conversation may have (default 4096, or what the model was made for)", MODELS,
       KIND_INT, O(ctx), 2, 1 << 24, 0 },
     { "parallel", NULL, "N",
-      "conversations generated at once (default 1; serve: 8 or as many as fit)",
-      BIT(SERVE) | BIT(PLAN), KIND_INT, O(parallel), 1, 256, 0 },
+      "conversations generated at once (default 1)",
+      BIT(PLAN), KIND_INT, O(parallel), 1, 256, 0 },
     { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | BIT(LOGITS), KIND_TEXT,
       O(kv), 0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
@@ -108,20 +104,6 @@ static const struct option {
       O(is_raw), 0, 0, 0 },
     { "ignore-eos", NULL, NULL, "do not end where the model would", BIT(RUN), KIND_FLAG,
       O(is_ignore_eos), 0, 0, 0 },
-    { "host", NULL, "H", "address to listen on (default 127.0.0.1)", BIT(SERVE), KIND_TEXT, O(host),
-      0, 0, 0 },
-    { "port", NULL, "P", "port to listen on; 0 = any free one (default 8080)", BIT(SERVE), KIND_INT,
-      O(port), 0, 65535, 8080 },
-    { "api-key-file", NULL, "F", "file with one key a line; clients need one of them", BIT(SERVE),
-      KIND_TEXT, O(api_key_file), 0, 0, 0 },
-    { "queue", NULL, "N", "requests that may wait (default 64)", BIT(SERVE), KIND_INT, O(queue), 1,
-      4096, 64 },
-    { "grace", NULL, "S", "seconds to finish answers after SIGTERM (default 10)", BIT(SERVE),
-      KIND_INT, O(grace_s), 0, 3600, 10 },
-    { "max-clients", NULL, "N", "connections at once (default 256)", BIT(SERVE), KIND_INT,
-      O(max_clients), 1, 65536, 256 },
-    { "max-body", NULL, "BYTES", "largest request body (default 8388608)", BIT(SERVE), KIND_INT,
-      O(max_body_bytes), 1024, 1 << 30, 8388608 },
     { "prefill", NULL, "N", "prompt tokens to measure (default 512)", BIT(BENCH), KIND_INT,
       O(prefill), 1, 1 << 24, 512 },
     { "decode", NULL, "N", "answer tokens to measure (default 64)", BIT(BENCH), KIND_INT, O(decode),
@@ -154,9 +136,7 @@ const char *conf_command_name(enum conf_command c)
     return commands[c].name;
 }
 
-/* --- parsing
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- parsing ---------------------------------------------------------------------------------- */
 
 /* Levenshtein distance of two short words, at most 32 letters each. */
 static size_t distance(const char *a, const char *b)

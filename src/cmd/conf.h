@@ -15,7 +15,6 @@
 
 enum conf_command {
     CONF_RUN,
-    CONF_SERVE,
     CONF_PLAN,
     CONF_BENCH,
     CONF_PULL,
@@ -38,13 +37,12 @@ struct conf {
     enum conf_command command;
     const char *model;  /* MODEL, positional or --model */
     const char *prompt; /* run: PROMPT; other commands: second positional */
-    int64_t ctx, parallel, queue, batch_prompt, threads;
+    int64_t ctx, parallel, threads;
     int64_t max_tokens, top_k;
     double temperature, top_p, min_p;
     int64_t seed; /* -1: random */
     bool has_seed;
-    const char *system, *template_file, *isa, *kv, *host, *api_key_file, *out, *in, *type;
-    int64_t port, grace_s, max_clients, max_body_bytes;
+    const char *system, *template_file, *isa, *kv, *out, *in, *type;
     int64_t prefill, decode, depth, batch, beside, memory_mib;
     bool is_json, is_verbose, is_kernels, is_limits, is_raw, is_ignore_eos;
 };

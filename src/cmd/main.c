@@ -15,6 +15,9 @@
 #include "cmd/probe_logits.h"
 #include "cmd/probe_render.h"
 #include "cmd/probe_tokens.h"
+#include "cmd/store.h"
+#include "cmd/store_pull.h"
+#include "cmd/store_show.h"
 #include "model/gguf.h"
 
 #include <stdio.h>
@@ -96,21 +99,62 @@ static int print_made(const struct conf *c)
     return 0;
 }
 
+/* What needs a model's path: MODEL is a file or a name in the store. */
+static int run_model(const struct conf *c)
+{
+    if (c->model == NULL) {
+        return c->command == CONF_BENCH ? cmd_bench(c, NULL) : usage("a MODEL is needed");
+    }
+    struct buf path;
+    buf_init(&path, 8192);
+    const enum err e = store_resolve(c->model, &path);
+    struct conf found = *c;
+    found.model = buf_str(&path);
+    int code = 0;
+    if (e != ERR_OK) {
+        code = fail(e);
+    } else if (c->command == CONF_RUN) {
+        code = cmd_run(&found, found.model);
+    } else if (c->command == CONF_PLAN) {
+        code = cmd_plan(&found, found.model);
+    } else if (c->command == CONF_BENCH) {
+        code = cmd_bench(&found, found.model);
+    } else if (c->command == CONF_LOGITS) {
+        code = run_logits(&found);
+    } else if (c->command == CONF_TOKENIZE) {
+        code = probe_tokenize(found.model);
+    } else {
+        code = probe_detokenize(found.model);
+    }
+    buf_release(&path);
+    return code;
+}
+
+static int status(enum err e)
+{
+    return e == ERR_OK ? 0 : fail(e);
+}
+
 static int run(const struct conf *c)
 {
     switch (c->command) {
     case CONF_RUN:
-        return cmd_run(c, c->model);
     case CONF_PLAN:
-        return cmd_plan(c, c->model);
     case CONF_BENCH:
-        return cmd_bench(c, c->model);
     case CONF_LOGITS:
-        return run_logits(c);
     case CONF_TOKENIZE:
-        return c->model != NULL ? probe_tokenize(c->model) : usage("tokenize needs -m MODEL");
     case CONF_DETOKENIZE:
-        return c->model != NULL ? probe_detokenize(c->model) : usage("detokenize needs -m MODEL");
+        return run_model(c);
+    case CONF_PULL:
+        return status(store_cmd_pull(c->model, NULL, c->is_json));
+    case CONF_LIST:
+        return status(store_cmd_list(c->is_json));
+    case CONF_SHOW:
+        return status(store_cmd_show(c->model, c->is_json));
+    case CONF_RM:
+        return status(store_cmd_rm(c->model, c->is_json));
+    case CONF_VERIFY:
+        return status(store_cmd_verify(c->model, c->is_json));
     case CONF_RENDER:
         return run_render(c);
     case CONF_DEQUANT:
@@ -118,11 +162,10 @@ static int run(const struct conf *c)
     case CONF_MAN:
     case CONF_COMPLETION:
         return print_made(c);
-    default:
+    case CONF_COMMAND_COUNT:
         break;
     }
-    return fail(err_set(ERR_UNSUPPORTED, "hearth %s is not part of this version yet",
-                        conf_command_name(c->command)));
+    return usage("no such command");
 }
 
 int main(int argc, char **argv)

@@ -27,7 +27,6 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     hearth_model_init(p);
     p->n_ctx = (int32_t)c->ctx;
     p->n_parallel = (int32_t)c->parallel;
-    p->n_queue = (int32_t)c->queue;
     p->kv = c->kv;
 }
 

@@ -78,7 +78,10 @@ static enum err open_in(struct store *st, const char *data)
                      : err_set(ERR_LIMIT, "%.64s...: the data folder's name is too long", data);
     e = e == ERR_OK ? os_make_dirs(blobs) : e;
     e = e == ERR_OK ? os_make_dirs(st->partial) : e;
-    e = e == ERR_OK ? db_open(&st->db, db_path, schema, SCHEMA_VERSION) : e;
+    if (e == ERR_OK) {
+        e = db_open(&st->db, db_path, schema, SCHEMA_VERSION);
+        e = e == ERR_OK ? e : err_at(e, "%s: the index of the model store", db_path);
+    }
     mem_free(db_path);
     mem_free(blobs);
     return e;

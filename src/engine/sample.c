@@ -76,9 +76,7 @@ enum err sample_check(const struct sample_params *p, int32_t n_vocab)
     return ERR_OK;
 }
 
-/* --- scores
- * ------------------------------------------------------------------------------------------------
- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
 /* Repetition (Keskar et al. 2019): each token among the last n of prompt and answer once. */
 static void penalize_repeats(const struct sample_input *in)
@@ -268,9 +266,7 @@ static int32_t filter(const struct sample_input *in, const float *weights, doubl
     return n;
 }
 
-/* --- drawing
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- drawing ---------------------------------------------------------------------------------- */
 
 static int32_t draw_from(const struct sample_cand *c, int32_t n, double u)
 {

@@ -174,9 +174,9 @@ static size_t on_header(char *bytes, size_t each, size_t n, void *arg)
         uint64_t length = 0;
         f->length = number(&v, &length) ? length : 0;
     } else if (is_header(line, "ETag", &v) && v[0] == '"') { /* weak ones cannot be compared */
-        snprintf(f->new_etag, sizeof f->new_etag, "%s", v);
+        snprintf(f->new_etag, sizeof f->new_etag, "%.199s", v);
     } else if (is_header(line, "Last-Modified", &v)) {
-        snprintf(f->new_date, sizeof f->new_date, "%s", v);
+        snprintf(f->new_date, sizeof f->new_date, "%.199s", v);
     }
     return all;
 }

@@ -1,4 +1,5 @@
-/* attn - the cache layout and attention over one span: the fill functions of the table (kern/attn_*.c)
+/* attn - the cache layout and attention over one span: the fill functions of the table
+ * (kern/attn_*.c)
  *
  * Each overwrites the attention entries of a table that already holds the scalar ones. Those of an
  * architecture exist only in builds for it. */

@@ -1,94 +1,160 @@
 /* attn_body - the cache layout and attention over one span (included by kern/attn_*.c)
  *
- * The text of the attention kernels, the same for every instruction set; lanes.h gives the words.
+ * The text of the attention kernels, the same for every instruction set; lanes.h gives the words
+ * and attn_ref.c the meaning. What is added here is only who shares what:
  *
- * Scores: K lies transposed, so one load gives one dimension of 16 positions, and a score is one fma per
- * dimension in index order, 16 positions at a time. Up to TILE queries share each load. Weighted values: V lies
- * row by row, one load gives 16 dimensions of one position; a value is one fma per position in position order.
- * Positions that a query does not see are skipped, never multiplied by 0: their pages may hold anything.
- * Where the queries of a tile see different ranges, the common middle is computed together and the ends one
- * by one, which keeps the order of positions for each query.
+ *   - Queries are taken in tiles of up to TILE. A load of K (one dimension of 16 positions) serves
+ *     all queries of the tile and, where the tile is small, several pages are walked side by side,
+ *     so that there are always enough independent chains to fill the multipliers: queries times
+ *     pages is about CHAINS. V likewise: queries times groups of 16 dimensions is about CHAINS.
+ *   - A tile of 3 or 5..7 queries is filled up by repeating the last one; its results go nowhere.
+ *   - Where the queries of a tile see different ranges, the common middle of the values is computed
+ *     together and the ends query by query, which keeps each query's order of positions.
+ *   - The next pages are prefetched while the present ones are used: decoding reads each page once,
+ *     from memory.
  *
- * q8_0 pages: 32 products of int8 fit 24 bits, so summing them in float32 is exact in any order, and the
- * integer sum needs no integer instructions.
+ * q8_0 pages: 32 products of two int8 stay below 2^24, so their sum is exact in float32 in any
+ * order, and the integer sum needs no integer instructions.
  *
- * After Dao et al. 2022 (FlashAttention) and Milakov & Gimelshein 2018 (online softmax), with the span as
- * the unit whose result is merged. Next: back/be_cpu.c. */
+ * Next: back/be_cpu.c. */
 #ifndef HEARTH_ATTN_BODY_H
 #define HEARTH_ATTN_BODY_H
 
 #include "kern/lanes.h"
 
 #include <assert.h>
-#include <stddef.h>
 
 #if defined(LANES_AVX512)
-#define TILE 8 /* queries that share a load; their sums stay in registers */
+#define TILE   8
+#define CHAINS 16
 #else
-#define TILE 4
+#define TILE   4
+#define CHAINS 4
 #endif
-#define V_LANES 2 /* groups of 16 dimensions in registers at once */
-#define UNROLL _Pragma("GCC unroll 16")
-#define BLOCK 32 /* dimensions under one scale in q8_0 pages */
+
+#define PAGES_MAX  4 /* side by side */
+#define GROUPS_MAX 8
+#define NOINLINE   __attribute__((noinline, unused))
+#define UNROLL     _Pragma("GCC unroll 16")
+#define BLOCK      32 /* dimensions under one scale in q8_0 pages */
+#define BLOCKS_MAX (KERN_HEAD_MAX / BLOCK)
+#define ROW        (KERN_SPAN + LANES)     /* of scores; not a power of two: cache sets */
+#define Q_ROW      (KERN_HEAD_MAX + LANES) /* of queries */
 
 INLINE int32_t blocks_of(int32_t hd)
 {
     return (hd + BLOCK - 1) / BLOCK;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------- */
+INLINE size_t bytes_of(enum kern_kv kv)
+{
+    return kv == KERN_KV_F16 ? 2 : kv == KERN_KV_F32 ? 4 : 1;
+}
+
+/* Scales of a q8_0 page follow its integers. */
+INLINE const uint16_t *scales_of(const uint8_t *page, int32_t hd)
+{
+    return (const uint16_t *)(const void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
+}
+
+/* --- quantizing ------------------------------------------------------------------------------ */
+
+/* A block of up to 32 floats in registers, filled up with 0. */
+struct block {
+    lanes x[2];
+    float amax; /* NaN if one is */
+};
+
+INLINE struct block load_block(const float *x, int32_t n)
+{
+    const ilanes no_sign = il_set(0x7FFFFFFF);
+    struct block b;
+    b.x[0] = n > 0 ? l_load_at(x, 0, n, 0.0f) : l_set(0.0f);
+    b.x[1] = n > LANES ? l_load_at(x, LANES, n, 0.0f) : l_set(0.0f);
+    float v[LANES];
+    l_store(v,
+            l_from_bits(il_max(il_and(l_bits(b.x[0]), no_sign), il_and(l_bits(b.x[1]), no_sign))));
+    uint32_t u[LANES];
+    memcpy(u, v, sizeof u);
+    for (int k = LANES / 2; k > 0; k /= 2) {
+        for (int i = 0; i < k; i++) {
+            u[i] = u[i] > u[i + k] ? u[i] : u[i + k];
+        }
+    }
+    memcpy(&b.amax, u, sizeof b.amax);
+    return b;
+}
+
+/* To the nearest integer, ties to even; |x| < 2^22. */
+INLINE lanes to_nearest(lanes x)
+{
+    const lanes big = l_set(0x1.8p23f);
+    return l_sub(l_add(x, big), big);
+}
+
+/* 32 integers in float form, `step` bytes apart. */
+INLINE void store_block(int8_t *q, size_t step, lanes x0, lanes x1)
+{
+    float v[2 * LANES];
+    l_store(v, x0);
+    l_store(v + LANES, x1);
+    for (int i = 0; i < 2 * LANES; i++) {
+        q[(size_t)i * step] = (int8_t)v[i];
+    }
+}
+
+/* A block of a page; returns its scale. */
+INLINE uint16_t put_block(int8_t *q, size_t step, const float *x, int32_t n)
+{
+    const struct block b = load_block(x, n);
+    const uint16_t d16 = quant_f32_to_f16(b.amax / 127.0f);
+    const float d = quant_f16_to_f32(d16);
+    lanes v[2] = { l_set(0.0f), l_set(0.0f) };
+    if (d > 0.0f && d < HUGE_VALF) {
+        for (int i = 0; i < 2; i++) {
+            const lanes t = l_div(b.x[i], l_set(d));
+            v[i] = to_nearest(l_max(l_min(t, l_set(127.0f)), l_set(-127.0f)));
+        }
+    }
+    store_block(q, step, v[0], v[1]);
+    return d16;
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+static void put_k_q8(uint8_t *page, int32_t hd, int32_t slot, const float *x)
+{
+    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
+    for (int32_t b = 0; b < blocks_of(hd); b++) {
+        int8_t *q = (int8_t *)page + (size_t)(b * BLOCK) * KERN_PAGE + slot;
+        scale[b * KERN_PAGE + slot] = put_block(q, KERN_PAGE, x + b * BLOCK, hd - b * BLOCK);
+    }
+}
+
+static void put_v_q8(uint8_t *page, int32_t hd, int32_t slot, const float *x)
+{
+    const int32_t n_block = blocks_of(hd);
+    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)n_block * BLOCK * KERN_PAGE);
+    for (int32_t b = 0; b < n_block; b++) {
+        int8_t *q = (int8_t *)page + (size_t)(slot * n_block + b) * BLOCK;
+        scale[slot * n_block + b] = put_block(q, 1, x + b * BLOCK, hd - b * BLOCK);
+    }
+}
 
 static void put_f16(uint16_t *to, size_t step, const float *from, int32_t n)
 {
     for (int32_t i = 0; i < n; i += LANES) {
-        uint16_t h[LANES];
         const int32_t m = n - i < LANES ? n - i : LANES;
-        l_store_f16(h, m == LANES ? l_load(from + i) : l_load_n(from + i, m, 0.0f));
+        uint16_t h[LANES];
+        l_store_f16(h, l_load_at(from, i, n, 0.0f));
         for (int32_t k = 0; k < m; k++) {
             to[(size_t)(i + k) * step] = h[k];
         }
     }
 }
 
-/* One block of up to 32: d = f16(amax / 127), q = nearest even of x / d. Not finite: d carries it, q = 0. */
-static uint16_t quantize_block(int8_t *q, size_t step, const float *x, int32_t n)
-{
-    uint32_t amax = 0;
-    for (int32_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &x[i], sizeof u);
-        u &= 0x7FFFFFFF;
-        amax = u > amax ? u : amax;
-    }
-    float a;
-    memcpy(&a, &amax, sizeof a);
-    const uint16_t d16 = quant_f32_to_f16(a / 127.0f);
-    const float d = quant_f16_to_f32(d16);
-    for (int32_t i = 0; i < n; i++) {
-        float v = d > 0.0f && d < HUGE_VALF ? x[i] / d : 0.0f;
-        v = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
-        q[(size_t)i * step] = (int8_t)lrintf(v);
-    }
-    return d16;
-}
-
-static void put_q8(uint8_t *k_page, size_t at, size_t step, int32_t hd, uint16_t *scales, size_t scale_step,
-                   const float *x)
-{
-    int8_t *q = (int8_t *)k_page + at;
-    for (int32_t b = 0; b < blocks_of(hd); b++) {
-        const int32_t n = hd - b * BLOCK < BLOCK ? hd - b * BLOCK : BLOCK;
-        scales[(size_t)b * scale_step] = quantize_block(q + (size_t)(b * BLOCK) * step, step, x + b * BLOCK, n);
-    }
-}
-
-static uint16_t *scales_of(uint8_t *page, int32_t hd)
-{
-    return (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
-}
-
-static void attn_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_page, uint8_t *v_page, int32_t slot,
-                        const float *k, const float *v)
+static void attn_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_page,
+                        uint8_t *v_page, int32_t slot, const float *k, const float *v)
 {
     switch (kv) {
     case KERN_KV_F16:
@@ -102,377 +168,495 @@ static void attn_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_
         memcpy((float *)(void *)v_page + slot * hd_v, v, (size_t)hd_v * sizeof v[0]);
         break;
     case KERN_KV_Q8_0:
-        put_q8(k_page, (size_t)slot, KERN_PAGE, hd_k, scales_of(k_page, hd_k) + slot, KERN_PAGE, k);
-        put_q8(v_page, (size_t)(slot * blocks_of(hd_v) * BLOCK), 1, hd_v,
-               scales_of(v_page, hd_v) + slot * blocks_of(hd_v), 1, v);
+        put_k_q8(k_page, hd_k, slot, k);
+        put_v_q8(v_page, hd_v, slot, v);
         break;
     case KERN_KV_COUNT:
         break;
     }
 }
 
-/* --- scores ---------------------------------------------------------------------------------------------------------- */
+/* --- a tile: what its steps share ------------------------------------------------------------ */
 
-/* Queries of a tile, transposed: q[d][i]; for q8_0 pages as integers in float with scales. */
-struct tile_q {
-    _Alignas(64) float q[KERN_HEAD_MAX][TILE];
-    float d[KERN_HEAD_MAX / BLOCK][TILE];
+struct tile {
+    const struct kern_attend *a;
+    int32_t i0, n;        /* queries [i0, i0 + n) of the call */
+    int32_t n_full;       /* n rounded up to 1, 2, 4, 8: places beyond n repeat the last query */
+    int32_t page0, page1; /* pages that some query sees part of */
+    int32_t lo[TILE], hi[TILE];
+    const float *v_scale;      /* q8_0: [KERN_SPAN][blocks of V] */
+    float *acc[TILE];          /* results; places beyond n point to spare memory */
+    float d[TILE][BLOCKS_MAX]; /* q8_0: scales of the query's blocks */
+    _Alignas(64) float q[TILE][Q_ROW];
+    _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
 };
 
-static void load_tile(struct tile_q *t, const struct kern_attend *a, int32_t i0, int32_t n)
+static void load_query(struct tile *t, int32_t i, const float *q)
 {
-    for (int32_t i = 0; i < TILE; i++) {
-        const float *q = a->q[i0 + (i < n ? i : n - 1)]; /* empty places repeat the last query */
-        if (a->kv != KERN_KV_Q8_0) {
-            for (int32_t d = 0; d < a->hd_k; d++) {
-                t->q[d][i] = q[d];
-            }
-            continue;
+    const int32_t hd = t->a->hd_k;
+    if (t->a->kv != KERN_KV_Q8_0) {
+        memcpy(t->q[i], q, (size_t)hd * sizeof q[0]);
+        return;
+    }
+    for (int32_t b = 0; b < blocks_of(hd); b++) { /* the rule of activations, gemm_act.h */
+        const struct block x = load_block(q + b * BLOCK, hd - b * BLOCK);
+        const bool is_usable = x.amax >= 0x1p-100f && x.amax < HUGE_VALF;
+        const lanes inverse = l_set(is_usable ? 127.0f / x.amax : 0.0f);
+        for (int k = 0; k < 2; k++) {
+            const lanes v = is_usable ? to_nearest(l_mul(x.x[k], inverse)) : l_set(0.0f);
+            l_store(t->q[i] + b * BLOCK + k * LANES, v);
         }
-        for (int32_t b = 0; b < blocks_of(a->hd_k); b++) {
-            const int32_t m = a->hd_k - b * BLOCK < BLOCK ? a->hd_k - b * BLOCK : BLOCK;
-            float amax = 0.0f;
-            for (int32_t k = 0; k < m; k++) {
-                const float x = fabsf(q[b * BLOCK + k]);
-                amax = x > amax || x != x ? x : amax;
-            }
-            const float inverse = amax > 0x1p-100f && amax < HUGE_VALF ? 127.0f / amax : 0.0f;
-            t->d[b][i] = amax / 127.0f;
-            for (int32_t k = 0; k < m; k++) {
-                const float v = inverse > 0.0f ? rintf(q[b * BLOCK + k] * inverse) : 0.0f;
-                t->q[b * BLOCK + k][i] = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
-            }
-        }
+        t->d[i][b] = is_usable ? x.amax / 127.0f : x.amax < 1.0f ? 0.0f : x.amax;
     }
 }
 
-INLINE lanes load_k(enum kern_kv kv, const uint8_t *page, int32_t d)
+/* --- scores ---------------------------------------------------------------------------------- */
+
+INLINE lanes load_k(enum kern_kv kv, const uint8_t *page, size_t d)
 {
+    const uint8_t *at = page + d * KERN_PAGE * bytes_of(kv);
     switch (kv) {
     case KERN_KV_F16:
-        return l_load_f16((const uint16_t *)(const void *)page + d * KERN_PAGE);
+        return l_load_f16((const uint16_t *)(const void *)at);
     case KERN_KV_F32:
-        return l_load((const float *)(const void *)page + d * KERN_PAGE);
+        return l_load((const float *)(const void *)at);
     default:
-        return l_load_i8((const int8_t *)page + d * KERN_PAGE);
+        return l_load_i8((const int8_t *)at);
     }
 }
 
-/* Scores of one page for n queries (a constant) into s[i][16], unscaled. */
-INLINE void page_scores(enum kern_kv kv, const uint8_t *page, int32_t hd, const struct tile_q *t, int n,
-                        float (*s)[KERN_SPAN])
+/* Pages [page, page + p) for n queries into t->w, unscaled; kv, n and p are constants. */
+INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t page)
 {
-    lanes acc[TILE];
-    UNROLL for (int i = 0; i < n; i++) {
-        acc[i] = l_set(0.0f);
+    const struct kern_attend *a = t->a;
+    const uint8_t *k[PAGES_MAX];
+    const uint8_t *ahead[PAGES_MAX];
+    UNROLL for (int j = 0; j < p; j++)
+    {
+        const int32_t next = page + p + j;
+        k[j] = a->k_page[page + j];
+        ahead[j] = next < t->page1 ? a->k_page[next] : a->v_page[t->page0];
     }
-    if (kv == KERN_KV_Q8_0) {
-        const uint16_t *scales = (const uint16_t *)(const void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
-        for (int32_t b = 0; b < blocks_of(hd); b++) {
-            lanes part[TILE];
-            UNROLL for (int i = 0; i < n; i++) {
-                part[i] = l_set(0.0f);
+    const int32_t step = kv == KERN_KV_Q8_0 ? BLOCK : a->hd_k;
+    for (int32_t d0 = 0; d0 < a->hd_k; d0 += step) {
+        lanes acc[TILE][PAGES_MAX];
+        UNROLL for (int i = 0; i < n * p; i++)
+        {
+            acc[i / p][i % p] = l_set(0.0f);
+        }
+        const int32_t d1 = d0 + step < a->hd_k ? d0 + step : a->hd_k;
+        for (int32_t d = d0; d < d1; d++) {
+            lanes x[PAGES_MAX];
+            UNROLL for (int j = 0; j < p; j++)
+            {
+                x[j] = load_k(kv, k[j], (size_t)d);
+                __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(kv));
             }
-            const int32_t end = (b + 1) * BLOCK < hd ? (b + 1) * BLOCK : hd;
-            for (int32_t d = b * BLOCK; d < end; d++) {
-                const lanes k = load_k(kv, page, d);
-                UNROLL for (int i = 0; i < n; i++) {
-                    part[i] = l_fma(l_set(t->q[d][i]), k, part[i]);
+            UNROLL for (int i = 0; i < n; i++)
+            {
+                const lanes q = l_set(t->q[i][d]);
+                UNROLL for (int j = 0; j < p; j++)
+                {
+                    acc[i][j] = l_fma(q, x[j], acc[i][j]);
                 }
             }
-            const lanes dk = l_load_f16(scales + b * KERN_PAGE);
-            UNROLL for (int i = 0; i < n; i++) {
-                acc[i] = l_fma(part[i], l_mul(l_set(t->d[b][i]), dk), acc[i]);
+        }
+        UNROLL for (int i = 0; i < n * p; i++)
+        {
+            float *w = &t->w[i / p][(page + i % p) * KERN_PAGE];
+            lanes v = acc[i / p][i % p];
+            if (kv == KERN_KV_Q8_0) { /* the exact sum of a block joins the chain of blocks */
+                const uint16_t *scale = scales_of(k[i % p], a->hd_k) + d0 / BLOCK * KERN_PAGE;
+                const lanes d = l_mul(l_set(t->d[i / p][d0 / BLOCK]), l_load_f16(scale));
+                v = l_fma(v, d, d0 > 0 ? l_load(w) : l_set(0.0f));
             }
-        }
-    } else {
-        for (int32_t d = 0; d < hd; d++) {
-            const lanes k = load_k(kv, page, d);
-            UNROLL for (int i = 0; i < n; i++) {
-                acc[i] = l_fma(l_set(t->q[d][i]), k, acc[i]);
-            }
+            l_store(w, v);
         }
     }
-    UNROLL for (int i = 0; i < n; i++) {
-        l_store(s[i], acc[i]);
+}
+
+INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
+{
+    const int p = CHAINS / n < 1 ? 1 : CHAINS / n > PAGES_MAX ? PAGES_MAX : CHAINS / n;
+    int32_t page = t->page0;
+    for (; page + p <= t->page1; page += p) {
+        score_pages(kv, t, n, p, page);
+    }
+    for (; page < t->page1; page++) {
+        score_pages(kv, t, n, 1, page);
     }
 }
 
-INLINE void tile_scores_n(enum kern_kv kv, const struct kern_attend *a, const struct tile_q *t, int n, int32_t page0,
-                          int32_t page1, float (*s)[KERN_SPAN])
+INLINE void score_kv(enum kern_kv kv, struct tile *t)
 {
-    for (int32_t p = page0; p < page1; p++) {
-        if (p + 1 < page1) {
-            __builtin_prefetch(a->k_page[p + 1]);
-            __builtin_prefetch(a->k_page[p + 1] + 64);
-        }
-        page_scores(kv, a->k_page[p], a->hd_k, t, n, (float(*)[KERN_SPAN])(void *)&s[0][p * KERN_PAGE]);
+    switch (t->n_full) {
+    case 1:
+        score_n(kv, t, 1);
+        break;
+    case 2:
+        score_n(kv, t, 2);
+        break;
+    case 4:
+        score_n(kv, t, 4);
+        break;
+    default:
+        score_n(kv, t, TILE);
+        break;
     }
 }
 
-static void tile_scores(const struct kern_attend *a, const struct tile_q *t, int32_t n, int32_t page0, int32_t page1,
-                        float (*s)[KERN_SPAN])
+static NOINLINE void score_f16(struct tile *t)
 {
-#define SCORES(kv)                                                                                                   \
-    do {                                                                                                             \
-        if (n == 1) {                                                                                                \
-            tile_scores_n(kv, a, t, 1, page0, page1, s);                                                             \
-        } else if (n <= TILE / 2) {                                                                                  \
-            tile_scores_n(kv, a, t, TILE / 2, page0, page1, s);                                                      \
-        } else {                                                                                                     \
-            tile_scores_n(kv, a, t, TILE, page0, page1, s);                                                          \
-        }                                                                                                            \
-    } while (0)
-    if (a->kv == KERN_KV_F16) {
-        SCORES(KERN_KV_F16);
-    } else if (a->kv == KERN_KV_Q8_0) {
-        SCORES(KERN_KV_Q8_0);
-    } else {
-        SCORES(KERN_KV_F32);
-    }
-#undef SCORES
+    score_kv(KERN_KV_F16, t);
 }
 
-INLINE lanes attn_tanh(lanes x) /* as in vec_body.h: soft caps of scores */
+static NOINLINE void score_q8(struct tile *t)
 {
-    const lanes zero = l_set(0.0f);
-    const lanes a = l_less(x, zero, l_sub(zero, x), x);
-    const lanes s = l_mul(x, x);
-    lanes p = l_set(-0x1.73c0e0p-8f);
-    p = l_fma(p, s, l_set(0x1.51903ep-6f));
-    p = l_fma(p, s, l_set(-0x1.b81e0cp-5f));
-    p = l_fma(p, s, l_set(0x1.1105d0p-3f));
-    p = l_fma(p, s, l_set(-0x1.555526p-2f));
-    const lanes near = l_fma(l_mul(x, s), p, x);
-    const lanes e = l_exp(l_add(a, a));
-    lanes far = l_sub(l_set(1.0f), l_div(l_set(2.0f), l_add(e, l_set(1.0f))));
-    far = l_less(x, zero, l_sub(zero, far), far);
-    return l_less(a, l_set(0.625f), near, far);
+    score_kv(KERN_KV_Q8_0, t);
 }
 
-/* Scales, caps and masks the scores of one query; then maximum, weights in place and their sum. */
-static void weigh(const struct kern_attend *a, int32_t i, float *s, int32_t page0, int32_t page1)
+static NOINLINE void score_f32(struct tile *t)
 {
-    const int32_t lo = a->lo[i] - a->pos0;
-    const int32_t hi = a->hi[i] - a->pos0;
+    score_kv(KERN_KV_F32, t);
+}
+
+/* Scales, caps and hides the scores of query i of the tile; then maximum, weights and their sum. */
+static void weigh(struct tile *t, int32_t i)
+{
+    const struct kern_attend *a = t->a;
+    const int32_t page0 = t->lo[i] / KERN_PAGE;
+    const int32_t page1 = (t->hi[i] + KERN_PAGE - 1) / KERN_PAGE;
     const lanes scale = l_set(a->scale);
+    const lanes cap = l_set(a->cap);
     lanes m = l_set(-HUGE_VALF);
     for (int32_t p = page0; p < page1; p++) {
-        float *at = s + p * KERN_PAGE;
-        lanes v = l_mul(l_load(at), scale);
+        float *w = &t->w[i][p * KERN_PAGE];
+        lanes v = l_mul(l_load(w), scale);
         if (a->cap > 0.0f) {
-            v = l_mul(l_set(a->cap), attn_tanh(l_div(v, l_set(a->cap))));
+            v = l_mul(cap, l_tanh(l_div(v, cap)));
         }
-        l_store(at, v);
-        if (p * KERN_PAGE < lo || (p + 1) * KERN_PAGE > hi) {
+        l_store(w, v);
+        if (p * KERN_PAGE < t->lo[i] || (p + 1) * KERN_PAGE > t->hi[i]) {
             for (int32_t k = 0; k < KERN_PAGE; k++) {
                 const int32_t pos = p * KERN_PAGE + k;
-                at[k] = pos >= lo && pos < hi ? at[k] : -HUGE_VALF;
+                w[k] = pos >= t->lo[i] && pos < t->hi[i] ? w[k] : -HUGE_VALF;
             }
-            v = l_load(at);
+            v = l_load(w);
         }
-        m = l_less(m, v, v, m);
+        m = l_max(v, m);
     }
-    float best[LANES];
-    l_store(best, m);
-    for (int k = 1; k < LANES; k++) {
-        best[0] = best[k] > best[0] ? best[k] : best[0];
-    }
-    const lanes max = l_set(best[0]);
+    const float most = l_most(m);
+    const lanes max = l_set(most);
     lanes sum = l_set(0.0f);
     for (int32_t p = page0; p < page1; p++) {
-        const lanes v = l_exp(l_sub(l_load(s + p * KERN_PAGE), max));
-        l_store(s + p * KERN_PAGE, v);
+        float *w = &t->w[i][p * KERN_PAGE];
+        const lanes v = l_exp(l_sub(l_load(w), max));
+        l_store(w, v);
         sum = l_add(sum, v);
     }
-    a->m[i] = best[0];
-    a->s[i] = l_sum(sum);
+    a->m[t->i0 + i] = most;
+    a->s[t->i0 + i] = l_sum(sum);
 }
 
-/* --- weighted values ------------------------------------------------------------------------------------------------------ */
+/* --- weighted values ------------------------------------------------------------------------- */
 
-INLINE lanes load_v(enum kern_kv kv, const uint8_t *page, int32_t hd, int32_t slot, int32_t d)
+/* Some of a tile's queries and the positions that all of them see. */
+struct share {
+    const struct tile *t;
+    int32_t i0;       /* first of the queries */
+    int32_t from, to; /* positions */
+};
+
+INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left, lanes scale)
 {
-    const int32_t left = hd - d;
-    if (kv == KERN_KV_F16) {
-        const uint16_t *p = (const uint16_t *)(const void *)page + slot * hd + d;
-        if (left >= LANES) {
-            return l_load_f16(p);
-        }
-        uint16_t h[LANES] = { 0 };
-        memcpy(h, p, (size_t)left * sizeof h[0]);
-        return l_load_f16(h);
+    const uint8_t *at = row + (size_t)d * bytes_of(kv);
+    if (kv == KERN_KV_Q8_0) {
+        return l_mul(scale, l_load_i8((const int8_t *)at)); /* rows are filled up to whole blocks */
     }
     if (kv == KERN_KV_F32) {
-        const float *p = (const float *)(const void *)page + slot * hd + d;
+        const float *p = (const float *)(const void *)at;
         return left >= LANES ? l_load(p) : l_load_n(p, left, 0.0f);
     }
-    const int32_t n_block = blocks_of(hd);
-    const uint16_t *scales = (const uint16_t *)(const void *)(page + (size_t)n_block * BLOCK * KERN_PAGE);
-    const lanes scale = l_set(quant_f16_to_f32(scales[slot * n_block + d / BLOCK]));
-    return l_mul(scale, l_load_i8((const int8_t *)page + slot * n_block * BLOCK + d));
+    if (left >= LANES) {
+        return l_load_f16((const uint16_t *)(const void *)at);
+    }
+    uint16_t h[LANES] = { 0 };
+    memcpy(h, at, (size_t)left * sizeof h[0]);
+    return l_load_f16(h);
 }
 
-/* acc[i][d..] += weight * v over positions [from, to) for n queries (a constant) and up to V_LANES groups. */
-INLINE void values(enum kern_kv kv, const struct kern_attend *a, const float (*w)[KERN_SPAN], float *const *acc, int n,
-                   int n_group, int32_t d, int32_t from, int32_t to)
+/* Dimensions from d on, in g groups of 16 (of the last group `left` exist), for n queries; kv, n, g
+ * are constants, and `left` is 16 where g > 1. */
+INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, int32_t d,
+                         int32_t left)
 {
-    lanes sum[TILE][V_LANES];
-    UNROLL for (int i = 0; i < n; i++) {
-        UNROLL for (int g = 0; g < n_group; g++) {
-            sum[i][g] = l_load(acc[i] + d + g * LANES);
-        }
+    const struct tile *t = c->t;
+    const struct kern_attend *a = t->a;
+    const int32_t n_block = blocks_of(a->hd_v);
+    const size_t row = (size_t)(kv == KERN_KV_Q8_0 ? n_block * BLOCK : a->hd_v) * bytes_of(kv);
+    lanes acc[TILE][GROUPS_MAX];
+    UNROLL for (int i = 0; i < n * g; i++)
+    {
+        acc[i / g][i % g] = l_load_at(t->acc[c->i0 + i / g] + d + i % g * LANES, 0, left, 0.0f);
     }
-    for (int32_t pos = from; pos < to; pos++) {
-        lanes v[V_LANES];
-        UNROLL for (int g = 0; g < n_group; g++) {
-            v[g] = load_v(kv, a->v_page[pos / KERN_PAGE], a->hd_v, pos % KERN_PAGE, d + g * LANES);
-        }
-        UNROLL for (int i = 0; i < n; i++) {
-            const lanes p = l_set(w[i][pos]);
-            UNROLL for (int g = 0; g < n_group; g++) {
-                sum[i][g] = l_fma(p, v[g], sum[i][g]);
+    for (int32_t page = c->from / KERN_PAGE; page * KERN_PAGE < c->to; page++) {
+        const int32_t first = page * KERN_PAGE;
+        const int32_t next = page + 1 < t->page1 ? page + 1 : page;
+        const uint8_t *v = a->v_page[page];
+        const uint8_t *ahead = a->v_page[next];
+        const int32_t end = c->to - first < KERN_PAGE ? c->to - first : KERN_PAGE;
+        for (int32_t k = c->from > first ? c->from - first : 0; k < end; k++) {
+            lanes x[GROUPS_MAX];
+            UNROLL for (int j = 0; j < g; j++)
+            {
+                const int32_t dj = d + j * LANES;
+                const lanes scale = kv == KERN_KV_Q8_0
+                                        ? l_set(t->v_scale[(first + k) * n_block + dj / BLOCK])
+                                        : l_set(0.0f);
+                x[j] = load_v(kv, v + (size_t)k * row, dj, left, scale);
+                __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(kv));
+            }
+            UNROLL for (int i = 0; i < n; i++)
+            {
+                const lanes w = l_set(t->w[c->i0 + i][first + k]);
+                UNROLL for (int j = 0; j < g; j++)
+                {
+                    acc[i][j] = l_fma(w, x[j], acc[i][j]);
+                }
             }
         }
     }
-    UNROLL for (int i = 0; i < n; i++) {
-        UNROLL for (int g = 0; g < n_group; g++) {
-            l_store(acc[i] + d + g * LANES, sum[i][g]);
+    UNROLL for (int i = 0; i < n * g; i++)
+    {
+        float *to = t->acc[c->i0 + i / g] + d + i % g * LANES;
+        if (left >= LANES) {
+            l_store(to, acc[i / g][i % g]);
+        } else {
+            l_store_n(to, acc[i / g][i % g], left);
         }
     }
 }
 
-INLINE void values_kv(enum kern_kv kv, const struct kern_attend *a, const float (*w)[KERN_SPAN], float *const *acc, int n,
-                      int32_t from, int32_t to)
+/* All dimensions: as many groups at once as there are registers for, then fewer. */
+INLINE void value_n(enum kern_kv kv, const struct share *c, int n)
 {
+    const int32_t hd = c->t->a->hd_v;
     int32_t d = 0;
-    for (; d + V_LANES * LANES <= a->hd_v; d += V_LANES * LANES) {
-        values(kv, a, w, acc, n, V_LANES, d, from, to);
+    if (CHAINS / n >= 8) {
+        for (; d + 8 * LANES <= hd; d += 8 * LANES) {
+            value_groups(kv, c, n, 8, d, LANES);
+        }
     }
-    for (; d < a->hd_v; d += LANES) {
-        values(kv, a, w, acc, n, 1, d, from, to);
+    if (CHAINS / n >= 4) {
+        for (; d + 4 * LANES <= hd; d += 4 * LANES) {
+            value_groups(kv, c, n, 4, d, LANES);
+        }
+    }
+    if (CHAINS / n >= 2) {
+        for (; d + 2 * LANES <= hd; d += 2 * LANES) {
+            value_groups(kv, c, n, 2, d, LANES);
+        }
+    }
+    for (; d + LANES <= hd; d += LANES) {
+        value_groups(kv, c, n, 1, d, LANES);
+    }
+    if (d < hd) {
+        value_groups(kv, c, n, 1, d, hd - d);
     }
 }
 
-static void values_n(const struct kern_attend *a, const float (*w)[KERN_SPAN], float *const *acc, bool is_tile,
-                     int32_t from, int32_t to)
+INLINE void value_kv(enum kern_kv kv, const struct share *c, int n)
 {
+    switch (n) {
+    case 1:
+        value_n(kv, c, 1);
+        break;
+    case 2:
+        value_n(kv, c, 2);
+        break;
+    case 4:
+        value_n(kv, c, 4);
+        break;
+    default:
+        value_n(kv, c, TILE);
+        break;
+    }
+}
+
+static NOINLINE void value_f16(const struct share *c, int n)
+{
+    value_kv(KERN_KV_F16, c, n);
+}
+
+static NOINLINE void value_q8(const struct share *c, int n)
+{
+    value_kv(KERN_KV_Q8_0, c, n);
+}
+
+static NOINLINE void value_f32(const struct share *c, int n)
+{
+    value_kv(KERN_KV_F32, c, n);
+}
+
+static void value_share(const struct tile *t, int32_t i0, int n, int32_t from, int32_t to)
+{
+    const struct share c = { t, i0, from, to };
     if (from >= to) {
         return;
     }
-    if (a->kv == KERN_KV_F16) {
-        if (is_tile) {
-            values_kv(KERN_KV_F16, a, w, acc, TILE, from, to);
-        } else {
-            values_kv(KERN_KV_F16, a, w, acc, 1, from, to);
-        }
-    } else if (a->kv == KERN_KV_Q8_0) {
-        if (is_tile) {
-            values_kv(KERN_KV_Q8_0, a, w, acc, TILE, from, to);
-        } else {
-            values_kv(KERN_KV_Q8_0, a, w, acc, 1, from, to);
-        }
+    if (t->a->kv == KERN_KV_F16) {
+        value_f16(&c, n);
+    } else if (t->a->kv == KERN_KV_Q8_0) {
+        value_q8(&c, n);
     } else {
-        values_kv(KERN_KV_F32, a, w, acc, 1, from, to);
+        value_f32(&c, n);
     }
 }
 
-/* Sums for the n queries of a tile in local memory, then copied out. */
-static void tile_values(const struct kern_attend *a, const float (*w)[KERN_SPAN], int32_t i0, int32_t n)
+static void tile_values(const struct tile *t)
 {
-    _Alignas(64) float local[TILE][KERN_HEAD_MAX + LANES];
-    float *acc[TILE];
     int32_t from = 0;
     int32_t to = KERN_SPAN;
-    for (int32_t i = 0; i < TILE; i++) {
-        acc[i] = local[i];
-        memset(local[i], 0, ((size_t)a->hd_v + LANES) * sizeof local[i][0]);
+    for (int32_t i = 0; i < t->n; i++) {
+        from = t->lo[i] > from ? t->lo[i] : from;
+        to = t->hi[i] < to ? t->hi[i] : to;
+        memset(t->acc[i], 0, (size_t)t->a->hd_v * sizeof(float));
     }
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t lo = a->lo[i0 + i] - a->pos0;
-        const int32_t hi = a->hi[i0 + i] - a->pos0;
-        from = lo > from ? lo : from;
-        to = hi < to ? hi : to;
-    }
-    const bool is_tile = n > 1 && a->kv != KERN_KV_F32 && to - from >= KERN_PAGE;
-    for (int32_t i = 0; i < n; i++) { /* before the common part, or everything */
-        const int32_t hi = a->hi[i0 + i] - a->pos0;
-        values_n(a, w + i, &acc[i], false, a->lo[i0 + i] - a->pos0, is_tile ? from : hi);
-    }
-    if (is_tile) {
-        values_n(a, w, acc, true, from, to);
-        for (int32_t i = 0; i < n; i++) {
-            values_n(a, w + i, &acc[i], false, to, a->hi[i0 + i] - a->pos0);
+    const bool is_shared = t->n > 1 && to - from >= KERN_PAGE;
+    if (!is_shared) {
+        for (int32_t i = 0; i < t->n; i++) {
+            value_share(t, i, 1, t->lo[i], t->hi[i]);
         }
+        return;
     }
-    for (int32_t i = 0; i < n; i++) {
-        memcpy(a->acc[i0 + i], local[i], (size_t)a->hd_v * sizeof local[i][0]);
+    for (int32_t i = 0; i < t->n; i++) {
+        value_share(t, i, 1, t->lo[i], from);
+    }
+    value_share(t, 0, t->n_full, from, to);
+    for (int32_t i = 0; i < t->n; i++) {
+        value_share(t, i, 1, to, t->hi[i]);
+    }
+}
+
+/* --- one span -------------------------------------------------------------------------------- */
+
+/* Queries from i0 on and what they see, in positions of the span. */
+static void tile_init(struct tile *t, const struct kern_attend *a, int32_t i0, float *spare)
+{
+    t->a = a;
+    t->i0 = i0;
+    t->n = a->n_query - i0 < TILE ? a->n_query - i0 : TILE;
+    t->n_full = t->n <= 2 ? t->n : t->n <= 4 ? 4 : TILE;
+    int32_t lo = KERN_SPAN;
+    int32_t hi = 0;
+    for (int32_t i = 0; i < t->n_full; i++) {
+        const int32_t from = i0 + (i < t->n ? i : t->n - 1);
+        load_query(t, i, a->q[from]);
+        t->acc[i] = i < t->n ? a->acc[from] : spare;
+        t->lo[i] = a->lo[from] > a->pos0 ? a->lo[from] - a->pos0 : 0;
+        t->hi[i] = a->hi[from] - a->pos0 < KERN_SPAN ? a->hi[from] - a->pos0 : KERN_SPAN;
+        assert(t->lo[i] < t->hi[i]);
+        lo = t->lo[i] < lo ? t->lo[i] : lo;
+        hi = t->hi[i] > hi ? t->hi[i] : hi;
+    }
+    t->page0 = lo / KERN_PAGE;
+    t->page1 = (hi + KERN_PAGE - 1) / KERN_PAGE;
+}
+
+/* Scales of V as floats, [position of the span][block], for the pages that some query sees. */
+static void widen_scales(const struct kern_attend *a, float *to)
+{
+    const int32_t n = blocks_of(a->hd_v) * KERN_PAGE;
+    int32_t lo = KERN_SPAN;
+    int32_t hi = 0;
+    for (int32_t i = 0; i < a->n_query; i++) {
+        lo = a->lo[i] - a->pos0 < lo ? a->lo[i] - a->pos0 : lo;
+        hi = a->hi[i] - a->pos0 > hi ? a->hi[i] - a->pos0 : hi;
+    }
+    lo = lo < 0 ? 0 : lo;
+    hi = hi > KERN_SPAN ? KERN_SPAN : hi;
+    for (int32_t p = lo / KERN_PAGE; p * KERN_PAGE < hi; p++) {
+        const uint16_t *scale = scales_of(a->v_page[p], a->hd_v);
+        for (int32_t i = 0; i < n; i += LANES) {
+            l_store(to + p * n + i, l_load_f16(scale + i));
+        }
     }
 }
 
 static void attn_attend_span(const struct kern_attend *a)
 {
-    struct tile_q t;
-    _Alignas(64) float s[TILE + 1][KERN_SPAN]; /* one spare, so that s[n] exists */
-    assert(a->n_query >= 1 && a->n_query <= KERN_QUERIES && a->hd_k <= KERN_HEAD_MAX && a->hd_v <= KERN_HEAD_MAX);
+    struct tile t;
+    float spare[KERN_HEAD_MAX];
+    float v_scale[KERN_SPAN * BLOCKS_MAX];
+    assert(a->n_query >= 1 && a->n_query <= KERN_QUERIES);
+    assert(a->hd_k <= KERN_HEAD_MAX && a->hd_v <= KERN_HEAD_MAX);
+    t.v_scale = v_scale;
+    if (a->kv == KERN_KV_Q8_0) {
+        widen_scales(a, v_scale);
+    }
+    memset(spare, 0, sizeof spare);
     for (int32_t i0 = 0; i0 < a->n_query; i0 += TILE) {
-        const int32_t n = a->n_query - i0 < TILE ? a->n_query - i0 : TILE;
-        int32_t lo = KERN_SPAN;
-        int32_t hi = 0;
-        for (int32_t i = i0; i < i0 + n; i++) {
-            lo = a->lo[i] - a->pos0 < lo ? a->lo[i] - a->pos0 : lo;
-            hi = a->hi[i] - a->pos0 > hi ? a->hi[i] - a->pos0 : hi;
+        tile_init(&t, a, i0, spare);
+        if (a->kv == KERN_KV_F16) {
+            score_f16(&t);
+        } else if (a->kv == KERN_KV_Q8_0) {
+            score_q8(&t);
+        } else {
+            score_f32(&t);
         }
-        const int32_t page0 = lo / KERN_PAGE;
-        const int32_t page1 = (hi + KERN_PAGE - 1) / KERN_PAGE;
-        load_tile(&t, a, i0, n);
-        tile_scores(a, &t, n, page0, page1, s);
-        for (int32_t i = 0; i < n; i++) {
-            weigh(a, i0 + i, s[i], page0, page1);
+        for (int32_t i = 0; i < t.n; i++) {
+            weigh(&t, i);
         }
-        memset(s[n], 0, (size_t)(TILE - n) * sizeof s[0]); /* empty places of the tile weigh nothing */
-        tile_values(a, (const float(*)[KERN_SPAN])s, i0, n);
+        for (int32_t i = t.n; i < t.n_full; i++) { /* so that no place holds an accidental NaN */
+            memset(t.w[i], 0, sizeof t.w[i]);
+        }
+        tile_values(&t);
     }
 }
 
-/* --- merging ---------------------------------------------------------------------------------------------------------------- */
+/* --- spans together -------------------------------------------------------------------------- */
 
-static float exp_one(float x)
+/* exp of two numbers at once. */
+INLINE void exp_two(float x, float y, float *exp_x, float *exp_y)
 {
-    float v[LANES];
-    l_store(v, l_exp(l_set(x)));
-    return v[0];
+    float v[LANES] = { x, y };
+    l_store(v, l_exp(l_load(v)));
+    *exp_x = v[0];
+    *exp_y = v[1];
 }
 
-static void attn_attend_merge(float *m, float *s, float *acc, float m2, float s2, const float *acc2, int32_t hd_v)
+static void attn_attend_merge(float *m, float *s, float *acc, float m2, float s2, const float *acc2,
+                              int32_t hd_v)
 {
     const float most = m2 > *m ? m2 : *m;
-    const float a = exp_one(*m - most);
-    const float b = exp_one(m2 - most);
+    float a;
+    float b;
+    exp_two(*m - most, m2 - most, &a, &b);
     *m = most;
     *s = fmaf(*s, a, s2 * b);
+    const lanes av = l_set(a);
+    const lanes bv = l_set(b);
     for (int32_t d = 0; d < hd_v; d += LANES) {
-        const int32_t n = hd_v - d < LANES ? hd_v - d : LANES;
-        const lanes x = n == LANES ? l_load(acc + d) : l_load_n(acc + d, n, 0.0f);
-        const lanes y = n == LANES ? l_load(acc2 + d) : l_load_n(acc2 + d, n, 0.0f);
-        l_store_n(acc + d, l_fma(x, l_set(a), l_mul(y, l_set(b))), n);
+        const lanes x = l_load_at(acc, d, hd_v, 0.0f);
+        const lanes y = l_load_at(acc2, d, hd_v, 0.0f);
+        l_store_at(acc, l_fma(x, av, l_mul(y, bv)), d, hd_v);
     }
 }
 
-static void attn_attend_finish(float *y, float m, float s, const float *acc, const float *sink, int32_t hd_v)
+static void attn_attend_finish(float *y, float m, float s, const float *acc, const float *sink,
+                               int32_t hd_v)
 {
-    float scale = 1.0f;
+    float f = 1.0f;
     if (sink != NULL) {
         const float most = *sink > m ? *sink : m;
-        scale = exp_one(m - most);
-        s = fmaf(s, scale, exp_one(*sink - most));
+        float g;
+        exp_two(m - most, *sink - most, &f, &g);
+        s = fmaf(s, f, g);
     }
-    const lanes f = l_set(scale);
-    const lanes d = l_set(s);
-    for (int32_t i = 0; i < hd_v; i += LANES) {
-        const int32_t n = hd_v - i < LANES ? hd_v - i : LANES;
-        const lanes x = n == LANES ? l_load(acc + i) : l_load_n(acc + i, n, 0.0f);
-        l_store_n(y + i, l_div(l_mul(x, f), d), n);
+    const lanes fv = l_set(f);
+    const lanes sv = l_set(s);
+    for (int32_t d = 0; d < hd_v; d += LANES) {
+        l_store_at(y, l_div(l_mul(l_load_at(acc, d, hd_v, 0.0f), fv), sv), d, hd_v);
     }
 }
 

@@ -24,6 +24,7 @@
 
 #include "kern/gemm.h"
 #include "kern/gemm_act.h"
+#include "kern/peak_body.h"
 
 #define UNROLL         _Pragma("GCC unroll 16")
 #define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
@@ -485,9 +486,7 @@ static void panel_rows(const struct product *p, int32_t panel)
     }
 }
 
-/* --- float weights
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- float weights ---------------------------------------------------------------------------- */
 
 INLINE __m512 load_weight(enum quant_type type, const uint8_t *p)
 {
@@ -559,9 +558,7 @@ static void panel_bf16(const struct product *p, int32_t panel)
     float_panel(QUANT_BF16, 2, p, panel);
 }
 
-/* --- the entry
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- the entry -------------------------------------------------------------------------------- */
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
@@ -632,7 +629,8 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
     __m512i acc[16];
     const __m512i w = _mm512_set1_epi8(3);
     int32_t four = 0x01010101;
-    UNROLL for (int i = 0; i < 16; i++) {
+    UNROLL for (int i = 0; i < 16; i++)
+    {
         acc[i] = _mm512_setzero_si512();
     }
     const __m512i a = _mm512_set1_epi32(four);
@@ -642,7 +640,8 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
             __asm__("vpdpbusd %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(a));
         }
     }
-    UNROLL for (int i = 1; i < 16; i++) {
+    UNROLL for (int i = 1; i < 16; i++)
+    {
         acc[0] = _mm512_add_epi32(acc[0], acc[i]);
     }
     *sink += (uint32_t)_mm512_reduce_add_epi32(acc[0]);
@@ -651,6 +650,7 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
 
 void gemm_avx512_fill(struct kern_table *t)
 {
+    peak_fill(t);
     t->peak_int8 = gemm_avx512_peak_int8;
     t->act_prepare = gemm_act_prepare;
     t->matmul = gemm_avx512_matmul;

@@ -18,6 +18,7 @@
 
 #include "kern/gemm.h"
 #include "kern/gemm_act.h"
+#include "kern/peak_body.h"
 
 #include <assert.h>
 
@@ -154,6 +155,7 @@ static uint64_t gemm_ref_peak_int8(uint32_t n, uint32_t *sink)
 
 void gemm_ref_fill(struct kern_table *t)
 {
+    peak_fill(t);
     t->peak_int8 = gemm_ref_peak_int8;
     t->act_prepare = gemm_act_prepare;
     t->matmul = gemm_ref_matmul;

@@ -39,8 +39,7 @@ static void make_tables(void)
 {
     start(&tables[CPU_SCALAR], CPU_SCALAR, "scalar");
 #if defined(__x86_64__)
-    start(&tables[CPU_AVX2], CPU_AVX2, "avx2 fma f16c");
-    gemm_avx2_fill(&tables[CPU_AVX2]);
+    start(&tables[CPU_AVX2], CPU_AVX2, "scalar products, avx2 vectors");
     vec_avx2_fill(&tables[CPU_AVX2]);
     attn_avx2_fill(&tables[CPU_AVX2]);
     start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
@@ -48,8 +47,7 @@ static void make_tables(void)
     vec_avx512_fill(&tables[CPU_AVX512]);
     attn_avx512_fill(&tables[CPU_AVX512]);
 #elif defined(__aarch64__)
-    start(&tables[CPU_NEON], CPU_NEON, cpu_get()->has_dotprod ? "neon dotprod" : "neon");
-    gemm_neon_fill(&tables[CPU_NEON]);
+    start(&tables[CPU_NEON], CPU_NEON, "scalar products, neon vectors");
     vec_neon_fill(&tables[CPU_NEON]);
     attn_neon_fill(&tables[CPU_NEON]);
 #endif
@@ -79,9 +77,7 @@ void kern_describe(const struct kern_table *t, struct buf *out)
     }
 }
 
-/* --- sizes
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- sizes ------------------------------------------------------------------------------------ */
 
 enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
 {

@@ -90,9 +90,7 @@ const char *hearth_error(void)
     return err_text();
 }
 
-/* --- box
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- box -------------------------------------------------------------------------------------- */
 
 void hearth_box_init(struct hearth_box_params *p)
 {
@@ -154,7 +152,7 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
 
 #define MEASURE_BYTES  ((size_t)384 << 20) /* far beyond the caches */
 #define MEASURE_CHUNKS 64
-#define MEASURE_ROUNDS 100000
+#define MEASURE_ROUNDS 10000
 
 /* One measurement on all threads. */
 struct measure {
@@ -168,14 +166,20 @@ struct measure {
 
 static void measure_worker(void *arg, int i_worker)
 {
+    (void)i_worker;
     struct measure *m = arg;
     uint32_t sink = 0;
-    if (m->kind == 0) {
-        sink = m->kern->read_all(m->data + (size_t)i_worker * m->n_each, m->n_each);
-        cell_add(&m->ops, m->n_each * sizeof(float));
-    } else {
-        cell_add(&m->ops,
-                 (m->kind == 1 ? m->kern->peak_int8 : m->kern->peak_f32)(MEASURE_ROUNDS, &sink));
+    int from;
+    int to;
+    while (team_chunk(m->team, MEASURE_CHUNKS, 1, &from, &to)) {
+        if (m->kind == 0) {
+            sink |= m->kern->read_all(m->data + (size_t)from * m->n_each, m->n_each);
+            cell_add(&m->ops, m->n_each * sizeof(float));
+        } else {
+            const bool is_int8 = m->kind == 1;
+            cell_add(&m->ops, is_int8 ? m->kern->peak_int8(MEASURE_ROUNDS, &sink)
+                                      : m->kern->peak_f32(MEASURE_ROUNDS, &sink));
+        }
     }
     cell_add(&m->sink, sink);
 }
@@ -205,7 +209,8 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
     enum err e = team_open(&m.team, box->n_thread);
     e = e == ERR_OK ? arena_open(&data, MEASURE_BYTES + 65536, true) : e;
     if (e == ERR_OK) {
-        float *fill = (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
+        float *fill =
+            (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
         for (size_t i = 0; i < data.cap / sizeof fill[0]; i++) {
             fill[i] = (float)(i * 2654435761u % 1048573u);
         }
@@ -554,9 +559,7 @@ hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *j
     return (hearth_status)e;
 }
 
-/* --- requests
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 void hearth_request_init(struct hearth_request_params *p)
 {

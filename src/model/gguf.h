@@ -32,9 +32,10 @@ uint32_t gguf_version(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
 const char *gguf_path(const struct gguf *g);
 
-/* --- metadata. `key` is the full key. Absent and of another type are told apart: absent leaves *out
- * untouched and sets *found (may be NULL) to false; another type is ERR_INTEGRITY. Integer kinds
- * convert to each other when the value fits; nothing else converts. -------------------------------- */
+/* --- metadata. `key` is the full key. Absent and of another type are told apart: absent leaves
+ * *out untouched and sets *found (may be NULL) to false; another type is ERR_INTEGRITY. Integer
+ * kinds convert to each other when the value fits; nothing else converts.
+ * -------------------------------- */
 bool gguf_has(const struct gguf *g, const char *key);
 enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found) MUST_USE;
 enum err gguf_u64(const struct gguf *g, const char *key, uint64_t *out, bool *found) MUST_USE;
@@ -46,28 +47,37 @@ enum err gguf_string(const struct gguf *g, const char *key, struct view *out, bo
 struct gguf_array {
     enum gguf_type type; /* of the elements */
     uint64_t n;
-    const void *bytes;   /* packed little-endian elements; for strings use gguf_array_string */
+    const void *bytes; /* packed little-endian elements; for strings use gguf_array_string */
 };
-enum err gguf_array(const struct gguf *g, const char *key, struct gguf_array *out, bool *found) MUST_USE;
+enum err gguf_array(const struct gguf *g, const char *key, struct gguf_array *out,
+                    bool *found) MUST_USE;
 /* Walks the strings of an array: pass it = {0}; false at the end. */
-struct gguf_string_iter { const uint8_t *at; uint64_t i; };
+struct gguf_string_iter {
+    const uint8_t *at;
+    uint64_t i;
+};
 bool gguf_array_string(const struct gguf_array *a, struct gguf_string_iter *it, struct view *out);
-/* Element i of an integer, bool or float array as int64 / float; false when out of range or kind. */
+/* Element i of an integer, bool or float array as int64 / float; false when out of range or kind.
+ */
 bool gguf_array_int(const struct gguf_array *a, uint64_t i, int64_t *out);
 bool gguf_array_float(const struct gguf_array *a, uint64_t i, float *out);
 
 /* For listings: key i of gguf_n_key, its type, and a short rendering of the value. */
 size_t gguf_n_key(const struct gguf *g);
 struct view gguf_key(const struct gguf *g, size_t i, enum gguf_type *type);
-void gguf_value_text(const struct gguf *g, size_t i, struct buf *out); /* arrays: count and first few */
+void gguf_value_text(const struct gguf *g, size_t i,
+                     struct buf *out); /* arrays: count and first few */
 
-/* --- tensors --------------------------------------------------------------------------------------- */
+/* --- tensors
+ * --------------------------------------------------------------------------------------- */
 size_t gguf_n_tensor(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
-const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* NULL if absent */
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,
+                                           const char *name); /* NULL if absent */
 /* Reads bytes [at, at + n) of a tensor. ERR_INTEGRITY when the file changed since gguf_open. Any
  * thread, several at once. */
-enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at, void *to, size_t n) MUST_USE;
+enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at, void *to,
+                   size_t n) MUST_USE;
 /* ERR_INTEGRITY when any part's size, mtime or inode changed since gguf_open. */
 enum err gguf_unchanged(const struct gguf *g) MUST_USE;
 

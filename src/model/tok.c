@@ -72,9 +72,7 @@ void tok_emit(struct tok_list *out, int32_t id)
     out->n++;
 }
 
-/* --- opening
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* Copies a string array in one piece; offsets and lengths of the strings. */
 static enum err copy_strings(const struct gguf *g, const char *key, const struct gguf_array *a,
@@ -404,9 +402,7 @@ void tok_close(struct tok *t)
     mem_free(t);
 }
 
-/* --- encoding
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 /* Special token at text[at], -1 if none. trusted: NULL or a byte per byte of text. */
 static int32_t special_at(const struct tok *t, struct view text, size_t at, bool parse,
@@ -542,9 +538,7 @@ enum err tok_encode_marked(const struct tok *t, struct view text, const uint8_t 
     return check_room(out);
 }
 
-/* --- decoding
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- decoding --------------------------------------------------------------------------------- */
 
 /* Bytes of one token as it stands in the middle of a text. */
 static void token_bytes(const struct tok *t, int32_t id, bool special, struct buf *out)
@@ -653,9 +647,7 @@ void tok_stream_end(struct tok_stream *s, struct buf *out)
     }
 }
 
-/* --- questions
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- questions -------------------------------------------------------------------------------- */
 
 int32_t tok_n_vocab(const struct tok *t)
 {

@@ -165,9 +165,7 @@ enum err tok_bpe_open(struct tok *t, const struct gguf *g)
                    gguf_path(g), (int)(name.n > 64 ? 64 : name.n), name.p);
 }
 
-/* --- the 256 letters
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the 256 letters -------------------------------------------------------------------------- */
 
 static bool is_printable(uint32_t b)
 {
@@ -212,9 +210,7 @@ void tok_bpe_bytes(struct view piece, struct buf *out)
     }
 }
 
-/* --- merging
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 struct symbol {
     struct view text;
@@ -352,9 +348,7 @@ static void merge_word(const struct tok *t, struct work *w, struct view word, st
     }
 }
 
-/* --- cutting
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- cutting ---------------------------------------------------------------------------------- */
 
 /* Cuts each piece of cuts (ends in characters) by one pattern: matches and the gaps between them.
  */

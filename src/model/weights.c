@@ -216,7 +216,8 @@ static enum err bind_layer(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch_recipe *r = b->a->recipe;
     if (r->norms != ARCH_NORMS_POST) {
-        /* Falcon 40B has a norm of its own for attention, attn_norm_2; attn_norm is then the other part's. */
+        /* Falcon 40B has a norm of its own for attention, attn_norm_2; attn_norm is then the other
+         * part's. */
         name_layer(b, i, "attn_norm_2.weight");
         const bool is_second = r->join == ARCH_JOIN_PARALLEL_NORMED && has_name(b);
         TRY(bind_norm(b, i, is_second ? "attn_norm_2" : "attn_norm", &l->attn_norm));

@@ -1,14 +1,15 @@
 /* fmath - exp, log, pow, sin, cos in double precision with the same bits everywhere
  *
- * The C library's versions differ between libraries, versions and processors in the last place. That is
- * enough to change a sampled token or a rotated key, so whatever feeds the model or the sampler is computed
- * here: additions, multiplications and divisions of doubles in a fixed order, which IEEE 754 defines to
- * the last bit. The compiler may not contract them (-ffp-contract=off).
+ * The C library's versions differ between libraries, versions and processors in the last place.
+ * That is enough to change a sampled token or a rotated key, so whatever feeds the model or the
+ * sampler is computed here: additions, multiplications and divisions of doubles in a fixed order,
+ * which IEEE 754 defines to the last bit. The compiler may not contract them (-ffp-contract=off).
  *
  * Methods are the classic ones: argument reduction by a constant split into high and low parts
- * (Cody & Waite 1980), then a polynomial: Taylor terms where the reduced range is small enough for them to
- * be as good as minimax ones. For sin and cos the quotient by pi/2 is taken with pi/2 in three parts of 33
- * bits, so that products with quotients below 2^20 are exact, and in two steps for larger ones.
+ * (Cody & Waite 1980), then a polynomial: Taylor terms where the reduced range is small enough for
+ * them to be as good as minimax ones. For sin and cos the quotient by pi/2 is taken with pi/2 in
+ * three parts of 33 bits, so that products with quotients below 2^20 are exact, and in two steps
+ * for larger ones.
  *
  * Accuracy is checked in tests/test_fmath.c against long double. Next: kern/vec_ref.c. */
 #include "num/fmath.h"
@@ -57,15 +58,18 @@ double fmath_exp(double x)
     const double k = nearest(x * 0x1.71547652b82fep0);
     const double r = (x - k * ln2_hi) - k * ln2_lo; /* |r| <= 0.347 */
     double p = 1.0 / 6227020800.0;                  /* r^13 / 13! is below 2^-52 there */
-    static const double inverse_factorial[] = { 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-                                                1.0 / 40320,     1.0 / 5040,     1.0 / 720,     1.0 / 120,
-                                                1.0 / 24,        1.0 / 6,        0.5 };
+    static const double inverse_factorial[] = {
+        1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+        1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5
+    };
     for (int i = 0; i < 11; i++) {
         p = p * r + inverse_factorial[i];
     }
     const double e = 1.0 + (r + r * r * p);
     const int n = (int)k;
-    return n < -1000 ? e * power2(n + 100) * 0x1p-100 : n > 1000 ? e * power2(n - 100) * 0x1p100 : e * power2(n);
+    return n < -1000  ? e * power2(n + 100) * 0x1p-100
+           : n > 1000 ? e * power2(n - 100) * 0x1p100
+                      : e * power2(n);
 }
 
 double fmath_log(double x)
@@ -109,14 +113,16 @@ static void sincos_small(double r, double t, double *sin, double *cos)
 {
     const double z = r * r;
     double s = 1.0 / 355687428096000.0; /* 17! */
-    static const double odd[] = { -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
-                                  -1.0 / 5040,          1.0 / 120,        -1.0 / 6 };
+    static const double odd[] = {
+        -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
+        -1.0 / 5040,          1.0 / 120,        -1.0 / 6
+    };
     for (int i = 0; i < 7; i++) {
         s = s * z + odd[i];
     }
     double c = 1.0 / 20922789888000.0; /* 16! */
-    static const double even[] = { -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
-                                   -1.0 / 720,         1.0 / 24 };
+    static const double even[] = { -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
+                                   1.0 / 40320,        -1.0 / 720,      1.0 / 24 };
     for (int i = 0; i < 6; i++) {
         c = c * z + even[i];
     }

@@ -7,8 +7,8 @@
 #define HEARTH_FMATH_H
 
 double fmath_exp(double x);
-double fmath_log(double x);            /* x > 0, else NaN or -inf */
-double fmath_pow(double x, double y);  /* x > 0 */
+double fmath_log(double x);                            /* x > 0, else NaN or -inf */
+double fmath_pow(double x, double y);                  /* x > 0 */
 void fmath_sincos(double x, double *sin, double *cos); /* |x| < 2^40 */
 
 #endif

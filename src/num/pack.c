@@ -1,17 +1,17 @@
 /* pack - from the file's rows to the panels that kernels read
  *
- * A panel is 16 rows, one per vector lane. Its blocks hold the same fields as 16 blocks of the file, in an
- * order that suits the kernels: first each row's scales, then the weights' codes in planes. The code of a
- * weight is its stored bits as one unsigned number (Q4_0: 0..15, meaning code - 8); what a code means is
- * the kernel's business, so packing and unpacking are exact by construction (PA-1).
+ * A panel is 16 rows, one per vector lane. Its blocks hold the same fields as 16 blocks of the
+ * file, in an order that suits the kernels: first each row's scales, then the weights' codes in
+ * planes. The code of a weight is its stored bits as one unsigned number (Q4_0: 0..15, meaning code
+ * - 8); what a code means is the kernel's business, so packing and unpacking are exact by
+ * construction (PA-1).
  *
- * Planes, for each unit of 32 columns; a group g is 4 columns, and a byte or bit position (row, t) stands for
- * column 4 g + t of that row, rows first: byte 4 * row + t.
- *   low 4 bits   4 x 64 bytes   plane j: group 2 j in the low half of each byte, group 2 j + 1 in the high
- *   low 2 bits   2 x 64 bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first
- *   bit          8 x 8 bytes    mask g, bit 4 * row + t
- *   2 high bits  as "low 2 bits"
- *   8 bits       8 x 64 bytes   plane g, the byte with its top bit turned (code = value + 128)
+ * Planes, for each unit of 32 columns; a group g is 4 columns, and a byte or bit position (row, t)
+ * stands for column 4 g + t of that row, rows first: byte 4 * row + t. low 4 bits   4 x 64 bytes
+ * plane j: group 2 j in the low half of each byte, group 2 j + 1 in the high low 2 bits   2 x 64
+ * bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first bit          8 x 8 bytes mask
+ * g, bit 4 * row + t 2 high bits  as "low 2 bits" 8 bits       8 x 64 bytes   plane g, the byte
+ * with its top bit turned (code = value + 128)
  *
  * Blocks (16 rows x 32 columns, or x 256 for the K types), in order:
  *   Q4_0  d[16]                     low 4            Q4_1  d[16] m[16]              low 4
@@ -25,8 +25,8 @@
  *   Q6_K  d[16], 8 units of: scales [16][2] (1 byte), 2 high bits, low 4
  *   IQ4_XS d[16], 8 units of: scales 6 bits [16] in 12 bytes, low 4
  *   F32 F16 BF16: column by column, 16 values.
- * 6-bit numbers x[n] lie as n low nibbles (byte i: x[2 i] low, x[2 i + 1] high), then n 2-bit rests, four a
- * byte. The other types stay rows of the file (TENSOR_ROWS).
+ * 6-bit numbers x[n] lie as n low nibbles (byte i: x[2 i] low, x[2 i + 1] high), then n 2-bit
+ * rests, four a byte. The other types stay rows of the file (TENSOR_ROWS).
  *
  * Next: kern/gemm_ref.c. */
 #include "num/pack.h"
@@ -40,8 +40,8 @@
 
 /* Which planes a type has, and the bytes of scales in front. */
 struct shape {
-    uint8_t head;   /* bytes per row in front of a block: d, dmin, m, e */
-    uint8_t unit;   /* bytes per 16 rows in front of each unit */
+    uint8_t head; /* bytes per row in front of a block: d, dmin, m, e */
+    uint8_t unit; /* bytes per 16 rows in front of each unit */
     bool has_bit, has_high2, has_low2, has_low4, has_byte;
     bool is_panel;
 };
@@ -65,13 +65,19 @@ static struct shape shape_of(uint32_t type)
     case QUANT_Q2_K:
         return (struct shape){ .head = 4, .unit = 32, .has_low2 = true, .is_panel = true };
     case QUANT_Q3_K:
-        return (struct shape){ .head = 2, .unit = 24, .has_bit = true, .has_low2 = true, .is_panel = true };
+        return (struct shape){
+            .head = 2, .unit = 24, .has_bit = true, .has_low2 = true, .is_panel = true
+        };
     case QUANT_Q4_K:
         return (struct shape){ .head = 4, .unit = 24, .has_low4 = true, .is_panel = true };
     case QUANT_Q5_K:
-        return (struct shape){ .head = 4, .unit = 24, .has_bit = true, .has_low4 = true, .is_panel = true };
+        return (struct shape){
+            .head = 4, .unit = 24, .has_bit = true, .has_low4 = true, .is_panel = true
+        };
     case QUANT_Q6_K:
-        return (struct shape){ .head = 2, .unit = 32, .has_high2 = true, .has_low4 = true, .is_panel = true };
+        return (struct shape){
+            .head = 2, .unit = 32, .has_high2 = true, .has_low4 = true, .is_panel = true
+        };
     case QUANT_IQ4_XS:
         return (struct shape){ .head = 2, .unit = 12, .has_low4 = true, .is_panel = true };
     default:
@@ -88,7 +94,8 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
 {
     size_t row = 0;
     size_t bytes = 0;
-    if (quant_get(type)->decode == NULL || n_row <= 0 || n_col <= 0 || !quant_bytes(type, (uint64_t)n_col, &row)) {
+    if (quant_get(type)->decode == NULL || n_row <= 0 || n_col <= 0 ||
+        !quant_bytes(type, (uint64_t)n_col, &row)) {
         return false;
     }
     const bool is_panel = is_float(type) || shape_of(type).is_panel;
@@ -96,14 +103,20 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
     if (!mem_mul(row, n_panel * ROWS, &bytes)) {
         return false;
     }
-    *out = (struct tensor){ .bytes = bytes, .stride = is_panel ? row * ROWS : row, .n_row = n_row, .n_col = n_col,
-                            .type = (enum quant_type)type, .layout = is_panel ? TENSOR_PANEL : TENSOR_ROWS };
+    *out = (struct tensor){ .bytes = bytes,
+                            .stride = is_panel ? row * ROWS : row,
+                            .n_row = n_row,
+                            .n_col = n_col,
+                            .type = (enum quant_type)type,
+                            .layout = is_panel ? TENSOR_PANEL : TENSOR_ROWS };
     return true;
 }
 
-/* --- codes of a block of the file, in column order ---------------------------------------------------------------- */
+/* --- codes of a block of the file, in column order
+ * ---------------------------------------------------------------- */
 
-/* Sub-scale bits of Q4_K and Q5_K (index 0..15: scale j, then minimum j) and of Q3_K (0..15), 6 bits each. */
+/* Sub-scale bits of Q4_K and Q5_K (index 0..15: scale j, then minimum j) and of Q3_K (0..15), 6
+ * bits each. */
 static int six_get(const uint8_t *s, bool is_q3, int i)
 {
     if (is_q3) {
@@ -171,7 +184,8 @@ static void codes_get(uint32_t type, const uint8_t *b, int j, uint8_t code[32])
             code[k] = b[16 + j / 2 * 32 + k] >> 4 * (j % 2) & 15;
             break;
         case QUANT_Q5_K:
-            code[k] = (uint8_t)((b[48 + j / 2 * 32 + k] >> 4 * (j % 2) & 15) | (b[16 + k] >> j & 1) << 4);
+            code[k] =
+                (uint8_t)((b[48 + j / 2 * 32 + k] >> 4 * (j % 2) & 15) | (b[16 + k] >> j & 1) << 4);
             break;
         case QUANT_Q6_K:
             code[k] = (uint8_t)((b[j / 4 * 64 + j % 2 * 32 + k] >> (j % 4 / 2 * 4) & 15) |
@@ -245,7 +259,7 @@ static void codes_set(uint32_t type, uint8_t *b, int j, const uint8_t code[32])
     }
 }
 
-/* --- scales ------------------------------------------------------------------------------------------------------------ */
+/* --- scales ----------------------------------------------------------------------------------- */
 
 /* Where a block of the file keeps its head (d, dmin): in the order of the panel. */
 static size_t head_at(uint32_t type)
@@ -274,8 +288,9 @@ static int six_take(const uint8_t *p, int n, int i)
     return (p[i / 2] >> 4 * (i % 2) & 15) | (p[n / 2 + i / 4] >> 2 * (i % 4) & 3) << 4;
 }
 
-/* Sub-scales of row r, unit j into the 16 rows' bytes at `to` (zeroed before row 0). Row r's pair stands at
- * numbers r and 16 + r: first all scales (or first halves), then all minima (or second halves). */
+/* Sub-scales of row r, unit j into the 16 rows' bytes at `to` (zeroed before row 0). Row r's pair
+ * stands at numbers r and 16 + r: first all scales (or first halves), then all minima (or second
+ * halves). */
 static void subs_put(uint32_t type, const uint8_t *b, int j, int r, uint8_t *to)
 {
     switch (type) {
@@ -297,7 +312,8 @@ static void subs_put(uint32_t type, const uint8_t *b, int j, int r, uint8_t *to)
         six_put(to, 32, 16 + r, six_get(b + 4, false, 2 * j + 1));
         break;
     case QUANT_IQ4_XS:
-        six_put(to, 16, r, (b[4 + j / 2] >> 4 * (j % 2) & 15) | (b[2 + j / 4] >> 2 * (j % 4) & 3) << 4);
+        six_put(to, 16, r,
+                (b[4 + j / 2] >> 4 * (j % 2) & 15) | (b[2 + j / 4] >> 2 * (j % 4) & 3) << 4);
         break;
     default:
         break;
@@ -335,12 +351,12 @@ static void subs_take(uint32_t type, const uint8_t *from, int j, int r, uint8_t 
     }
 }
 
-/* --- planes ------------------------------------------------------------------------------------------------------------- */
+/* --- planes ----------------------------------------------------------------------------------- */
 
 static size_t unit_bytes(const struct shape *s)
 {
-    return (size_t)s->unit + (s->has_bit ? 64 : 0) + (s->has_high2 ? 128 : 0) + (s->has_low2 ? 128 : 0) +
-           (s->has_low4 ? 256 : 0) + (s->has_byte ? 512 : 0);
+    return (size_t)s->unit + (s->has_bit ? 64 : 0) + (s->has_high2 ? 128 : 0) +
+           (s->has_low2 ? 128 : 0) + (s->has_low4 ? 256 : 0) + (s->has_byte ? 512 : 0);
 }
 
 static void plane2_put(uint8_t *p, int r, const uint8_t code[32], int shift)
@@ -379,7 +395,8 @@ static void planes_put(const struct shape *s, uint8_t *to, int r, const uint8_t 
     if (s->has_low4) {
         for (int j = 0; j < 4; j++) {
             for (int t = 0; t < 4; t++) {
-                to[64 * j + 4 * r + t] = (uint8_t)((code[8 * j + t] & 15) | (code[8 * j + 4 + t] & 15) << 4);
+                to[64 * j + 4 * r + t] =
+                    (uint8_t)((code[8 * j + t] & 15) | (code[8 * j + 4 + t] & 15) << 4);
             }
         }
     }
@@ -416,9 +433,10 @@ static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8
     }
 }
 
-/* --- rows and panels ------------------------------------------------------------------------------------------------------ */
+/* --- rows and panels -------------------------------------------------------------------------- */
 
-static void pack_block(uint32_t type, const struct shape *s, uint8_t *to, const uint8_t *const row[ROWS], size_t at)
+static void pack_block(uint32_t type, const struct shape *s, uint8_t *to,
+                       const uint8_t *const row[ROWS], size_t at)
 {
     const int n_unit = quant_get(type)->block / 32;
     const size_t each = unit_bytes(s);
@@ -446,7 +464,8 @@ static void pack_panel(const struct tensor *t, uint8_t *to, const uint8_t *const
     if (is_float(t->type)) {
         for (int32_t k = 0; k < t->n_col; k++) {
             for (int r = 0; r < ROWS; r++) {
-                memcpy(to + ((size_t)k * ROWS + (size_t)r) * q->bytes, row[r] + (size_t)k * q->bytes, q->bytes);
+                memcpy(to + ((size_t)k * ROWS + (size_t)r) * q->bytes,
+                       row[r] + (size_t)k * q->bytes, q->bytes);
             }
         }
         return;
@@ -457,9 +476,11 @@ static void pack_panel(const struct tensor *t, uint8_t *to, const uint8_t *const
     }
 }
 
-static const uint8_t zeros[1 << 20]; /* a row of zero weights for padding; longer rows are packed in parts */
+static const uint8_t
+    zeros[1 << 20]; /* a row of zero weights for padding; longer rows are packed in parts */
 
-void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows, int32_t n_row_in)
+void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows,
+               int32_t n_row_in)
 {
     const uint8_t *from = rows;
     size_t row_bytes = 0;
@@ -479,7 +500,8 @@ void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *ro
     }
 }
 
-static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *from, int r, uint8_t *b)
+static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *from, int r,
+                         uint8_t *b)
 {
     const int n_unit = quant_get(type)->block / 32;
     const size_t each = unit_bytes(s);

@@ -17,7 +17,8 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
 /* Packs file rows [row0, row0 + n_row_in) into t's memory `to` (the arena's address of t->data).
  * row0 is a multiple of 16; rows = n_row_in rows of the file, back to back. The last call of a
  * matrix, when row0 + n_row_in == t->n_row, also writes the padding rows. Any thread. */
-void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows, int32_t n_row_in);
+void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows,
+               int32_t n_row_in);
 
 /* The inverse for one block of one row (quant_info.bytes bytes). */
 void pack_block_back(const struct tensor *t, int32_t row, size_t i_block, void *out);

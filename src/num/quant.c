@@ -33,7 +33,6 @@
 #include "num/quant.h"
 
 #include "base/mem.h"
-#include "num/quant_iq.h"
 
 #include <string.h>
 #include <strings.h>

@@ -88,6 +88,23 @@ bool quant_parse(const char *name, enum quant_type *out); /* case-insensitive */
 /* Bytes of n elements; false when the type is unknown, n no multiple of the block, or overflow. */
 bool quant_bytes(uint32_t type, uint64_t n, size_t *out) MUST_USE;
 
+/* Units of the codebook, ternary and 4-bit float types (num/quant_iq.c); only the table refers to
+ * them. */
+void quant_iq_iq2_xxs(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq2_xs(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq2_s(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq3_xxs(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq3_s(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq1_s(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq1_m(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq4_nl(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_tq1_0(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_tq2_0(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_mxfp4(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_nvfp4(const void *row, size_t i, struct quant_unit *u);
+void quant_iq_q1_0(const void *row, size_t i, struct quant_unit *u);
+
 /* Half precision: exact, and to the nearest, ties to even. A NaN stays one: its sign and payload
  * are kept as far as they fit and it comes out quiet, which is what processors do. */
 float quant_f16_to_f32(uint16_t h);

@@ -11,7 +11,7 @@
  *
  * Sources: the reference decoder in the PyPI package gguf (quants.py); OCP Microscaling Formats 1.0
  * (2023) for E2M1 and E8M0. Next: num/pack.c. */
-#include "num/quant_iq.h"
+#include "num/quant.h"
 
 #include "num/quant_grid.h"
 

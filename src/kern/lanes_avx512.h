@@ -1,0 +1,136 @@
+/* lanes_avx512 - the words of lanes.h: one 512-bit register (header only, private to kern/)
+ *
+ * Included by lanes.h alone, which says what each word does. */
+#ifndef HEARTH_LANES_AVX512_H
+#define HEARTH_LANES_AVX512_H
+
+#include <immintrin.h>
+
+typedef struct {
+    __m512 v;
+} lanes;
+typedef struct {
+    __m512i v;
+} ilanes;
+
+INLINE lanes l_set(float a)
+{
+    return (lanes){ _mm512_set1_ps(a) };
+}
+
+INLINE lanes l_load(const float *p)
+{
+    return (lanes){ _mm512_loadu_ps(p) };
+}
+
+INLINE void l_store(float *p, lanes x)
+{
+    _mm512_storeu_ps(p, x.v);
+}
+
+INLINE lanes l_add(lanes x, lanes y)
+{
+    return (lanes){ _mm512_add_ps(x.v, y.v) };
+}
+
+INLINE lanes l_sub(lanes x, lanes y)
+{
+    return (lanes){ _mm512_sub_ps(x.v, y.v) };
+}
+
+INLINE lanes l_mul(lanes x, lanes y)
+{
+    return (lanes){ _mm512_mul_ps(x.v, y.v) };
+}
+
+INLINE lanes l_div(lanes x, lanes y)
+{
+    return (lanes){ _mm512_div_ps(x.v, y.v) };
+}
+
+INLINE lanes l_fma(lanes x, lanes y, lanes z)
+{
+    return (lanes){ _mm512_fmadd_ps(x.v, y.v, z.v) };
+}
+
+INLINE lanes l_max(lanes x, lanes y)
+{
+    return (lanes){ _mm512_max_ps(x.v, y.v) };
+}
+
+INLINE lanes l_min(lanes x, lanes y)
+{
+    return (lanes){ _mm512_min_ps(x.v, y.v) };
+}
+
+INLINE lanes l_less(lanes a, lanes b, lanes x, lanes y)
+{
+    const __mmask16 is_less = _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ);
+    return (lanes){ _mm512_mask_blend_ps(is_less, y.v, x.v) };
+}
+
+INLINE lanes l_power2(lanes t)
+{
+    return (lanes){ _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t.v), 23)) };
+}
+
+INLINE lanes l_load_f16(const uint16_t *p)
+{
+    return (lanes){ _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)) };
+}
+
+INLINE void l_store_f16(uint16_t *p, lanes x)
+{
+    _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+INLINE lanes l_load_i8(const int8_t *p)
+{
+    return (lanes){ _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))) };
+}
+
+INLINE void l_load2(const float *p, lanes *even, lanes *odd)
+{
+    const __m512i pick =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512 low = _mm512_loadu_ps(p);
+    const __m512 high = _mm512_loadu_ps(p + LANES);
+    even->v = _mm512_permutex2var_ps(low, pick, high);
+    odd->v = _mm512_permutex2var_ps(low, _mm512_add_epi32(pick, _mm512_set1_epi32(1)), high);
+}
+
+INLINE void l_store2(float *p, lanes even, lanes odd)
+{
+    const __m512i pick = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps(even.v, pick, odd.v));
+    _mm512_storeu_ps(p + LANES, _mm512_permutex2var_ps(
+                                    even.v, _mm512_add_epi32(pick, _mm512_set1_epi32(8)), odd.v));
+}
+
+/* Bits as integers: for the exact maximum of absolute values. */
+INLINE ilanes l_bits(lanes x)
+{
+    return (ilanes){ _mm512_castps_si512(x.v) };
+}
+
+INLINE lanes l_from_bits(ilanes x)
+{
+    return (lanes){ _mm512_castsi512_ps(x.v) };
+}
+
+INLINE ilanes il_set(int32_t a)
+{
+    return (ilanes){ _mm512_set1_epi32(a) };
+}
+
+INLINE ilanes il_and(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm512_and_si512(x.v, y.v) };
+}
+
+INLINE ilanes il_max(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm512_max_epi32(x.v, y.v) };
+}
+
+#endif

@@ -1,0 +1,159 @@
+/* lanes_c - the words of lanes.h: an array in plain C (header only, private to kern/)
+ *
+ * Included by lanes.h alone, which says what each word does. Serves the parts that scalar kernels
+ * share with the others (gemm_act.h). */
+#ifndef HEARTH_LANES_C_H
+#define HEARTH_LANES_C_H
+
+typedef struct {
+    float v[LANES];
+} lanes;
+typedef struct {
+    int32_t v[LANES];
+} ilanes;
+
+INLINE void l_store(float *p, lanes x)
+{
+    memcpy(p, x.v, sizeof x.v);
+}
+
+INLINE lanes l_load(const float *p)
+{
+    lanes r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+
+INLINE lanes l_set(float a)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = a;
+    }
+    return r;
+}
+
+INLINE lanes l_add(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] + y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_sub(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] - y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_mul(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] * y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_div(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] / y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_fma(lanes x, lanes y, lanes z)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = fmaf(x.v[i], y.v[i], z.v[i]);
+    }
+    return r;
+}
+
+INLINE lanes l_max(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] > y.v[i] ? x.v[i] : y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_min(lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] < y.v[i] ? x.v[i] : y.v[i];
+    }
+    return r;
+}
+
+INLINE lanes l_less(lanes a, lanes b, lanes x, lanes y)
+{
+    lanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = a.v[i] < b.v[i] ? x.v[i] : y.v[i];
+    }
+    return r;
+}
+
+/* Bits as integers: for the exact maximum of absolute values, and for powers of two. */
+INLINE ilanes l_bits(lanes x)
+{
+    ilanes r;
+    memcpy(r.v, x.v, sizeof r.v);
+    return r;
+}
+
+INLINE lanes l_from_bits(ilanes x)
+{
+    lanes r;
+    memcpy(r.v, x.v, sizeof r.v);
+    return r;
+}
+
+INLINE lanes l_power2(lanes t)
+{
+    ilanes r = l_bits(t);
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = (int32_t)((uint32_t)r.v[i] << 23);
+    }
+    return l_from_bits(r);
+}
+
+INLINE ilanes il_set(int32_t a)
+{
+    ilanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = a;
+    }
+    return r;
+}
+
+INLINE ilanes il_and(ilanes x, ilanes y)
+{
+    ilanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] & y.v[i];
+    }
+    return r;
+}
+
+INLINE ilanes il_max(ilanes x, ilanes y)
+{
+    ilanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = x.v[i] > y.v[i] ? x.v[i] : y.v[i];
+    }
+    return r;
+}
+
+#endif

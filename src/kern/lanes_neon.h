@@ -1,0 +1,172 @@
+/* lanes_neon - the words of lanes.h: four 128-bit registers (header only, private to kern/)
+ *
+ * Included by lanes.h alone, which says what each word does. Comparisons select explicitly, because
+ * the maximum instructions of this architecture treat NaN in another way than those of x86. */
+#ifndef HEARTH_LANES_NEON_H
+#define HEARTH_LANES_NEON_H
+
+#include <arm_neon.h>
+
+typedef struct {
+    float32x4_t a, b, c, d;
+} lanes;
+typedef struct {
+    int32x4_t a, b, c, d;
+} ilanes;
+
+INLINE lanes l_set(float a)
+{
+    const float32x4_t v = vdupq_n_f32(a);
+    return (lanes){ v, v, v, v };
+}
+
+INLINE lanes l_load(const float *p)
+{
+    return (lanes){ vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) };
+}
+
+INLINE void l_store(float *p, lanes x)
+{
+    vst1q_f32(p, x.a);
+    vst1q_f32(p + 4, x.b);
+    vst1q_f32(p + 8, x.c);
+    vst1q_f32(p + 12, x.d);
+}
+
+INLINE lanes l_add(lanes x, lanes y)
+{
+    return (lanes){ vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c),
+                    vaddq_f32(x.d, y.d) };
+}
+
+INLINE lanes l_sub(lanes x, lanes y)
+{
+    return (lanes){ vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c),
+                    vsubq_f32(x.d, y.d) };
+}
+
+INLINE lanes l_mul(lanes x, lanes y)
+{
+    return (lanes){ vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c),
+                    vmulq_f32(x.d, y.d) };
+}
+
+INLINE lanes l_div(lanes x, lanes y)
+{
+    return (lanes){ vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c),
+                    vdivq_f32(x.d, y.d) };
+}
+
+INLINE lanes l_fma(lanes x, lanes y, lanes z)
+{
+    return (lanes){ vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c),
+                    vfmaq_f32(z.d, x.d, y.d) };
+}
+
+INLINE lanes l_less(lanes a, lanes b, lanes x, lanes y)
+{
+    return (lanes){ vbslq_f32(vcltq_f32(a.a, b.a), x.a, y.a),
+                    vbslq_f32(vcltq_f32(a.b, b.b), x.b, y.b),
+                    vbslq_f32(vcltq_f32(a.c, b.c), x.c, y.c),
+                    vbslq_f32(vcltq_f32(a.d, b.d), x.d, y.d) };
+}
+
+INLINE lanes l_max(lanes x, lanes y)
+{
+    return l_less(y, x, x, y);
+}
+
+INLINE lanes l_min(lanes x, lanes y)
+{
+    return l_less(x, y, x, y);
+}
+
+INLINE float32x4_t l_power2_4(float32x4_t t)
+{
+    return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23));
+}
+
+INLINE lanes l_power2(lanes t)
+{
+    return (lanes){ l_power2_4(t.a), l_power2_4(t.b), l_power2_4(t.c), l_power2_4(t.d) };
+}
+
+INLINE float32x4_t l_widen_f16(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+
+INLINE lanes l_load_f16(const uint16_t *p)
+{
+    return (lanes){ l_widen_f16(p), l_widen_f16(p + 4), l_widen_f16(p + 8), l_widen_f16(p + 12) };
+}
+
+INLINE void l_store_f16(uint16_t *p, lanes x)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x.a)));
+    vst1_u16(p + 4, vreinterpret_u16_f16(vcvt_f16_f32(x.b)));
+    vst1_u16(p + 8, vreinterpret_u16_f16(vcvt_f16_f32(x.c)));
+    vst1_u16(p + 12, vreinterpret_u16_f16(vcvt_f16_f32(x.d)));
+}
+
+INLINE lanes l_load_i8(const int8_t *p)
+{
+    const int8x16_t v = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(v));
+    const int16x8_t high = vmovl_s8(vget_high_s8(v));
+    return (lanes){ vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                    vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                    vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))) };
+}
+
+INLINE void l_load2(const float *p, lanes *even, lanes *odd)
+{
+    const float32x4x2_t a = vld2q_f32(p);
+    const float32x4x2_t b = vld2q_f32(p + 8);
+    const float32x4x2_t c = vld2q_f32(p + 16);
+    const float32x4x2_t d = vld2q_f32(p + 24);
+    *even = (lanes){ a.val[0], b.val[0], c.val[0], d.val[0] };
+    *odd = (lanes){ a.val[1], b.val[1], c.val[1], d.val[1] };
+}
+
+INLINE void l_store2(float *p, lanes even, lanes odd)
+{
+    vst2q_f32(p, (float32x4x2_t){ { even.a, odd.a } });
+    vst2q_f32(p + 8, (float32x4x2_t){ { even.b, odd.b } });
+    vst2q_f32(p + 16, (float32x4x2_t){ { even.c, odd.c } });
+    vst2q_f32(p + 24, (float32x4x2_t){ { even.d, odd.d } });
+}
+
+/* Bits as integers: for the exact maximum of absolute values. */
+INLINE ilanes l_bits(lanes x)
+{
+    return (ilanes){ vreinterpretq_s32_f32(x.a), vreinterpretq_s32_f32(x.b),
+                     vreinterpretq_s32_f32(x.c), vreinterpretq_s32_f32(x.d) };
+}
+
+INLINE lanes l_from_bits(ilanes x)
+{
+    return (lanes){ vreinterpretq_f32_s32(x.a), vreinterpretq_f32_s32(x.b),
+                    vreinterpretq_f32_s32(x.c), vreinterpretq_f32_s32(x.d) };
+}
+
+INLINE ilanes il_set(int32_t a)
+{
+    const int32x4_t v = vdupq_n_s32(a);
+    return (ilanes){ v, v, v, v };
+}
+
+INLINE ilanes il_and(ilanes x, ilanes y)
+{
+    return (ilanes){ vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c),
+                     vandq_s32(x.d, y.d) };
+}
+
+INLINE ilanes il_max(ilanes x, ilanes y)
+{
+    return (ilanes){ vmaxq_s32(x.a, y.a), vmaxq_s32(x.b, y.b), vmaxq_s32(x.c, y.c),
+                     vmaxq_s32(x.d, y.d) };
+}
+
+#endif

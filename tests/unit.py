@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""unit.py BUILD: runs every test program of the build folder (cmocka, TAP) and adds up their tests."""
+import glob
+import os
+import re
+import subprocess
+import sys
+
+build = sys.argv[1]
+passed = failed = skipped = 0
+for exe in sorted(p for p in glob.glob(build + '/tests/*') if os.access(p, os.X_OK) and os.path.isfile(p)):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    r = subprocess.run([exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=root,
+                       env={**os.environ, 'CMOCKA_MESSAGE_OUTPUT': 'TAP'}, timeout=900)
+    bad = len(re.findall(r'^not ok ', r.stdout, re.M))
+    skip = len(re.findall(r'^ok .*# SKIP', r.stdout, re.M))
+    ok = len(re.findall(r'^ok ', r.stdout, re.M)) - skip
+    m = re.findall(r'^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$', r.stdout, re.M)
+    if m:
+        ok, bad, skip = (int(x or 0) for x in m[-1])
+    if r.returncode and not bad:
+        bad = 1
+    if bad or ok + skip == 0:
+        bad = max(bad, 1)
+        print(os.path.basename(exe), 'exit', r.returncode)
+        print(r.stdout[-3000:])
+    print(f'{os.path.basename(exe)}: {ok} ok, {bad} not ok, {skip} skipped')
+    passed, failed, skipped = passed + ok, failed + bad, skipped + skip
+print(f'{passed} passed, {failed} failed, {skipped} skipped')
+sys.exit(1 if failed else 0)

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""gates.py: the rules of docs/STYLE.md that a machine can check.
+
+layers      a file includes only headers of modules that stand earlier in src/LAYERS; every module is listed
+symbols     global symbols begin with their module's name (or the prefixes given in src/LAYERS)     needs a build: --build DIR
+sizes       files 1000 lines (kernels 1500), functions 100 lines, complexity 25 (pmccabe), lines 100 columns
+banned      calls that are not allowed, or only in named files
+essays      every .c begins with a comment that says what it is
+Prints one line per finding and 'N passed, N failed' over the rules checked."""
+import argparse
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.chdir(ROOT)
+BANNED = [  # pattern, files where it is allowed, what to use
+    (r'\b(malloc|calloc|realloc|reallocarray|posix_memalign|aligned_alloc)\s*\(', r'base/mem\.c$', 'mem_alloc'),
+    (r'\bfree\s*\(', r'base/mem\.c$|model/unicode\.c$', 'mem_free'),
+    (r'\b(sprintf|vsprintf|strcpy|strcat|sscanf|atoi|atol|atof|gets|strtok|alloca)\s*\(', r'$^', 'a bounded function'),
+    (r'\b(getenv|setenv|putenv)\s*\(', r'$^', 'no environment switches'),
+    (r'\bsecure_getenv\s*\(', r'base/(os|log)\.c$', 'os_dir'),
+    (r'\b(exit|_exit|abort)\s*\(', r'cmd/|base/(err|os)\.c$|fetch/', 'a status'),
+    (r'(?<![.>])\b(rand|srand|random|drand48)\s*\(', r'$^', 'os_random or sample_uniform'),
+    (r'#\s*include\s*<(stdatomic|pthread)\.h>', r'base/|kern/kern_table\.c$', 'base/team.h, base/cell.h'),
+    (r'#\s*include\s*<jansson\.h>', r'base/js\.c$', 'base/js.h'),
+    (r'#\s*include\s*<sqlite3\.h>', r'base/db\.c$', 'base/db.h'),
+    (r'#\s*include\s*<gnutls/', r'base/hash\.c$', 'base/hash.h'),
+    (r'#\s*include\s*<utf8proc\.h>', r'model/unicode\.c$', 'model/unicode.h'),
+    (r'#\s*include\s*<microhttpd\.h>', r'serve/http\.c$', 'serve/http.h'),
+    (r'#\s*include\s*<curl/', r'fetch/fetch\.c$', 'hearth-fetch'),
+    (r'\b(TODO|FIXME|XXX)\b', r'$^', 'an issue'),
+]
+findings = {}
+
+
+def found(rule, text):
+    findings.setdefault(rule, []).append(text)
+
+
+def modules():
+    rows = []
+    for line in open('src/LAYERS'):
+        words = line.split('#')[0].split()
+        if words:
+            rows.append((words[0], words[1:] or [os.path.basename(words[0])]))
+    return rows
+
+
+def sources():
+    return sorted(p for p in glob.glob('src/**/*.[ch]', recursive=True) if not p.startswith('src/fetch/'))
+
+
+def check_layers(rows):
+    order = {m: i for i, (m, _) in enumerate(rows)}      # "x.h" on a line of its own: the header stands there
+    findings.setdefault('layers', [])
+    for path in sources():
+        module = path[4:-2]
+        module = module + '.h' if path.endswith('.h') and module + '.h' in order else module
+        if module not in order:
+            found('layers', f'{path}: not listed in src/LAYERS')
+            continue
+        for inc in re.findall(r'^#include "([^"]+)\.h"', open(path).read(), re.M):
+            if inc == 'hearth':
+                if not module.startswith(('lib/', 'serve/', 'cmd/')):
+                    found('layers', f'{path}: includes the public header')
+            elif inc + '.h' in order and order[inc + '.h'] < order[module]:
+                continue
+            elif inc not in order:
+                found('layers', f'{path}: includes {inc}.h, which is not in src/LAYERS')
+            elif order[inc] > order[module]:
+                found('layers', f'{path}: includes {inc}.h, which stands later in src/LAYERS')
+
+
+def check_sizes():
+    findings.setdefault('sizes', [])
+    for path in sources():
+        lines = open(path).read().split('\n')
+        cap = 1500 if path.startswith('src/kern/') else 1000
+        if len(lines) > cap:
+            found('sizes', f'{path}: {len(lines)} lines, at most {cap}')
+        for i, line in enumerate(lines):
+            if len(line) > 100 and 'grid' not in path:
+                found('sizes', f'{path}:{i + 1}: {len(line)} columns, at most 100')
+    if not shutil.which('pmccabe'):
+        return
+    out = subprocess.run(['pmccabe'] + [p for p in sources() if p.endswith('.c')], stdout=subprocess.PIPE, text=True).stdout
+    for row in out.splitlines():
+        w = row.split('\t')
+        if len(w) < 6:
+            continue
+        if int(w[0]) > 25 or int(w[4]) > 101:
+            found('sizes', f'{w[5]}: complexity {w[0]} (at most 25), {w[4]} lines (at most 100)')
+
+
+def check_banned():
+    findings.setdefault('banned', [])
+    for path in sources():
+        text = re.sub(r'/\*.*?\*/', lambda m: re.sub(r'[^\n]', ' ', m.group()), open(path).read(), flags=re.S)
+        plain = re.sub(r'"(?:[^"\\\n]|\\.)*"', lambda m: m.group() if '#include' in m.group() else '""', text)
+        for pattern, allowed, instead in BANNED:
+            for m in re.finditer(pattern, plain):
+                if not re.search(allowed, path):
+                    found('banned', f'{path}:{plain.count(chr(10), 0, m.start()) + 1}: {m.group().strip()} is not allowed here; use {instead}')
+
+
+def check_essays():
+    findings.setdefault('essays', [])
+    for path in sources():
+        if path.endswith('.c'):
+            m = re.match(r'/\*.*?\*/', open(path).read(), re.S)
+            n = m.group().count('\n') + 1 if m else 0
+            if n < 4 or not m.group().startswith(f'/* {os.path.basename(path)[:-2]} - '):
+                found('essays', f'{path}: begins with no essay "/* {os.path.basename(path)[:-2]} - ..."')
+
+
+def check_symbols(rows, build):
+    findings.setdefault('symbols', [])
+    prefixes = {m: p for m, p in rows}
+    for obj in glob.glob(build + '/**/*.o', recursive=True):
+        m = re.search(r'src_((?:[a-z]+)_(?:[a-z0-9_]+))\.c\.o$', obj)
+        if not m:
+            continue
+        folder, _, name = m.group(1).partition('_')
+        allowed = prefixes.get(f'{folder}/{name}')
+        if allowed is None:
+            continue
+        if folder == 'kern':
+            allowed = [name.rsplit('_', 1)[0], 'kern', *allowed]
+        out = subprocess.run(['nm', '-g', '--defined-only', obj], stdout=subprocess.PIPE, text=True).stdout
+        for row in out.splitlines():
+            symbol = row.split()[-1] if row.split() else ''
+            if symbol and symbol != 'main' and not symbol.startswith('__') and not any(symbol == p or symbol.startswith(p + '_') for p in allowed):
+                found('symbols', f'src/{folder}/{name}.c: global symbol {symbol} does not begin with {" or ".join(allowed)}')
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('--build')
+    a = ap.parse_args()
+    rows = modules()
+    check_layers(rows)
+    check_sizes()
+    check_banned()
+    check_essays()
+    if a.build:
+        check_symbols(rows, a.build)
+    failed = 0
+    for rule, texts in findings.items():
+        for t in texts:
+            print(f'{rule}: {t}')
+        failed += bool(texts)
+    print(f'{len(findings) - failed} passed, {failed} failed')
+    sys.exit(1 if failed else 0)
+
+
+main()

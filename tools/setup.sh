@@ -1,0 +1,37 @@
+#!/bin/sh
+# setup.sh SET...: installs the Debian packages of the sets that are missing. Asks first on a terminal; YES=1 does
+# not ask. Sets: build check test.
+set -eu
+BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev libgnutls28-dev libjansson-dev \
+libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev"
+CHECK="libcmocka-dev pmccabe"
+TEST="python3-venv"
+want=""
+for set in "$@"; do
+    case $set in
+    build) want="$want $BUILD" ;;
+    check) want="$want $CHECK" ;;
+    test) want="$want $TEST" ;;
+    *) echo "setup.sh: unknown set $set" >&2; exit 2 ;;
+    esac
+done
+missing=""
+for p in $want; do
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+echo "missing Debian packages:$missing" >&2
+if [ "${YES:-}" != 1 ]; then
+    if [ ! -t 0 ]; then
+        echo "install them with: sudo apt-get install$missing   (or run again with YES=1)" >&2
+        exit 1
+    fi
+    printf 'install them now? [y/N] ' >&2
+    read -r answer
+    [ "$answer" = y ] || exit 1
+fi
+sudo=""
+[ "$(id -u)" = 0 ] || sudo=sudo
+$sudo apt-get update -qq
+# shellcheck disable=SC2086
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
