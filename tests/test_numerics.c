@@ -522,9 +522,9 @@ static void attention(void **state)
     }
     FOR_TABLES(k)
     {
-        check_attention(k, KERN_KV_F16, &c, q);
-        check_attention(k, KERN_KV_F32, &c, q);
-        check_attention(k, KERN_KV_Q8_0, &c, q);
+        check_attention(k, KERN_KV_F16, &c, (const float(*)[HD_K])(const void *)q);
+        check_attention(k, KERN_KV_F32, &c, (const float(*)[HD_K])(const void *)q);
+        check_attention(k, KERN_KV_Q8_0, &c, (const float(*)[HD_K])(const void *)q);
     }
 }
 

@@ -613,8 +613,10 @@ static struct tile item_at(const struct attend_job *j, int32_t item, int32_t *i_
         }
         item -= t.span1 - t.span0;
     }
-    *i_tile = -1;
-    return (struct tile){ 0 };
+    assert(false); /* callers stay below the number of items */
+    *i_tile = 0;
+    *i_span = 0;
+    return tile_at(j, 0);
 }
 
 static struct partial *partial_at(struct partial *first, size_t each_bytes, int32_t i)

@@ -59,10 +59,11 @@ static enum err resolve_body(struct binder *b, struct jnode *first);
 
 /* --- frames ----------------------------------------------------------------------------------- */
 
-static enum err push(struct binder *b, struct frame *f)
+static enum err push(struct binder *b)
 {
     struct jscope *scope = jmem_take(b->m, sizeof(*scope));
-    if (scope == NULL) {
+    struct frame *f = jmem_take(b->m, sizeof(*f));
+    if (scope == NULL || f == NULL) {
         return b->m->err;
     }
     *scope = (struct jscope){
@@ -249,25 +250,24 @@ static void resolve_expr(struct binder *b, struct jnode *n)
 
 static enum err resolve_for(struct binder *b, struct jnode *n)
 {
-    struct frame f;
     resolve_expr(b, n->b);
-    TRY(push(b, &f));
+    TRY(push(b));
     TRY(define_target(b, n->a, true, false));
     TRY(define_special(b, b->sym_loop, (n->flags & (JNODE_USES_LOOP | JNODE_RECURSIVE)) != 0,
-                       &f.scope->loop));
+                       &b->frame->scope->loop));
     TRY(define_body(b, n->kids, false));
     resolve_expr(b, n->a);
     TRY(resolve_body(b, n->kids));
     n->u.scope[0] = pop(b);
     if (n->c != NULL) {
-        TRY(push(b, &f));
+        TRY(push(b));
         TRY(define_target(b, n->a, true, false));
         TRY(define_reads(b, n->c));
         resolve_expr(b, n->c);
         n->u.scope[1] = pop(b);
     }
     if (n->more != NULL) {
-        TRY(push(b, &f));
+        TRY(push(b));
         TRY(define_body(b, n->more, false));
         TRY(resolve_body(b, n->more));
         n->u.scope[2] = pop(b);
@@ -278,16 +278,18 @@ static enum err resolve_for(struct binder *b, struct jnode *n)
 /* A macro, or the body of a call block. */
 static enum err resolve_macro(struct binder *b, struct jnode *n)
 {
-    struct frame f;
     resolve_expr(b, n->a);
-    TRY(push(b, &f));
+    TRY(push(b));
     for (struct jnode *p = n->more; p != NULL; p = p->next) {
         TRY(define_param(b, p->u.var.sym));
         resolve_name(b, p);
     }
-    TRY(define_special(b, b->sym_caller, (n->flags & JNODE_USES_CALLER) != 0, &f.scope->caller));
-    TRY(define_special(b, b->sym_kwargs, (n->flags & JNODE_USES_KWARGS) != 0, &f.scope->kwargs));
-    TRY(define_special(b, b->sym_varargs, (n->flags & JNODE_USES_VARARGS) != 0, &f.scope->varargs));
+    TRY(define_special(b, b->sym_caller, (n->flags & JNODE_USES_CALLER) != 0,
+                       &b->frame->scope->caller));
+    TRY(define_special(b, b->sym_kwargs, (n->flags & JNODE_USES_KWARGS) != 0,
+                       &b->frame->scope->kwargs));
+    TRY(define_special(b, b->sym_varargs, (n->flags & JNODE_USES_VARARGS) != 0,
+                       &b->frame->scope->varargs));
     for (struct jnode *p = n->more; p != NULL; p = p->next) {
         TRY(define_reads(b, p->a));
     }
@@ -304,8 +306,7 @@ static enum err resolve_macro(struct binder *b, struct jnode *n)
  */
 static enum err resolve_block(struct binder *b, struct jnode *n, struct jnode *filters)
 {
-    struct frame f;
-    TRY(push(b, &f));
+    TRY(push(b));
     TRY(define_body(b, n->kids, false));
     TRY(define_reads(b, filters));
     TRY(resolve_body(b, n->kids));
@@ -316,11 +317,10 @@ static enum err resolve_block(struct binder *b, struct jnode *n, struct jnode *f
 
 static enum err resolve_with(struct binder *b, struct jnode *n)
 {
-    struct frame f;
     for (struct jnode *set = n->more; set != NULL; set = set->next) {
         resolve_expr(b, set->b);
     }
-    TRY(push(b, &f));
+    TRY(push(b));
     for (struct jnode *set = n->more; set != NULL; set = set->next) {
         TRY(define_target(b, set->a, true, false));
         resolve_expr(b, set->a);
@@ -392,12 +392,11 @@ enum err jscope_bind(struct jparse_tree *tree, struct jmem *m)
                         .sym_caller = find_symbol(tree, "caller"),
                         .sym_varargs = find_symbol(tree, "varargs"),
                         .sym_kwargs = find_symbol(tree, "kwargs") };
-    struct frame root;
     b.of = jmem_take_array(m, tree->n_sym, sizeof(struct binding *));
     if (b.of == NULL) {
         return m->err;
     }
-    TRY(push(&b, &root));
+    TRY(push(&b));
     TRY(define_body(&b, tree->body, false));
     TRY(resolve_body(&b, tree->body));
     tree->root = pop(&b);
