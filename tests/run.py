@@ -50,7 +50,7 @@ def build(folder):
             sys.exit(r.stdout)
     r = sh(['ninja', '-C', folder])
     if r.returncode == 0:
-        r = sh(['ninja', '-C', folder, 'tests'])
+        r = sh(['ninja', '-C', folder, 'tests', 'chat'])
     if r.returncode:
         print(r.stdout[-6000:])
         print('0 passed, 1 failed, 0 skipped')
@@ -91,6 +91,7 @@ def main():
         suites += [Suite(p, [py, fixtures + '/run_all.py', '--build', CACHE + '/fixtures', '--probe', hearth, '--only', p]) for p in parts]
         zoo = [py, fixtures + '/check/check_logits.py', CACHE + '/fixtures/zoo', '--only', open(ROOT + '/tests/zoo.list').read().strip()]
         suites += [Suite('zoo', zoo + ['--probe', hearth]), Suite('zoo-strict', zoo + ['--strict', '--probe', hearth + ' --kv f32']),
+                   Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('bits', [py, ROOT + '/tests/bits.py', hearth, CACHE + '/fixtures'])]
     total = [0, 0, 0]
     for s in suites:

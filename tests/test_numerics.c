@@ -637,7 +637,7 @@ static void float_functions(void **state)
         exact_fn exact;
         double from, to, bound_ulp;
     } rows[] = {
-        { "exp", EXP, expl, -87.3, 88.7, 1.1 },
+        { "exp", EXP, expl, -87.3, 88.3, 1.1 },
         { "exp", EXP, expl, -20.0, 0.0, 1.1 },
         { "tanh", TANH, tanhl, -20.0, 20.0, 1.3 },
         { "tanh", TANH, tanhl, -0.01, 0.01, 1.3 },

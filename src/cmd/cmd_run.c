@@ -120,15 +120,20 @@ static void report(const struct chat *h)
     };
     if (h->c->is_json) {
         struct buf b;
+        struct hearth_stats stats;
+        hearth_model_get_stats(h->m.model, &stats);
         buf_init(&b, TEXT_MAX);
         buf_add_str(&b, "{\"text\": ");
         js_put_string(&b, buf_view(&h->answer), false);
         buf_printf(&b,
                    ", \"finish\": \"%s\", \"prompt_tokens\": %d, \"generated_tokens\": %d, "
                    "\"prefill_tok_s\": %.2f, "
-                   "\"decode_tok_s\": %.2f, \"first_token_ms\": %.1f}\n",
+                   "\"decode_tok_s\": %.2f, \"first_token_ms\": %.1f, \"planned_bytes\": %llu, "
+                   "\"rss_peak_bytes\": %llu}\n",
                    finish[e->finish], e->n_prompt, e->n_generated, prefill, decode,
-                   (double)(e->queue_us + e->prefill_us) / 1e3);
+                   (double)(e->queue_us + e->prefill_us) / 1e3,
+                   (unsigned long long)stats.memory_planned_bytes,
+                   (unsigned long long)stats.rss_peak_bytes);
         fwrite(b.p, 1, b.n, stdout);
         buf_release(&b);
     } else if (h->c->is_verbose) {
