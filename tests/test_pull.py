@@ -611,9 +611,13 @@ def damaged_index(b):
 def bar_on_a_terminal(b):
     b.site.files['/m.gguf'] = model(4 << 20)
     b.site.is_slow = True
+    env = b.env()
     pid, fd = pty.fork()
     if pid == 0:
-        os.execve(b.a.hearth, [b.a.hearth, 'pull', b.url + '/m.gguf'], b.env())
+        try:
+            os.execve(b.a.hearth, [b.a.hearth, 'pull', b.url + '/m.gguf'], env)
+        finally:
+            os._exit(127)
     seen = b''
     while True:
         try:
@@ -635,6 +639,8 @@ def main():
     p.add_argument('--only', default='')
     a = p.parse_args()
     a.hearth = os.path.abspath(a.hearth)
+    if not os.access(a.hearth, os.X_OK):
+        sys.exit(f'{a.hearth}: no such program')
     chosen = [f for f in TESTS if a.only in f.__name__]
     with concurrent.futures.ThreadPoolExecutor(max(len(SLOW), 1)) as pool:
         beside = {f: pool.submit(run_test, f, a) for f in chosen if f in SLOW}
