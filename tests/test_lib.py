@@ -178,7 +178,8 @@ def main():
     filled = drain(submit(m, prompts[3], ignore_eos=1, temperature=0.0)[1])
     check('an answer ends where the context does', filled[3].n_prompt + filled[3].n_generated == 1024 and filled[2][0] == 2)
 
-    long = [submit(m, prompts[0], ignore_eos=1)[1] for _ in range(12)]
+    statuses, long = zip(*[submit(m, prompts[0], ignore_eos=1) for _ in range(12)])
+    check('four run and eight wait', set(statuses) == {OK}, str(statuses))
     s, _ = submit(m, prompts[0])
     check('a full queue says busy', s == BUSY)
     begin = time.time()

@@ -195,6 +195,7 @@ static void end_job(struct engine *e, struct job *j)
         .decode_us = j->first_us > 0 ? j->last_us - j->first_us : 0,
     };
     give(e, j, &event, (struct view){ NULL, 0 });
+    e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);
     e->stats.n_done += j->finish == ENGINE_FINISH_STOP || j->finish == ENGINE_FINISH_LENGTH;
     e->stats.n_cancelled +=
         j->finish == ENGINE_FINISH_CANCELLED || j->finish == ENGINE_FINISH_TIMEOUT;

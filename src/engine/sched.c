@@ -30,7 +30,10 @@ void sched_init(struct sched *s, int32_t n_seq, int32_t n_queue_max, int32_t n_b
 bool sched_submit(struct sched *s, int32_t i_req, int32_t n_choice, int32_t n_prompt)
 {
     assert(n_choice >= 1 && n_choice <= s->n_seq && n_prompt >= 1);
-    if (s->n_queued == s->n_queue_max) {
+    /* Those that will start at once do not wait, though the engine has not come to start them yet.
+     */
+    const int32_t n_starting = s->n_seq - sched_n_active(s);
+    if (s->n_queued >= s->n_queue_max + n_starting || s->n_queued == SCHED_QUEUE_MAX) {
         return false;
     }
     s->queue[(s->queue_at + s->n_queued++) % SCHED_QUEUE_MAX] =

@@ -231,6 +231,9 @@ static enum err read_types(struct tok *t, const struct gguf *g)
         if (has_scores && !gguf_array_float(&scores, (uint64_t)i, &t->score[i])) {
             t->score[i] = 0.0f;
         }
+        REQUIRE(t->piece_n[i] <= TOK_PIECE_MAX, ERR_LIMIT,
+                "%s: token %d has %u bytes; at most %d are taken", gguf_path(g), i, t->piece_n[i],
+                TOK_PIECE_MAX);
         const int b = byte_of_piece(tok_piece_of(t, i));
         if (b >= 0 && (v == TOK_BYTE || t->byte_id[b] < 0)) {
             t->byte_id[b] = i;
@@ -627,15 +630,13 @@ void tok_stream_put(const struct tok *t, struct tok_stream *s, int32_t id, bool 
         s->n_pending = (uint8_t)cut;
         buf_cut(out, out->n - cut);
     }
-    char *p = out->p != NULL ? out->p + from : NULL;
-    const struct view fresh = { p, out->n - from };
-    if (fresh.n > 0 && !utf8_valid(fresh)) {
-        struct buf clean;
-        buf_init(&clean, 3 * fresh.n + 8);
-        utf8_clean(&clean, fresh);
+    const size_t n = out->n - from;
+    const struct view fresh = { n > 0 ? out->p + from : NULL, n };
+    if (n > 0 && !utf8_valid(fresh)) { /* rewritten from a copy; nothing is allocated here */
+        char copy[TOK_PIECE_MAX + sizeof s->pending];
+        memcpy(copy, fresh.p, n);
         buf_cut(out, from);
-        buf_add_view(out, buf_view(&clean));
-        buf_release(&clean);
+        utf8_clean(out, (struct view){ copy, n });
     }
 }
 

@@ -11,7 +11,8 @@
 /* Token types of tokenizer.ggml.token_type. */
 enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER, TOK_UNUSED, TOK_BYTE };
 
-#define TOK_SPLIT_MAX 6 /* patterns applied one after the other */
+#define TOK_PIECE_MAX 3584 /* bytes of one token's piece */
+#define TOK_SPLIT_MAX 6    /* patterns applied one after the other */
 
 enum tok_family { TOK_BPE, TOK_SPM, TOK_WPM, TOK_GEMMA_BPE };
 
