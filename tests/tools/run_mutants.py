@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Feeds damaged model files to the program and sorts what happens.
 
-  run_mutants.py --hearth BIN [--n 10000] [--seed 1] [--jobs 2] [--zoo FOLDER] [--keep FOLDER]
+  run_mutants.py --hearth BIN [--n 10000] [--seed 1] [--jobs 2] [--command logits] [--zoo FOLDER] [--keep FOLDER]
+  run_mutants.py --self-test
 
 Each file (tests/tools/mutate_gguf.py) goes through `BIN logits -m FILE -o /dev/null` with one case of
-three tokens. What may happen:
-  forward   an answer with logits: the forward pass ran
+three tokens, or through tokenize, render or show. What may happen:
+  forward   an answer with logits: the forward pass ran (with the other commands: answered)
   refused   a failing exit code and one line that names the file, or a case answered with one line
 Everything else is a failure, and its file is kept:
   crash     a signal or a sanitizer's report
-  hang      not finished after 10 s
+  hang      not finished after 5 s
   slow      more than 1 s, measured again alone if the first run was slow
   memory    more than 256 MB resident at the peak (wait4's ru_maxrss)
   message   refused without a line, with several, or without the file's name
@@ -19,7 +20,9 @@ The limits are the same for sanitizer builds: their shadow memory and red zones 
 harder there. What is taken away is only the quarantine of freed blocks (quarantine_size_mb=16), which
 is memory that a program without the sanitizer would not hold. Time is wall-clock time.
 
-"header" counts the files whose header obeys the format's rules by the second opinion.
+"header" counts the files whose header obeys the format's rules by the second opinion. Megabytes below
+60 or so are those of this script's own process, from which the child is started. --self-test runs stand-ins
+for the program that crash, hang, eat memory and so on, and checks that each is found out.
 Ends with "N passed, N failed"; exit code 1 when a file failed or the mix missed 20 % header, 5 % forward.
 """
 import argparse
@@ -36,11 +39,16 @@ import time
 import gguf_file
 import mutate_gguf
 
-SLOW_S, HANG_S, MEMORY_MB = 1.0, 10.0, 256
+SLOW_S, HANG_S, MEMORY_MB = 1.0, 5.0, 256
 MIN_HEADER, MIN_FORWARD = 0.20, 0.05
 LOG_LINE = re.compile(r'^(<\d>)?level=(warn|info|debug) ')
 REPORT = re.compile(r'AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|ThreadSanitizer|runtime error:')
-CASE = b'{"id": "m", "tokens": [1, 2, 3], "positions": [0, 2], "ctx": 32}\n'
+COMMANDS = {  # arguments behind the command, standard input, a key that a good answer has
+    'logits': (['-m', None, '-o', '/dev/null'], b'{"id": "m", "tokens": [1, 2, 3], "positions": [0, 2], "ctx": 32}\n', 'rows'),
+    'tokenize': (['-m', None], '{"id": "m", "text": "Hello, w\u00f6rld <s> 123", "parse_special": true}\n'.encode(), 'tokens'),
+    'render': (['-m', None], b'{"id": "m", "messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": true}\n', 'text'),
+    'show': ([None, '--json'], b'', None),
+}
 OPTIONS = 'quarantine_size_mb=16:detect_leaks=1:allocator_may_return_null=0:abort_on_error=0:exitcode=99'
 
 
@@ -52,17 +60,18 @@ def on_alarm(_signal, _frame):
     raise TimeUp
 
 
-def run(bin_, model, folder):
+def run(bin_, command, model, folder):
     """One run: (wait status or None when killed, stdout, stderr, seconds, megabytes)."""
     names = [f'{folder}/{n}' for n in ('in', 'out', 'err')]
     with open(names[0], 'wb') as f:
-        f.write(CASE)
+        f.write(COMMANDS[command][1])
     env = dict(os.environ, ASAN_OPTIONS=OPTIONS, UBSAN_OPTIONS='halt_on_error=1:exitcode=99')
     actions = [(os.POSIX_SPAWN_OPEN, 0, names[0], os.O_RDONLY, 0),
                (os.POSIX_SPAWN_OPEN, 1, names[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
                (os.POSIX_SPAWN_OPEN, 2, names[2], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)]
     begin = time.monotonic()
-    pid = os.posix_spawn(bin_, [bin_, 'logits', '-m', model, '-o', '/dev/null'], env, file_actions=actions)
+    args = [bin_, command] + [model if a is None else a for a in COMMANDS[command][0]]
+    pid = os.posix_spawn(bin_, args, env, file_actions=actions)
     is_killed = False
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
     try:
@@ -77,26 +86,28 @@ def run(bin_, model, folder):
     return None if is_killed else status, out, err, seconds, usage.ru_maxrss / 1024
 
 
-def answer(out):
+def answer(out, key):
     """What the case was answered: 'forward', an error's text, or None."""
+    if key is None:
+        return 'forward'
     for line in out.splitlines():
         try:
             a = json.loads(line)
         except ValueError:
             return None
         if a.get('id') == 'm':
-            return 'forward' if 'argmax' in a or a.get('rows') else str(a.get('error', '')) or None
+            return 'forward' if key in a else str(a.get('error', '')) or None
     return None
 
 
-def sort(status, out, err, model, header_fault):
+def sort(command, status, out, err, model, header_fault):
     """(class, text)"""
     if status is None:
         return 'hang', f'killed after {HANG_S:.0f} s'
     if os.WIFSIGNALED(status) or REPORT.search(err) or os.WEXITSTATUS(status) in (99, 127) or os.WEXITSTATUS(status) >= 128:
         return 'crash', err.strip().splitlines()[-1] if err.strip() else f'status {status:#x}'
     lines = [line for line in err.splitlines() if line.strip() and not LOG_LINE.match(line)]
-    a = answer(out)
+    a = answer(out, COMMANDS[command][2])
     if os.WEXITSTATUS(status) == 0:
         if a == 'forward':
             return ('accepted', header_fault) if header_fault else ('forward', '')
@@ -104,6 +115,18 @@ def sort(status, out, err, model, header_fault):
     if len(lines) != 1:
         return 'message', f'{len(lines)} lines: {" | ".join(lines)[:200]}'
     return ('refused', lines[0]) if os.path.basename(model) in lines[0] else ('message', 'no file name: ' + lines[0])
+
+
+def try_file(bin_, command, model, folder, fault):
+    """(class, text, seconds, megabytes)"""
+    status, out, err, seconds, mb = run(bin_, command, model, folder)
+    if status is not None and seconds > SLOW_S:
+        status, out, err, again, mb = run(bin_, command, model, folder)
+        seconds = min(seconds, again)
+    kind, text = sort(command, status, out, err, model, fault)
+    if kind in ('forward', 'refused'):
+        kind = 'slow' if seconds > SLOW_S else 'memory' if mb > MEMORY_MB else kind
+    return kind, text, seconds, mb
 
 
 def work(job):
@@ -119,13 +142,7 @@ def work(job):
             with open(model, 'wb') as f:
                 f.write(b)
             fault = gguf_file.judge(b)
-            status, out, err, seconds, mb = run(a.hearth, model, folder)
-            if status is not None and seconds > SLOW_S:
-                status, out, err, again, mb = run(a.hearth, model, folder)
-                seconds = min(seconds, again)
-            kind, text = sort(status, out, err, model, fault)
-            if kind in ('forward', 'refused'):
-                kind = 'slow' if seconds > SLOW_S else 'memory' if mb > MEMORY_MB else kind
+            kind, text, seconds, mb = try_file(a.hearth, a.command, model, folder, fault)
             if kind not in ('forward', 'refused'):
                 os.makedirs(a.keep, exist_ok=True)
                 with open(f'{a.keep}/{kind}-{a.seed}-{i}.gguf', 'wb') as f:
@@ -136,7 +153,33 @@ def work(job):
     return found
 
 
-def table(found, n_s):
+def self_test():
+    """Stand-ins for the program, each with the class it must be put into."""
+    signal.signal(signal.SIGALRM, on_alarm)
+    good = """echo '{"id": "m", "rows": 2}'"""
+    stand_ins = [('forward', None, good), ('refused', None, 'echo "hearth: x.gguf: no" >&2; exit 5'), ('accepted', 'bad', good),
+                 ('refused', None, """echo '{"id": "m", "error": "token 3 is none"}'"""), ('crash', None, 'kill -SEGV $$'),
+                 ('crash', None, 'echo "x.c:1: runtime error: shift" >&2; exit 1'), ('crash', None, 'echo "==1==ERROR: AddressSanitizer: x" >&2; exit 99'),
+                 ('hang', None, 'sleep 60'), ('slow', None, 'sleep 1.2; ' + good), ('message', None, 'exit 5'), ('message', None, 'exit 0'),
+                 ('message', None, 'echo "x.gguf: a" >&2; echo "x.gguf: b" >&2; exit 5'), ('message', None, 'echo "no name" >&2; exit 5'),
+                 ('refused', None, 'echo "level=warn module=x y" >&2; echo "hearth: x.gguf: no" >&2; exit 5'),
+                 ('memory', None, f"{sys.executable} -c 'x = bytearray(300 << 20)'; {good}")]
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix='hearth-mutants-') as folder:
+        for i, (want, fault, text) in enumerate(stand_ins):
+            path = f'{folder}/stand-in-{i}'
+            with open(path, 'w') as f:
+                f.write('#!/bin/sh\n' + text + '\n')
+            os.chmod(path, 0o700)
+            kind, text, _, _ = try_file(path, 'logits', folder + '/x.gguf', folder, fault)
+            bad += kind != want
+            if kind != want:
+                print(f'{stand_ins[i][2]}: {kind} ({text}), wanted {want}')
+    print(f'{len(stand_ins) - bad} passed, {bad} failed')
+    return bad == 0
+
+
+def table(found, n_s, needs_forward):
     kinds = collections.Counter(f[0] for f in found)
     n = len(found)
     n_header = sum(f[1] for f in found)
@@ -157,7 +200,7 @@ def table(found, n_s):
     slowest, largest = max(f[2] for f in found), max(f[3] for f in found)
     print(f'\nslowest {slowest:.2f} s, largest {largest:.0f} MB, {n} files in {n_s:.0f} s')
     bad = n - kinds['forward'] - kinds['refused']
-    mix = n_header >= MIN_HEADER * n and n_forward >= MIN_FORWARD * n
+    mix = n_header >= MIN_HEADER * n and (not needs_forward or n_forward >= MIN_FORWARD * n)
     if not mix:
         print(f'the mix is wrong: at least {MIN_HEADER:.0%} must have a good header and {MIN_FORWARD:.0%} reach the forward pass')
     print(f'{n - bad} passed, {bad + (not mix)} failed')
@@ -166,7 +209,9 @@ def table(found, n_s):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--hearth', required=True)
+    p.add_argument('--hearth')
+    p.add_argument('--self-test', action='store_true')
+    p.add_argument('--command', default='logits', choices=sorted(COMMANDS))
     p.add_argument('--n', type=int, default=10000)
     p.add_argument('--seed', default='1')
     p.add_argument('--jobs', type=int, default=2)
@@ -174,6 +219,10 @@ def main():
     p.add_argument('--keep', default='mutants-failed')
     p.add_argument('--texts', action='store_true', help='print the refusals, most frequent first')
     a = p.parse_args()
+    if a.self_test:
+        sys.exit(0 if self_test() else 1)
+    if not a.hearth or not os.access(a.hearth, os.X_OK):
+        p.error('--hearth BIN is needed')
     a.hearth = os.path.abspath(a.hearth)
     models = mutate_gguf.load(a.zoo)
     begin = time.monotonic()
@@ -183,7 +232,7 @@ def main():
         texts = collections.Counter(re.sub(r'\S*\.gguf|\d+', '#', f[5]) for f in found if f[0] == 'refused')
         for text, count in texts.most_common(60):
             print(f'{count:>6} {text[:160]}')
-    sys.exit(0 if table(found, time.monotonic() - begin) else 1)
+    sys.exit(0 if table(found, time.monotonic() - begin, a.command == 'logits') else 1)
 
 
 if __name__ == '__main__':
