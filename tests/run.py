@@ -92,7 +92,10 @@ def main():
         zoo = [py, fixtures + '/check/check_logits.py', CACHE + '/fixtures/zoo', '--only', open(ROOT + '/tests/zoo.list').read().strip()]
         suites += [Suite('zoo', zoo + ['--probe', hearth]), Suite('zoo-strict', zoo + ['--strict', '--probe', hearth + ' --kv f32']),
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('mutants-self', [py, ROOT + '/tests/tools/run_mutants.py', '--self-test']),
                    Suite('asan', [py, ROOT + '/tests/sanitize.py', 'address,undefined', CACHE + '/fixtures']),
+                   Suite('mutants', [py, ROOT + '/tests/tools/run_mutants.py', '--hearth', ROOT + '/build-address/hearth', '--n', '1500', '--seed', '1', '--zoo', CACHE + '/fixtures/zoo']),
                    Suite('tsan', [py, ROOT + '/tests/sanitize.py', 'thread', CACHE + '/fixtures']),
                    Suite('bits', [py, ROOT + '/tests/bits.py', hearth, CACHE + '/fixtures'])]
     total = [0, 0, 0]

@@ -41,8 +41,7 @@ static const struct command {
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
-                    "NAME is a known short name; hearth list shows them.",
-                    1, 1 },
+                    "NAME is a known short name; hearth list shows them.", 1, 1 },
     [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
     [CONF_RM] = { "rm", "MODEL", "take a model out of the store", "", 1, 1 },
@@ -71,14 +70,13 @@ static const struct option {
     double min, max, initial;
 } options[] = {
 #define O(field) offsetof(struct conf, field)
-    { "model", "m", "MODEL", "model file, or a name in the store", PROBES, KIND_TEXT,
-      O(model), 0, 0, 0 },
+    { "model", "m", "MODEL", "model file, or a name in the store", PROBES, KIND_TEXT, O(model), 0,
+      0, 0 },
     { "ctx", NULL, "N",
       "tokens a conversation may have (default 4096, or what the model was made for)", MODELS,
       KIND_INT, O(ctx), 2, 1 << 24, 0 },
-    { "parallel", NULL, "N",
-      "conversations generated at once (default 1)",
-      BIT(PLAN), KIND_INT, O(parallel), 1, 256, 0 },
+    { "parallel", NULL, "N", "conversations generated at once (default 1)", BIT(PLAN), KIND_INT,
+      O(parallel), 1, 256, 0 },
     { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | BIT(LOGITS), KIND_TEXT,
       O(kv), 0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
@@ -125,7 +123,8 @@ static const struct option {
     { "in", NULL, "FILE", "blocks to decode", BIT(DEQUANT), KIND_TEXT, O(in), 0, 0, 0 },
     { "type", NULL, "T", "element type, as Q4_K", BIT(DEQUANT), KIND_TEXT, O(type), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
-      MODELS | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(VERIFY), KIND_FLAG, O(is_json), 0, 0, 0 },
+      MODELS | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) | BIT(VERIFY), KIND_FLAG, O(is_json), 0,
+      0, 0 },
     { "verbose", "v", NULL, "say more on standard error", ALL, KIND_FLAG, O(is_verbose), 0, 0, 0 },
 #undef O
 };

@@ -88,8 +88,8 @@ static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_a
             "%s: tensor %s: element type %u cannot hold weights", gguf_path(b->g), b->name,
             t->type);
     REQUIRE(pack_shape(t->type, (int32_t)n_row, (int32_t)n_col, slot), ERR_INTEGRITY,
-            "%s: tensor %s: rows of %lld do not divide into blocks of %s", gguf_path(b->g), b->name,
-            (long long)n_col, quant_get(t->type)->name);
+            "%s: tensor %s: rows of %lld do not divide into blocks of %s, or are too long",
+            gguf_path(b->g), b->name, (long long)n_col, quant_get(t->type)->name);
     b->w->type_bytes[t->type] += t->bytes;
     size_t row_bytes = 0;
     if (!quant_bytes(t->type, (uint64_t)n_col, &row_bytes) ||

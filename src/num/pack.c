@@ -100,7 +100,7 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
     }
     const bool is_panel = is_float(type) || shape_of(type).is_panel;
     const size_t n_panel = ((size_t)n_row + ROWS - 1) / ROWS;
-    if (!mem_mul(row, n_panel * ROWS, &bytes)) {
+    if (row > PACK_ROW_MAX_BYTES || !mem_mul(row, n_panel * ROWS, &bytes)) {
         return false;
     }
     *out = (struct tensor){ .bytes = bytes,
@@ -476,8 +476,7 @@ static void pack_panel(const struct tensor *t, uint8_t *to, const uint8_t *const
     }
 }
 
-static const uint8_t
-    zeros[1 << 20]; /* a row of zero weights for padding; longer rows are packed in parts */
+static const uint8_t zeros[PACK_ROW_MAX_BYTES]; /* a row of zero weights, for padding */
 
 void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows,
                int32_t n_row_in)

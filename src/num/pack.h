@@ -10,8 +10,10 @@
 
 #include "num/tensor.h"
 
+#define PACK_ROW_MAX_BYTES (1 << 20) /* of one row in the file */
+
 /* Layout used for a type, and the bytes of a whole matrix in it. false: not a weight type, or n_col
- * is no multiple of the block, or overflow. */
+ * is no multiple of the block, or a row is longer than PACK_ROW_MAX_BYTES, or overflow. */
 bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out) MUST_USE;
 
 /* Packs file rows [row0, row0 + n_row_in) into t's memory `to` (the arena's address of t->data).

@@ -183,7 +183,7 @@ def key_list(m, r):
 
 def key_extra(m, r):
     arch = m.get(b'general.architecture')
-    a = arch.value + b'.' if arch else b'llama.'
+    a = arch.value + b'.' if arch and isinstance(arch.value, bytes) else b'llama.'
     m.keys.append(r.choice([
         gf.Key(a + b'expert_count', gf.U32, r.choice([0, 1, 8, 2**31])),
         gf.Key(a + b'rope.scaling.type', gf.STRING, r.choice([b'linear', b'yarn', b'longrope', b'none', b'', b'\xff', b'x' * 5000])),
@@ -326,7 +326,7 @@ def mutant(models, seed, i):
         try:
             change(m, r)
             done.append(change.__name__)
-        except (IndexError, ValueError, AttributeError):
+        except (IndexError, ValueError, AttributeError, TypeError):
             pass  # what it wanted to change is gone already
     try:
         b = m.pack()

@@ -1,0 +1,279 @@
+/* test_sample - sampling: counters, filters against plain definitions, frequencies, penalties */
+#include "engine/sample.h"
+#include "num/fmath.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define N 1000
+
+static float logits[N];
+static float raw[N];
+static struct sample_cand cands[N];
+static int32_t counts[N];
+
+static struct sample_params defaults(void)
+{
+    return (struct sample_params){ .temperature = 1.0f, .top_p = 1.0f, .typical_p = 1.0f, .repeat_penalty = 1.0f,
+                                   .repeat_last_n = 64, .seed = 42, .n_logprob = -1 };
+}
+
+static void fill(uint32_t seed)
+{
+    for (int i = 0; i < N; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        logits[i] = (float)(int32_t)seed / 2147483648.0f * 6.0f;
+    }
+}
+
+static struct sample_input input(const struct sample_params *p, int32_t position)
+{
+    static const int32_t prompt[] = { 1, 2, 3 };
+    static int32_t answer[4096];
+    return (struct sample_input){ .params = p, .logits = logits, .n_vocab = N, .prompt = prompt, .n_prompt = 3,
+                                  .answer = answer, .n_answer = position, .kern = kern_get(cpu_best()), .cands = cands,
+                                  .raw = raw, .counts = counts };
+}
+
+static int32_t pick(const struct sample_params *p, uint32_t seed, int32_t position)
+{
+    struct sample_output out;
+    fill(seed);
+    const struct sample_input in = input(p, position);
+    assert_true(sample_row(&in, &out));
+    return out.token;
+}
+
+/* Philox 4x32-10 is a published function: its known answer for zero counters and key (Salmon et al. 2011) checks
+ * the rounds; ours has a constant in the last counter, so only uniformity and independence are checked here. */
+static void test_uniform(void **state)
+{
+    (void)state;
+    double sum = 0.0;
+    double square = 0.0;
+    const int n = 200000;
+    for (int i = 0; i < n; i++) {
+        const double u = sample_uniform(7, 0, (uint32_t)i, 0);
+        assert_true(u >= 0.0 && u < 1.0);
+        sum += u;
+        square += u * u;
+    }
+    assert_true(fabs(sum / n - 0.5) < 0.003);
+    assert_true(fabs(square / n - 1.0 / 3.0) < 0.003);
+    assert_true(sample_uniform(7, 0, 1, 0) != sample_uniform(8, 0, 1, 0));
+    assert_true(sample_uniform(7, 0, 1, 0) != sample_uniform(7, 1, 1, 0));
+    assert_true(sample_uniform(7, 0, 1, 0) != sample_uniform(7, 0, 1, 1));
+    assert_true(sample_uniform(7, 0, 1, 0) == sample_uniform(7, 0, 1, 0));
+}
+
+static void test_greedy(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    p.temperature = 0.0f;
+    const int32_t best = pick(&p, 5, 0);
+    fill(5);
+    for (int i = 0; i < N; i++) {
+        assert_true(logits[i] <= logits[best]);
+    }
+    p.n_bias = 1;
+    p.bias[0] = (struct sample_bias){ best, -100.0f };
+    assert_int_not_equal(pick(&p, 5, 0), best);
+}
+
+static int by_logit(const void *a, const void *b)
+{
+    const float x = logits[*(const int32_t *)a];
+    const float y = logits[*(const int32_t *)b];
+    return x != y ? (x < y) - (x > y) : *(const int32_t *)a - *(const int32_t *)b;
+}
+
+/* How many best tokens a filter keeps, by its definition in doubles. */
+static int allowed(const struct sample_params *p, int32_t order[N])
+{
+    double w[N];
+    double all = 0.0;
+    for (int i = 0; i < N; i++) {
+        order[i] = i;
+    }
+    qsort(order, N, sizeof order[0], by_logit);
+    int n = p->top_k > 0 && p->top_k < N ? p->top_k : N;
+    for (int i = 0; i < n; i++) {
+        w[i] = exp((double)(logits[order[i]] - logits[order[0]]) / (double)p->temperature);
+        all += w[i];
+    }
+    double s = 0.0;
+    for (int i = 0; i < n; i++) {
+        s += w[i];
+        if (s >= (double)p->top_p * all - 1e-6) {
+            n = i + 1;
+        }
+    }
+    while (n > 1 && w[n - 1] < (double)p->min_p * 0.999999) {
+        n--;
+    }
+    return n;
+}
+
+static void check_filter(const struct sample_params *p)
+{
+    int32_t order[N];
+    bool is_seen[N] = { false };
+    fill(9);
+    const int n = allowed(p, order);
+    for (int i = 0; i < 3000; i++) {
+        const int32_t t = pick(p, 9, i);
+        bool is_allowed = false;
+        for (int k = 0; k < n + 1 && k < N; k++) { /* one more: the border may round either way */
+            is_allowed = is_allowed || order[k] == t;
+        }
+        assert_true(is_allowed);
+        is_seen[t] = true;
+    }
+    int n_seen = 0;
+    for (int i = 0; i < N; i++) {
+        n_seen += is_seen[i];
+    }
+    assert_true(n > 40 || n_seen >= n - 1); /* small sets are seen whole */
+}
+
+static void test_filters(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    p.top_k = 5;
+    check_filter(&p);
+    p.top_k = 0;
+    p.top_p = 0.05f;
+    check_filter(&p);
+    p.top_p = 0.9f;
+    check_filter(&p);
+    p.top_p = 1.0f;
+    p.min_p = 0.5f;
+    check_filter(&p);
+    p.temperature = 0.2f;
+    p.top_k = 40;
+    p.top_p = 0.95f;
+    p.min_p = 0.05f;
+    check_filter(&p);
+    p.temperature = 50.0f; /* nearly flat: the first round of candidates does not suffice */
+    p.top_k = 900;
+    p.min_p = 0.0f;
+    check_filter(&p);
+}
+
+static void test_frequencies(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    p.top_k = 3;
+    int32_t order[N];
+    int seen[3] = { 0 };
+    const int n = 4000;
+    fill(9);
+    (void)allowed(&p, order);
+    double w[3];
+    double all = 0.0;
+    for (int i = 0; i < 3; i++) {
+        w[i] = exp((double)logits[order[i]]);
+        all += w[i];
+    }
+    for (int i = 0; i < n; i++) {
+        const int32_t t = pick(&p, 9, i);
+        for (int k = 0; k < 3; k++) {
+            seen[k] += order[k] == t;
+        }
+    }
+    for (int k = 0; k < 3; k++) {
+        assert_true(fabs(seen[k] / (double)n - w[k] / all) < 0.035);
+    }
+}
+
+static void test_logprobs(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    struct sample_output out;
+    p.n_logprob = 4;
+    p.temperature = 0.7f;
+    fill(3);
+    double all = 0.0;
+    for (int i = 0; i < N; i++) {
+        all += exp((double)logits[i]);
+    }
+    float before[N];
+    memcpy(before, logits, sizeof before);
+    const struct sample_input in = input(&p, 0);
+    assert_true(sample_row(&in, &out));
+    assert_true(fabs((double)out.logprob - ((double)before[out.token] - log(all))) < 1e-5);
+    assert_int_equal(out.n_top, 4);
+    for (int i = 0; i < 4; i++) {
+        assert_true(fabs((double)out.top[i].bias - ((double)before[out.top[i].token] - log(all))) < 1e-5);
+        assert_true(i == 0 || out.top[i].bias <= out.top[i - 1].bias);
+    }
+}
+
+static void test_penalties(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    p.temperature = 0.0f;
+    const int32_t best = pick(&p, 5, 0);
+    int32_t answer[2] = { best, best };
+    struct sample_output out;
+    for (int kind = 0; kind < 3; kind++) {
+        p = defaults();
+        p.temperature = 0.0f;
+        p.repeat_penalty = kind == 0 ? 5.0f : 1.0f;
+        p.presence_penalty = kind == 1 ? 10.0f : 0.0f;
+        p.frequency_penalty = kind == 2 ? 5.0f : 0.0f;
+        fill(5);
+        struct sample_input in = input(&p, 2);
+        in.answer = answer;
+        assert_true(sample_row(&in, &out));
+        assert_int_not_equal(out.token, best);
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(counts[i], 0); /* left as it was found */
+        }
+    }
+}
+
+static void test_bad(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    struct sample_output out;
+    assert_int_equal(sample_check(&p, N), ERR_OK);
+    p.temperature = NAN;
+    assert_int_equal(sample_check(&p, N), ERR_USAGE);
+    p = defaults();
+    p.top_p = 0.0f;
+    assert_int_equal(sample_check(&p, N), ERR_USAGE);
+    p = defaults();
+    p.n_bias = 1;
+    p.bias[0].token = N;
+    assert_int_equal(sample_check(&p, N), ERR_USAGE);
+    p = defaults();
+    for (int i = 0; i < N; i++) {
+        logits[i] = NAN;
+    }
+    const struct sample_input in = input(&p, 0);
+    assert_false(sample_row(&in, &out));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_uniform),  cmocka_unit_test(test_greedy),   cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_frequencies), cmocka_unit_test(test_logprobs), cmocka_unit_test(test_penalties),
+        cmocka_unit_test(test_bad),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
