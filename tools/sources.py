@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """sources.py KIND: the source files of one kind, one a line, in the order of src/LAYERS.
 
-KIND: core (everything that is neither kernel nor command), kern-ref, kern-avx2, kern-avx512, kern-neon, cmd.
+KIND: core (everything that is neither kernel, server nor command), kern-ref, kern-avx2, kern-avx512, kern-neon, serve, cmd.
 The build reads its lists from here, so a module is added by adding its line to src/LAYERS."""
 import os
 import re
@@ -16,7 +16,7 @@ def kind_of(path):
         return 'kern-' + m.group(1)
     if path.startswith('kern/'):
         return 'kern-ref'
-    return 'cmd' if path.startswith('cmd/') else 'core'
+    return path.split('/')[0] if path.startswith(('cmd/', 'serve/')) else 'core'
 
 
 def main():

@@ -1,0 +1,996 @@
+/* http - requests and answers over HTTP/1.1
+ *
+ * libmicrohttpd parses and frames; this file owns everything around it: the listening socket, when
+ * a connection sleeps, when its client has left, how long anything may take, and how a refused body
+ * is got rid of. The library runs in external mode: its epoll descriptor is one watch of our loop.
+ *
+ * A connection sleeps (is suspended) from the end of its request until there is something to send.
+ * The library takes a sleeping descriptor out of its epoll set, and would not notice a client that
+ * leaves. Therefore each descriptor has a second watch of ours, from the start of the connection to
+ * its close callback:
+ *   hang-up or error   the request ends at once;
+ *   half-close alone   may be legal (the client only said that it will send no more): a request
+ *                      without an answer yet ends; a stream sends an SSE comment, whose failure
+ *                      comes back as an error and ends it.
+ * The library's time-out knows inactivity only, so deadlines are ours, checked by http_run; what is
+ * overdue gets 408 where nothing was sent yet, then shutdown(2), which the library sees as an end.
+ *
+ * Refusing early. A reply queued before the body makes the library close the connection, and a
+ * close with unread bytes makes the kernel send a reset, which can destroy the refusal on its way.
+ * Small bodies are therefore read and dropped before the reply; for others the descriptor is
+ * duplicated when the library closes it and read empty for a moment (it lingers).
+ *
+ * Framing is stricter than the library's: two Content-Length, or one beside Transfer-Encoding, or
+ * any coding but chunked, are refused and the connection is closed, since such requests are how
+ * one request is smuggled behind another.
+ *
+ * Rejected: the library's own threads (a second place where state lives), its time-outs (above).
+ *
+ * Next: serve/api.c decides about requests. */
+#include "serve/http.h"
+
+#include "base/js.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "serve/refusal.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CLIENT_RESERVE    32      /* connections beyond n_client_max before accepting stops */
+#define CHECK_US          50000   /* deadlines are looked at this often */
+#define DISCARD_MAX_BYTES 65536   /* refused bodies up to this size are read before the reply */
+#define LINGER_MAX        64      /* descriptors read empty at once */
+#define LINGER_US         1000000 /* each for at most this long */
+#define LINGER_MAX_BYTES  (64u << 20)
+#define WRITE_BYTES_PER_S 16384   /* slowest client that gets a long answer whole */
+#define RUNS_MAX          8       /* turns of the library before others get theirs */
+#define VALUE_MAX         400     /* bytes of a header value of ours */
+#define SEND_BUFFER_BYTES (64 << 10)
+#define BLOCK_BYTES       16384
+
+enum state { STATE_IDLE, STATE_HEAD, STATE_BODY, STATE_WORK, STATE_REPLY };
+
+struct conn {
+    struct loop_watch watch; /* first: the loop's handlers get it */
+    struct http *http;
+    struct conn *next, *prev;
+    struct MHD_Connection *mhd;
+    struct http_req *req; /* NULL between requests */
+    enum state state;
+    uint64_t start_us, deadline_us; /* deadline 0: none */
+    bool is_suspended;
+    bool is_half_closed;
+    bool is_dead; /* nothing more is wanted from it */
+    bool lingers; /* unread bytes are expected at its close */
+};
+
+struct header {
+    const char *name;
+    char value[VALUE_MAX];
+};
+
+struct http_req {
+    struct conn *conn;
+    const char *method, *path;
+    struct buf body;
+    bool is_body_refused; /* a reply exists before the body: the body is dropped */
+    size_t n_dropped;
+    struct MHD_Response *response; /* made, not yet queued */
+    int status;
+    int n_header;
+    struct header header[HTTP_HEADERS_MAX];
+    bool is_stream, is_finished, wants_drained;
+    struct buf out; /* bytes of the stream from out_at on wait */
+    size_t out_at;
+    bool has_ended; /* `end` was called (HT-1) */
+    void *user;
+    uint64_t begin_us;
+    uint64_t extra_us; /* a long answer may take this much longer */
+    char id[32];
+};
+
+struct leftover {
+    struct loop_watch watch;
+    struct http *http;
+    uint64_t until_us;
+    size_t n_read;
+};
+
+struct http {
+    struct http_params params;
+    struct http_calls calls;
+    struct loop *loop;
+    struct MHD_Daemon *daemon;
+    struct loop_watch watch; /* the library's epoll descriptor */
+    int listen_fd;
+    int port;
+    bool is_remote, is_quiesced;
+    bool needs_run;
+    struct conn *conns; /* newest first */
+    int n_conn;
+    uint64_t check_us;
+    struct leftover lingers[LINGER_MAX];
+};
+
+/* --- ends ------------------------------------------------------------------------------------- */
+
+static void end_request(struct http_req *r, bool is_complete)
+{
+    if (!r->has_ended) {
+        r->has_ended = true;
+        const struct http_calls *c = &r->conn->http->calls;
+        c->end(c->arg, r, is_complete);
+    }
+}
+
+static void wake(struct conn *c)
+{
+    if (c->is_suspended) {
+        c->is_suspended = false;
+        MHD_resume_connection(c->mhd);
+    }
+    c->http->needs_run = true;
+}
+
+static void sleep_now(struct conn *c)
+{
+    if (!c->is_suspended) {
+        c->is_suspended = true;
+        MHD_suspend_connection(c->mhd);
+    }
+}
+
+/* Gives a connection up: its request ends, the library is made to close it. */
+static void kill_conn(struct conn *c)
+{
+    if (c->is_dead) {
+        return;
+    }
+    c->is_dead = true;
+    c->deadline_us = 0;
+    if (c->req != NULL) {
+        end_request(c->req, false);
+    }
+    if (c->watch.fd >= 0) {
+        shutdown(c->watch.fd, c->lingers ? SHUT_WR : SHUT_RDWR);
+    }
+    wake(c);
+}
+
+static void make_id(char id[32])
+{
+    uint8_t random[12];
+    os_random(random, sizeof random);
+    int n = snprintf(id, 32, "req_");
+    for (size_t i = 0; i < sizeof random; i++) {
+        n += snprintf(id + n, (size_t)(32 - n), "%02x", random[i]);
+    }
+}
+
+/* Answers by hand on a connection whose request is incomplete, where the library takes no reply,
+ * and gives it up. Nothing was sent on it for this request, so the bytes are in their place. */
+static void refuse_by_hand(struct conn *c, const char *reason, const struct refusal *why)
+{
+    char id[32];
+    struct buf body;
+    struct buf all;
+    buf_init(&body, 4096);
+    buf_init(&all, 8192);
+    make_id(id);
+    refusal_put(why, &body);
+    buf_printf(&all,
+               "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+               "Connection: close\r\nx-request-id: %s\r\n\r\n",
+               why->status, reason, body.n, c->req != NULL ? c->req->id : id);
+    buf_add_view(&all, buf_view(&body));
+    if (c->watch.fd >= 0 && !all.is_full) {
+        const ssize_t n = send(c->watch.fd, all.p, all.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)n; /* a client that cannot even take this gets nothing */
+    }
+    buf_release(&body);
+    buf_release(&all);
+    kill_conn(c);
+}
+
+/* --- lingering -------------------------------------------------------------------------------- */
+
+static void linger_end(struct leftover *l)
+{
+    const int fd = l->watch.fd;
+    loop_remove(l->http->loop, &l->watch);
+    close(fd);
+}
+
+static void linger_ready(struct loop_watch *w, uint32_t events)
+{
+    struct leftover *l = (struct leftover *)(void *)w;
+    char sink[16384];
+    (void)events;
+    for (int i = 0; i < 16; i++) {
+        const ssize_t n = recv(w->fd, sink, sizeof sink, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return;
+        }
+        l->n_read += n > 0 ? (size_t)n : 0;
+        if (n <= 0 || l->n_read > LINGER_MAX_BYTES) {
+            linger_end(l);
+            return;
+        }
+    }
+}
+
+/* Keeps the socket open beyond the library's close, to read what the client still sends. */
+static void linger_begin(struct http *h, int fd)
+{
+    for (int i = 0; i < LINGER_MAX; i++) {
+        struct leftover *l = &h->lingers[i];
+        if (l->watch.fd >= 0) {
+            continue;
+        }
+        const int copy = dup(fd);
+        if (copy < 0) {
+            return;
+        }
+        l->watch.ready = linger_ready;
+        l->until_us = os_now_us() + LINGER_US;
+        l->n_read = 0;
+        (void)shutdown(copy, SHUT_WR);
+        if (loop_add(h->loop, &l->watch, copy, LOOP_IN, 0) != ERR_OK) {
+            close(copy);
+        }
+        return;
+    }
+}
+
+/* --- watching clients ------------------------------------------------------------------------- */
+
+static void conn_ready(struct loop_watch *w, uint32_t events)
+{
+    struct conn *c = (struct conn *)(void *)w;
+    if ((events & (LOOP_HUP | LOOP_ERR)) != 0) {
+        kill_conn(c);
+        return;
+    }
+    char first;
+    if ((events & LOOP_IN) != 0 && c->state == STATE_IDLE &&
+        recv(c->watch.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+        c->state = STATE_HEAD; /* unless the library has read it already */
+        c->deadline_us = os_now_us() + c->http->params.head_us;
+    }
+    if ((events & LOOP_LEFT) == 0) {
+        return;
+    }
+    c->is_half_closed = true;
+    if (c->state == STATE_WORK) {
+        kill_conn(c);
+    } else if (c->req != NULL && c->req->is_stream && !c->req->is_finished) {
+        (void)http_write(c->req, VIEW(":\n\n"));
+    }
+}
+
+static struct conn *oldest_idle(const struct http *h)
+{
+    struct conn *oldest = NULL;
+    for (struct conn *c = h->conns; c != NULL; c = c->next) {
+        const bool is_idle = c->state == STATE_IDLE || c->state == STATE_HEAD;
+        oldest = is_idle && !c->is_dead ? c : oldest; /* the list has the newest first */
+    }
+    return oldest;
+}
+
+static void conn_start(struct http *h, struct MHD_Connection *mhd, void **context)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (h->n_conn >= h->params.n_client_max) {
+        struct conn *old = oldest_idle(h);
+        if (old != NULL) {
+            kill_conn(old);
+        }
+    }
+    struct conn *c = mem_alloc(sizeof *c);
+    if (c == NULL || info == NULL) {
+        mem_free(c);
+        return; /* without a context the first request on it is refused */
+    }
+    *c = (struct conn){ .watch = { .fd = -1, .ready = conn_ready }, .http = h, .mhd = mhd };
+    c->start_us = os_now_us();
+    c->deadline_us = c->start_us + h->params.head_us;
+    if (loop_add(h->loop, &c->watch, info->connect_fd, LOOP_IN | LOOP_LEFT, 1) != ERR_OK) {
+        mem_free(c);
+        return;
+    }
+    c->next = h->conns;
+    if (c->next != NULL) {
+        c->next->prev = c;
+    }
+    h->conns = c;
+    h->n_conn++;
+    *context = c;
+}
+
+static void conn_end(struct http *h, struct conn *c)
+{
+    if (c->lingers && c->watch.fd >= 0) {
+        linger_begin(h, c->watch.fd);
+    }
+    loop_remove(h->loop, &c->watch);
+    if (c->prev != NULL) {
+        c->prev->next = c->next;
+    } else {
+        h->conns = c->next;
+    }
+    if (c->next != NULL) {
+        c->next->prev = c->prev;
+    }
+    h->n_conn--;
+    mem_free(c);
+}
+
+static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *h = arg;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = NULL;
+        conn_start(h, mhd, context);
+    } else if (*context != NULL) {
+        conn_end(h, *context);
+        *context = NULL;
+    }
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)arg;
+    (void)mhd;
+    struct http_req *r = *context;
+    if (r == NULL) {
+        return;
+    }
+    struct conn *c = r->conn;
+    end_request(r, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    if (r->response != NULL) {
+        MHD_destroy_response(r->response);
+    }
+    buf_release(&r->body);
+    buf_release(&r->out);
+    mem_free(r);
+    c->req = NULL;
+    c->state = STATE_IDLE;
+    c->deadline_us = os_now_us() + c->http->params.idle_us;
+    *context = NULL;
+    if (c->http->is_quiesced) {
+        kill_conn(c);
+    }
+}
+
+struct count {
+    const char *name, *value;
+    int n;
+};
+
+static enum MHD_Result count_header(void *arg, enum MHD_ValueKind kind, const char *key,
+                                    const char *value)
+{
+    struct count *c = arg;
+    (void)kind;
+    if (strcasecmp(key, c->name) == 0) {
+        c->n++;
+        c->value = value;
+    }
+    return MHD_YES;
+}
+
+static struct count count_of(struct conn *c, const char *name)
+{
+    struct count n = { .name = name };
+    (void)MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, count_header, &n);
+    return n;
+}
+
+/* Refuses what two programs could frame differently, and what is too large to be looked at.
+ * *n_body: what the client announces, UINT64_MAX for a chunked body. */
+static bool check_framing(struct conn *c, struct refusal *why, uint64_t *n_body)
+{
+    const struct count length = count_of(c, "Content-Length");
+    const struct count coding = count_of(c, "Transfer-Encoding");
+    const size_t most = c->http->params.body_max_bytes;
+    *n_body = coding.n > 0 ? UINT64_MAX : 0;
+    if (length.n > 1 || coding.n > 1 || (length.n > 0 && coding.n > 0)) {
+        (void)refusal_set(why, 400, "invalid_request", NULL,
+                          "the length of the request is stated more than once");
+    } else if (coding.n > 0 && strcasecmp(coding.value, "chunked") != 0) {
+        (void)refusal_set(why, 501, "unsupported", NULL,
+                          "Transfer-Encoding \"%s\" is not supported, only chunked", coding.value);
+    } else if (length.n > 0 && !view_u64(view_of(length.value), n_body)) {
+        (void)refusal_set(why, 400, "invalid_request", NULL, "Content-Length is no number");
+    } else if (length.n > 0 && *n_body > most) {
+        (void)refusal_set(why, 413, "body_too_large", NULL,
+                          "the body has %llu bytes, at most %zu are taken",
+                          (unsigned long long)*n_body, most);
+    }
+    return why->status == 0;
+}
+
+static void refuse(struct http_req *r, const struct refusal *why)
+{
+    struct buf body;
+    buf_init(&body, 4096);
+    refusal_put(why, &body);
+    http_reply(r, why->status, "application/json", buf_view(&body));
+    buf_release(&body);
+}
+
+static enum MHD_Result queue_response(struct http_req *r)
+{
+    struct conn *c = r->conn;
+    struct MHD_Response *response = r->response;
+    r->response = NULL;
+    c->state = STATE_REPLY;
+    c->deadline_us = os_now_us() + c->http->params.write_us + r->extra_us;
+    const enum MHD_Result ok = MHD_queue_response(c->mhd, (unsigned)r->status, response);
+    MHD_destroy_response(response);
+    return ok;
+}
+
+/* First call: the headers. */
+static enum MHD_Result begin_request(struct conn *c, const char *url, const char *method,
+                                     void **context)
+{
+    struct http *h = c->http;
+    struct http_req *r = mem_alloc(sizeof *r);
+    if (r == NULL || c->is_dead) {
+        mem_free(r);
+        return MHD_NO;
+    }
+    r->conn = c;
+    r->method = strcmp(method, "HEAD") == 0 ? "GET" : method;
+    r->path = url;
+    r->begin_us = os_now_us();
+    buf_init(&r->body, h->params.body_max_bytes);
+    buf_init(&r->out, HTTP_OUT_MAX_BYTES);
+    make_id(r->id);
+    *context = r;
+    c->req = r;
+    c->state = STATE_BODY;
+    c->deadline_us = r->begin_us + h->params.body_us;
+    struct refusal why = { 0 };
+    uint64_t n_body = 0;
+    const bool is_framed = check_framing(c, &why, &n_body);
+    h->calls.head(h->calls.arg, r);
+    if (!is_framed && r->response == NULL) {
+        refuse(r, &why);
+    }
+    if (r->response == NULL) {
+        return MHD_YES;
+    }
+    r->is_body_refused = true;
+    const bool is_small = n_body <= DISCARD_MAX_BYTES && is_framed &&
+                          MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Expect") == NULL;
+    if (is_small) {
+        return MHD_YES; /* the body is read and dropped, then the reply goes out */
+    }
+    c->lingers = true;
+    return queue_response(r);
+}
+
+static void take_body(struct http_req *r, const char *bytes, size_t n)
+{
+    struct conn *c = r->conn;
+    if (r->is_body_refused) {
+        r->n_dropped += n;
+        if (r->n_dropped > DISCARD_MAX_BYTES) {
+            kill_conn(c);
+        }
+        return;
+    }
+    buf_add(&r->body, bytes, n);
+    if (r->body.is_full && !c->is_dead) {
+        struct refusal why;
+        (void)refusal_set(&why, 413, "body_too_large", NULL,
+                          "the body has more than %zu bytes, which is the most that is taken",
+                          r->body.max);
+        r->status = why.status;
+        c->lingers = true; /* on_access tells the library to close */
+        refuse_by_hand(c, "Content Too Large", &why);
+    }
+}
+
+static enum MHD_Result on_access(void *arg, struct MHD_Connection *mhd, const char *url,
+                                 const char *method, const char *version, const char *upload,
+                                 size_t *n_upload, void **context)
+{
+    (void)arg;
+    (void)version;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct conn *c = info != NULL ? info->socket_context : NULL;
+    struct http_req *r = *context;
+    if (c == NULL) {
+        return MHD_NO;
+    }
+    if (r == NULL) {
+        return begin_request(c, url, method, context);
+    }
+    if (c->is_dead) {
+        *n_upload = 0;
+        return MHD_NO;
+    }
+    if (*n_upload > 0) {
+        take_body(r, upload, *n_upload);
+        *n_upload = 0;
+        return c->is_dead ? MHD_NO : MHD_YES;
+    }
+    if (c->state == STATE_BODY && r->response == NULL) {
+        c->state = STATE_WORK;
+        c->deadline_us = 0;
+        c->http->calls.request(c->http->calls.arg, r);
+        if (c->is_half_closed && c->state == STATE_WORK && r->response == NULL) {
+            kill_conn(c);
+        }
+    }
+    if (c->is_dead) {
+        return MHD_NO;
+    }
+    if (r->response != NULL) {
+        return queue_response(r);
+    }
+    sleep_now(c);
+    return MHD_YES;
+}
+
+const char *http_method(const struct http_req *r)
+{
+    return r->method;
+}
+
+const char *http_path(const struct http_req *r)
+{
+    return r->path;
+}
+
+const char *http_header(const struct http_req *r, const char *name)
+{
+    return MHD_lookup_connection_value(r->conn->mhd, MHD_HEADER_KIND, name);
+}
+
+struct view http_body(const struct http_req *r)
+{
+    return buf_view(&r->body);
+}
+
+void http_take_body(struct http_req *r, struct buf *out)
+{
+    *out = r->body;
+    buf_init(&r->body, out->max);
+}
+
+const char *http_id(const struct http_req *r)
+{
+    return r->id;
+}
+
+uint64_t http_begin_us(const struct http_req *r)
+{
+    return r->begin_us;
+}
+
+int http_status(const struct http_req *r)
+{
+    return r->status;
+}
+
+void http_set_user(struct http_req *r, void *user)
+{
+    r->user = user;
+}
+
+void *http_user(const struct http_req *r)
+{
+    return r->user;
+}
+
+/* --- replies ---------------------------------------------------------------------------------- */
+
+void http_set_header(struct http_req *r, const char *name, const char *value)
+{
+    if (ALWAYS(r->n_header < HTTP_HEADERS_MAX && strlen(value) < VALUE_MAX)) {
+        struct header *h = &r->header[r->n_header++];
+        h->name = name;
+        snprintf(h->value, sizeof h->value, "%s", value);
+    }
+}
+
+static void give_response(struct http_req *r, int status, const char *type,
+                          struct MHD_Response *response)
+{
+    struct conn *c = r->conn;
+    if (response == NULL) {
+        kill_conn(c);
+        return;
+    }
+    bool ok = MHD_add_response_header(response, "x-request-id", r->id) == MHD_YES;
+    ok = (type == NULL || MHD_add_response_header(response, "Content-Type", type) == MHD_YES) && ok;
+    for (int i = 0; i < r->n_header; i++) {
+        const struct header *h = &r->header[i];
+        ok = MHD_add_response_header(response, h->name, h->value) == MHD_YES && ok;
+    }
+    r->response = response;
+    r->status = status;
+    if (c->http->is_quiesced) {
+        ok = MHD_add_response_header(response, "Connection", "close") == MHD_YES && ok;
+    }
+    if (!ok) {
+        log_event(LOG_ERROR, "http", "msg=\"a header was lost\" id=%s", r->id);
+    }
+    if (c->is_suspended) {
+        wake(c);
+    }
+}
+
+static void reply_buffer(struct http_req *r, int status, const char *type, struct view body,
+                         enum MHD_ResponseMemoryMode mode)
+{
+    if (r->response != NULL || r->has_ended || NEVER(r->status != 0)) {
+        return;
+    }
+    void *bytes = (void *)(uintptr_t)(body.n > 0 ? body.p : "");
+    r->extra_us = (uint64_t)body.n * 1000000 / WRITE_BYTES_PER_S;
+    give_response(r, status, type, MHD_create_response_from_buffer(body.n, bytes, mode));
+}
+
+void http_reply(struct http_req *r, int status, const char *type, struct view body)
+{
+    reply_buffer(r, status, type, body, MHD_RESPMEM_MUST_COPY);
+}
+
+void http_reply_static(struct http_req *r, int status, const char *type, struct view body)
+{
+    reply_buffer(r, status, type, body, MHD_RESPMEM_PERSISTENT);
+}
+
+/* The library asks for bytes of a stream. */
+static ssize_t read_stream(void *arg, uint64_t pos, char *to, size_t max)
+{
+    struct http_req *r = arg;
+    struct conn *c = r->conn;
+    (void)pos;
+    if (c->is_dead) {
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    const size_t n = http_pending(r) < max ? http_pending(r) : max;
+    if (n > 0) {
+        memcpy(to, r->out.p + r->out_at, n);
+        r->out_at += n;
+        c->deadline_us = os_now_us() + c->http->params.write_us;
+        if (http_pending(r) == 0) {
+            buf_reset(&r->out);
+            r->out_at = 0;
+        }
+        return (ssize_t)n;
+    }
+    if (r->is_finished) {
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    }
+    c->deadline_us = 0; /* waiting for us, not for the client */
+    sleep_now(c);
+    return 0;
+}
+
+void http_stream(struct http_req *r, const char *type)
+{
+    if (r->response != NULL || r->has_ended || NEVER(r->status != 0)) {
+        return;
+    }
+    r->is_stream = true;
+    give_response(r, 200, type,
+                  MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_stream, r,
+                                                    NULL));
+    if (r->conn->is_half_closed) {
+        (void)http_write(r, VIEW(":\n\n"));
+    }
+}
+
+bool http_write(struct http_req *r, struct view bytes)
+{
+    struct conn *c = r->conn;
+    if (c->is_dead || r->has_ended) {
+        return false;
+    }
+    if (r->out_at > HTTP_OUT_HIGH_BYTES) { /* moves what waits to the front now and then */
+        const size_t n = http_pending(r);
+        memmove(r->out.p, r->out.p + r->out_at, n);
+        buf_cut(&r->out, n);
+        r->out_at = 0;
+    }
+    buf_add_view(&r->out, bytes);
+    r->wants_drained = r->wants_drained || http_pending(r) >= HTTP_OUT_HIGH_BYTES;
+    if (c->is_suspended && c->state == STATE_REPLY) {
+        wake(c);
+        c->deadline_us = os_now_us() + c->http->params.write_us;
+    }
+    return !r->out.is_full;
+}
+
+size_t http_pending(const struct http_req *r)
+{
+    return r->out.n - r->out_at;
+}
+
+void http_finish(struct http_req *r)
+{
+    r->is_finished = true;
+    if (r->conn->is_suspended && r->conn->state == STATE_REPLY) {
+        wake(r->conn);
+    }
+}
+
+void http_abort(struct http_req *r)
+{
+    kill_conn(r->conn);
+}
+
+/* --- turns ------------------------------------------------------------------------------------ */
+
+static void overdue(struct conn *c)
+{
+    struct refusal why;
+    const bool is_body = c->state == STATE_BODY;
+    if (c->state == STATE_HEAD || is_body) {
+        (void)refusal_set(&why, 408, "timeout", NULL, "the %s did not arrive within %llu s",
+                          is_body ? "body" : "headers",
+                          (unsigned long long)((is_body ? c->http->params.body_us
+                                                        : c->http->params.head_us) /
+                                               1000000));
+        if (c->req != NULL) {
+            c->req->status = why.status;
+        }
+        refuse_by_hand(c, "Request Timeout", &why);
+    } else {
+        kill_conn(c);
+    }
+}
+
+static void check_deadlines(struct http *h, uint64_t now_us)
+{
+    h->check_us = now_us;
+    for (struct conn *c = h->conns; c != NULL; c = c->next) {
+        if (c->deadline_us != 0 && now_us >= c->deadline_us && !c->is_dead) {
+            overdue(c); /* frees nothing: the library closes it in its own turn */
+        }
+    }
+    for (int i = 0; i < LINGER_MAX; i++) {
+        if (h->lingers[i].watch.fd >= 0 && now_us >= h->lingers[i].until_us) {
+            linger_end(&h->lingers[i]);
+        }
+    }
+}
+
+static void call_drained(struct http *h)
+{
+    for (struct conn *c = h->conns; c != NULL; c = c->next) {
+        struct http_req *r = c->req;
+        if (r != NULL && r->wants_drained && !r->has_ended &&
+            http_pending(r) <= HTTP_OUT_LOW_BYTES) {
+            r->wants_drained = false;
+            h->calls.drained(h->calls.arg, r);
+        }
+    }
+}
+
+uint64_t http_run(struct http *h)
+{
+    const uint64_t now_us = os_now_us();
+    if (now_us - h->check_us >= CHECK_US) {
+        check_deadlines(h, now_us);
+    }
+    MHD_UNSIGNED_LONG_LONG wait_ms = 0;
+    bool is_due = true;
+    for (int i = 0; i < RUNS_MAX && is_due; i++) {
+        h->needs_run = false;
+        (void)MHD_run(h->daemon);
+        call_drained(h);
+        is_due = h->needs_run ||
+                 (MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
+    }
+    if (is_due) {
+        return 0;
+    }
+    return h->n_conn > 0 ? CHECK_US : 1000000;
+}
+
+static void daemon_ready(struct loop_watch *w, uint32_t events)
+{
+    (void)w; /* http_run does the work, once per turn of the loop */
+    (void)events;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static bool is_loopback(const struct sockaddr *a)
+{
+    if (a->sa_family == AF_INET) {
+        struct sockaddr_in v4;
+        memcpy(&v4, a, sizeof v4);
+        return ntohl(v4.sin_addr.s_addr) >> 24 == 127;
+    }
+    struct sockaddr_in6 v6;
+    memcpy(&v6, a, sizeof v6);
+    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
+}
+
+static enum err listen_on(struct http *h, const struct addrinfo *a)
+{
+    const int yes = 1;
+    const int send_bytes = SEND_BUFFER_BYTES;
+    h->is_remote = !is_loopback(a->ai_addr);
+    REQUIRE(h->params.allows_remote || !h->is_remote, ERR_POLICY,
+            "host %s can be reached from outside this machine, and no API keys are set: give "
+            "--api-key-file, or listen on 127.0.0.1",
+            h->params.host);
+    h->listen_fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    REQUIRE(h->listen_fd >= 0, ERR_IO, "cannot make a socket: %s", strerror(errno));
+    (void)setsockopt(h->listen_fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    (void)setsockopt(h->listen_fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes);
+    (void)setsockopt(h->listen_fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    REQUIRE(bind(h->listen_fd, a->ai_addr, a->ai_addrlen) == 0, ERR_IO,
+            "cannot listen on %s port %d: %s", h->params.host, h->params.port, strerror(errno));
+    REQUIRE(listen(h->listen_fd, 256) == 0, ERR_IO, "cannot listen on %s port %d: %s",
+            h->params.host, h->params.port, strerror(errno));
+    struct sockaddr_storage bound;
+    socklen_t n = sizeof bound;
+    REQUIRE(getsockname(h->listen_fd, (struct sockaddr *)&bound, &n) == 0, ERR_IO,
+            "cannot read the socket's address: %s", strerror(errno));
+    char port[16] = "";
+    (void)getnameinfo((struct sockaddr *)&bound, n, NULL, 0, port, sizeof port, NI_NUMERICSERV);
+    uint64_t number = 0;
+    REQUIRE(view_u64(view_of(port), &number), ERR_IO, "the socket has no port");
+    h->port = (int)number;
+    return ERR_OK;
+}
+
+static enum err bind_host(struct http *h)
+{
+    struct addrinfo *found = NULL;
+    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                                    .ai_socktype = SOCK_STREAM,
+                                    .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+    char port[16];
+    snprintf(port, sizeof port, "%d", h->params.port);
+    const int e = getaddrinfo(h->params.host, port, &hints, &found);
+    REQUIRE(e == 0, ERR_IO, "host %s is not known here: %s", h->params.host, gai_strerror(e));
+    enum err result = ERR_FAILED;
+    const struct addrinfo *a = found;
+    for (; a != NULL && result != ERR_OK && result != ERR_POLICY; a = a->ai_next) {
+        if (h->listen_fd >= 0) {
+            close(h->listen_fd);
+            h->listen_fd = -1;
+        }
+        result = listen_on(h, a);
+    }
+    freeaddrinfo(found);
+    return result;
+}
+
+static void on_log(void *arg, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
+static void on_log(void *arg, const char *fmt, va_list args)
+{
+    char line[512];
+    (void)arg;
+    vsnprintf(line, sizeof line, fmt, args);
+    line[strcspn(line, "\r\n")] = '\0';
+    log_event(LOG_DEBUG, "http", "msg=\"%s\"", line);
+}
+
+static enum err start_daemon(struct http *h)
+{
+    const struct http_params *p = &h->params;
+    h->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listen_fd,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + CLIENT_RESERVE),
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_END);
+    REQUIRE(h->daemon != NULL, ERR_IO, "cannot start the HTTP server (libmicrohttpd %s)",
+            MHD_get_version());
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    REQUIRE(info != NULL && info->epoll_fd >= 0, ERR_UNSUPPORTED,
+            "libmicrohttpd %s was built without epoll", MHD_get_version());
+    h->watch = (struct loop_watch){ .fd = -1, .ready = daemon_ready };
+    return loop_add(h->loop, &h->watch, info->epoll_fd, LOOP_IN, 0);
+}
+
+enum err http_open(struct http **out, struct loop *loop, const struct http_params *p,
+                   const struct http_calls *calls)
+{
+    struct http *h = mem_alloc(sizeof *h);
+    REQUIRE(h != NULL, ERR_MEMORY, "no memory for the HTTP server");
+    h->params = *p;
+    h->calls = *calls;
+    h->loop = loop;
+    h->listen_fd = h->watch.fd = -1;
+    for (int i = 0; i < LINGER_MAX; i++) {
+        h->lingers[i] = (struct leftover){ .watch = { .fd = -1 }, .http = h };
+    }
+    enum err e = bind_host(h);
+    e = e == ERR_OK ? start_daemon(h) : e;
+    if (e != ERR_OK) {
+        http_close(h);
+        return e;
+    }
+    *out = h;
+    return ERR_OK;
+}
+
+void http_quiesce(struct http *h)
+{
+    if (h->is_quiesced) {
+        return;
+    }
+    h->is_quiesced = true;
+    (void)MHD_quiesce_daemon(h->daemon);
+    close(h->listen_fd);
+    h->listen_fd = -1;
+    for (struct conn *c = h->conns; c != NULL; c = c->next) {
+        if (c->req == NULL) {
+            kill_conn(c);
+        }
+    }
+}
+
+void http_close(struct http *h)
+{
+    if (h == NULL) {
+        return;
+    }
+    if (h->daemon != NULL) {
+        for (struct conn *c = h->conns; c != NULL; c = c->next) {
+            kill_conn(c);
+        }
+        loop_remove(h->loop, &h->watch);
+        (void)MHD_run(h->daemon);
+        if (!h->is_quiesced) {
+            (void)MHD_quiesce_daemon(h->daemon);
+        }
+        MHD_stop_daemon(h->daemon);
+    }
+    for (int i = 0; i < LINGER_MAX; i++) {
+        if (h->lingers[i].watch.fd >= 0) {
+            linger_end(&h->lingers[i]);
+        }
+    }
+    if (h->listen_fd >= 0) {
+        close(h->listen_fd);
+    }
+    mem_free(h);
+}
+
+int http_port(const struct http *h)
+{
+    return h->port;
+}
+
+bool http_is_remote(const struct http *h)
+{
+    return h->is_remote;
+}
+
+int http_n_client(const struct http *h)
+{
+    return h->n_conn;
+}
