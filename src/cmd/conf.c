@@ -20,7 +20,7 @@
 #include <string.h>
 
 #define BIT(c)   (1u << CONF_##c)
-#define MODELS   (BIT(RUN) | BIT(PLAN) | BIT(BENCH))
+#define MODELS   (BIT(RUN) | BIT(SERVE) | BIT(PLAN) | BIT(BENCH))
 #define SAMPLING (BIT(RUN))
 #define PROBES   (BIT(LOGITS) | BIT(TOKENIZE) | BIT(DETOKENIZE) | BIT(RENDER) | BIT(DEQUANT))
 #define ALL      ((1u << CONF_COMMAND_COUNT) - 1)
@@ -36,6 +36,12 @@ static const struct command {
                    "Ctrl-C stops the answer, Ctrl-D ends. With PROMPT, or with text on standard "
                    "input, one answer.",
                    1, 2 },
+    [CONF_SERVE] = { "serve", "--model MODEL", "serve a model: OpenAI-compatible API and web page",
+                     "Answers at /v1/chat/completions, /v1/completions, /v1/models, /tokenize, "
+                     "/detokenize, /healthz, /readyz, /metrics; the page is at /. SIGTERM ends it "
+                     "after the running answers. Other limits: 32 KiB of headers within 10 s, a "
+                     "body within 60 s, 4096 messages, 64 levels of JSON.",
+                     0, 1 },
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit.", 1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
@@ -70,13 +76,28 @@ static const struct option {
     double min, max, initial;
 } options[] = {
 #define O(field) offsetof(struct conf, field)
-    { "model", "m", "MODEL", "model file, or a name in the store", PROBES, KIND_TEXT, O(model), 0,
-      0, 0 },
+    { "model", "m", "MODEL", "model file, or a name in the store", PROBES | BIT(SERVE), KIND_TEXT,
+      O(model), 0, 0, 0 },
     { "ctx", NULL, "N",
       "tokens a conversation may have (default 4096, or what the model was made for)", MODELS,
       KIND_INT, O(ctx), 2, 1 << 24, 0 },
-    { "parallel", NULL, "N", "conversations generated at once (default 1)", BIT(PLAN), KIND_INT,
-      O(parallel), 1, 256, 0 },
+    { "parallel", NULL, "N",
+      "conversations generated at once (default: plan 1, serve 8 or what fits)",
+      BIT(PLAN) | BIT(SERVE), KIND_INT, O(parallel), 1, 256, 0 },
+    { "host", NULL, "H", "address to listen on; others than loopback need keys (default 127.0.0.1)",
+      BIT(SERVE), KIND_TEXT, O(host), 0, 0, 0 },
+    { "port", NULL, "P", "port to listen on; 0 = any free one (default 8080)", BIT(SERVE), KIND_INT,
+      O(port), 0, 65535, 8080 },
+    { "api-key-file", NULL, "F", "file with one API key, or sha256:HEX of one, per line",
+      BIT(SERVE), KIND_TEXT, O(key_file), 0, 0, 0 },
+    { "queue", NULL, "N", "requests that may wait; more get 503 (default 64)", BIT(SERVE), KIND_INT,
+      O(queue), 1, 4096, 64 },
+    { "max-clients", NULL, "N", "open connections (default 256)", BIT(SERVE), KIND_INT,
+      O(max_clients), 1, 4096, 256 },
+    { "max-body", NULL, "MIB", "largest request body, in MiB (default 16)", BIT(SERVE), KIND_INT,
+      O(max_body_mib), 1, 1024, 16 },
+    { "grace", NULL, "S", "seconds for running answers when asked to end (default 30)", BIT(SERVE),
+      KIND_INT, O(grace_s), 0, 86400, 30 },
     { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | BIT(LOGITS), KIND_TEXT,
       O(kv), 0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
@@ -123,8 +144,8 @@ static const struct option {
     { "in", NULL, "FILE", "blocks to decode", BIT(DEQUANT), KIND_TEXT, O(in), 0, 0, 0 },
     { "type", NULL, "T", "element type, as Q4_K", BIT(DEQUANT), KIND_TEXT, O(type), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
-      MODELS | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) | BIT(VERIFY), KIND_FLAG, O(is_json), 0,
-      0, 0 },
+      BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) | BIT(VERIFY),
+      KIND_FLAG, O(is_json), 0, 0, 0 },
     { "verbose", "v", NULL, "say more on standard error", ALL, KIND_FLAG, O(is_verbose), 0, 0, 0 },
 #undef O
 };
@@ -299,7 +320,7 @@ static enum err take_command(struct parse *p)
 
 static void set_defaults(struct conf *c)
 {
-    *c = (struct conf){ 0 };
+    *c = (struct conf){ .host = "127.0.0.1" };
     for (size_t i = 0; i < N_OPTION; i++) {
         const int64_t whole = (int64_t)options[i].initial;
         if (options[i].kind == KIND_INT) {

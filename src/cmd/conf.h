@@ -15,6 +15,7 @@
 
 enum conf_command {
     CONF_RUN,
+    CONF_SERVE,
     CONF_PLAN,
     CONF_BENCH,
     CONF_PULL,
@@ -43,6 +44,8 @@ struct conf {
     int64_t seed; /* -1: random */
     bool has_seed;
     const char *system, *template_file, *isa, *kv, *out, *in, *type;
+    const char *host, *key_file;
+    int64_t port, queue, grace_s, max_clients, max_body_mib;
     int64_t prefill, decode, depth, batch, beside, memory_mib;
     bool is_json, is_verbose, is_kernels, is_limits, is_raw, is_ignore_eos;
 };

@@ -10,6 +10,7 @@
 #include "cmd/cmd_bench.h"
 #include "cmd/cmd_plan.h"
 #include "cmd/cmd_run.h"
+#include "cmd/cmd_serve.h"
 #include "cmd/conf.h"
 #include "cmd/probe_dequant.h"
 #include "cmd/probe_logits.h"
@@ -115,6 +116,9 @@ static int run_model(const struct conf *c)
         code = fail(e);
     } else if (c->command == CONF_RUN) {
         code = cmd_run(&found, found.model);
+    } else if (c->command == CONF_SERVE) {
+        found.model = c->model; /* the name it is served under */
+        code = cmd_serve(&found, buf_str(&path));
     } else if (c->command == CONF_PLAN) {
         code = cmd_plan(&found, found.model);
     } else if (c->command == CONF_BENCH) {
@@ -139,6 +143,7 @@ static int run(const struct conf *c)
 {
     switch (c->command) {
     case CONF_RUN:
+    case CONF_SERVE:
     case CONF_PLAN:
     case CONF_BENCH:
     case CONF_LOGITS:

@@ -1,0 +1,137 @@
+/* cmd_serve - `hearth serve`: the service on this box
+ *
+ * Opens the box, decides how many conversations fit at once when nobody said (eight, or half as
+ * often as it takes until the plan fits), and hands over to serve/server. Signals: SIGTERM and
+ * SIGINT end the service in good order, a second one at once.
+ *
+ * What a person needs to know is printed on standard error: the address as soon as the port is
+ * bound, and "ready" when the model answers. Standard output stays empty.
+ *
+ * Next: serve/server.c. */
+#include "cmd/cmd_serve.h"
+
+#include "base/buf.h"
+#include "base/os.h"
+#include "cmd/open.h"
+#include "serve/server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PARALLEL_WISH 8
+
+static struct server *running; /* for the signal handler */
+
+static void on_signal(int sig)
+{
+    const int saved = errno;
+    (void)sig;
+    server_stop(running);
+    errno = saved;
+}
+
+static void name_of(const char *model, char *out, size_t cap)
+{
+    const char *base = strrchr(model, '/');
+    base = base != NULL ? base + 1 : model;
+    size_t n = strlen(base);
+    n = view_ends(view_of(base), VIEW(".gguf")) && n > 5 ? n - 5 : n;
+    snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), base);
+}
+
+/* As many conversations as fit, up to the wish. A plan that does not fit even with one is left to
+ * fail where all failures to load are reported. */
+static void choose_parallel(struct hearth_box *box, const char *path, struct hearth_model_params *p)
+{
+    struct hearth_plan plan = { .size = sizeof plan };
+    if (p->n_parallel > 0) {
+        return;
+    }
+    for (p->n_parallel = PARALLEL_WISH; p->n_parallel > 1; p->n_parallel /= 2) {
+        if (hearth_plan_make(box, path, p, &plan) != HEARTH_OK || plan.fits) {
+            return;
+        }
+    }
+}
+
+struct report {
+    const struct conf *c;
+    const char *model_id;
+    uint64_t began_us;
+};
+
+static void report(void *arg, struct server *s, int is_ready)
+{
+    const struct report *r = arg;
+    const char *host = r->c->host;
+    const bool is_v6 = strchr(host, ':') != NULL;
+    if (!is_ready) {
+        running = s;
+        fprintf(stderr, "hearth: http://%s%s%s:%d/ loading %s\n", is_v6 ? "[" : "", host,
+                is_v6 ? "]" : "", server_port(s), r->model_id);
+        return;
+    }
+    struct hearth_model_info info = { .size = sizeof info };
+    hearth_model_get_info(server_model(s), &info);
+    fprintf(stderr, "hearth: ready after %.2f s: %s, %s, %d tokens of context\n",
+            (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
+}
+
+static int serve(const struct conf *c, const char *path, struct hearth_box *box)
+{
+    char model_id[128];
+    name_of(c->model, model_id, sizeof model_id);
+    struct report r = { c, model_id, os_now_us() };
+    struct server_params p = { .host = c->host,
+                               .port = (int)c->port,
+                               .key_file = c->key_file,
+                               .model_path = path,
+                               .model_id = model_id,
+                               .box = box,
+                               .n_client_max = (int)c->max_clients,
+                               .body_max_bytes = (uint64_t)c->max_body_mib << 20,
+                               .grace_us = (uint64_t)c->grace_s * 1000000,
+                               .report = report,
+                               .report_arg = &r };
+    const struct sigaction act = { .sa_handler = on_signal };
+    open_params(c, &p.model);
+    p.model.n_queue = (int32_t)c->queue;
+    choose_parallel(box, path, &p.model);
+    sigset_t both;
+    sigset_t before;
+    sigemptyset(&both);
+    sigaddset(&both, SIGTERM);
+    sigaddset(&both, SIGINT);
+    sigprocmask(SIG_BLOCK, &both, &before); /* until `running` is set */
+    struct server *s = NULL;
+    enum err e = server_open(&s, &p);
+    if (e == ERR_OK) {
+        sigaction(SIGTERM, &act, NULL);
+        sigaction(SIGINT, &act, NULL);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    e = e == ERR_OK ? server_run(s) : e;
+    if (e != ERR_OK) {
+        return open_fail((hearth_status)e);
+    }
+    if (server_model(s) != NULL) { /* else it is still being loaded, and the process ends now */
+        const struct sigaction usual = { .sa_handler = SIG_DFL };
+        sigaction(SIGTERM, &usual, NULL);
+        sigaction(SIGINT, &usual, NULL);
+        server_close(s);
+    }
+    return 0;
+}
+
+int cmd_serve(const struct conf *c, const char *path)
+{
+    struct hearth_box *box = NULL;
+    const hearth_status s = open_box(c, &box);
+    if (s != HEARTH_OK) {
+        return open_fail(s);
+    }
+    return serve(c, path, box); /* the box is a few bytes, and the process ends */
+}

@@ -1,0 +1,10 @@
+/* cmd_serve - `hearth serve` (cmd/cmd_serve.c) */
+#ifndef HEARTH_CMD_SERVE_H
+#define HEARTH_CMD_SERVE_H
+
+#include "cmd/conf.h"
+
+/* c->model: what the user named; path: its file. Returns the exit code. */
+int cmd_serve(const struct conf *c, const char *path);
+
+#endif

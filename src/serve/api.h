@@ -1,0 +1,36 @@
+/* api - which request gets which answer (serve/api.c)
+ *
+ * Owner: the loop thread. */
+#ifndef HEARTH_API_H
+#define HEARTH_API_H
+
+#include "base/err.h"
+#include "hearth.h"
+#include "serve/http.h"
+#include "serve/job.h"
+#include "serve/keys.h"
+#include "serve/metrics.h"
+
+#include <stdbool.h>
+
+struct api {
+    const struct keys *keys;    /* borrows; NULL: no key is needed */
+    const char *model_id;       /* borrows */
+    int32_t n_queue;            /* beyond, generation is refused before its body is read */
+    struct http *http;          /* borrows; set after http_open */
+    struct hearth_model *model; /* borrows; NULL while loading */
+    struct jobs *jobs;          /* borrows; NULL while loading */
+    struct hearth_model_info info;
+    int64_t since_s; /* of the model's loading */
+    bool is_stopping;
+    const char *load_error; /* NULL: none */
+    struct metrics metrics;
+};
+
+/* Calls for http_open; `a` must outlive the http. */
+void api_calls(struct api *a, struct http_calls *out);
+void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs);
+/* Whether requests are taken; else *why (may be NULL) gets a static text. */
+bool api_is_ready(const struct api *a, const char **why);
+
+#endif

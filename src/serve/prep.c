@@ -1,0 +1,258 @@
+/* prep - the thread that turns request bodies into tokens
+ *
+ * Takes an item, reads its body, checks the model's name, renders and tokenizes, hands it back. All
+ * that can be slow for a hostile or merely long request happens here: parsing megabytes of JSON,
+ * running a template, tokenizing a book. One thread is enough, since a prompt takes far longer to
+ * compute than to tokenize; requests that need no preparation do not pass here.
+ *
+ * A prompt that leaves no room for an answer is refused here with both numbers. It is never cut.
+ *
+ * Both queues have room for every item that can exist, so a push back cannot fail.
+ *
+ * Next: serve/job.c, which follows a request from here to its end. */
+#include "serve/prep.h"
+
+#include "base/cell.h"
+#include "base/event.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/team.h"
+
+#include <string.h>
+
+#define WAIT_US 1000000
+
+struct prep {
+    struct hearth_model *model;
+    const char *model_id;
+    struct hearth_model_info info;
+    struct queue *in, *done;
+    struct thread *thread;
+    int fd;
+    struct cell is_closing;
+};
+
+static enum err refuse(struct prep_item *i, hearth_status s, const char *param)
+{
+    return refusal_from(&i->why, (enum err)s, param);
+}
+
+static enum err check_model(const struct prep *p, struct prep_item *i)
+{
+    const char *name = i->params.model;
+    return name[0] == '\0' || strcmp(name, p->model_id) == 0
+               ? ERR_OK
+               : refusal_set(&i->why, 404, "model_not_found", "model",
+                             "model \"%.100s\" is not served here; this service has \"%s\"", name,
+                             p->model_id);
+}
+
+static enum err too_long(const struct prep *p, struct prep_item *i, size_t n)
+{
+    return refusal_set(&i->why, 400, "context_length_exceeded",
+                       i->kind == PARAMS_CHAT ? "messages" : "prompt",
+                       "the prompt has %zu tokens and the context of this service %d, of which an "
+                       "answer needs at least 1: shorten the prompt, or serve with a larger --ctx",
+                       n, p->info.n_ctx);
+}
+
+static enum err take_room(struct prep_item *i, size_t n)
+{
+    i->ids = mem_alloc_array(n, sizeof i->ids[0]);
+    return i->ids != NULL
+               ? ERR_OK
+               : refusal_set(&i->why, 503, "out_of_memory", NULL, "no memory for %zu tokens", n);
+}
+
+/* Text to ids in room for n_max; a larger count than room is reported in i->n_id with HEARTH_LIMIT.
+ */
+static hearth_status tokenize(const struct prep *p, struct prep_item *i, size_t n_max)
+{
+    const struct params *q = &i->params;
+    const struct view text = buf_view(&q->text);
+    i->n_id = n_max;
+    if (i->kind == PARAMS_CHAT) {
+        return hearth_chat_tokens(p->model, text.p, text.n, i->ids, &i->n_id);
+    }
+    const int flags =
+        (q->adds_special ? HEARTH_ADD_SPECIAL : 0) | (q->parses_special ? HEARTH_PARSE_SPECIAL : 0);
+    return hearth_tokenize(p->model, text.p != NULL ? text.p : "", text.n, flags, i->ids, &i->n_id);
+}
+
+static enum err make_prompt(const struct prep *p, struct prep_item *i)
+{
+    const size_t n_max = (size_t)p->info.n_ctx - 1;
+    const char *param = i->kind == PARAMS_CHAT ? "messages" : "prompt";
+    if (i->params.ids != NULL) {
+        i->n_id = i->params.n_id;
+        i->ids = i->params.ids;
+        i->params.ids = NULL;
+    } else {
+        TRY(take_room(i, n_max));
+        const hearth_status s = tokenize(p, i, n_max);
+        if (s != HEARTH_OK && !(s == HEARTH_LIMIT && i->n_id > n_max)) {
+            return refuse(i, s, param);
+        }
+    }
+    if (i->n_id > n_max) {
+        return too_long(p, i, i->n_id);
+    }
+    for (size_t k = 0; k < i->n_id; k++) {
+        if (i->ids[k] >= p->info.n_vocab) {
+            return refusal_set(&i->why, 400, "invalid_value", param,
+                               "token id %d at place %zu: the vocabulary has %d tokens", i->ids[k],
+                               k, p->info.n_vocab);
+        }
+    }
+    return i->n_id > 0 ? ERR_OK
+                       : refusal_set(&i->why, 400, "invalid_value", param, "the prompt is empty");
+}
+
+/* /tokenize: any length, so the room follows the text: no token is shorter than nothing, and few
+ * texts have more tokens than bytes. */
+static enum err reply_tokens(const struct prep *p, struct prep_item *i)
+{
+    const size_t n_max = i->params.text.n + 16;
+    TRY(take_room(i, n_max));
+    const hearth_status s = tokenize(p, i, n_max);
+    if (s != HEARTH_OK) {
+        return refuse(i, s, "content");
+    }
+    buf_printf(&i->reply, "{\"tokens\":[");
+    for (size_t k = 0; k < i->n_id; k++) {
+        buf_printf(&i->reply, k > 0 ? ",%d" : "%d", i->ids[k]);
+    }
+    buf_printf(&i->reply, "],\"count\":%zu,\"max_model_len\":%d}", i->n_id, p->info.n_ctx);
+    return ERR_OK;
+}
+
+static enum err reply_text(const struct prep *p, struct prep_item *i)
+{
+    struct params *q = &i->params;
+    size_t n = 0;
+    hearth_status s = hearth_detokenize(p->model, q->ids, q->n_id, HEARTH_SHOW_SPECIAL, NULL, &n);
+    if (s != HEARTH_OK && s != HEARTH_LIMIT) {
+        return refuse(i, s, "tokens");
+    }
+    char *text = mem_alloc(n + 1);
+    struct buf clean;
+    buf_init(&clean, PARAMS_TEXT_MAX);
+    s = text == NULL ? HEARTH_MEMORY
+                     : hearth_detokenize(p->model, q->ids, q->n_id, HEARTH_SHOW_SPECIAL, text, &n);
+    if (s == HEARTH_OK) {
+        utf8_clean(&clean, (struct view){ text, n });
+        buf_add_str(&i->reply, "{\"content\":");
+        js_put_string(&i->reply, buf_view(&clean), false);
+        buf_add_char(&i->reply, '}');
+    }
+    buf_release(&clean);
+    mem_free(text);
+    return s == HEARTH_OK ? ERR_OK : refuse(i, s, "tokens");
+}
+
+static void work(const struct prep *p, struct prep_item *i)
+{
+    if (params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
+        return;
+    }
+    buf_release(&i->body);
+    enum err e = check_model(p, i);
+    if (e == ERR_OK && i->kind == PARAMS_TOKENIZE) {
+        e = reply_tokens(p, i);
+    } else if (e == ERR_OK && i->kind == PARAMS_DETOKENIZE) {
+        e = reply_text(p, i);
+    } else if (e == ERR_OK) {
+        e = make_prompt(p, i);
+    }
+    if (e == ERR_OK && i->reply.is_full) {
+        (void)refusal_set(&i->why, 400, "limit_reached", NULL, "the answer has more than %zu bytes",
+                          i->reply.max);
+    }
+    buf_release(&i->params.text);
+}
+
+static void run(void *arg)
+{
+    struct prep *p = arg;
+    struct prep_item *i = NULL;
+    while (cell_get(&p->is_closing) == 0) {
+        if (!queue_pop(p->in, &i)) {
+            (void)queue_wait(p->in, WAIT_US);
+            continue;
+        }
+        work(p, i);
+        (void)ALWAYS(queue_push(p->done, &i));
+        event_set(p->fd);
+    }
+}
+
+enum err prep_open(struct prep **out, struct hearth_model *model, const char *model_id,
+                   size_t n_max)
+{
+    struct prep *p = mem_alloc(sizeof *p);
+    REQUIRE(p != NULL, ERR_MEMORY, "no memory for the preparation of requests");
+    *p = (struct prep){ .model = model, .model_id = model_id, .fd = -1 };
+    p->info.size = sizeof p->info;
+    hearth_model_get_info(model, &p->info);
+    enum err e = queue_open(&p->in, n_max, sizeof(struct prep_item *));
+    e = e == ERR_OK ? queue_open(&p->done, n_max, sizeof(struct prep_item *)) : e;
+    e = e == ERR_OK ? event_open(&p->fd) : e;
+    e = e == ERR_OK ? thread_start(&p->thread, "prep", run, p) : e;
+    if (e != ERR_OK) {
+        prep_close(p);
+        return e;
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+void prep_close(struct prep *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    cell_set(&p->is_closing, 1);
+    if (p->in != NULL) {
+        queue_wake(p->in);
+    }
+    thread_join(p->thread);
+    queue_close(p->in);
+    queue_close(p->done);
+    event_close(p->fd);
+    mem_free(p);
+}
+
+int prep_fd(const struct prep *p)
+{
+    return p->fd;
+}
+
+bool prep_push(struct prep *p, struct prep_item *item)
+{
+    return queue_push(p->in, &item);
+}
+
+struct prep_item *prep_pop(struct prep *p)
+{
+    struct prep_item *i = NULL;
+    if (queue_pop(p->done, &i)) {
+        return i;
+    }
+    event_clear(p->fd);
+    return queue_pop(p->done, &i) ? i : NULL; /* one that came before the clearing */
+}
+
+void prep_item_init(struct prep_item *i, enum params_kind kind)
+{
+    memset(i, 0, sizeof *i);
+    i->kind = kind;
+    buf_init(&i->reply, PARAMS_TEXT_MAX);
+}
+
+void prep_item_release(struct prep_item *i)
+{
+    buf_release(&i->body);
+    buf_release(&i->reply);
+    params_release(&i->params);
+    mem_free(i->ids);
+}

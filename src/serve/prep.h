@@ -1,0 +1,44 @@
+/* prep - the thread that turns request bodies into tokens (serve/prep.c)
+ *
+ * Templates and tokenizers may need longer than a health check can wait, so the loop thread hands
+ * bodies over and gets them back ready. An item is owned by the loop before prep_push and after
+ * prep_pop, by the prep thread between.
+ * PR-1  each item that was pushed is popped exactly once, in order. */
+#ifndef HEARTH_PREP_H
+#define HEARTH_PREP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "hearth.h"
+#include "serve/params.h"
+#include "serve/refusal.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct prep;
+
+struct prep_item {
+    enum params_kind kind;
+    struct buf body; /* in; owns */
+    struct params params;
+    int32_t *ids; /* out: the prompt, [n_id]; owns */
+    size_t n_id;
+    struct buf reply;   /* out: the whole answer of TOKENIZE and DETOKENIZE; owns */
+    struct refusal why; /* out: status is not 0 when the request is refused */
+};
+
+/* model_id: the only name that requests may give; borrowed. n_max: items under way at most. */
+enum err prep_open(struct prep **out, struct hearth_model *model, const char *model_id,
+                   size_t n_max) MUST_USE;
+void prep_close(struct prep *p);   /* waits for the thread; items still inside are forgotten */
+int prep_fd(const struct prep *p); /* polls readable when an item may be popped; see prep_pop */
+bool prep_push(struct prep *p, struct prep_item *item); /* false when full */
+/* NULL when none is ready; the descriptor is quiet then. */
+struct prep_item *prep_pop(struct prep *p);
+
+void prep_item_init(struct prep_item *i, enum params_kind kind); /* body: to be set */
+void prep_item_release(struct prep_item *i);
+
+#endif

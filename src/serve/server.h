@@ -1,0 +1,43 @@
+/* server - the service: network, model and their life (serve/server.c)
+ *
+ * Owner: the thread that calls server_run, which becomes the loop thread. */
+#ifndef HEARTH_SERVER_H
+#define HEARTH_SERVER_H
+
+#include "base/err.h"
+#include "hearth.h"
+
+#include <stdint.h>
+
+struct server;
+
+struct server_params {
+    const char *host;
+    int port;             /* 0: any free one */
+    const char *key_file; /* NULL: no keys */
+    const char *model_path, *model_id;
+    struct hearth_box *box;
+    struct hearth_model_params model; /* its progress is called on the loading thread */
+    int n_client_max;                 /* connections */
+    uint64_t body_max_bytes;
+    uint64_t grace_us; /* for running answers after server_stop */
+    /* Called on the loop thread: once when the port is bound (is_ready 0), once when the model
+     * answers (1). */
+    void (*report)(void *arg, struct server *s, int is_ready);
+    void *report_arg;
+};
+
+/* Binds the port and starts loading the model on a thread of its own. All strings are borrowed. */
+enum err server_open(struct server **out, const struct server_params *p) MUST_USE;
+/* Serves until server_stop. Returns why it ended: ERR_OK, or what loading or the loop failed with.
+ */
+enum err server_run(struct server *s) MUST_USE;
+/* Ends server_run after what runs has finished, or after the grace time. Safe in signal handlers
+ * and on any thread. */
+void server_stop(struct server *s);
+void server_close(struct server *s); /* accepts NULL */
+
+int server_port(const struct server *s);
+const struct hearth_model *server_model(const struct server *s); /* NULL while loading */
+
+#endif
