@@ -148,56 +148,103 @@ static void six_set(uint8_t *s, bool is_q3, int i, int v)
     }
 }
 
-/* Codes of unit j of a block. */
-static void codes_get(uint32_t type, const uint8_t *b, int j, uint8_t code[32])
+/* The 32 codes of a unit as four words of eight, the first in the lowest byte. Packing is most of
+ * the time between starting and the first token, so this direction works on words; the other one,
+ * which is rare, works on bytes and checks it (PA-1). */
+struct codes {
+    uint64_t w[4];
+};
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words hold bytes lowest first");
+
+#define EACH_BYTE 0x0101010101010101u
+
+static uint64_t word_at(const uint8_t *p)
 {
-    for (int k = 0; k < 32; k++) {
-        const int h = k >> 4;
-        const int l = k & 15;
-        switch (type) {
-        case QUANT_Q4_0:
-        case QUANT_IQ4_NL:
-            code[k] = b[2 + l] >> 4 * h & 15;
-            break;
-        case QUANT_MXFP4:
-            code[k] = b[1 + l] >> 4 * h & 15;
-            break;
-        case QUANT_Q4_1:
-            code[k] = b[4 + l] >> 4 * h & 15;
-            break;
-        case QUANT_Q5_0:
-            code[k] = (uint8_t)((b[6 + l] >> 4 * h & 15) | (b[2 + k / 8] >> k % 8 & 1) << 4);
-            break;
-        case QUANT_Q5_1:
-            code[k] = (uint8_t)((b[8 + l] >> 4 * h & 15) | (b[4 + k / 8] >> k % 8 & 1) << 4);
-            break;
-        case QUANT_Q8_0:
-            code[k] = b[2 + k] ^ 0x80;
-            break;
-        case QUANT_Q2_K:
-            code[k] = b[16 + j / 4 * 32 + k] >> 2 * (j % 4) & 3;
-            break;
-        case QUANT_Q3_K:
-            code[k] = (uint8_t)((b[32 + j / 4 * 32 + k] >> 2 * (j % 4) & 3) | (b[k] >> j & 1) << 2);
-            break;
-        case QUANT_Q4_K:
-            code[k] = b[16 + j / 2 * 32 + k] >> 4 * (j % 2) & 15;
-            break;
-        case QUANT_Q5_K:
-            code[k] =
-                (uint8_t)((b[48 + j / 2 * 32 + k] >> 4 * (j % 2) & 15) | (b[16 + k] >> j & 1) << 4);
-            break;
-        case QUANT_Q6_K:
-            code[k] = (uint8_t)((b[j / 4 * 64 + j % 2 * 32 + k] >> (j % 4 / 2 * 4) & 15) |
-                                (b[128 + j / 4 * 32 + k] >> 2 * (j % 4) & 3) << 4);
-            break;
-        case QUANT_IQ4_XS:
-            code[k] = b[8 + 16 * j + l] >> 4 * h & 15;
-            break;
-        default:
-            code[k] = 0;
-            break;
+    uint64_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
+}
+
+/* Eight bits to the lowest bit of eight bytes. */
+static uint64_t spread(uint8_t bits)
+{
+    const uint64_t each = bits * EACH_BYTE & 0x8040201008040201u;
+    return (each + 0x7f * EACH_BYTE) >> 7 & EACH_BYTE;
+}
+
+/* 16 bytes: low halves, then high halves. */
+static struct codes halves(const uint8_t *p)
+{
+    const uint64_t m = 15 * EACH_BYTE;
+    const uint64_t a = word_at(p);
+    const uint64_t b = word_at(p + 8);
+    return (struct codes){ { a & m, b & m, a >> 4 & m, b >> 4 & m } };
+}
+
+/* n_bit bits of each of 32 bytes, moved to `up`. */
+static struct codes bits_of(const uint8_t *p, int shift, int n_bit, int up)
+{
+    const uint64_t m = ((1u << n_bit) - 1) * EACH_BYTE;
+    struct codes c;
+    for (int i = 0; i < 4; i++) {
+        c.w[i] = (word_at(p + 8 * i) >> shift & m) << up;
+    }
+    return c;
+}
+
+static struct codes both(struct codes a, struct codes b)
+{
+    for (int i = 0; i < 4; i++) {
+        a.w[i] |= b.w[i];
+    }
+    return a;
+}
+
+/* 32 bits at p as the fifth bit. */
+static struct codes fifth(const uint8_t *p)
+{
+    return (struct codes){ { spread(p[0]) << 4, spread(p[1]) << 4, spread(p[2]) << 4,
+                             spread(p[3]) << 4 } };
+}
+
+/* Codes of unit j of a block. */
+static struct codes codes_get(uint32_t type, const uint8_t *b, int j)
+{
+    switch (type) {
+    case QUANT_Q4_0:
+    case QUANT_IQ4_NL:
+        return halves(b + 2);
+    case QUANT_MXFP4:
+        return halves(b + 1);
+    case QUANT_Q4_1:
+        return halves(b + 4);
+    case QUANT_Q5_0:
+        return both(halves(b + 6), fifth(b + 2));
+    case QUANT_Q5_1:
+        return both(halves(b + 8), fifth(b + 4));
+    case QUANT_Q8_0: {
+        struct codes c = bits_of(b + 2, 0, 8, 0);
+        for (int i = 0; i < 4; i++) {
+            c.w[i] ^= 0x80 * EACH_BYTE;
         }
+        return c;
+    }
+    case QUANT_Q2_K:
+        return bits_of(b + 16 + j / 4 * 32, 2 * (j % 4), 2, 0);
+    case QUANT_Q3_K:
+        return both(bits_of(b + 32 + j / 4 * 32, 2 * (j % 4), 2, 0), bits_of(b, j, 1, 2));
+    case QUANT_Q4_K:
+        return bits_of(b + 16 + j / 2 * 32, 4 * (j % 2), 4, 0);
+    case QUANT_Q5_K:
+        return both(bits_of(b + 48 + j / 2 * 32, 4 * (j % 2), 4, 0), bits_of(b + 16, j, 1, 4));
+    case QUANT_Q6_K:
+        return both(bits_of(b + j / 4 * 64 + j % 2 * 32, j % 4 / 2 * 4, 4, 0),
+                    bits_of(b + 128 + j / 4 * 32, 2 * (j % 4), 2, 4));
+    case QUANT_IQ4_XS:
+        return halves(b + 8 + 16 * j);
+    default:
+        return (struct codes){ { 0 } };
     }
 }
 
@@ -359,12 +406,20 @@ static size_t unit_bytes(const struct shape *s)
            (s->has_low2 ? 128 : 0) + (s->has_low4 ? 256 : 0) + (s->has_byte ? 512 : 0);
 }
 
-static void plane2_put(uint8_t *p, int r, const uint8_t code[32], int shift)
+/* Group g (four columns) of the codes. */
+static uint32_t group(const struct codes *c, int g)
 {
-    for (int k = 0; k < 32; k++) {
-        const int g = k / 4;
-        uint8_t *to = p + g / 4 * 64 + 4 * r + k % 4;
-        *to = (uint8_t)(*to | (code[k] >> shift & 3) << 2 * (g % 4));
+    return (uint32_t)(c->w[g / 2] >> 32 * (g % 2));
+}
+
+static void plane2_put(uint8_t *p, int r, const struct codes *c, int shift)
+{
+    for (int j = 0; j < 2; j++) {
+        uint32_t v = 0;
+        for (int g = 0; g < 4; g++) {
+            v |= (group(c, 4 * j + g) >> shift & 0x03030303u) << 2 * g;
+        }
+        memcpy(p + 64 * j + 4 * r, &v, sizeof v);
     }
 }
 
@@ -374,35 +429,35 @@ static int plane2_take(const uint8_t *p, int r, int k)
 }
 
 /* Row r's codes into the planes at `to` (zeroed before row 0). */
-static void planes_put(const struct shape *s, uint8_t *to, int r, const uint8_t code[32])
+static void planes_put(const struct shape *s, uint8_t *to, int r, const struct codes *c)
 {
     if (s->has_bit) {
         const int shift = s->has_low2 ? 2 : 4;
-        for (int k = 0; k < 32; k++) {
-            const int bit = 4 * r + k % 4;
-            uint8_t *p = to + k / 4 * 8 + bit / 8;
-            *p = (uint8_t)(*p | (code[k] >> shift & 1) << bit % 8);
+        for (int g = 0; g < 8; g++) { /* bit `shift` of four bytes to four neighbouring bits */
+            const uint64_t one = group(c, g) >> shift & 0x01010101u;
+            uint8_t *p = to + 8 * g + r / 2;
+            *p = (uint8_t)(*p | (one * 0x01020408u >> 24 & 15) << 4 * (r % 2));
         }
         to += 64;
     }
     if (s->has_high2) {
-        plane2_put(to, r, code, 4);
+        plane2_put(to, r, c, 4);
         to += 128;
     }
     if (s->has_low2) {
-        plane2_put(to, r, code, 0);
+        plane2_put(to, r, c, 0);
     }
     if (s->has_low4) {
         for (int j = 0; j < 4; j++) {
-            for (int t = 0; t < 4; t++) {
-                to[64 * j + 4 * r + t] =
-                    (uint8_t)((code[8 * j + t] & 15) | (code[8 * j + 4 + t] & 15) << 4);
-            }
+            const uint64_t low = c->w[j] & 15 * EACH_BYTE;
+            const uint32_t v = (uint32_t)(low | low >> 28);
+            memcpy(to + 64 * j + 4 * r, &v, sizeof v);
         }
     }
     if (s->has_byte) {
         for (int g = 0; g < 8; g++) {
-            memcpy(to + 64 * g + 4 * r, code + 4 * g, 4);
+            const uint32_t v = group(c, g);
+            memcpy(to + 64 * g + 4 * r, &v, sizeof v);
         }
     }
 }
@@ -449,11 +504,10 @@ static void pack_block(uint32_t type, const struct shape *s, uint8_t *to,
             to[field * ROWS + r * width + i % 2] = b[head_at(type) + (size_t)i];
         }
         for (int j = 0; j < n_unit; j++) {
-            uint8_t code[32];
             uint8_t *unit = to + (size_t)s->head * ROWS + each * (size_t)j;
+            const struct codes c = codes_get(type, b, j);
             subs_put(type, b, j, r, unit);
-            codes_get(type, b, j, code);
-            planes_put(s, unit + s->unit, r, code);
+            planes_put(s, unit + s->unit, r, &c);
         }
     }
 }
