@@ -1,19 +1,28 @@
-# A thin front for meson: make, make check, make test, make demo, make install.
+# A thin front for meson: make, make demo, make stop, make check, make test, make install.
 BUILD = build
 
-.PHONY: all check test demo install clean setup
+.PHONY: all check test demo stop install clean setup
 
 all: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) hearth
+	@ninja -C $(BUILD)
 	@echo "built $(BUILD)/hearth"
 
 $(BUILD)/build.ninja:
 	@tools/setup.sh build
 	meson setup $(BUILD) --buildtype=release
 
+# Fetches a small model, serves it on this machine, asks it something.
+demo:
+	@tools/setup.sh build demo
+	@$(MAKE) --no-print-directory all
+	@tools/demo.py $(BUILD)/hearth
+
+stop:
+	@tools/demo.py $(BUILD)/hearth stop
+
 # Installs what is missing for building and testing (asks first; YES=1 does not ask).
 setup:
-	@tools/setup.sh build test
+	@tools/setup.sh build demo check test
 
 # Unit tests and gates; downloads nothing.
 check:

@@ -1,15 +1,17 @@
 #!/bin/sh
 # setup.sh SET...: installs the Debian packages of the sets that are missing. Asks first on a terminal; YES=1 does
-# not ask. Sets: build check test.
+# not ask. Sets: build demo check test.
 set -eu
 BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev libgnutls28-dev libjansson-dev \
-libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev"
+libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev"
+DEMO="python3-pip"
 CHECK="libcmocka-dev pmccabe"
 TEST="python3-venv"
 want=""
 for set in "$@"; do
     case $set in
     build) want="$want $BUILD" ;;
+    demo) want="$want $DEMO" ;;
     check) want="$want $CHECK" ;;
     test) want="$want $TEST" ;;
     *) echo "setup.sh: unknown set $set" >&2; exit 2 ;;

