@@ -186,14 +186,21 @@ static int populate(uint8_t *from, size_t n)
     return 0;
 }
 
-void arena_touch(const struct arena *a, size_t at, size_t n_bytes)
+static enum err refused(size_t n_bytes, int why)
+{
+    return err_set(ERR_MEMORY, "the system cannot provide %zu MiB of memory now: %s", n_bytes >> 20,
+                   strerror(why));
+}
+
+enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 {
     if (a->is_counting || n_bytes == 0 || at >= a->cap) {
-        return;
+        return ERR_OK;
     }
     const size_t end = n_bytes < a->cap - at ? at + n_bytes : a->cap;
     const size_t from = at & ~(SMALL_PAGE - 1);
-    (void)populate(a->base + from, mem_round(end - from, SMALL_PAGE));
+    const int why = populate(a->base + from, mem_round(end - from, SMALL_PAGE));
+    return why == 0 ? ERR_OK : refused(end - from, why);
 }
 
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
@@ -221,11 +228,10 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
         }
         is_huge = madvise(base, cap, MADV_HUGEPAGE) == 0;
     }
-    const int refused = touch ? populate(base, cap) : 0;
-    if (refused != 0) {
+    const int why = touch ? populate(base, cap) : 0;
+    if (why != 0) {
         munmap(base, cap);
-        return err_set(ERR_MEMORY, "the system cannot provide %zu MiB of memory now: %s", cap >> 20,
-                       strerror(refused));
+        return refused(cap, why);
     }
     *a = (struct arena){ .base = base, .cap = cap, .mapped = cap, .is_huge = is_huge };
     return ERR_OK;

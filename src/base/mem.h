@@ -57,7 +57,7 @@ void arena_close(struct arena *a); /* accepts a zeroed object */
 void *arena_take(struct arena *a, size_t n_bytes);
 size_t arena_mark(const struct arena *a);
 void arena_rewind(struct arena *a, size_t mark);
-/* Faults in the pages of [at, at + n) of the arena; any thread. */
-void arena_touch(const struct arena *a, size_t at, size_t n_bytes);
+/* Faults in the pages of [at, at + n) of the arena; any thread. ERR_MEMORY when there are none. */
+enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes) MUST_USE;
 
 #endif

@@ -790,6 +790,39 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
     return ERR_OK;
 }
 
+#define TOUCH_BYTES ((size_t)32 << 20)
+
+/* A cache that is faulted in by all workers: on a large box one core needs seconds for it. */
+struct touch {
+    struct team *team;
+    const struct arena *arena;
+    struct cell n_failed;
+};
+
+static void touch_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    struct touch *t = arg;
+    const int n = (int)(t->arena->cap / TOUCH_BYTES) + 1;
+    int from;
+    int to;
+    while (team_chunk(t->team, n, 1, &from, &to)) {
+        const enum err e = arena_touch(t->arena, (size_t)from * TOUCH_BYTES, TOUCH_BYTES);
+        cell_add(&t->n_failed, e != ERR_OK);
+    }
+}
+
+static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
+{
+    struct touch t = { .team = e->parts.team, .arena = a };
+    TRY(arena_open(a, n_bytes, false));
+    team_chunk_reset(t.team);
+    team_run(t.team, touch_worker, &t);
+    REQUIRE(cell_get(&t.n_failed) == 0, ERR_MEMORY,
+            "the system cannot provide %zu MiB of memory now", n_bytes >> 20);
+    return ERR_OK;
+}
+
 static enum err take_memory(struct engine *e, const struct plan *plan)
 {
     uint64_t bytes = 0;
@@ -798,7 +831,7 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     TRY(arena_open(&e->requests, (size_t)bytes, true));
     REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
             "requests: the arena is too small");
-    TRY(arena_open(&e->context, plan->context_bytes, true));
+    TRY(open_touched(e, &e->context, plan->context_bytes));
     TRY(arena_open(&e->step, plan->step_bytes, true));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
