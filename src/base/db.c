@@ -18,7 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BUSY_MS 5000
+#define BUSY_MS     5000
+#define WAL_WAIT_MS 5
 
 struct db {
     sqlite3 *handle;
@@ -91,7 +92,7 @@ static enum err migrate(struct db *d, const char *path, const char *const *steps
 
 /* SQLite answers the pragma with the mode that it took: on a file system without shared memory that
  * is not WAL. It is durable all the same, but readers then wait for writers. */
-static enum err use_wal(struct db *d, const char *path)
+static enum err use_wal_once(struct db *d, const char *path)
 {
     struct db_query *q = NULL;
     bool has_row = false;
@@ -103,6 +104,18 @@ static enum err use_wal(struct db *d, const char *path)
                   mode.p);
     }
     db_query_close(q);
+    return e;
+}
+
+/* Several processes that create the file at the same moment stand in each other's way here, and for
+ * this step SQLite does not wait by itself. */
+static enum err use_wal(struct db *d, const char *path)
+{
+    enum err e = use_wal_once(d, path);
+    for (int waited_ms = 0; e == ERR_BUSY && waited_ms < BUSY_MS; waited_ms += WAL_WAIT_MS) {
+        (void)sqlite3_sleep(WAL_WAIT_MS);
+        e = use_wal_once(d, path);
+    }
     return e;
 }
 

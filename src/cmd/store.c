@@ -80,7 +80,7 @@ static enum err open_in(struct store *st, const char *data)
     e = e == ERR_OK ? os_make_dirs(st->partial) : e;
     if (e == ERR_OK) {
         e = db_open(&st->db, db_path, schema, SCHEMA_VERSION);
-        e = e == ERR_OK ? e : err_at(e, "%s: the index of the model store", db_path);
+        e = e == ERR_OK ? e : err_at(e, "the index of the model store");
     }
     mem_free(db_path);
     mem_free(blobs);
