@@ -49,6 +49,26 @@ static enum err take_base64(struct view v, struct buf *out)
     return buf_check(out, "b64");
 }
 
+/* The ids of a text in memory of their own; mostly a text has fewer tokens than bytes, but a
+ * normalization may make it longer. */
+static enum err encode(const struct tok *t, const struct js *c, struct view text,
+                       struct tok_list *list)
+{
+    const struct js *add = js_get(c, "add_special");
+    enum err e = ERR_LIMIT;
+    list->cap = text.n + 16;
+    for (int i = 0; i < 2 && e == ERR_LIMIT; i++) {
+        list->cap = list->n > list->cap ? list->n : list->cap;
+        list->n = 0;
+        mem_free(list->ids);
+        list->ids = mem_alloc_array(list->cap, sizeof list->ids[0]);
+        REQUIRE(list->ids != NULL, ERR_MEMORY, "no memory for %zu tokens", list->cap);
+        e = tok_encode(t, text, add == NULL || js_bool(add), js_bool(js_get(c, "parse_special")),
+                       list);
+    }
+    return e;
+}
+
 static enum err tokenize(const struct tok *t, const struct js *c, struct buf *line)
 {
     struct buf bytes;
@@ -59,14 +79,8 @@ static enum err tokenize(const struct tok *t, const struct js *c, struct buf *li
         e = take_base64(js_string(js_get(c, "b64")), &bytes);
         text = buf_view(&bytes);
     }
-    const struct js *add = js_get(c, "add_special");
-    struct tok_list list = { .cap = text.n + 16 };
-    list.ids = mem_alloc_array(list.cap, sizeof list.ids[0]);
-    e = e == ERR_OK && list.ids == NULL ? err_set(ERR_MEMORY, "no memory for %zu tokens", list.cap)
-                                        : e;
-    e = e == ERR_OK ? tok_encode(t, text, add == NULL || js_bool(add),
-                                 js_bool(js_get(c, "parse_special")), &list)
-                    : e;
+    struct tok_list list = { 0 };
+    e = e == ERR_OK ? encode(t, c, text, &list) : e;
     if (e == ERR_OK) {
         buf_add_str(line, ", \"tokens\": [");
         for (size_t i = 0; i < list.n; i++) {

@@ -2,7 +2,7 @@
  *
  * This file has what all kinds of tokenizers share: the tables built from the model file, special
  * tokens in text, the tokens added at both ends, and decoding. The kinds differ in how plain text
- * becomes ids: tok_bpe.c, tok_spm.c, tok_wpm.c.
+ * becomes ids: tok_bpe.c, tok_spm.c, tok_wpm.c, tok_ugm.c.
  *
  * Tables are built for speed of opening: the file's string arrays are copied as they are, in one
  * piece, and a hash table of 32-bit indices points into them. A vocabulary of 262,144 pieces opens
@@ -298,6 +298,9 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
         t->bos = t->n > 101 ? 101 : -1;
         t->unk = t->n > 100 ? 100 : -1;
         t->sep = t->n > 102 ? 102 : -1;
+    } else if (t->family == TOK_UGM) {
+        t->eos = t->n > 1 ? 1 : -1;
+        t->unk = t->n > 2 ? 2 : -1;
     }
     TRY(read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos));
     TRY(read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos));
@@ -306,6 +309,7 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
     TRY(read_id(t, g, "tokenizer.ggml.cls_token_id", &t->bos));
     TRY(read_id(t, g, "tokenizer.ggml.seperator_token_id", &t->sep)); /* spelled so in the format */
     t->adds_bos = t->family == TOK_SPM || t->family == TOK_WPM;
+    t->adds_eos = t->family == TOK_UGM;
     t->adds_space = t->family == TOK_SPM;
     TRY(gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, NULL));
     TRY(gguf_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, NULL));
@@ -313,8 +317,8 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
     t->is_lower = t->is_stripped = t->family == TOK_WPM;
     TRY(gguf_bool(g, "tokenizer.ggml.normalizer.lowercase", &t->is_lower, NULL));
     TRY(gguf_bool(g, "tokenizer.ggml.normalizer.strip_accents", &t->is_stripped, NULL));
-    REQUIRE(t->family != TOK_WPM || t->unk >= 0, ERR_INTEGRITY,
-            "%s: a WordPiece vocabulary without unknown token", gguf_path(g));
+    REQUIRE((t->family != TOK_WPM && t->family != TOK_UGM) || t->unk >= 0, ERR_INTEGRITY,
+            "%s: a WordPiece or unigram vocabulary without unknown token", gguf_path(g));
     mark_ends(t);
     if (eot >= 0) {
         t->is_end[eot] = 1;
@@ -330,6 +334,7 @@ static enum err read_family(struct tok *t, const struct gguf *g)
     } rows[] = { { "gpt2", "bpe", TOK_BPE },
                  { "llama", "spm", TOK_SPM },
                  { "bert", "wpm", TOK_WPM },
+                 { "t5", "ugm", TOK_UGM },
                  { "gemma4", "bpe", TOK_GEMMA_BPE } };
     struct view model = { NULL, 0 };
     struct view pre = VIEW("");
@@ -346,9 +351,10 @@ static enum err read_family(struct tok *t, const struct gguf *g)
             return ERR_OK;
         }
     }
-    return err_set(ERR_UNSUPPORTED,
-                   "%s: tokenizer kind \"%.*s\" is not supported (gpt2, llama, bert, gemma4 are)",
-                   gguf_path(g), (int)(model.n > 64 ? 64 : model.n), model.p);
+    return err_set(
+        ERR_UNSUPPORTED,
+        "%s: tokenizer kind \"%.*s\" is not supported (gpt2, llama, bert, t5, gemma4 are)",
+        gguf_path(g), (int)(model.n > 64 ? 64 : model.n), model.p);
 }
 
 static enum err build(struct tok *t, const struct gguf *g)
@@ -371,7 +377,7 @@ static enum err build(struct tok *t, const struct gguf *g)
         TRY(index_merges(t, g));
         return tok_bpe_open(t, g);
     }
-    return ERR_OK;
+    return t->family == TOK_UGM ? tok_ugm_open(t, g) : ERR_OK;
 }
 
 enum err tok_open(struct tok **out, const struct gguf *g)
@@ -402,6 +408,7 @@ void tok_close(struct tok *t)
     for (int32_t i = 0; i < t->n_split; i++) {
         rx_close(t->split[i]);
     }
+    tok_ugm_close(t->ugm);
     mem_free(t);
 }
 
@@ -420,7 +427,7 @@ static int32_t special_at(const struct tok *t, struct view text, size_t at, bool
         if (n > text.n - at || memcmp(t->blob + t->piece_at[id], text.p + at, n) != 0) {
             continue;
         }
-        bool is_allowed = t->type[id] == TOK_USER || parse;
+        bool is_allowed = t->type[id] == TOK_USER ? t->family != TOK_UGM : parse;
         for (size_t k = 0; k < n && trusted != NULL && t->type[id] == TOK_CONTROL; k++) {
             is_allowed = is_allowed && trusted[at + k] != 0;
         }
@@ -439,6 +446,8 @@ static enum err encode_plain(const struct tok *t, struct view text, bool is_firs
         return tok_spm_encode(t, text, is_first, out);
     case TOK_WPM:
         return tok_wpm_encode(t, text, out);
+    case TOK_UGM:
+        return tok_ugm_encode(t, text, out);
     case TOK_BPE:
     case TOK_GEMMA_BPE:
         break;
@@ -556,7 +565,7 @@ static void token_bytes(const struct tok *t, int32_t id, bool special, struct bu
     const int b = t->type[id] == TOK_BYTE ? byte_of_piece(p) : -1;
     if (b >= 0) {
         buf_add_char(out, (char)b);
-    } else if (t->type[id] == TOK_USER) {
+    } else if (t->type[id] == TOK_USER && t->family != TOK_UGM) {
         buf_add_view(out, p);
     } else if (t->family == TOK_BPE) {
         tok_bpe_bytes(p, out);
@@ -575,8 +584,9 @@ static void token_bytes(const struct tok *t, int32_t id, bool special, struct bu
 /* The blank that encoding put in front of the first word. */
 static void drop_first_blank(const struct tok *t, struct buf *out, size_t from)
 {
-    if ((t->family == TOK_SPM || t->family == TOK_WPM) && t->adds_space | (t->family == TOK_WPM) &&
-        out->n > from && out->p[from] == ' ') {
+    const bool drops = t->family == TOK_WPM || (t->family == TOK_SPM && t->adds_space) ||
+                       (t->family == TOK_UGM && tok_ugm_drops_blank(t));
+    if (drops && out->n > from && out->p[from] == ' ') {
         memmove(out->p + from, out->p + from + 1, out->n - from - 1);
         buf_cut(out, out->n - 1);
     }

@@ -14,7 +14,9 @@ enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER, TOK_UNUSED, 
 #define TOK_PIECE_MAX 3584 /* bytes of one token's piece */
 #define TOK_SPLIT_MAX 6    /* patterns applied one after the other */
 
-enum tok_family { TOK_BPE, TOK_SPM, TOK_WPM, TOK_GEMMA_BPE };
+enum tok_family { TOK_BPE, TOK_SPM, TOK_WPM, TOK_GEMMA_BPE, TOK_UGM };
+
+struct tok_ugm; /* trie, rules and scores of a unigram vocabulary */
 
 struct tok {
     enum tok_family family;
@@ -41,6 +43,7 @@ struct tok {
     uint8_t *is_end;      /* [n]; owns */
     struct rx *split[TOK_SPLIT_MAX];
     int32_t n_split;
+    struct tok_ugm *ugm; /* NULL but for TOK_UGM; owns */
     size_t bytes;
 };
 
@@ -58,6 +61,11 @@ enum err tok_bpe_encode(const struct tok *t, struct view text, struct tok_list *
 enum err tok_spm_encode(const struct tok *t, struct view text, bool is_first,
                         struct tok_list *out) MUST_USE;
 enum err tok_wpm_encode(const struct tok *t, struct view text, struct tok_list *out) MUST_USE;
+/* Finds added tokens itself, since they count in its normalization. */
+enum err tok_ugm_open(struct tok *t, const struct gguf *g) MUST_USE;
+void tok_ugm_close(struct tok_ugm *u); /* accepts NULL */
+enum err tok_ugm_encode(const struct tok *t, struct view text, struct tok_list *out) MUST_USE;
+bool tok_ugm_drops_blank(const struct tok *t); /* decoding drops a text's first blank */
 /* Bytes of a byte-level piece. */
 void tok_bpe_bytes(struct view piece, struct buf *out);
 
