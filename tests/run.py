@@ -81,7 +81,8 @@ def main():
     build(a.build)
     hearth = a.build + '/hearth'
     suites = [Suite('gates', [sys.executable, ROOT + '/tools/gates.py', '--build', a.build]),
-              Suite('unit', [sys.executable, ROOT + '/tests/unit.py', a.build])]
+              Suite('unit', [sys.executable, ROOT + '/tests/unit.py', a.build]),
+              Suite('chat', [sys.executable, ROOT + '/tests/test_chat.py', hearth])]
     if a.what == 'test':
         py, fixtures = python(), ROOT + '/tests/fixtures'
         r = sh([py, fixtures + '/prepare.py', CACHE + '/fixtures'])

@@ -462,13 +462,17 @@ static enum err f_xmlattr(struct jcall *c, struct jv *out)
         if (value.type == JV_NONE || value.type == JV_UNDEFINED) {
             continue;
         }
-        const struct jstr *key = jrepr_str(c->m, d->pair[i].key);
+        if (d->pair[i].key.type != JV_STR) {
+            return JMEM_FAIL(c->m, ERR_FAILED, "xmlattr: a name must be a string, not '%s'",
+                             jv_type_name(d->pair[i].key));
+        }
+        const struct jstr *key = d->pair[i].key.u.s;
         const struct jstr *text = jrepr_str(c->m, value);
-        if (key == NULL || text == NULL) {
+        if (text == NULL) {
             return c->m->err;
         }
         for (size_t k = 0; k < key->n; k++) {
-            if (key->p[k] == 0 || strchr(" \t\n\r\f\v/>=", key->p[k]) != NULL) {
+            if (key->p[k] != 0 && strchr(" \t\n\r\f\v/>=", key->p[k]) != NULL) {
                 return JMEM_FAIL(c->m, ERR_FAILED, "xmlattr: invalid character in a name");
             }
         }

@@ -205,7 +205,8 @@ struct span {
     int64_t start;
     int64_t stop;
     int64_t step;
-    size_t n; /* elements taken */
+    size_t n;      /* elements taken */
+    int64_t asked; /* the step before it was cut to the length */
 };
 
 static enum err slice_bound(struct jmem *m, struct jv v, int64_t otherwise, int64_t *out)
@@ -237,6 +238,7 @@ static enum err make_span(struct jmem *m, const struct jv part[3], size_t n_all,
     if (s->step == 0) {
         return JMEM_FAIL(m, ERR_FAILED, "slice step cannot be zero");
     }
+    s->asked = s->step;
     s->step = s->step < -n - 1 ? -n - 1 : s->step > n + 1 ? n + 1 : s->step;
     TRY(slice_bound(m, part[0], s->step < 0 ? INT64_MAX : 0, &s->start));
     s->start = clip(s->start, n, s->step);
@@ -301,7 +303,7 @@ static enum err slice_range(struct jmem *m, const struct jv_range *r, const stru
     const uint64_t step = (uint64_t)r->step;
     *part = (struct jv_range){ .start = (int64_t)(start + (uint64_t)span->start * step),
                                .stop = (int64_t)(start + (uint64_t)span->stop * step),
-                               .step = (int64_t)(step * (uint64_t)span->step),
+                               .step = (int64_t)(step * (uint64_t)span->asked),
                                .n = span->n };
     *out = (struct jv){ .type = JV_RANGE, .u.range = part };
     return ERR_OK;
