@@ -227,14 +227,23 @@ static void reply_page(struct http_req *r, const struct page_file *f)
 {
     const char *have = http_header(r, "If-None-Match");
     const bool is_same = have != NULL && strcmp(have, f->etag) == 0;
+    const char *takes = http_header(r, "Accept-Encoding");
+    const bool is_gzip = takes != NULL && strstr(takes, "gzip") != NULL &&
+                         strstr(takes, "gzip;q=0") == NULL; /* a weight means: rather not */
     http_set_header(r, "Content-Security-Policy", page_csp());
+    http_set_header(r, "Vary", "Accept-Encoding");
     http_set_header(r, "X-Content-Type-Options", "nosniff");
     http_set_header(r, "Referrer-Policy", "no-referrer");
     http_set_header(r, "ETag", f->etag);
     http_set_header(r, "Cache-Control",
                     f->is_immutable ? "public, max-age=31536000, immutable" : "no-cache");
+    if (is_gzip && !is_same) {
+        http_set_header(r, "Content-Encoding", "gzip");
+    }
     http_reply_static(r, is_same ? 304 : 200, f->type,
-                      is_same ? (struct view){ NULL, 0 } : f->bytes);
+                      is_same   ? (struct view){ NULL, 0 }
+                      : is_gzip ? f->gzip
+                                : f->bytes);
 }
 
 /* --- gates ------------------------------------------------------------------------------------ */

@@ -11,8 +11,9 @@
 struct page_file {
     const char *path; /* "/" is the page itself */
     const char *type;
-    const char *etag; /* with quotes */
+    const char *etag; /* with quotes; weak, as both forms share it */
     struct view bytes;
+    struct view gzip;  /* the same, compressed */
     bool is_immutable; /* its path changes with its content */
 };
 
