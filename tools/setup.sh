@@ -6,7 +6,7 @@ BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev li
 libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev"
 DEMO="python3-pip"
 CHECK="libcmocka-dev pmccabe"
-TEST="python3-venv"
+TEST="python3-venv chromium"
 want=""
 for set in "$@"; do
     case $set in

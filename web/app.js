@@ -152,6 +152,7 @@ function keepEnd() {
 function drawTools() {
   const lastUser = chat.messages.findLastIndex((m) => m.role === 'user');
   views.forEach((v, i) => {
+    const stats = v.tools.querySelector('.stats');
     v.tools.querySelectorAll('.redo').forEach((b) => b.remove());
     if (running || i < lastUser) {
       return;
@@ -160,7 +161,7 @@ function drawTools() {
       v.tools.append(button('Edit', () => edit(i), { className: 'small redo', ariaLabel: 'Edit message' }));
     }
     if (i === views.length - 1) {
-      v.tools.append(button('Retry', () => retry(), { className: 'small redo', ariaLabel: 'Answer again' }));
+      v.tools.insertBefore(button('Retry', retry, { className: 'small redo', ariaLabel: 'Retry answer' }), stats);
     }
   });
 }
@@ -514,6 +515,7 @@ function start() {
       send();
     }
   });
+  document.querySelectorAll('dialog .cancel').forEach((b) => b.addEventListener('click', () => b.closest('dialog').close('')));
   document.addEventListener('keydown', (e) => { if (e.key === 'Escape' && !e.isComposing) { onEscape(); } });
   $('stop').addEventListener('click', stop);
   $('new').addEventListener('click', () => show(null));
@@ -531,6 +533,7 @@ function start() {
   addEventListener('pagehide', () => {
     if (running && !running.isDropped) {
       chats.save(running.chat);
+      running.isDropped = true; /* what is left of the run is the browser breaking the connection */
     }
   });
   chats.onChange(drawList);

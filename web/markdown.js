@@ -17,6 +17,7 @@ const CLEAN = {
   ALLOWED_TAGS: ['p', 'br', 'hr', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'li', 'blockquote', 'pre', 'code', 'em', 'strong', 'del', 'a',
     'table', 'thead', 'tbody', 'tr', 'th', 'td', 'sub', 'sup'],
   ALLOWED_ATTR: ['href', 'title', 'class', 'align', 'start'],
+  ADD_URI_SAFE_ATTR: ['align', 'start'], /* hold no address */
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
