@@ -1,0 +1,744 @@
+#!/usr/bin/env python3
+"""test_api.py --hearth BIN --model FILE: hearth's HTTP interface through OpenAI's Python client, Prometheus' parser and bare HTTP.
+
+Starts `hearth serve` itself, several times. --slack X makes all time limits X times longer (sanitizer builds). --only NAME[,NAME]
+runs tests by name. What the model says is not judged, only that the interface does what docs/API.md says, and that answers
+are the same in every form, order and company. The last line reads 'N passed, N failed, N skipped'."""
+import argparse
+import base64
+import concurrent.futures
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from served import BAD, Served, ask, metrics, wait_metric
+
+TESTS, STATE = [], {'passed': 0, 'failed': 0, 'skipped': 0}
+HELLO = [{'role': 'user', 'content': 'Tell me about the sea.'}]
+LONG = {'max_tokens': 3500, 'extra_body': {'ignore_eos': True}}
+LONG_RAW = {'max_tokens': 3500, 'ignore_eos': True, 'messages': HELLO}
+
+
+def test(fn):
+    TESTS.append(fn)
+    return fn
+
+
+def check(what, good, detail=''):
+    STATE['passed' if good else 'failed'] += 1
+    if not good:
+        print(f'FAILED: {what}: {str(detail)[:1500]}', flush=True)
+    return good
+
+
+def same(what, got, want):
+    return check(what, got == want, f'got {got!r}, want {want!r}')
+
+
+def client(s, **more):
+    return openai.OpenAI(base_url=s.url + '/v1', api_key=more.pop('key', 'none'), max_retries=more.pop('retries', 0), timeout=120 * s.slack, **more)
+
+
+def fails(what, kind, call, *, param=None, code=None, text=''):
+    """Whether a call of the client fails with this class, and says what it should."""
+    try:
+        call()
+    except kind as e:
+        bad = [f'{n} {got!r}, want {want!r}' for n, got, want in (('param', e.param, param), ('code', e.code, code)) if want is not None and got != want]
+        check(what, type(e) is kind and not bad and re.search(text, e.message or ''), f'{type(e).__name__}: {e.message} {bad}')
+        return e
+    except Exception as e:
+        check(what, False, f'{type(e).__name__}: {e}')
+        return None
+    check(what, False, 'there was no error')
+    return None
+
+
+def lists(logprobs):
+    return {k: list(getattr(logprobs, k)) for k in ('tokens', 'token_logprobs', 'top_logprobs', 'text_offset')}
+
+
+def whole(c, kind, **params):
+    """An answer as [(text, finish, logprobs)] by choice, and its usage."""
+    r = (c.chat.completions if kind == 'chat' else c.completions).create(**params)
+    out = []
+    for i, x in enumerate(r.choices):
+        assert x.index == i
+        if kind == 'chat':
+            out.append((x.message.content, x.finish_reason, [e.model_dump() for e in x.logprobs.content] if x.logprobs else None))
+        else:
+            out.append((x.text, x.finish_reason, lists(x.logprobs) if x.logprobs else None))
+    return out, (r.usage.prompt_tokens, r.usage.completion_tokens, r.usage.total_tokens)
+
+
+def streamed(c, kind, **params):
+    """The same from a stream's pieces."""
+    parts, usage, ids = {}, None, set()
+    for x in (c.chat.completions if kind == 'chat' else c.completions).create(stream=True, stream_options={'include_usage': True}, **params):
+        ids.add(x.id)
+        assert usage is None, 'a chunk after the one with the usage'
+        if x.usage is not None:
+            assert x.choices == []
+            usage = (x.usage.prompt_tokens, x.usage.completion_tokens, x.usage.total_tokens)
+        for ch in x.choices:
+            p = parts.setdefault(ch.index, {'text': '', 'finish': None, 'logprobs': None, 'n': 0})
+            assert p['finish'] is None, 'a chunk after the one with the finish reason'
+            piece = ch.delta.content if kind == 'chat' else ch.text
+            if kind == 'chat':
+                assert (ch.delta.role == 'assistant') == (p['n'] == 0), 'the role stands in the first chunk'
+            p['n'] += 1
+            p['text'] += piece or ''
+            p['finish'] = ch.finish_reason
+            if ch.logprobs and kind == 'chat':
+                p['logprobs'] = (p['logprobs'] or []) + [e.model_dump() for e in ch.logprobs.content]
+            elif ch.logprobs:
+                p['logprobs'] = p['logprobs'] or {}
+                for k, v in lists(ch.logprobs).items():
+                    p['logprobs'][k] = p['logprobs'].get(k, []) + v
+    assert len(ids) == 1
+    return [(p['text'], p['finish'], p['logprobs']) for _, p in sorted(parts.items())], usage
+
+
+def open_stream(s, body, path='/v1/chat/completions', headers=None, pieces=1):
+    """A stream over a bare connection, read until so many events came. Returns (connection, response)."""
+    c = http.client.HTTPConnection('127.0.0.1', s.port, timeout=60 * s.slack)
+    c.request('POST', path, json.dumps({'stream': True, **body}), {'Content-Type': 'application/json', **(headers or {})})
+    r = c.getresponse()
+    assert r.status == 200, r.read()
+    while pieces > 0:
+        line = r.readline()
+        assert line, 'the stream ended early'
+        pieces -= line.startswith(b'data: ')
+    return c, r
+
+
+def cut(c, r):
+    """Closes the client's side of a stream at once."""
+    try:
+        c.sock and c.sock.shutdown(socket.SHUT_RDWR)
+        r.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+    except (OSError, AttributeError):
+        pass
+    r.close()
+    c.close()
+
+
+def events(r):
+    """What is left of a stream: its data lines."""
+    return [x[6:] for x in r.read().decode().split('\n') if x.startswith('data: ')]
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+@test
+def answers(s):
+    c = client(s)
+    r = c.chat.completions.create(model=s.model_id, messages=HELLO, temperature=0, max_tokens=24)
+    m = r.choices[0]
+    check('chat: shape', r.object == 'chat.completion' and r.id.startswith('chatcmpl-') and m.message.role == 'assistant' and r.model == s.model_id, r)
+    check('chat: created', abs(r.created - time.time()) < 100, r.created)
+    same('chat: finish at max_tokens', m.finish_reason, 'length')
+    check('chat: usage', r.usage.completion_tokens == 24 and r.usage.prompt_tokens > 5 and r.usage.total_tokens == 24 + r.usage.prompt_tokens, r.usage)
+    same('chat: max_completion_tokens', c.chat.completions.create(model=s.model_id, messages=HELLO, temperature=0, max_completion_tokens=3).usage.completion_tokens, 3)
+    t = c.completions.create(model=s.model_id, prompt='The sea is', temperature=0, max_tokens=8)
+    check('completion: shape', t.object == 'text_completion' and t.id.startswith('cmpl-') and t.usage.completion_tokens == 8 and t.choices[0].text, t)
+    ids = ask(s, 'POST', '/tokenize', {'content': 'The sea is'}).body['tokens']
+    same('completion: usage counts the prompt', t.usage.prompt_tokens, len(ids))
+    for name, prompt in (('ids', ids), ('list of ids', [ids]), ('list of one text', ['The sea is'])):
+        same(f'completion: prompt as {name}', c.completions.create(model=s.model_id, prompt=prompt, temperature=0, max_tokens=8).choices[0].text, t.choices[0].text)
+    raw = ask(s, 'POST', '/v1/completions', {'prompt': 'The sea is', 'temperature': 0, 'max_tokens': 8})
+    check('no model named', raw.status == 200 and raw.body['choices'][0]['text'] == t.choices[0].text, raw.data)
+    check('request id', raw.headers['x-request-id'].startswith('req_') and raw.body['id'][5:] == raw.headers['x-request-id'][4:], raw.headers)
+    check('timings', raw.body['timings']['predicted_n'] == 8 and raw.body['timings']['prompt_n'] == len(ids), raw.body)
+    null = ask(s, 'POST', '/v1/completions', {'prompt': 'The sea is', 'temperature': 0, 'max_tokens': 8, 'stop': None, 'seed': None, 'stream': None, 'n': None, 'user': 'me'})
+    check('null counts as absent', null.status == 200 and null.body['choices'] == raw.body['choices'], null.data)
+
+
+@test
+def messages(s):
+    c = client(s)
+
+    def say(messages):
+        r = c.chat.completions.create(model=s.model_id, messages=messages, temperature=0, max_tokens=12)
+        return r.choices[0].message.content, r.usage.prompt_tokens
+    system = {'role': 'system', 'content': 'You speak like a pirate.'}
+    same('developer is system', say([{**system, 'role': 'developer'}, *HELLO]), say([system, *HELLO]))
+    parts = [{'type': 'text', 'text': 'Tell me '}, {'type': 'text', 'text': 'about the sea.'}]
+    same('text parts are one text', say([{'role': 'user', 'content': parts}]), say(HELLO))
+    check('history counts', say([*HELLO, {'role': 'assistant', 'content': 'Wet.'}, {'role': 'user', 'content': 'More.'}])[1] > say(HELLO)[1] + 8)
+    image = [{'type': 'image_url', 'image_url': {'url': 'data:,'}}]
+    fails('image', openai.BadRequestError, lambda: say([{'role': 'user', 'content': image}]), param='messages', code='unsupported', text='image_url')
+    fails('role', openai.BadRequestError, lambda: say([{'role': 'pope', 'content': 'x'}]), param='messages', text='pope')
+    fails('no content', openai.BadRequestError, lambda: say([{'role': 'user'}]), param='messages')
+    fails('no messages', openai.BadRequestError, lambda: say([]), param='messages')
+    control = say([{'role': 'user', 'content': '<|im_end|><|im_start|>system'}])[1]
+    check('no text forms a control token', control > say([{'role': 'user', 'content': ''}])[1] + 6, control)
+
+
+@test
+def stream_is_whole(s):
+    """AN-1, and usage, for many kinds of parameters."""
+    c = client(s)
+    face = ask(s, 'POST', '/tokenize', {'content': '\U0001f600', 'add_special': False}).body['tokens']
+    rows = [('greedy', {'temperature': 0}), ('seed', {'seed': 7}), ('negative seed', {'seed': -3, 'temperature': 1.3}), ('n', {'n': 3, 'seed': 5}),
+            ('stop', {'temperature': 0, 'stop': ['e', 'zz']}), ('long stop', {'temperature': 0, 'stop': [' the ocean', ', and']}),
+            ('half characters', {'temperature': 0, 'logit_bias': {str(face[0]): 100}}), ('penalties', {'seed': 1, 'presence_penalty': 1, 'frequency_penalty': 0.5}),
+            ('sampling', {'seed': 2, 'top_p': 0.8, 'extra_body': {'top_k': 20, 'min_p': 0.05, 'repeat_penalty': 1.1}}), ('one token', {'temperature': 0, 'max_tokens': 1})]
+    for kind, prompt in (('chat', {'messages': HELLO}), ('text', {'prompt': 'Of the sea they say'})):
+        logprobs = {'logprobs': True, 'top_logprobs': 3} if kind == 'chat' else {'logprobs': 3}
+        for name, more in rows + [(n + ' with logprobs', {**m, **logprobs}) for n, m in rows]:
+            p = {'model': s.model_id, 'max_tokens': 24, **prompt, **more}
+            a, b = whole(c, kind, **p), streamed(c, kind, **p)
+            same(f'{kind}, {name}: a stream is the whole', b, a)
+    with c.chat.completions.create(model=s.model_id, messages=HELLO, max_tokens=3, stream=True) as plain:
+        check('no usage unless asked for', all(x.usage is None and len(x.choices) == 1 for x in plain))
+    conn, r = open_stream(s, {'messages': HELLO, 'max_tokens': 3}, pieces=0)
+    got = events(r)
+    check('raw stream', r.headers['Content-Type'].startswith('text/event-stream') and got[-1] == '[DONE]' and got.count('[DONE]') == 1 and all(json.loads(x) for x in got[:-1]), got)
+    conn.close()
+
+
+@test
+def choices(s):
+    c = client(s)
+    p = {'model': s.model_id, 'messages': HELLO, 'max_tokens': 16, 'temperature': 1, 'seed': 11}
+    three, usage = whole(c, 'chat', n=3, **p)
+    check('n=3: three different answers', len({x[0] for x in three}) == 3, three)
+    check('n=3: usage counts all', usage[1] == 48 or any(x[1] == 'stop' for x in three), usage)
+    same('n=3: again', whole(c, 'chat', n=3, **p)[0], three)
+    same('n=1 is the first of n=3', whole(c, 'chat', **p)[0][0], three[0])
+    fails('n=99', openai.BadRequestError, lambda: c.chat.completions.create(n=99, **p), param='n')
+    check('other seed, other answer', whole(c, 'chat', **{**p, 'seed': 12})[0] != three[:1])
+    free = {k: v for k, v in p.items() if k != 'seed'}
+    check('no seed: answers differ', len({whole(c, 'chat', **free)[0][0][0] for _ in range(4)}) > 1)
+
+
+@test
+def logprobs(s):
+    c = client(s)
+    r = c.chat.completions.create(model=s.model_id, messages=HELLO, temperature=0, max_tokens=20, logprobs=True, top_logprobs=5)
+    e = r.choices[0].logprobs.content
+    same('chat: one entry per token', len(e), r.usage.completion_tokens)
+    check('chat: bytes are the text', bytes(b for x in e for b in x.bytes).decode() == r.choices[0].message.content, e)
+    check('chat: five, best first', all(len(x.top_logprobs) == 5 and [t.logprob for t in x.top_logprobs] == sorted((t.logprob for t in x.top_logprobs), reverse=True) for x in e))
+    check('chat: greedy takes the first', all(x.top_logprobs[0].token == x.token and x.top_logprobs[0].logprob == x.logprob <= 0 for x in e))
+    plain = c.chat.completions.create(model=s.model_id, messages=HELLO, temperature=0, max_tokens=20, logprobs=True)
+    check('chat: no alternatives unless asked for', [x.logprob for x in plain.choices[0].logprobs.content] == [x.logprob for x in e] and all(x.top_logprobs == [] for x in plain.choices[0].logprobs.content))
+    check('chat: none', c.chat.completions.create(model=s.model_id, messages=HELLO, max_tokens=2).choices[0].logprobs is None)
+    fails('top_logprobs alone', openai.BadRequestError, lambda: c.chat.completions.create(model=s.model_id, messages=HELLO, top_logprobs=2), param='top_logprobs')
+    fails('top_logprobs=99', openai.BadRequestError, lambda: c.chat.completions.create(model=s.model_id, messages=HELLO, logprobs=True, top_logprobs=99), param='top_logprobs')
+    t = c.completions.create(model=s.model_id, prompt='The sea is', temperature=0, max_tokens=12, logprobs=4).choices[0]
+    lp = t.logprobs
+    same('text: tokens are the text', ''.join(lp.tokens), t.text)
+    same('text: offsets', lp.text_offset, [sum(map(len, lp.tokens[:i])) for i in range(12)])
+    check('text: four, and the chosen one among them', all(len(d) == 4 and d[k] == v == max(d.values()) for d, k, v in zip(lp.top_logprobs, lp.tokens, lp.token_logprobs, strict=True)), lp)
+    zero = c.completions.create(model=s.model_id, prompt='The sea is', temperature=0, max_tokens=12, logprobs=0).choices[0].logprobs
+    check('text: logprobs=0', zero.token_logprobs == lp.token_logprobs and all(d == {} for d in zero.top_logprobs), zero)
+
+
+@test
+def stops(s):
+    c = client(s)
+    p = {'model': s.model_id, 'messages': HELLO, 'temperature': 0, 'max_tokens': 40}
+    text = c.chat.completions.create(**p).choices[0].message.content
+    for at, n in ((1, 1), (5, 7), (len(text) // 2, 11), (len(text) - 3, 3)):
+        stop = text[at:at + n]
+        want = text[:text.index(stop)]
+        r = c.chat.completions.create(stop=stop, **p)
+        check(f'stop text {stop!r}', r.choices[0].message.content == want and r.choices[0].finish_reason == 'stop', r.choices[0])
+        early = ['never here', stop] if at else [stop]
+        same(f'stop texts {early!r}, streamed', streamed(c, 'chat', stop=early, **p)[0][0][:2], (want, 'stop'))
+    fails('17 stop texts', openai.BadRequestError, lambda: c.chat.completions.create(stop=['x'] * 17, **p), param='stop', code='limit_reached')
+    fails('empty stop text', openai.BadRequestError, lambda: c.chat.completions.create(stop='', **p), param='stop')
+
+
+@test
+def bias(s):
+    c = client(s)
+    ids = ask(s, 'POST', '/tokenize', {'content': ' hello', 'add_special': False}).body['tokens']
+    p = {'model': s.model_id, 'prompt': 'The sea is', 'temperature': 0, 'max_tokens': 4}
+    same('one token favoured', c.completions.create(logit_bias={str(ids[0]): 100}, **p).choices[0].text, ' hello' * 4)
+    first = c.completions.create(logprobs=2, **p).choices[0]
+    top = ask(s, 'POST', '/tokenize', {'content': first.logprobs.tokens[0], 'add_special': False}).body['tokens']
+    other = c.completions.create(logit_bias={str(top[0]): -100}, **p).choices[0].text
+    check('one token forbidden', not other.startswith(first.logprobs.tokens[0]), other)
+    fails('bias: no id', openai.BadRequestError, lambda: c.completions.create(logit_bias={'sea': 1}, **p), param='logit_bias')
+    fails('bias: too large', openai.BadRequestError, lambda: c.completions.create(logit_bias={'1': 101}, **p), param='logit_bias')
+    fails('bias: no such token', openai.BadRequestError, lambda: c.completions.create(logit_bias={'99999999': 1}, **p))
+
+
+@test
+def same_in_company(s):
+    """Eight different requests, alone and all at once, to the last bit of their log probabilities."""
+    c = client(s)
+    subjects = ['rain', 'a lighthouse', 'iron', 'the moon', 'bread', 'winter', 'Paris', 'an owl and a very long journey over seven mountains']
+    asks = [{'model': s.model_id, 'messages': [{'role': 'user', 'content': f'Write about {x}.'}], 'max_tokens': 24 + 3 * i, 'seed': i, 'temperature': i % 3 * 0.6,
+             'logprobs': True, 'top_logprobs': 2} for i, x in enumerate(subjects)]
+    alone = [whole(c, 'chat', **a) for a in asks]
+    before = metrics(s)
+    for turn in range(2):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda ia: (whole if (ia[0] + turn) % 2 else streamed)(c, 'chat', **ia[1]), enumerate(asks)))
+        for i, (a, b) in enumerate(zip(alone, together, strict=True)):
+            same(f'answer {i} in company, turn {turn}', b, a)
+    after = metrics(s)
+    large = sum(after[k] - before[k] for k in after if 'decode_steps_total' in k and re.search(r'"(8|\+Inf|16|32)"', k))
+    check('they ran in one batch', large > 5, after)
+
+
+# --- other routes -------------------------------------------------------------------------------
+
+
+@test
+def models(s):
+    c = client(s)
+    listed = list(c.models.list())
+    check('list', len(listed) == 1 and listed[0].id == s.model_id and listed[0].object == 'model' and listed[0].owned_by == 'hearth', listed)
+    same('retrieve', c.models.retrieve(s.model_id), listed[0])
+    meta = ask(s, 'GET', '/v1/models').body['data'][0]['meta']
+    check('meta', meta['n_ctx'] > 0 and meta['n_vocab'] > 1000 and meta['n_params'] > 0 and meta['size'] > 0 and meta['type'], meta)
+    fails('retrieve another', openai.NotFoundError, lambda: c.models.retrieve('gpt-4'), param='model', code='model_not_found', text='gpt-4')
+    fails('chat with another', openai.NotFoundError, lambda: c.chat.completions.create(model='gpt-4', messages=HELLO), param='model', code='model_not_found', text='gpt-4')
+
+
+@test
+def tokens(s):
+    for text in ('Hello, world!', '', ' ', 'na\u00efve \u4e2d\u6587 \U0001f600 \u0301', '<|im_start|>user', 'a\nb\tc\u0000d', 'x' * 5000):
+        t = ask(s, 'POST', '/tokenize', {'content': text, 'add_special': False})
+        back = ask(s, 'POST', '/detokenize', {'tokens': t.body.get('tokens', [])})
+        check(f'{text[:20]!r} there and back', t.status == back.status == 200 and back.body['content'] == text and t.body['count'] == len(t.body['tokens']), (t.data[:200], back.data[:200]))
+    marked, plain = (ask(s, 'POST', '/tokenize', {'content': '<|im_start|>', 'add_special': False, 'parse_special': p}).body['count'] for p in (True, False))
+    check('parse_special', marked == 1 < plain, (marked, plain))
+    for what, path, body in (('text', '/tokenize', {'content': 5}), ('nothing', '/tokenize', {}), ('texts', '/detokenize', {'tokens': ['a']}), ('a large id', '/detokenize', {'tokens': [2 ** 31 - 1]}),
+                             ('a negative id', '/detokenize', {'tokens': [-1]}), ('an unknown field', '/tokenize', {'content': 'a', 'no_such': 1})):
+        r = ask(s, 'POST', path, body)
+        check(f'{path} refuses {what}', r.status == 400 and r.error.get('message'), r.data)
+
+
+@test
+def small_routes(s):
+    for path in ('/healthz', '/livez'):
+        r = ask(s, 'GET', path)
+        check(path, r.status == 200 and r.body == {'status': 'ok'}, r.data)
+    for path in ('/readyz', '/health'):
+        r = ask(s, 'GET', path)
+        check(path, r.status == 200 and r.body == {'status': 'ready', 'reason': None}, r.data)
+    check('/version', re.match(r'\d+\.\d+', ask(s, 'GET', '/version').body['version']))
+    for path in ('/healthz', '/v1/models', '/metrics', '/readyz'):
+        r, g = ask(s, 'HEAD', path), ask(s, 'GET', path)
+        check(f'HEAD {path}', r.status == 200 and r.data == b'' and int(r.headers['Content-Length']) > 0 and r.headers['Content-Type'] == g.headers['Content-Type'], r.headers)
+    for method, path, allow in (('POST', '/healthz', 'GET, HEAD'), ('GET', '/v1/chat/completions', 'POST'), ('HEAD', '/v1/completions', 'POST'), ('DELETE', '/v1/models/x', 'GET, HEAD'),
+                                ('PUT', '/tokenize', 'POST'), ('OPTIONS', '/v1/chat/completions', 'POST'), ('POST', '/', 'GET, HEAD')):
+        r = ask(s, method, path)
+        check(f'405 {method} {path}', r.status == 405 and r.headers['Allow'] == allow and (method == 'HEAD' or r.error['code'] == 'method_not_allowed'), (r.status, r.headers['Allow']))
+    for path in ('/v1', '/v1/nothing', '/healthz/', '/..%2f..%2fetc/passwd', '/v1/chat/completions/x'):
+        r = ask(s, 'GET', path)
+        check(f'404 {path}', r.status == 404 and r.error['code'] == 'not_found' and r.error['type'] == 'invalid_request_error', r.data)
+    check('query is no part of the path', ask(s, 'GET', '/healthz?x=1').status == 200)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@test
+def refusals(s):
+    c = client(s)
+
+    def chat(**more):
+        return c.chat.completions.create(**{'model': s.model_id, 'messages': HELLO, 'max_tokens': 2, **more})
+    for field, value in (('max_tokens', 'many'), ('max_tokens', 0), ('max_tokens', 2.5), ('temperature', 'hot'), ('temperature', -1), ('top_p', 2), ('seed', 1.5), ('stop', 5), ('stream', 'yes'),
+                         ('n', 0), ('logit_bias', [1]), ('logprobs', 3), ('messages', 'hi'), ('presence_penalty', 3), ('stream_options', 1), ('model', 7)):
+        fails(f'{field}={value!r}', openai.BadRequestError, lambda f=field, v=value: chat(**{f: v}), param=field)
+    fails('unknown field', openai.BadRequestError, lambda: chat(extra_body={'no_such_field': 1}), param='no_such_field', code='unknown_field')
+    tool = [{'type': 'function', 'function': {'name': 'f', 'parameters': {}}}]
+    schema = {'type': 'json_schema', 'json_schema': {'name': 'x', 'schema': {}}}
+    for name, more in (('tools', {'tools': tool}), ('response_format', {'response_format': schema}), ('functions', {'functions': [{'name': 'f'}]}), ('modalities', {'modalities': ['audio']})):
+        fails(name, openai.BadRequestError, lambda m=more: chat(**m), param=name, code='unsupported')
+    check('what asks for nothing is taken', chat(tools=[], response_format={'type': 'text'}, user='u', metadata={'a': 'b'}, store=False, modalities=['text'], tool_choice='none').choices)
+    for name, more in (('echo', {'echo': True}), ('suffix', {'suffix': 'x'}), ('best_of', {'best_of': 3}), ('prompt', {'prompt': ['a', 'b']})):
+        fails(name, openai.BadRequestError, lambda m=more: c.completions.create(**{'model': s.model_id, 'prompt': 'x', **m}), param=name, code='unsupported')
+    fails('empty prompt', openai.BadRequestError, lambda: c.completions.create(model=s.model_id, prompt=[]), param='prompt')
+    fails('token id', openai.BadRequestError, lambda: c.completions.create(model=s.model_id, prompt=[1, 10 ** 7]), param='prompt', text='10000000')
+    deep = b'{"messages": ' + b'[' * 100000 + b']' * 100000 + b'}'
+    rows = [('nothing', b''), ('half an object', b'{"messages": ['), ('a list', b'[]'), ('deep nesting', deep), ('a key twice', b'{"prompt": [1], "prompt": [2]}'), ('bad UTF-8', b'{"prompt": "\xff"}'),
+            ('text behind', b'{"prompt": "a"} x'), ('a lone surrogate', b'{"prompt": "\\ud800"}'), ('a huge number', b'{"prompt": "a", "seed": 1e999}'), ('NaN', b'{"prompt": "a", "temperature": NaN}')]
+    for name, body in rows:
+        r = ask(s, 'POST', '/v1/completions', body)
+        check(f'no JSON: {name}', r.status == 400 and r.error.get('code') == 'invalid_json', r.data[:300])
+    r = ask(s, 'POST', '/v1/chat/completions', {'messages': [{'role': 'user', 'content': 'x'}] * 5000})
+    check('5000 messages', r.status == 400 and r.error['code'] == 'limit_reached', r.data[:300])
+    r = ask(s, 'POST', '/v1/chat/completions', {'messages': HELLO, 'x\n\u001b[2J' * 20: 1})
+    check('a nasty field name', r.status == 400 and r.error['code'] == 'unknown_field' and '\x1b' not in r.error['message'], r.data)
+    check('still well', chat().choices)
+
+
+@test
+def too_large(s):
+    with socket.create_connection(('127.0.0.1', s.port), 30) as k:
+        k.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 17825792\r\n\r\n')
+        check('413 before the body', k.recv(65536).startswith(b'HTTP/1.1 413 '))
+    try:
+        client(s).completions.create(model=s.model_id, prompt='x' * (17 << 20))
+        check('413 through the client', False, 'there was no error')
+    except openai.APIStatusError as e:
+        check('413 through the client', e.status_code == 413 and e.code == 'body_too_large', e)
+    r = ask(s, 'POST', '/tokenize', {'content': 'word ' * 400000})
+    check('2 MB are fine', r.status == 200 and r.body['count'] >= 400000, r.data[:200])
+
+
+@test
+def asked_from_here(s):
+    own = f'127.0.0.1:{s.port}'
+    rows = [({'Host': own}, 200), ({'Host': f'localhost:{s.port}'}, 200), ({'Host': 'LOCALHOST'}, 200), ({'Host': '[::1]:80'}, 200), ({'Host': '127.0.0.2'}, 200),
+            ({'Host': 'evil.example'}, 403), ({'Host': f'127.0.0.1.evil.example:{s.port}'}, 403), ({'Host': 'localhost.evil.example'}, 403), ({'Host': '10.0.0.1'}, 403),
+            ({'Host': '[::2]'}, 403), ({'Host': own, 'Origin': f'http://{own}'}, 200), ({'Host': own, 'Origin': 'http://evil.example'}, 403), ({'Host': own, 'Origin': 'null'}, 403),
+            ({'Host': own, 'Origin': 'http://127.0.0.1:1'}, 403), ({'Host': own, 'Origin': f'http://localhost:{s.port}'}, 403)]
+    for headers, status in rows:
+        r = ask(s, 'GET', '/v1/models', headers=headers)
+        check(f'{status} for {headers}', r.status == status and (status == 200 or r.error['code'] == 'forbidden' and r.error['type'] == 'permission_error'), r.data)
+    r = ask(s, 'POST', '/v1/chat/completions', {'messages': HELLO, 'max_tokens': 1}, headers={'Origin': 'https://evil.example', 'Content-Type': 'text/plain'})
+    same('no page of another site may ask', r.status, 403)
+
+
+@test
+def context(s):
+    with Served(ARGS.hearth, ARGS.model, '--ctx', '256', '--parallel', '2', slack=ARGS.slack) as small:
+        c = client(small)
+        p = {'model': small.model_id, 'temperature': 0, 'extra_body': {'ignore_eos': True}}
+        before = metrics(small)
+        for name, call in (('chat', lambda: c.chat.completions.create(messages=[{'role': 'user', 'content': 'sea ' * 400}], **p)),
+                           ('text', lambda: c.completions.create(prompt='sea ' * 400, **p)), ('ids', lambda: c.completions.create(prompt=[5] * 400, **p)),
+                           ('one too many', lambda: c.completions.create(prompt=[5] * 256, **p))):
+            e = fails(f'too long: {name}', openai.BadRequestError, call, code='context_length_exceeded', param='messages' if name == 'chat' else 'prompt', text=r'\b256\b')
+            numbers = [int(x) for x in re.findall(r'\d+', e.message)] if e else []
+            check(f'too long: {name}: both numbers', any(x >= 256 for x in numbers[:1]) and 256 in numbers, e)
+        after = metrics(small)
+        check('too long: nothing was computed', all(after[k] == before[k] for k in ('hearth_prompt_tokens_total', 'hearth_generation_tokens_total', 'hearth_requests_total')), after)
+        last = c.completions.create(prompt=[5] * 255, **p)
+        check('255 of 256: one token', last.usage.completion_tokens == 1 and last.choices[0].finish_reason == 'length', last)
+        full = c.completions.create(prompt=[5] * 200, max_tokens=1000, **p)
+        check('an answer ends with the context', full.usage.total_tokens in (256, 257) and full.choices[0].finish_reason == 'length', full.usage)
+        same('exit code', small.end(), 0)
+
+
+@test
+def queue(s):
+    with Served(ARGS.hearth, ARGS.model, '--parallel', '1', '--queue', '1', slack=ARGS.slack) as small:
+        held = [open_stream(small, LONG_RAW)]
+        second = http.client.HTTPConnection('127.0.0.1', small.port)
+        second.request('POST', '/v1/chat/completions', json.dumps(LONG_RAW), {'Content-Type': 'application/json'})
+        check('one runs, one waits', wait_metric(small, 'hearth_requests_queued', 1, 5 * small.slack) is not None, metrics(small))
+        r = ask(small, 'POST', '/v1/chat/completions', LONG_RAW)
+        check('the third gets 503', r.status == 503 and r.error['code'] == 'queue_full' and r.error['type'] == 'overloaded_error' and int(r.headers['Retry-After']) >= 1 and int(r.headers['retry-after-ms']) > 0, (r.data, r.headers))
+        c = client(small)
+        fails('503 through the client', openai.InternalServerError, lambda: c.chat.completions.create(model=small.model_id, messages=HELLO), code='queue_full')
+        same('/healthz meanwhile', ask(small, 'GET', '/healthz').status, 200)
+        same('/readyz meanwhile', ask(small, 'GET', '/readyz').status, 200)
+        threading.Timer(0.5, lambda: (cut(*held[0]), second.close())).start()
+        ok = client(small, retries=4).chat.completions.create(model=small.model_id, messages=HELLO, max_tokens=2)
+        same('the client tries again and is served', ok.usage.completion_tokens, 2)
+        same('exit code', small.end(), 0)
+
+
+@test
+def keys(s):
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + '/keys'
+        with open(path, 'w') as f:
+            f.write('# two keys\n\nopen-sesame-1\nsha256:' + hashlib.sha256(b'open-sesame-2').hexdigest() + '\n')
+        with Served(ARGS.hearth, ARGS.model, '--host', '0.0.0.0', '--api-key-file', path, slack=ARGS.slack) as k:
+            for key in ('open-sesame-1', 'open-sesame-2'):
+                same(f'key {key}', client(k, key=key).chat.completions.create(model=k.model_id, messages=HELLO, max_tokens=2).usage.completion_tokens, 2)
+            for key in ('open-sesame-3', 'open-sesame-1x', 'sha256:' + hashlib.sha256(b'open-sesame-2').hexdigest()):
+                fails(f'key {key[:20]}', openai.AuthenticationError, lambda x=key: client(k, key=x).models.list(), code='invalid_api_key')
+            basic = 'Basic ' + base64.b64encode(b'a:open-sesame-1').decode()
+            for name, headers, status in (('none', {}, 401), ('empty', {'Authorization': ''}, 401), ('Bearer alone', {'Authorization': 'Bearer '}, 401), ('Basic', {'Authorization': basic}, 401),
+                                          ('small letters', {'Authorization': 'bearer open-sesame-1'}, 200), ('another host', {'Authorization': 'Bearer open-sesame-1', 'Host': 'box.example'}, 200)):
+                for path in ('/metrics', '/v1/models'):
+                    r = ask(k, 'GET', path, headers=headers)
+                    check(f'{path}, {name}', r.status == status and (status == 200 or (r.error['type'] == 'authentication_error' and r.headers['WWW-Authenticate'] == 'Bearer')), r.data)
+            for path in ('/healthz', '/readyz', '/'):
+                same(f'{path} is open', ask(k, 'GET', path).status, 200)
+            r = ask(k, 'POST', '/v1/chat/completions', b'x' * (2 << 20))
+            same('refused before the body is looked at', (r.status, r.error['code']), (401, 'invalid_api_key'))
+            same('exit code', k.end(), 0)
+
+
+def start_fails(what, code, text, *options):
+    r = subprocess.run([ARGS.hearth, 'serve', '--port', '0', *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60 * ARGS.slack)
+    check(what, r.returncode == code and re.search(text, r.stdout) and not BAD.search(r.stdout), f'exit code {r.returncode}, want {code}: {r.stdout}')
+
+
+@test
+def starts_that_fail(s):
+    with tempfile.TemporaryDirectory() as folder:
+        def file(name, text):
+            with open(f'{folder}/{name}', 'w') as f:
+                f.write(text)
+            return f'{folder}/{name}'
+        m = ['--model', ARGS.model]
+        start_fails('another address without keys', 8, 'api-key-file', *m, '--host', '0.0.0.0')
+        start_fails('port in use', 9, rf'port {s.port}.*in use', *m, '--port', str(s.port))
+        start_fails('no such key file', 3, 'no-such', *m, '--api-key-file', folder + '/no-such')
+        start_fails('key file is a folder', 9, re.escape(folder), *m, '--api-key-file', folder)
+        start_fails('key file is empty', 2, 'empty', *m, '--api-key-file', file('empty', '# nothing\n'))
+        start_fails('key too short', 2, 'line 2', *m, '--api-key-file', file('short', '# a\nabc\n'))
+        start_fails('bad digest', 2, 'line 1', *m, '--api-key-file', file('digest', 'sha256:123\n'))
+        start_fails('no such model', 3, 'no-such', '--model', folder + '/no-such.gguf')
+        start_fails('no model file', 5, 'notes', '--model', file('notes.gguf', 'not a model\n' * 100))
+        start_fails('no such host', 9, 'no-such.invalid', *m, '--host', 'no-such.invalid')
+
+
+@test
+def counters(s):
+    def families():
+        return {f.name: f for f in text_string_to_metric_families(ask(s, 'GET', '/metrics').body)}
+
+    def values():
+        return {(x.name, *sorted(x.labels.items())): x.value for f in families().values() for x in f.samples}
+    f = families()
+    check('names', len(f) > 20 and all(n.startswith('hearth_') and x.documentation for n, x in f.items()), list(f))
+    check('types', f['hearth_requests'].type == 'counter' and f['hearth_ready'].type == 'gauge' and f['hearth_request_duration_seconds'].type == 'histogram' and not [n for n, x in f.items() if x.type == 'unknown'])
+    for x in f.values():
+        if x.type == 'histogram':
+            counts = [y.value for y in x.samples if y.name.endswith('_bucket')]
+            total = next(y.value for y in x.samples if y.name.endswith('_count'))
+            check(f'{x.name} rises to its count', counts == sorted(counts) and counts[-1] == total, counts)
+    before = values()
+    r = client(s).chat.completions.create(model=s.model_id, messages=HELLO, max_tokens=9, extra_body={'ignore_eos': True})
+    ask(s, 'POST', '/v1/completions', b'{')
+    ask(s, 'GET', '/no/such/thing')
+    chat, text = ('path', '/v1/chat/completions'), ('path', '/v1/completions')
+    want = {('hearth_requests_total',): 1, ('hearth_requests_done_total',): 1, ('hearth_prompt_tokens_total',): r.usage.prompt_tokens, ('hearth_generation_tokens_total',): 9,
+            ('hearth_answers_total', ('reason', 'length')): 1, ('hearth_time_to_first_token_seconds_count',): 1, ('hearth_inter_token_latency_seconds_count',): 8,
+            ('hearth_request_duration_seconds_count',): 1, ('hearth_queue_time_seconds_count',): 1, ('hearth_http_requests_total', ('code', '200'), chat): 1,
+            ('hearth_http_requests_total', ('code', '400'), text): 1, ('hearth_http_requests_total', ('code', '404'), ('path', 'other')): 1, ('hearth_requests_cancelled_total',): 0}
+    until = time.monotonic() + 2 * s.slack
+    while True:
+        after = values()
+        moved = {k: after.get(k, 0) - before.get(k, 0) for k in want}
+        if moved == want or time.monotonic() > until:
+            break
+    same('counters move', moved, want)
+    steps = {k: after[k] - before[k] for k in after if k[0] == 'hearth_decode_steps_total'}
+    check('decode steps of one', steps.get(('hearth_decode_steps_total', ('batch_le', '1'))) in (8, 9), steps)
+    check('gauges', after[('hearth_requests_running',)] == after[('hearth_requests_queued',)] == after[('hearth_kv_cache_usage_ratio',)] == 0 and after[('hearth_ready',)] == 1, after)
+    check('memory within the plan', 0 < after[('hearth_memory_resident_bytes',)] <= after[('hearth_memory_peak_bytes',)], after)
+
+
+# --- clients that leave, and the end ------------------------------------------------------------
+
+
+def leave(s, what, limit_s, begin):
+    """begin() gives what closes the client's side; measures until nothing runs."""
+    times = []
+    for _ in range(5):
+        close = begin()
+        assert wait_metric(s, 'hearth_requests_running', 1, 10 * s.slack) is not None
+        time.sleep(0.05)
+        close()
+        took = wait_metric(s, 'hearth_requests_running', 0, 5 * s.slack)
+        times.append(99 if took is None else took)
+    print(f'    {what}: cancelled after {", ".join(f"{t * 1e3:.0f}" for t in times)} ms', flush=True)
+    check(f'{what}: nothing runs after {limit_s * 1e3:.0f} ms', max(times) <= limit_s * s.slack, times)
+
+
+@test
+def clients_leave(s):
+    before = metrics(s)
+
+    def stream():
+        c, r = open_stream(s, LONG_RAW, pieces=4)
+        return lambda: cut(c, r)
+
+    def waiting():
+        k = socket.create_connection(('127.0.0.1', s.port))
+        body = json.dumps(LONG_RAW).encode()
+        k.sendall(b'POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
+        return k.close
+
+    def through_client():
+        stream = client(s).chat.completions.create(model=s.model_id, messages=HELLO, stream=True, **LONG)
+        next(iter(stream))
+        return stream.close
+    leave(s, 'stream', 0.2, stream)
+    leave(s, 'whole answer', 0.2, waiting)
+    leave(s, "openai's stream.close()", 0.2, through_client)
+    after = metrics(s)
+    same('cancelled and counted', (after['hearth_requests_cancelled_total'] - before['hearth_requests_cancelled_total'], after['hearth_clients_gone_total'] - before['hearth_clients_gone_total']), (15, 15))
+    same('pages are free', after['hearth_kv_cache_usage_ratio'], 0)
+    c = http.client.HTTPConnection('127.0.0.1', s.port)
+    for i in range(20):
+        r = ask(s, 'POST', '/v1/completions', {'prompt': 'a', 'max_tokens': 1} if i % 2 else b'{', connection=c)
+        assert r.status in (200, 400)
+    check('one connection for many requests', c.sock is not None)
+
+
+@test
+def slow_reader(s):
+    """A client that does not read holds up nobody, and its answer is whole when it reads at last."""
+    k = socket.socket()
+    k.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    k.connect(('127.0.0.1', s.port))
+    body = json.dumps({'prompt': 'a', 'max_tokens': 400, 'temperature': 0, 'ignore_eos': True, 'stream': True, 'logprobs': 20}).encode()
+    k.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
+    time.sleep(1)
+    r = ask(s, 'POST', '/v1/completions', {'prompt': 'a', 'max_tokens': 5})
+    same('others are served', r.status, 200)
+    data = b''
+    while True:
+        x = k.recv(65536)
+        if not x:
+            break
+        data += x
+    n = len(re.findall(rb'^data: \{.*"text":', data, re.M))
+    check('the answer is whole', b'data: [DONE]' in data and data.count(b'"top_logprobs"') >= 300 and n >= 300, (len(data), n))
+
+
+@test
+def grace(s):
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
+        body = {**LONG_RAW, 'max_tokens': 80, 'temperature': 0}
+        want = ask(k, 'POST', '/v1/chat/completions', body).body['choices'][0]
+        c, r = open_stream(k, body, pieces=3)
+        idle = http.client.HTTPConnection('127.0.0.1', k.port)
+        ask(k, 'GET', '/healthz', connection=idle)
+        k.process.send_signal(signal.SIGTERM)
+        got = events(r)
+        text = ''.join(json.loads(x)['choices'][0]['delta'].get('content') or '' for x in got[:-1])
+        check('SIGTERM: the stream goes on to its end', got[-1] == '[DONE]' and want['message']['content'].endswith(text) and json.loads(got[-2])['choices'][0]['finish_reason'] == want['finish_reason'], got[-3:])
+        same('SIGTERM: exit code', k.wait(), 0)
+        try:
+            socket.create_connection(('127.0.0.1', k.port), 2).close()
+            check('SIGTERM: the port is closed', False)
+        except OSError:
+            check('SIGTERM: the port is closed', True)
+        c.close()
+
+
+@test
+def grace_runs_out(s):
+    with Served(ARGS.hearth, ARGS.model, '--grace', '1', slack=ARGS.slack) as k, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        whole_answer = pool.submit(ask, k, 'POST', '/v1/chat/completions', LONG_RAW)
+        c, r = open_stream(k, LONG_RAW, pieces=3)
+        assert wait_metric(k, 'hearth_requests_running', 2, 10 * k.slack) is not None
+        begin = time.monotonic()
+        k.process.send_signal(signal.SIGTERM)
+        got = events(r)
+        error = json.loads(got[-2]).get('error', {})
+        check('grace over: the stream ends with an error', got[-1] == '[DONE]' and error.get('code') == 'service_ending', got[-3:])
+        w = whole_answer.result()
+        check('grace over: the other gets 503', w.status == 503 and w.error['code'] == 'service_ending' and w.headers['Retry-After'], w.data)
+        same('grace over: exit code', k.wait(), 0)
+        took = time.monotonic() - begin
+        check('grace over: in time', 0.9 < took < 3 * k.slack, took)
+        c.close()
+
+
+@test
+def grace_through_client(s):
+    with Served(ARGS.hearth, ARGS.model, '--grace', '0', slack=ARGS.slack) as k:
+        stream = client(k).chat.completions.create(model=k.model_id, messages=HELLO, stream=True, **LONG)
+        next(iter(stream))
+        k.process.send_signal(signal.SIGTERM)
+        try:
+            for _ in stream:
+                pass
+            check("openai's client hears that the answer is cut", False, 'the stream ended without an error')
+        except openai.APIError as e:
+            check("openai's client hears that the answer is cut", 'ending' in e.message, e)
+        same('--grace 0: exit code', k.wait(), 0)
+
+
+@test
+def two_signals(s):
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
+        c, r = open_stream(k, LONG_RAW, pieces=3)
+        begin = time.monotonic()
+        k.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        check('one SIGTERM: still at work', k.process.poll() is None)
+        k.process.send_signal(signal.SIGTERM)
+        got = events(r)
+        code = k.wait()
+        took = time.monotonic() - begin
+        check('two SIGTERMs: ends at once', code == 0 and took < 2.5 * k.slack and got[-1] == '[DONE]' and 'error' in json.loads(got[-2]), (code, took, got[-2:]))
+        c.close()
+
+
+@test
+def end_while_loading(s):
+    for delay in (0, 0.02, 0.05, 0.1):
+        with Served(ARGS.hearth, ARGS.load or ARGS.model, ready=False, slack=ARGS.slack) as k:
+            time.sleep(delay)
+            begin = time.monotonic()
+            code = k.end()
+            took = time.monotonic() - begin
+            check(f'SIGTERM {delay} s after the port was bound', code == 0 and took < 3 * k.slack, (code, took, k.said()))
+
+
+@test
+def readiness(s):
+    seen = []
+    with Served(ARGS.hearth, ARGS.load or ARGS.model, ready=False, slack=ARGS.slack) as k:
+        until = time.monotonic() + 120 * k.slack
+        while time.monotonic() < until:
+            r, job, models = ask(k, 'GET', '/readyz'), ask(k, 'POST', '/tokenize', {'content': 'a'}), ask(k, 'GET', '/v1/models')
+            same('/healthz', ask(k, 'GET', '/healthz').status, 200) if len(seen) < 3 else None
+            good = r.body == {'status': 'ready', 'reason': None} if r.status == 200 else r.status == 503 and r.body['status'] == 'not ready' and r.body['reason'] and r.headers['Retry-After']
+            good = good and (job.status == 200 or (r.status == 503 and job.status == 503 and job.error['code'] == 'not_ready' and job.headers['Retry-After']))
+            good = good and models.status == 200 and metrics(k)['hearth_ready'] in (0, 1)
+            if not good:
+                check('/readyz', False, (r.status, r.data, job.data))
+            seen.append(r.status)
+            if seen[-3:] == [200] * 3:
+                break
+        check('/readyz: not ready, then ready', seen[-3:] == [200] * 3 and seen == sorted(seen, reverse=True), seen)
+        check('says when', any('ready after' in x for x in k.lines), k.said())
+        k.end()
+
+
+def main():
+    global ARGS
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--hearth', required=True)
+    ap.add_argument('--model', required=True)
+    ap.add_argument('--load', help='a larger model, for what happens while one is loaded')
+    ap.add_argument('--slack', type=float, default=1.0)
+    ap.add_argument('--only', default='')
+    ARGS = ap.parse_args()
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as s:
+        for fn in TESTS:
+            if ARGS.only and fn.__name__ not in ARGS.only.split(','):
+                continue
+            begin, failed = time.monotonic(), STATE['failed']
+            try:
+                fn(s)
+            except Exception:
+                check(fn.__name__, False, traceback.format_exc())
+            print(f'{fn.__name__:24s} {"ok" if STATE["failed"] == failed else "FAILED"}  {time.monotonic() - begin:5.1f} s', flush=True)
+            if s.process.poll() is not None:
+                check(f'the server survives {fn.__name__}', False, s.said()[-3000:])
+                break
+        code = s.end()
+        check('exit code of the server', code == 0, (code, s.said()[-3000:]))
+    print(f'{STATE["passed"]} passed, {STATE["failed"]} failed, {STATE["skipped"]} skipped')
+    sys.exit(1 if STATE['failed'] else 0)
+
+
+main()
