@@ -101,6 +101,8 @@ def main():
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),
+                   Suite('api', [py, ROOT + '/tests/test_api.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('api-node', [sys.executable, ROOT + '/tests/test_api_node.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('mutants-self', [py, ROOT + '/tests/tools/run_mutants.py', '--self-test']),
                    Suite('asan', [py, ROOT + '/tests/sanitize.py', 'address,undefined', CACHE + '/fixtures']),
                    Suite('mutants', [py, ROOT + '/tests/tools/run_mutants.py', '--hearth', ROOT + '/build-address/hearth', '--n', '1500', '--seed', '1', '--zoo', CACHE + '/fixtures/zoo']),

@@ -7,6 +7,7 @@ libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev"
 DEMO="python3-pip"
 CHECK="libcmocka-dev pmccabe"
 TEST="python3-venv chromium"
+command -v npm >/dev/null 2>&1 || TEST="$TEST nodejs npm" # Node's own packages bring npm under another name
 want=""
 for set in "$@"; do
     case $set in
