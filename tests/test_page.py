@@ -7,6 +7,7 @@ browser's console that was not asked for, any breach of the page's policy and an
 Accessibility rules are axe-core's, from the user's cache (tools/web.py fetch --test); left out with a note when it cannot
 be had. Pictures of the page are left in --out. The last line reads 'N passed, N failed, N skipped'."""
 import argparse
+import gzip
 import json
 import os
 import shutil
@@ -22,7 +23,9 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CHAT = '**/v1/chat/completions'
+STEADY = {'temperature': 0}     # the answers to what follows are then the same every time, and long enough
 LONG = 'Tell me a very long story about a lighthouse, in many chapters.'
+TWO_LINES = LONG.replace(', ', ',\n')
 NARROW = {'width': 360, 'height': 640}
 MARKDOWN = """# Title
 
@@ -138,6 +141,9 @@ class Tab:
         self.page.unroute(pattern)
         self.page.route(pattern, fulfill)
 
+    def set(self, **settings):
+        self.page.evaluate("(s) => localStorage.setItem('hearth.settings', JSON.stringify(s))", settings)
+
     def send(self, text):
         self.page.fill('#input', text)
         self.page.press('#input', 'Enter')
@@ -208,7 +214,6 @@ def check_policy_and_caching(t):
         raise AssertionError('no 304 for the same ETag')
     except urllib.error.HTTPError as e:
         same(e.code, 304)
-    import gzip
     with urllib.request.urlopen(urllib.request.Request(t.url + '/', headers={'Accept-Encoding': 'gzip'})) as r:
         same(r.headers['Content-Encoding'], 'gzip')
         same(gzip.decompress(r.read()), plain)
@@ -219,11 +224,13 @@ def check_keyboard_and_streaming(t):
     tab.page.evaluate("""() => { window.lengths = new Set();
         new MutationObserver(() => lengths.add(document.querySelector('article.assistant .body')?.textContent.length ?? 0))
             .observe(document.querySelector('#messages'), { childList: true, subtree: true, characterData: true }); }""")
+    tab.set(maxTokens=2000, **STEADY)
     k = tab.page.keyboard
-    k.type('Count from one')
+    first, second = TWO_LINES.split('\n')
+    k.type(first)
     k.press('Shift+Enter')
-    k.type('to one hundred.')
-    same(tab.page.input_value('#input'), 'Count from one\nto one hundred.')
+    k.type(second)
+    same(tab.page.input_value('#input'), TWO_LINES)
     k.press('Enter')
     tab.page.wait_for_selector('#stop:visible')
     same(tab.page.input_value('#input'), '')
@@ -231,14 +238,14 @@ def check_keyboard_and_streaming(t):
     if tab.page.locator('#stop').is_visible():
         k.press('Escape')
     tab.wait_done()
-    same(tab.text('article.user .body'), 'Count from one\nto one hundred.')
+    same(tab.text('article.user .body'), TWO_LINES)
     tab.page.wait_for_selector('#input:focus')
     tab.close()
 
 
 def check_speed_shown(t):
     tab = t.tab()
-    tab.page.evaluate("localStorage.setItem('hearth.settings', JSON.stringify({ maxTokens: 12, temperature: 0 }))")
+    tab.set(maxTokens=12, **STEADY)
     tab.ask('Say hello.')
     for word in ('tokens/s', 'prompt', ' of ', 'tokens of context used'):
         assert word in tab.text('#speed'), tab.text('#speed')
@@ -252,6 +259,7 @@ def check_stop(t):
     for how in ('escape', 'button'):
         before = metric(t.url, 'hearth_requests_cancelled_total')
         tab = t.tab()
+        tab.set(**STEADY)
         tab.send(LONG)
         tab.until("document.querySelector('article.assistant .body')?.textContent.length > 40")
         tab.page.keyboard.press('Escape') if how == 'escape' else tab.page.click('#stop')
@@ -302,6 +310,7 @@ def check_history(t):
 def check_history_of_cut_answer(t):
     """A reload in the middle of an answer keeps what had come, and says so."""
     tab = t.tab()
+    tab.set(**STEADY)
     tab.send(LONG)
     tab.until("document.querySelector('article.assistant .body')?.textContent.length > 40")
     tab.page.reload()
@@ -314,7 +323,7 @@ def check_history_of_cut_answer(t):
 def check_answer_in_other_chat(t):
     """An answer goes on while another chat is shown, and ends up in its own chat."""
     tab = t.tab()
-    tab.page.evaluate("localStorage.setItem('hearth.settings', JSON.stringify({ maxTokens: 150 }))")
+    tab.set(maxTokens=150, **STEADY)
     tab.send(LONG)
     tab.until("document.querySelector('article.assistant .body')?.textContent.length > 5")
     tab.page.click('#new')
@@ -648,6 +657,7 @@ def check_server_dies(t):
     server = Server(t.a.hearth, t.a.model)
     tab = Tab(t.browser, server.url)
     tab.allowed = ['net::ERR', 'Failed to load resource']
+    tab.set(**STEADY)
     tab.send(LONG)
     tab.until("document.querySelector('article.assistant .body')?.textContent.length > 40")
     server.end(signal.SIGKILL)
