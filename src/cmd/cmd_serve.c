@@ -80,6 +80,7 @@ static void report(void *arg, struct server *s, int is_ready)
             (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
 }
 
+/* Closes the box. */
 static int serve(const struct conf *c, const char *path, struct hearth_box *box)
 {
     char model_id[128];
@@ -113,17 +114,21 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
         sigaction(SIGINT, &act, NULL);
     }
     sigprocmask(SIG_SETMASK, &before, NULL);
-    e = e == ERR_OK ? server_run(s) : e;
     if (e != ERR_OK) {
+        hearth_box_close(box);
         return open_fail((hearth_status)e);
     }
-    if (server_model(s) != NULL) { /* else it is still being loaded, and the process ends now */
-        const struct sigaction usual = { .sa_handler = SIG_DFL };
-        sigaction(SIGTERM, &usual, NULL);
-        sigaction(SIGINT, &usual, NULL);
-        server_close(s);
+    e = server_run(s);
+    const int code = e == ERR_OK ? 0 : open_fail((hearth_status)e);
+    if (server_is_loading(s)) {
+        _exit(code); /* that thread uses what would be freed on the way out of main */
     }
-    return 0;
+    const struct sigaction usual = { .sa_handler = SIG_DFL };
+    sigaction(SIGTERM, &usual, NULL);
+    sigaction(SIGINT, &usual, NULL);
+    server_close(s);
+    hearth_box_close(box);
+    return code;
 }
 
 int cmd_serve(const struct conf *c, const char *path)
@@ -133,5 +138,5 @@ int cmd_serve(const struct conf *c, const char *path)
     if (s != HEARTH_OK) {
         return open_fail(s);
     }
-    return serve(c, path, box); /* the box is a few bytes, and the process ends */
+    return serve(c, path, box);
 }

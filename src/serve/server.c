@@ -238,7 +238,12 @@ int server_port(const struct server *s)
     return http_port(s->http);
 }
 
+bool server_is_loading(const struct server *s)
+{
+    return s->loader != NULL;
+}
+
 const struct hearth_model *server_model(const struct server *s)
 {
-    return s->model;
+    return server_is_loading(s) ? NULL : s->model; /* it is the loading thread's until the join */
 }

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "hearth.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct server;
@@ -35,7 +36,10 @@ enum err server_run(struct server *s) MUST_USE;
 /* Ends server_run after what runs has finished, or after the grace time. Safe in signal handlers
  * and on any thread. */
 void server_stop(struct server *s);
-void server_close(struct server *s); /* accepts NULL */
+void server_close(struct server *s); /* accepts NULL; waits for a model that is being loaded */
+/* Whether the model is still being loaded, which cannot be cut short: who does not want to wait
+ * ends the process, and frees nothing before. */
+bool server_is_loading(const struct server *s);
 
 int server_port(const struct server *s);
 const struct hearth_model *server_model(const struct server *s); /* NULL while loading */
