@@ -1,26 +1,35 @@
 /* cmd_run - `hearth run`: chat in the terminal, or one answer
  *
- * A conversation is a JSON list of messages that grows by two with each turn; the model's template
- * renders all of it each time. With a PROMPT, or with text on standard input, there is one turn:
- * the prompt first, then the text, so that  `hearth run MODEL "Summarize:" < file`  does what it
- * says.
+ * With a PROMPT, or with text on standard input, there is one turn: the prompt first, then the
+ * text, so that  `hearth run MODEL "Summarize:" < file`  does what it says. Otherwise a chat: lines
+ * that begin with / are commands from the table below, all else goes to the model.
  *
  * Ctrl-C stops the answer, not the program: the handler only sets a flag, which the loop that waits
- * for events looks at. A second Ctrl-C at the prompt ends the program.
+ * for events looks at. What was said until then stays in the conversation. At an empty prompt it
+ * takes two of them to leave.
  *
- * Only the public library is used. Next: cmd/cmd_bench.c. */
+ * A turn that fails, say because the context is full, is taken back as a whole; the conversation
+ * stays as it was before.
+ *
+ * Models are not to be trusted with a terminal: what they say goes there without control
+ * characters, as is into pipes and files.
+ *
+ * Only the public library is used for the engine's work. Next: cmd/cmd_bench.c. */
 #include "cmd/cmd_run.h"
 
 #include "base/buf.h"
 #include "base/js.h"
-#include "base/lines.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "cmd/edit.h"
 #include "cmd/open.h"
+#include "cmd/talk.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TEXT_MAX ((size_t)16 << 20)
@@ -37,32 +46,40 @@ static void on_interrupt(int sig)
 struct chat {
     const struct conf *c;
     struct open_model m;
-    struct buf messages; /* JSON objects, comma between */
+    struct edit *edit; /* NULL: one turn */
+    struct talk talk;
     struct buf answer;
     int32_t *ids;
     size_t n_id_max;
     struct hearth_event end; /* of the last answer */
+    bool is_terminal;        /* standard output */
+    bool is_over;            /* /exit */
 };
 
-static void add_message(struct buf *messages, const char *role, struct view text)
-{
-    buf_add_str(messages, messages->n > 0 ? ", " : "");
-    buf_printf(messages, "{\"role\": \"%s\", \"content\": ", role);
-    js_put_string(messages, text, false);
-    buf_add_char(messages, '}');
-}
+/* --- one turn --------------------------------------------------------------------------------- */
 
 static hearth_status make_tokens(struct chat *h, struct view text, size_t *n)
 {
-    *n = h->n_id_max;
-    if (h->c->is_raw) {
-        return hearth_tokenize(h->m.model, text.p, text.n, HEARTH_ADD_SPECIAL, h->ids, n);
-    }
+    const int32_t n_ctx = h->m.info.n_ctx;
     struct buf json;
-    buf_init(&json, TEXT_MAX + 64);
-    buf_printf(&json, "{\"messages\": [%s]}", buf_str(&h->messages));
-    const hearth_status s = hearth_chat_tokens(h->m.model, json.p, json.n, h->ids, n);
-    buf_release(&json);
+    *n = h->n_id_max;
+    hearth_status s;
+    if (h->c->is_raw) {
+        s = hearth_tokenize(h->m.model, text.p, text.n, HEARTH_ADD_SPECIAL, h->ids, n);
+    } else {
+        buf_init(&json, 2 * TALK_MAX);
+        s = (hearth_status)talk_json(&h->talk, &json);
+        s = s == HEARTH_OK ? hearth_chat_tokens(h->m.model, json.p, json.n, h->ids, n) : s;
+        buf_release(&json);
+    }
+    if ((s == HEARTH_OK || s == HEARTH_LIMIT) && *n >= (size_t)n_ctx) {
+        return (hearth_status)err_set(
+            ERR_LIMIT, "%s %zu tokens; the context holds %d, and one is needed for the answer%s",
+            h->edit != NULL ? "with this text the conversation has" : "the prompt has", *n, n_ctx,
+            h->edit != NULL ? ". The conversation is kept as it was; /clear begins a new one, "
+                              "--ctx N sets a larger context"
+                            : "; --ctx N sets a larger one");
+    }
     return s;
 }
 
@@ -78,7 +95,41 @@ static void fill_request(const struct conf *c, struct hearth_request_params *p)
     p->seed = c->has_seed ? (uint64_t)c->seed : p->seed;
 }
 
-/* Prints the answer as it comes. */
+/* Text for a terminal: control characters other than newline and tab must not reach it. */
+static void show_plain(struct view text)
+{
+    struct buf clean;
+    buf_init(&clean, TEXT_MAX);
+    for (size_t at = 0; at < text.n;) {
+        uint32_t code = 0;
+        const int n = utf8_read(text.p + at, text.n - at, &code);
+        const bool is_plain = n > 0 && (code >= 0x20 || code == '\n' || code == '\t') &&
+                              !(code >= 0x7F && code < 0xA0);
+        if (is_plain) {
+            buf_add(&clean, text.p + at, (size_t)n);
+        } else if (code != '\r') {
+            buf_add_code(&clean, 0xFFFD);
+        }
+        at += (size_t)(n > 0 ? n : 1);
+    }
+    fwrite(buf_str(&clean), 1, clean.n, stdout);
+    buf_release(&clean);
+}
+
+static void show(const struct chat *h, const struct hearth_event *e)
+{
+    if (h->c->is_json || e->n_text == 0) {
+        return;
+    }
+    if (h->is_terminal) {
+        show_plain((struct view){ e->text, e->n_text });
+    } else {
+        fwrite(e->text, 1, e->n_text, stdout);
+    }
+    fflush(stdout);
+}
+
+/* Shows the answer as it comes. */
 static hearth_status receive(struct chat *h, struct hearth_request *r)
 {
     struct hearth_event e;
@@ -96,62 +147,110 @@ static hearth_status receive(struct chat *h, struct hearth_request *r)
             return s;
         }
         buf_add(&h->answer, e.text, e.n_text);
-        if (!h->c->is_json && e.n_text > 0) {
-            fwrite(e.text, 1, e.n_text, stdout);
-            fflush(stdout);
-        }
+        show(h, &e);
         if (e.kind == HEARTH_EVENT_END) {
             h->end = e;
-            is_interrupted = 0;
-            return HEARTH_OK;
+            return e.finish != HEARTH_FINISH_ERROR
+                       ? HEARTH_OK
+                       : (hearth_status)err_set(ERR_FAILED, "%s",
+                                                e.error != NULL ? e.error : "the answer failed");
         }
+    }
+}
+
+struct speed {
+    double prefill_tok_s, decode_tok_s;
+};
+
+static struct speed speed_of(const struct hearth_event *e)
+{
+    struct speed v = { 0.0, 0.0 };
+    if (e->prefill_us > 0) {
+        v.prefill_tok_s = 1e6 * e->n_prompt / (double)e->prefill_us;
+    }
+    if (e->decode_us > 0 && e->n_generated > 1) {
+        v.decode_tok_s = 1e6 * (e->n_generated - 1) / (double)e->decode_us;
+    }
+    return v;
+}
+
+static const char *finish_name(enum hearth_finish f)
+{
+    static const char *const names[] = {
+        "none", "stop", "length", "cancelled", "timeout", "error"
+    };
+    return names[f];
+}
+
+static void report_json(const struct chat *h)
+{
+    const struct hearth_event *e = &h->end;
+    const struct speed v = speed_of(e);
+    struct hearth_stats stats;
+    struct buf b;
+    hearth_model_get_stats(h->m.model, &stats);
+    buf_init(&b, 8 * TEXT_MAX);
+    buf_add_str(&b, "{\"version\": 1, \"text\": ");
+    js_put_string(&b, buf_view(&h->answer), false);
+    buf_printf(&b,
+               ", \"finish\": \"%s\", \"prompt_tokens\": %d, \"generated_tokens\": %d, "
+               "\"prefill_tok_s\": %.2f, "
+               "\"decode_tok_s\": %.2f, \"first_token_ms\": %.1f, \"planned_bytes\": %llu, "
+               "\"rss_peak_bytes\": %llu}\n",
+               finish_name(e->finish), e->n_prompt, e->n_generated, v.prefill_tok_s, v.decode_tok_s,
+               (double)(e->queue_us + e->prefill_us) / 1e3,
+               (unsigned long long)stats.memory_planned_bytes,
+               (unsigned long long)stats.rss_peak_bytes);
+    fwrite(b.p, 1, b.n, stdout);
+    buf_release(&b);
+}
+
+/* Says why an answer ended early, where a person would wonder. */
+static void remark(const struct chat *h)
+{
+    const struct hearth_event *e = &h->end;
+    const bool is_context_full = e->n_prompt + e->n_generated >= h->m.info.n_ctx;
+    if (e->finish == HEARTH_FINISH_LENGTH && is_context_full) {
+        fprintf(stderr, "[cut: %d tokens of prompt and %d of answer fill the context of %d]\n",
+                e->n_prompt, e->n_generated, h->m.info.n_ctx);
+    } else if (e->finish == HEARTH_FINISH_LENGTH && h->edit != NULL) {
+        fprintf(stderr, "[cut after %d tokens: --max-tokens]\n", e->n_generated);
+    } else if (e->finish == HEARTH_FINISH_CANCELLED) {
+        fprintf(stderr, "[stopped]\n");
+    }
+    if (h->c->is_verbose) {
+        const struct speed v = speed_of(e);
+        fprintf(stderr, "[%d prompt tokens at %.1f tok/s, %d tokens at %.1f tok/s, %s]\n",
+                e->n_prompt, v.prefill_tok_s, e->n_generated, v.decode_tok_s,
+                finish_name(e->finish));
     }
 }
 
 static void report(const struct chat *h)
 {
-    const struct hearth_event *e = &h->end;
-    const double prefill = e->prefill_us > 0 ? 1e6 * e->n_prompt / (double)e->prefill_us : 0.0;
-    const double decode = e->decode_us > 0 && e->n_generated > 1
-                              ? 1e6 * (e->n_generated - 1) / (double)e->decode_us
-                              : 0.0;
-    static const char *const finish[] = {
-        "none", "stop", "length", "cancelled", "timeout", "error"
-    };
+    const struct buf *a = &h->answer;
+    const bool is_line_open = a->n == 0 || a->p[a->n - 1] != '\n';
     if (h->c->is_json) {
-        struct buf b;
-        struct hearth_stats stats;
-        hearth_model_get_stats(h->m.model, &stats);
-        buf_init(&b, TEXT_MAX);
-        buf_add_str(&b, "{\"text\": ");
-        js_put_string(&b, buf_view(&h->answer), false);
-        buf_printf(&b,
-                   ", \"finish\": \"%s\", \"prompt_tokens\": %d, \"generated_tokens\": %d, "
-                   "\"prefill_tok_s\": %.2f, "
-                   "\"decode_tok_s\": %.2f, \"first_token_ms\": %.1f, \"planned_bytes\": %llu, "
-                   "\"rss_peak_bytes\": %llu}\n",
-                   finish[e->finish], e->n_prompt, e->n_generated, prefill, decode,
-                   (double)(e->queue_us + e->prefill_us) / 1e3,
-                   (unsigned long long)stats.memory_planned_bytes,
-                   (unsigned long long)stats.rss_peak_bytes);
-        fwrite(b.p, 1, b.n, stdout);
-        buf_release(&b);
-    } else if (h->c->is_verbose) {
-        fprintf(stderr, "[%d prompt tokens at %.1f tok/s, %d tokens at %.1f tok/s, %s]\n",
-                e->n_prompt, prefill, e->n_generated, decode, finish[e->finish]);
+        report_json(h);
+    } else if (is_line_open && (a->n > 0 || h->edit != NULL)) {
+        fputs("\n", stdout);
     }
     fflush(stdout);
+    if (!h->c->is_json) {
+        remark(h);
+    }
 }
 
-/* One turn: the user's text to an answer. */
+/* The user's text to an answer. */
 static hearth_status turn(struct chat *h, struct view text)
 {
     struct hearth_request_params p;
     struct hearth_request *r = NULL;
     size_t n = 0;
-    const size_t mark = h->messages.n;
+    const struct talk_mark mark = talk_mark(&h->talk);
     buf_reset(&h->answer);
-    add_message(&h->messages, "user", text);
+    is_interrupted = 0;
+    talk_add(&h->talk, TALK_USER, text);
     fill_request(h->c, &p);
     hearth_status s = make_tokens(h, text, &n);
     if (s == HEARTH_OK) {
@@ -160,60 +259,193 @@ static hearth_status turn(struct chat *h, struct view text)
         s = hearth_submit(h->m.model, &p, &r);
     }
     s = s == HEARTH_OK ? receive(h, r) : s;
+    if (s == HEARTH_OK && h->answer.n > 0) {
+        talk_add(&h->talk, TALK_ASSISTANT, buf_view(&h->answer));
+    } else {
+        talk_back(&h->talk, mark); /* the turn did not happen */
+    }
+    if (s == HEARTH_OK) {
+        report(h);
+    }
     hearth_request_close(r);
-    if (s != HEARTH_OK) {
-        buf_cut(&h->messages, mark); /* the turn did not happen */
-        return s;
-    }
-    add_message(&h->messages, "assistant", buf_view(&h->answer));
-    if (!h->c->is_json && h->answer.n > 0 && h->answer.p[h->answer.n - 1] != '\n') {
-        fputs("\n", stdout);
-    }
-    report(h);
-    return HEARTH_OK;
+    return s;
 }
 
-/* Lines until one does not end in a backslash. false at the end of input. */
-static bool read_turn(struct lines *in, struct buf *text)
+/* --- the commands of the chat ----------------------------------------------------------------- */
+
+static void do_help(struct chat *h, struct view rest);
+
+static void do_clear(struct chat *h, struct view rest)
 {
-    struct view line;
-    bool has_line = false;
-    buf_reset(text);
-    fputs("> ", stdout);
-    fflush(stdout);
-    while (lines_next(in, &line, &has_line) == ERR_OK && has_line) {
-        const bool goes_on = view_ends(line, VIEW("\\"));
-        buf_add_view(text, view_part(line, 0, line.n - goes_on));
-        if (!goes_on) {
-            return true;
-        }
-        buf_add_char(text, '\n');
-        fputs("  ", stdout);
-        fflush(stdout);
+    (void)rest;
+    talk_forget(&h->talk);
+    fprintf(edit_say(h->edit), "[a new conversation%s]\n",
+            h->talk.system.n > 0 ? "; the system message stays" : "");
+}
+
+static void do_system(struct chat *h, struct view rest)
+{
+    if (rest.n > 0) {
+        talk_system(&h->talk, rest);
+        fprintf(edit_say(h->edit), "[the system message counts from the next turn on]\n");
+    } else {
+        fprintf(edit_say(h->edit), "%s\n",
+                h->talk.system.n > 0 ? buf_str(&h->talk.system) : "[no system message]");
     }
-    return text->n > 0;
+}
+
+static void do_save(struct chat *h, struct view rest)
+{
+    char *path = rest.n > 0 ? mem_strdup(rest.p, rest.n) : NULL;
+    if (path == NULL) {
+        fprintf(stderr, "hearth: /save needs a file name\n");
+    } else if (talk_save(&h->talk, path) != ERR_OK) {
+        fprintf(stderr, "hearth: %s\n", err_text());
+    } else {
+        fprintf(edit_say(h->edit), "[saved to %s]\n", path);
+    }
+    mem_free(path);
+}
+
+static void do_exit(struct chat *h, struct view rest)
+{
+    (void)rest;
+    h->is_over = true;
+}
+
+static const struct command {
+    const char *name, *argument, *what;
+    void (*run)(struct chat *h, struct view rest);
+} commands[] = {
+    { "help", "", "this list", do_help },
+    { "clear", "", "forget the conversation and begin a new one", do_clear },
+    { "system", "TEXT", "set the system message; without TEXT, show it", do_system },
+    { "save", "FILE", "write the conversation: JSON if FILE ends in .json, else Markdown",
+      do_save },
+    { "exit", "", "leave", do_exit },
+};
+#define N_COMMAND (sizeof commands / sizeof commands[0])
+
+static void do_help(struct chat *h, struct view rest)
+{
+    FILE *say = edit_say(h->edit);
+    (void)rest;
+    for (size_t i = 0; i < N_COMMAND; i++) {
+        fprintf(say, "  /%-7s%-6s %s\n", commands[i].name, commands[i].argument, commands[i].what);
+    }
+    fprintf(say,
+            "A line that ends in \\ goes on with the next one; \"\"\" begins and ends a block; "
+            "Alt-Enter makes a new line;\npasted text stays one message. Up and Down walk through "
+            "earlier messages, Ctrl-R searches them.\nA message that begins with a blank is not "
+            "kept there, and is never a command.\n"
+            "Ctrl-C stops an answer; at an empty prompt, twice, it leaves. Ctrl-D leaves.\n");
+}
+
+/* Whether the text is a command: a slash, letters, then a blank or the end. A path is none. */
+static bool split_command(struct view text, struct view *name, struct view *rest)
+{
+    size_t n = 1;
+    if (!view_starts(text, VIEW("/"))) {
+        return false;
+    }
+    while (n < text.n && text.p[n] >= 'a' && text.p[n] <= 'z') {
+        n++;
+    }
+    if (n == 1 || (n < text.n && text.p[n] != ' ' && text.p[n] != '\n')) {
+        return false;
+    }
+    *name = view_part(text, 1, n - 1);
+    while (n < text.n && (text.p[n] == ' ' || text.p[n] == '\n')) {
+        n++;
+    }
+    *rest = view_from(text, n);
+    while (rest->n > 0 && rest->p[rest->n - 1] == ' ') {
+        rest->n--;
+    }
+    return true;
+}
+
+/* --- the chat --------------------------------------------------------------------------------- */
+
+static void take_text(struct chat *h, struct view text)
+{
+    struct view name = { NULL, 0 };
+    struct view rest = { NULL, 0 };
+    if (!split_command(text, &name, &rest)) {
+        if (turn(h, text) != HEARTH_OK) {
+            fprintf(stderr, "hearth: %s\n", hearth_error());
+        }
+        return;
+    }
+    for (size_t i = 0; i < N_COMMAND; i++) {
+        if (view_is(name, commands[i].name)) {
+            commands[i].run(h, rest);
+            return;
+        }
+    }
+    fprintf(stderr, "hearth: /%.*s is no command; /help lists them\n", (int)name.n, name.p);
+}
+
+static bool is_blank(const struct buf *text)
+{
+    return text->n == 0 || strspn(text->p, " \t\n") == text->n;
 }
 
 static int chat_loop(struct chat *h)
 {
-    struct lines in;
     struct buf text;
-    lines_init(&in, STDIN_FILENO, TEXT_MAX);
-    buf_init(&text, TEXT_MAX);
-    printf("%s, %s, %d tokens of context. A line ending in \\ goes on, Ctrl-C stops an answer, "
-           "Ctrl-D ends.\n",
-           h->m.info.name[0] != '\0' ? h->m.info.name : h->m.info.arch, h->m.info.type,
-           h->m.info.n_ctx);
-    while (read_turn(&in, &text)) {
-        if (text.n > 0 && turn(h, buf_view(&text)) != HEARTH_OK) {
-            fprintf(stderr, "hearth: %s\n", hearth_error());
+    enum edit_event what = EDIT_TEXT;
+    enum err e = ERR_OK;
+    bool is_leaving = false;
+    FILE *say = edit_say(h->edit);
+    buf_init(&text, EDIT_TURN_MAX);
+    fprintf(say, "%s, %s, %d tokens of context. /help lists commands; Ctrl-C stops an answer.\n",
+            h->m.info.name[0] != '\0' ? h->m.info.name : h->m.info.arch, h->m.info.type,
+            h->m.info.n_ctx);
+    while (!h->is_over) {
+        e = edit_turn(h->edit, &text, &what);
+        if (e != ERR_OK && e != ERR_LIMIT) {
+            break;
         }
-        is_interrupted = 0;
+        if (e == ERR_LIMIT) {
+            fprintf(stderr, "hearth: %s\n", err_text());
+        } else if (what == EDIT_END || (what == EDIT_INTERRUPT && text.n == 0 && is_leaving)) {
+            break;
+        } else if (what == EDIT_INTERRUPT && text.n == 0) {
+            fprintf(say, "[Ctrl-C again or Ctrl-D leaves]\n");
+        } else if (what == EDIT_TEXT && !is_blank(&text)) {
+            take_text(h, buf_view(&text));
+        }
+        is_leaving = e == ERR_OK && what == EDIT_INTERRUPT && text.n == 0;
     }
-    fputs("\n", stdout);
-    lines_release(&in);
+    if (what == EDIT_END) {
+        fputs("\n", say);
+    }
     buf_release(&text);
-    return 0;
+    return e == ERR_OK || e == ERR_LIMIT ? 0 : open_fail((hearth_status)e);
+}
+
+/* --- one answer ------------------------------------------------------------------------------- */
+
+/* Whether standard input may bring text: a pipe or a file, not a terminal or a device. */
+static bool has_input(void)
+{
+    struct stat st;
+    return fstat(STDIN_FILENO, &st) == 0 &&
+           (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode) || S_ISSOCK(st.st_mode));
+}
+
+static enum err read_input(struct buf *text)
+{
+    char piece[16384];
+    ssize_t n = 1;
+    while (n != 0 && !text->is_full) {
+        n = read(STDIN_FILENO, piece, sizeof piece);
+        REQUIRE(n >= 0 || errno == EINTR, ERR_IO, "cannot read standard input: %s",
+                strerror(errno));
+        buf_add(text, piece, n > 0 ? (size_t)n : 0);
+    }
+    return buf_check(text, "the text on standard input");
 }
 
 /* PROMPT and standard input, in this order. */
@@ -222,11 +454,10 @@ static enum err gather(const struct conf *c, struct buf *text)
     if (c->prompt != NULL) {
         buf_add_str(text, c->prompt);
     }
-    if (!isatty(STDIN_FILENO) &&
-        (c->prompt == NULL || c->prompt[0] == '\0' || lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0)) {
+    if (has_input()) {
         struct buf piped;
         buf_init(&piped, TEXT_MAX);
-        enum err e = os_read_file("/dev/stdin", &piped);
+        const enum err e = read_input(&piped);
         if (e == ERR_OK && piped.n > 0) {
             buf_add_str(text, text->n > 0 ? "\n\n" : "");
             buf_add_view(text, buf_view(&piped));
@@ -234,47 +465,71 @@ static enum err gather(const struct conf *c, struct buf *text)
         buf_release(&piped);
         TRY(e);
     }
+    REQUIRE(text->n > 0, ERR_USAGE, "the prompt is empty");
     return buf_check(text, "the prompt");
 }
 
-static int one_turn(struct chat *h)
+static int one_turn(struct chat *h, struct view prompt)
 {
-    struct buf text;
-    buf_init(&text, TEXT_MAX);
-    enum err e = gather(h->c, &text);
-    if (e == ERR_OK && text.n == 0) {
-        e = err_set(ERR_USAGE, "the prompt is empty");
+    const hearth_status s = turn(h, prompt);
+    if (s != HEARTH_OK) {
+        return open_fail(s);
     }
-    const hearth_status s = e == ERR_OK ? turn(h, buf_view(&text)) : (hearth_status)e;
-    buf_release(&text);
-    return s == HEARTH_OK ? 0 : open_fail(s);
+    return h->end.finish == HEARTH_FINISH_CANCELLED ? (int)HEARTH_CANCELLED : 0;
+}
+
+static hearth_status open_chat(struct chat *h, const char *path)
+{
+    const struct sigaction act = { .sa_handler = on_interrupt };
+    hearth_status s = open_all(h->c, path, &h->m);
+    if (s != HEARTH_OK) {
+        return s;
+    }
+    h->n_id_max = (size_t)h->m.info.n_ctx + 1;
+    h->ids = mem_alloc_array(h->n_id_max, sizeof h->ids[0]);
+    if (h->ids == NULL) {
+        return (hearth_status)err_set(ERR_MEMORY, "no memory for %zu tokens", h->n_id_max);
+    }
+    if (h->c->system != NULL) {
+        talk_system(&h->talk, view_of(h->c->system));
+    }
+    sigaction(SIGINT, &act, NULL);
+    return HEARTH_OK;
+}
+
+/* The history of earlier sessions; without a home folder there is none. */
+static enum err open_edit(struct edit **e)
+{
+    struct buf path;
+    buf_init(&path, 4096);
+    const bool has_folder = os_dir(OS_DIR_STATE, &path) == ERR_OK;
+    buf_add_str(&path, "/run-history");
+    const enum err err = edit_open(e, has_folder && !path.is_full ? buf_str(&path) : NULL);
+    buf_release(&path);
+    return err;
 }
 
 int cmd_run(const struct conf *c, const char *path)
 {
-    struct chat h = { .c = c };
-    const struct sigaction act = { .sa_handler = on_interrupt };
-    hearth_status s = open_all(c, path, &h.m);
-    if (s != HEARTH_OK) {
-        open_close(&h.m);
-        return open_fail(s);
-    }
-    buf_init(&h.messages, TEXT_MAX);
+    struct chat h = { .c = c, .is_terminal = isatty(STDOUT_FILENO) };
+    struct buf prompt;
+    const bool is_chat = c->prompt == NULL && isatty(STDIN_FILENO);
+    buf_init(&prompt, TEXT_MAX);
     buf_init(&h.answer, TEXT_MAX);
-    h.n_id_max = (size_t)h.m.info.n_ctx + 1;
-    h.ids = mem_alloc_array(h.n_id_max, sizeof h.ids[0]);
-    int code = (int)HEARTH_MEMORY;
-    if (h.ids != NULL) {
-        if (c->system != NULL) {
-            add_message(&h.messages, "system", view_of(c->system));
-        }
-        sigaction(SIGINT, &act, NULL);
-        const bool is_chat = c->prompt == NULL && isatty(STDIN_FILENO);
-        code = is_chat ? chat_loop(&h) : one_turn(&h);
+    talk_init(&h.talk);
+    hearth_status s = (hearth_status)(is_chat ? open_edit(&h.edit) : gather(c, &prompt));
+    s = s == HEARTH_OK ? open_chat(&h, path) : s;
+    int code = 0;
+    if (s != HEARTH_OK) {
+        code = open_fail(s);
+    } else {
+        code = is_chat ? chat_loop(&h) : one_turn(&h, buf_view(&prompt));
     }
     mem_free(h.ids);
-    buf_release(&h.messages);
-    buf_release(&h.answer);
     open_close(&h.m);
+    edit_close(h.edit);
+    talk_release(&h.talk);
+    buf_release(&h.answer);
+    buf_release(&prompt);
     return code;
 }

@@ -1,0 +1,649 @@
+/* edit - what a person types in a terminal, one turn at a time
+ *
+ * libedit draws the line and keeps the keys; everything else is here, because it must also hold
+ * without libedit: bytes come in through one function, which waits for the terminal and for signals
+ * at once. Signal handlers only set a flag and wake that wait, so nothing happens at a place where
+ * it must not. libedit's own signal handling is off: it sends signals to the whole process group,
+ * that is, also to the script that started us.
+ *
+ * Text pasted into the terminal comes between two marks (bracketed paste), is taken as a whole, and
+ * stays one turn with its newlines. The same function of libedit shows a turn of several lines when
+ * it is recalled from the history.
+ *
+ * The history is a file of JSON strings, one turn a line, to which each session appends: two
+ * sessions at once lose nothing. It is cut to the newest EDIT_HISTORY_MAX turns when it is opened
+ * and closed. Turns beyond ENTRY_MAX bytes and those that begin with a blank are not kept.
+ *
+ * Rejected: libedit's history file (the last session to end overwrites what others wrote, and older
+ * versions make it readable for everybody).
+ *
+ * Next: cmd/talk.c. */
+#include "cmd/edit.h"
+
+#include "base/event.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#ifdef HEARTH_LIBEDIT
+#include <histedit.h>
+#endif
+
+#define ENTRY_MAX ((size_t)8192)     /* bytes of a turn that is kept */
+#define FILE_MAX  ((size_t)64 << 20) /* bytes of a history file that is read */
+#define PASTE_MAX ((size_t)1 << 20)
+
+struct edit {
+    int wake; /* set by the signal handler */
+    unsigned char in[4096];
+    size_t at, n; /* bytes read and not yet used */
+    bool is_end, is_interrupted;
+    FILE *say;
+    const char *prompt;
+    char *history_path; /* NULL: not kept */
+    size_t n_stored;    /* turns in the file, as far as this session knows */
+    bool is_paste_marked;
+#ifdef HEARTH_LIBEDIT
+    EditLine *el; /* NULL: plain lines */
+    History *history;
+#endif
+};
+
+/* --- signals ---------------------------------------------------------------------------------- */
+
+static const int caught[] = { SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGWINCH };
+#define N_CAUGHT (sizeof caught / sizeof caught[0])
+static volatile sig_atomic_t is_seen[N_CAUGHT];
+static volatile sig_atomic_t wake_fd = -1;
+
+static void on_signal(int sig)
+{
+    const int saved = errno;
+    for (size_t i = 0; i < N_CAUGHT; i++) {
+        if (caught[i] == sig) {
+            is_seen[i] = 1;
+        }
+    }
+    event_set((int)wake_fd);
+    errno = saved;
+}
+
+static bool take_seen(int sig)
+{
+    for (size_t i = 0; i < N_CAUGHT; i++) {
+        if (caught[i] == sig && is_seen[i]) {
+            is_seen[i] = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void catch_signals(struct edit *e, struct sigaction old[N_CAUGHT])
+{
+    struct sigaction act = { .sa_handler = on_signal };
+    sigemptyset(&act.sa_mask);
+    wake_fd = e->wake;
+    for (size_t i = 0; i < N_CAUGHT; i++) {
+        is_seen[i] = 0;
+        sigaction(caught[i], &act, &old[i]);
+    }
+}
+
+static void restore_signals(const struct sigaction old[N_CAUGHT])
+{
+    for (size_t i = 0; i < N_CAUGHT; i++) {
+        sigaction(caught[i], &old[i], NULL);
+    }
+    wake_fd = -1;
+}
+
+/* --- bytes ------------------------------------------------------------------------------------ */
+
+static void set_terminal(struct edit *e, bool is_editing);
+static void redraw(struct edit *e, bool is_resized);
+
+/* Ctrl-Z: the shell gets its terminal back in order. */
+static void suspend(struct edit *e)
+{
+    set_terminal(e, false);
+    raise(SIGSTOP);
+    set_terminal(e, true);
+    redraw(e, true);
+}
+
+/* Looks at what the signals said; false when the line is over. */
+static bool take_signals(struct edit *e)
+{
+    event_clear(e->wake);
+    e->is_interrupted = take_seen(SIGINT) || e->is_interrupted;
+    const bool is_gone = take_seen(SIGTERM) || take_seen(SIGHUP);
+    e->is_end = is_gone || e->is_end;
+    if (take_seen(SIGTSTP)) {
+        suspend(e);
+    }
+    if (take_seen(SIGWINCH)) {
+        redraw(e, true);
+    }
+    return !e->is_interrupted && !is_gone;
+}
+
+/* Waits for a byte. false at the end of input and after Ctrl-C. */
+static bool next_byte(struct edit *e, unsigned char *c)
+{
+    while (e->at == e->n) {
+        struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
+                               { .fd = e->wake, .events = POLLIN } };
+        if (e->is_end || e->is_interrupted) {
+            return false;
+        }
+        if (poll(p, 2, -1) < 0 && errno != EINTR) {
+            e->is_end = true;
+        } else if (p[1].revents != 0) {
+            if (!take_signals(e)) {
+                return false;
+            }
+        } else if (p[0].revents != 0) {
+            const ssize_t n = read(STDIN_FILENO, e->in, sizeof e->in);
+            e->at = 0;
+            e->n = n > 0 ? (size_t)n : 0;
+            e->is_end = n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN);
+        }
+    }
+    *c = e->in[e->at++];
+    return true;
+}
+
+/* --- the history file ------------------------------------------------------------------------- */
+
+static void enter(struct edit *e, const char *turn);
+
+/* Start of the line before the one that begins at `at`. */
+static size_t line_before(struct view text, size_t at)
+{
+    at -= at > 0;
+    while (at > 0 && text.p[at - 1] != '\n') {
+        at--;
+    }
+    return at;
+}
+
+/* Reads the file; *text begins at the oldest turn to keep, *is_long says that older ones exist. */
+static enum err load(const struct edit *e, struct buf *all, struct view *text, bool *is_long)
+{
+    TRY(os_read_file(e->history_path, all));
+    *text = buf_view(all);
+    size_t at = text->n;
+    for (size_t i = 0; i < EDIT_HISTORY_MAX && at > 0; i++) {
+        at = line_before(*text, at);
+    }
+    *is_long = at > 0;
+    *text = view_from(*text, at);
+    return ERR_OK;
+}
+
+/* A line of the file to a turn; what is no JSON string is passed over. */
+static void enter_line(struct edit *e, struct view line)
+{
+    struct js *v = NULL;
+    if (js_parse(line, 1, &v) == ERR_OK && js_type(v) == JS_STRING) {
+        const struct view s = js_string(v);
+        char *turn = s.n > 0 && memchr(s.p, '\0', s.n) == NULL ? mem_strdup(s.p, s.n) : NULL;
+        if (turn != NULL) {
+            enter(e, turn);
+        }
+        mem_free(turn);
+    }
+    js_close(v);
+}
+
+/* Cuts the file to its newest turns; with is_used they can be recalled, too. */
+static enum err tidy(struct edit *e, bool is_used)
+{
+    struct buf all;
+    struct view text = { NULL, 0 };
+    bool is_long = false;
+    buf_init(&all, FILE_MAX);
+    enum err err = load(e, &all, &text, &is_long);
+    e->n_stored = 0;
+    for (struct view rest = text; err == ERR_OK && rest.n > 0;) {
+        const size_t end = view_find(rest, VIEW("\n"), 0);
+        if (is_used) {
+            enter_line(e, view_part(rest, 0, end));
+        }
+        rest = end < rest.n ? view_from(rest, end + 1) : view_from(rest, rest.n);
+        e->n_stored++;
+    }
+    if (err == ERR_OK && is_long) {
+        err = os_write_file(e->history_path, text);
+    }
+    buf_release(&all);
+    return err;
+}
+
+static void no_history(struct edit *e, const char *why)
+{
+    fprintf(stderr, "hearth: no history is kept: %s\n", why);
+    mem_free(e->history_path);
+    e->history_path = NULL;
+}
+
+static void open_history(struct edit *e, const char *path)
+{
+    e->history_path = mem_strdup(path, strlen(path));
+    char *folder = mem_strdup(path, strlen(path));
+    char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
+    if (slash != NULL && slash != folder) {
+        *slash = '\0';
+    }
+    enum err err = e->history_path == NULL || folder == NULL
+                       ? err_set(ERR_MEMORY, "%s: no memory to read it", path)
+                       : ERR_OK;
+    err = err == ERR_OK && slash != NULL ? os_make_dirs(folder) : err;
+    err = err == ERR_OK && os_exists(path) ? tidy(e, true) : err;
+    mem_free(folder);
+    if (err != ERR_OK) {
+        no_history(e, err_text());
+    }
+}
+
+/* Appends in one write, so that lines of two sessions do not mix. */
+static void append(struct edit *e, struct view turn)
+{
+    struct buf line;
+    buf_init(&line, 8 * ENTRY_MAX);
+    js_put_string(&line, turn, false);
+    buf_add_char(&line, '\n');
+    const int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+    const int fd = open(e->history_path, flags, 0600);
+    const bool is_done = fd >= 0 && fchmod(fd, 0600) == 0 && !line.is_full &&
+                         write(fd, line.p, line.n) == (ssize_t)line.n;
+    if (fd >= 0) {
+        close(fd);
+    }
+    buf_release(&line);
+    if (!is_done) {
+        no_history(e, strerror(errno));
+    }
+    e->n_stored++;
+}
+
+static void remember(struct edit *e, const struct buf *turn)
+{
+    const bool is_kept = turn->n > 0 && turn->n <= ENTRY_MAX && turn->p[0] != ' ' &&
+                         turn->p[0] != '\t' && memchr(turn->p, '\0', turn->n) == NULL;
+    if (is_kept) {
+        enter(e, turn->p);
+    }
+    if (is_kept && e->history_path != NULL) {
+        append(e, buf_view(turn));
+    }
+}
+
+/* --- plain lines ------------------------------------------------------------------------------ */
+
+static enum err plain_line(struct edit *e, struct buf *line)
+{
+    unsigned char c = 0;
+    fputs(e->prompt, e->say);
+    fflush(e->say);
+    while (next_byte(e, &c) && c != '\n') {
+        buf_add_char(line, (char)c);
+    }
+    return buf_check(line, "the line");
+}
+
+#ifndef HEARTH_LIBEDIT
+
+static void set_terminal(struct edit *e, bool is_editing)
+{
+    (void)e;
+    (void)is_editing;
+}
+
+static void redraw(struct edit *e, bool is_resized)
+{
+    (void)is_resized;
+    fputs(e->prompt, e->say);
+    fflush(e->say);
+}
+
+static void enter(struct edit *e, const char *turn)
+{
+    (void)e;
+    (void)turn;
+}
+
+static enum err open_line(struct edit *e)
+{
+    (void)e;
+    return ERR_OK;
+}
+
+static void close_line(struct edit *e)
+{
+    (void)e;
+}
+
+static enum err read_line(struct edit *e, struct buf *line)
+{
+    return plain_line(e, line);
+}
+
+#else
+
+/* --- lines with libedit ----------------------------------------------------------------------- */
+
+static void mark_pastes(const struct edit *e, bool is_on)
+{
+    if (e->is_paste_marked) {
+        fputs(is_on ? "\033[?2004h" : "\033[?2004l", stdout);
+        fflush(stdout);
+    }
+}
+
+static void set_terminal(struct edit *e, bool is_editing)
+{
+    if (e->el != NULL) {
+        mark_pastes(e, is_editing);
+        el_set(e->el, EL_PREP_TERM, is_editing ? 1 : 0);
+    }
+}
+
+static void redraw(struct edit *e, bool is_resized)
+{
+    if (e->el == NULL) {
+        fputs(e->prompt, e->say);
+        fflush(e->say);
+        return;
+    }
+    if (is_resized) {
+        el_resize(e->el);
+    }
+    el_set(e->el, EL_REFRESH);
+}
+
+static void enter(struct edit *e, const char *turn)
+{
+    HistEvent ev;
+    if (e->history != NULL) {
+        history(e->history, &ev, H_ENTER, turn);
+    }
+}
+
+static struct edit *edit_of(EditLine *el)
+{
+    void *e = NULL;
+    el_get(el, EL_CLIENTDATA, &e);
+    return e;
+}
+
+/* One character for libedit: 1, 0 at the end, -1 after Ctrl-C. */
+static int next_char(EditLine *el, wchar_t *out)
+{
+    struct edit *e = edit_of(el);
+    char bytes[4];
+    unsigned char c = 0;
+    if (!next_byte(e, &c)) {
+        return e->is_interrupted ? -1 : 0;
+    }
+    const size_t want = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+    uint32_t code = 0;
+    bytes[0] = (char)c;
+    size_t n = 1;
+    while (n < want && next_byte(e, &c)) {
+        bytes[n++] = (char)c;
+    }
+    *out = utf8_read(bytes, n, &code) > 0 ? (wchar_t)code : (wchar_t)0xFFFD;
+    return 1;
+}
+
+static char *show_prompt(EditLine *el)
+{
+    return (char *)(uintptr_t)edit_of(el)->prompt; /* the interface lacks a const */
+}
+
+/* Pasted bytes up to the closing mark, with plain newlines and without control characters. */
+static void read_paste(struct edit *e, struct buf *out)
+{
+    static const char mark[] = "\033[201~";
+    struct buf raw;
+    unsigned char c = 0;
+    buf_init(&raw, PASTE_MAX);
+    while (!view_ends(buf_view(&raw), VIEW("\033[201~")) && next_byte(e, &c)) {
+        buf_add_char(&raw, c == '\r' ? '\n' : (char)c);
+    }
+    if (view_ends(buf_view(&raw), VIEW("\033[201~"))) {
+        buf_cut(&raw, raw.n - (sizeof mark - 1));
+    }
+    struct buf clean;
+    buf_init(&clean, 3 * PASTE_MAX);
+    utf8_clean(&clean, buf_view(&raw));
+    for (size_t i = 0; i < clean.n; i++) {
+        const unsigned char b = (unsigned char)clean.p[i];
+        if (b >= 0x20 ? b != 0x7F : b == '\n' || b == '\t') {
+            buf_add_char(out, clean.p[i]);
+        }
+    }
+    if (out->n > 0 && out->p[out->n - 1] == '\n') {
+        buf_cut(out, out->n - 1);
+    }
+    buf_release(&clean);
+    buf_release(&raw);
+}
+
+static unsigned char on_paste(EditLine *el, int key)
+{
+    struct buf text;
+    (void)key;
+    buf_init(&text, 3 * PASTE_MAX);
+    read_paste(edit_of(el), &text);
+    const int rc = text.n > 0 ? el_insertstr(el, buf_str(&text)) : 0;
+    buf_release(&text);
+    return rc == 0 ? CC_REFRESH : CC_ERROR;
+}
+
+static unsigned char on_newline(EditLine *el, int key)
+{
+    (void)key;
+    return el_insertstr(el, "\n") == 0 ? CC_REFRESH : CC_ERROR;
+}
+
+static void bind_keys(EditLine *el)
+{
+    static const char *const keys[][2] = {
+        { "\033[200~", "hearth-paste" },  { "\033\n", "hearth-newline" },
+        { "\033\r", "hearth-newline" },   { "\033[1;5C", "em-next-word" },
+        { "\033[1;5D", "ed-prev-word" },  { "\033[3~", "ed-delete-next-char" },
+        { "\033[H", "ed-move-to-beg" },   { "\033[F", "ed-move-to-end" },
+        { "\022", "em-inc-search-prev" }, /* Ctrl-R */
+    };
+    el_set(el, EL_ADDFN, "hearth-paste", "take pasted text as it is", on_paste);
+    el_set(el, EL_ADDFN, "hearth-newline", "a new line within the turn", on_newline);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        el_set(el, EL_BIND, keys[i][0], keys[i][1], NULL);
+    }
+}
+
+static enum err open_line(struct edit *e)
+{
+    const char *terminal = NULL;
+    HistEvent ev;
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
+        return ERR_OK;
+    }
+    setlocale(LC_CTYPE, "C.UTF-8"); /* libedit counts columns with it */
+    e->el = el_init("hearth", stdin, stdout, stderr);
+    e->history = history_init();
+    REQUIRE(e->el != NULL && e->history != NULL, ERR_MEMORY, "no memory for line editing");
+    history(e->history, &ev, H_SETSIZE, EDIT_HISTORY_MAX);
+    history(e->history, &ev, H_SETUNIQUE, 1);
+    el_set(e->el, EL_CLIENTDATA, e);
+    el_set(e->el, EL_SIGNAL, 0);
+    el_set(e->el, EL_EDITOR, "emacs");
+    el_set(e->el, EL_HIST, history, e->history);
+    el_set(e->el, EL_GETCFN, next_char);
+    el_set(e->el, EL_PROMPT, show_prompt);
+    bind_keys(e->el);
+    el_source(e->el, NULL); /* ~/.editrc, the user's own keys */
+    e->is_paste_marked = el_get(e->el, EL_TERMINAL, &terminal) == 0 && terminal != NULL &&
+                         strcmp(terminal, "dumb") != 0;
+    return ERR_OK;
+}
+
+static void close_line(struct edit *e)
+{
+    if (e->el != NULL) {
+        el_end(e->el);
+    }
+    if (e->history != NULL) {
+        history_end(e->history);
+    }
+}
+
+static enum err read_line(struct edit *e, struct buf *line)
+{
+    if (e->el == NULL) {
+        return plain_line(e, line);
+    }
+    int n = 0;
+    mark_pastes(e, true);
+    const char *got = el_gets(e->el, &n);
+    mark_pastes(e, false);
+    if (got == NULL && e->is_interrupted) {
+        const LineInfo *info = el_line(e->el);
+        got = info->buffer;
+        n = (int)(info->lastchar - info->buffer);
+        buf_add(line, got, (size_t)n);
+        fputs("\n", stdout);
+    } else if (got == NULL || n <= 0) {
+        e->is_end = true;
+    } else {
+        buf_add(line, got, (size_t)n);
+        if (got[n - 1] == '\n') {
+            buf_cut(line, line->n - 1);
+        }
+    }
+    return buf_check(line, "the line");
+}
+
+#endif
+
+/* --- turns ------------------------------------------------------------------------------------ */
+
+enum err edit_open(struct edit **out, const char *history_path)
+{
+    struct edit *e = mem_alloc(sizeof *e);
+    REQUIRE(e != NULL, ERR_MEMORY, "no memory for line editing");
+    e->wake = -1;
+    e->prompt = "";
+    e->say = isatty(STDOUT_FILENO) ? stdout : stderr;
+    enum err err = event_open(&e->wake);
+    err = err == ERR_OK ? open_line(e) : err;
+    if (err != ERR_OK) {
+        edit_close(e);
+        return err;
+    }
+    if (history_path != NULL) {
+        open_history(e, history_path);
+    }
+    *out = e;
+    return ERR_OK;
+}
+
+void edit_close(struct edit *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    if (e->history_path != NULL && e->n_stored > EDIT_HISTORY_MAX && tidy(e, false) != ERR_OK) {
+        no_history(e, err_text());
+    }
+    close_line(e);
+    event_close(e->wake);
+    mem_free(e->history_path);
+    mem_free(e);
+}
+
+FILE *edit_say(const struct edit *e)
+{
+    return e->say;
+}
+
+/* What a line says about the next one. */
+enum more { MORE_NONE, MORE_LINE, MORE_BLOCK };
+
+/* Adds a line to the turn; `more` is what the lines before asked for. */
+static enum more add_line(struct buf *text, struct view line, enum more more)
+{
+    if (more == MORE_NONE && view_starts(line, VIEW("\"\"\""))) {
+        more = MORE_BLOCK;
+        line = view_from(line, 3);
+        if (line.n == 0) {
+            return more; /* nothing stands after the marks: the text begins below */
+        }
+    }
+    if (more == MORE_BLOCK) {
+        const bool is_last = view_ends(line, VIEW("\"\"\""));
+        buf_add_view(text, view_part(line, 0, line.n - (is_last ? 3 : 0)));
+        if (!is_last) {
+            buf_add_char(text, '\n');
+        } else if (line.n == 3 && text->n > 0 && text->p[text->n - 1] == '\n') {
+            buf_cut(text, text->n - 1); /* the closing marks stand alone */
+        }
+        return is_last ? MORE_NONE : MORE_BLOCK;
+    }
+    const bool goes_on = view_ends(line, VIEW("\\"));
+    buf_add_view(text, view_part(line, 0, line.n - goes_on));
+    buf_add_str(text, goes_on ? "\n" : "");
+    return goes_on ? MORE_LINE : MORE_NONE;
+}
+
+static enum err read_turn(struct edit *e, struct buf *text)
+{
+    struct buf line;
+    enum more more = MORE_NONE;
+    enum err err = ERR_OK;
+    buf_init(&line, EDIT_TURN_MAX);
+    e->prompt = "> ";
+    do {
+        buf_reset(&line);
+        err = read_line(e, &line);
+        if (err == ERR_OK && (line.n > 0 || !e->is_end)) {
+            more = add_line(text, buf_view(&line), more);
+        }
+        e->prompt = "  ";
+    } while (err == ERR_OK && more != MORE_NONE && !e->is_end && !e->is_interrupted);
+    buf_release(&line);
+    return err == ERR_OK ? buf_check(text, "the turn") : err;
+}
+
+enum err edit_turn(struct edit *e, struct buf *text, enum edit_event *what)
+{
+    struct sigaction old[N_CAUGHT];
+    buf_reset(text);
+    e->is_interrupted = false;
+    catch_signals(e, old);
+    const enum err err = read_turn(e, text);
+    restore_signals(old);
+    TRY(err);
+    if (e->is_interrupted) {
+        *what = EDIT_INTERRUPT;
+    } else if (e->is_end && text->n == 0) {
+        *what = EDIT_END;
+    } else {
+        *what = EDIT_TEXT;
+        remember(e, text);
+    }
+    return ERR_OK;
+}

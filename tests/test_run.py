@@ -1,0 +1,403 @@
+#!/usr/bin/env python3
+"""test_run.py HEARTH MODEL.gguf: `hearth run` as a person and as a script use it.
+
+A terminal is played through a pseudo-terminal: prompts, Ctrl-C, history over sessions, several lines, pasted text,
+commands. Then pipes, --json, exit codes. Everything it keeps goes to a temporary folder. Prints 'N passed, N failed'."""
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+hearth, model = map(os.path.abspath, sys.argv[1:3])
+passed = failed = 0
+
+
+def check(what, cond, extra=''):
+    global passed, failed
+    if cond:
+        passed += 1
+    else:
+        failed += 1
+        print('FAIL', what, str(extra)[-1500:], flush=True)
+
+
+def environment(home):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(('XDG_', 'LC_', 'LANG'))}
+    return {**keep, 'HOME': home, 'XDG_STATE_HOME': home + '/state', 'TERM': 'xterm', 'LANG': 'C'}
+
+
+class Terminal:
+    """hearth run in a terminal of its own."""
+
+    def __init__(self, home, *args, env=None, stdout=None):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+
+        def claim():
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        self.p = subprocess.Popen([hearth, 'run', model, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
+                                  env={**environment(home), **(env or {})}, cwd=home)
+        self.text = b''
+
+    def read(self, seconds):
+        if select.select([self.master], [], [], seconds)[0]:
+            try:
+                self.text += os.read(self.master, 65536)
+            except OSError:
+                return False
+        return True
+
+    def until(self, pattern, seconds=60):
+        """What came up to the end of the pattern; None when it did not come."""
+        end = time.time() + seconds
+        while True:
+            m = re.search(pattern, self.text, re.S)
+            if m:
+                got, self.text = self.text[:m.end()], self.text[m.end():]
+                return got.decode('utf-8', 'replace')
+            if time.time() > end or not self.read(0.2):
+                m = re.search(pattern, self.text, re.S)
+                if not m:
+                    return None
+
+    def send(self, text):
+        os.write(self.master, text.encode())
+
+    def ask(self, text):
+        """Sends a turn; the answer up to the next prompt."""
+        self.send(text + '\r')
+        return self.until(rb'\n> ')
+
+    def wait(self, seconds=20):
+        end = time.time() + seconds
+        while self.p.poll() is None and time.time() < end:
+            self.read(0.05)
+        if self.p.poll() is None:
+            self.p.kill()
+            self.p.wait()
+            return None
+        while select.select([self.master], [], [], 0)[0] and self.read(0):
+            if not self.text:
+                break
+            break
+        return self.p.returncode
+
+    def is_restored(self):
+        return termios.tcgetattr(self.slave)[:4] == self.before[:4]
+
+    def close(self):
+        if self.p.poll() is None:
+            self.p.kill()
+            self.p.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+GREEDY = ['--temp', '0', '--ctx', '1024', '--threads', '2']
+PROMPT = rb'\n(\x1b\[[?0-9;]*[a-zA-Z])*> '
+
+
+def saved(home, name):
+    return json.load(open(f'{home}/{name}'))['messages']
+
+
+def test_chat(home):
+    t = Terminal(home, *GREEDY, '--max-tokens', '24')
+    check('banner', t.until(rb'/help lists commands.*?> ') is not None, t.text)
+    t.send('What is the capital of France?\r')
+    first = t.until(PROMPT)
+    check('answer', first is not None and 'Paris' in first, first or t.text)
+    t.send('/help\r')
+    text = t.until(PROMPT) or ''
+    check('help lists the commands', all(c in text for c in ['/clear', '/system', '/save', '/exit', 'Ctrl-C']), text)
+    t.send('/nonsense\r')
+    check('unknown command', 'no command' in (t.until(PROMPT) or ''))
+    t.send('/save talk.json\r')
+    check('saved', '[saved to talk.json]' in (t.until(PROMPT) or ''))
+    t.send('/save talk.json\r')
+    check('a file is not written over', 'exists' in (t.until(PROMPT) or ''))
+    t.send('/save talk.md\r')
+    t.until(PROMPT)
+    t.send('/system Answer in one word.\r')
+    t.until(PROMPT)
+    t.send('/system\r')
+    check('system message is shown', '\nAnswer in one word.' in (t.until(PROMPT) or '').replace('\r', ''))
+    t.send('/clear\r')
+    check('clear', 'new conversation' in (t.until(PROMPT) or ''))
+    t.send('/save clear.json\r')
+    t.until(PROMPT)
+    t.send('/save\r')
+    check('save needs a name', 'needs a file name' in (t.until(PROMPT) or ''))
+    t.send('/exit\r')
+    check('exit', t.wait() == 0)
+    check('terminal as before', t.is_restored())
+    t.close()
+    m = saved(home, 'talk.json')
+    check('saved messages', [x['role'] for x in m] == ['user', 'assistant'] and 'Paris' in m[1]['content'], m)
+    page = open(home + '/talk.md').read()
+    check('saved page', page.startswith('## User\n\nWhat is') and '\n## Assistant\n' in page, page)
+    check('clear keeps the system message', saved(home, 'clear.json') == [{'role': 'system', 'content': 'Answer in one word.'}])
+
+
+def test_interrupt(home):
+    t = Terminal(home, *GREEDY, '--ignore-eos')
+    t.until(rb'> ')
+    t.send('Write a very long story about the sea.\r')
+    t.until(rb'\n[^\n]{40}', 30)
+    began = time.time()
+    t.send('\x03')
+    check('Ctrl-C stops the answer', t.until(rb'\[stopped\]', 5) is not None and time.time() - began < 2, t.text)
+    t.until(PROMPT)
+    t.send('/save stopped.json\r')
+    t.until(PROMPT)
+    m = saved(home, 'stopped.json')
+    check('what was said is kept', len(m) == 2 and len(m[1]['content']) >= 40, m)
+    t.send('And now?\r')
+    t.until(rb'\n[^\n]{20}', 30)
+    t.send('\x03')
+    check('the next question is answered', t.until(rb'\[stopped\]', 5) is not None)
+    t.until(PROMPT)
+    t.send('half a line\x03')
+    check('Ctrl-C drops a line', t.until(PROMPT, 5) is not None)
+    t.send('\x03')
+    check('Ctrl-C at an empty prompt: a hint', t.until(rb'Ctrl-C again', 5) is not None)
+    t.until(PROMPT)
+    t.send('/system\r')
+    t.until(PROMPT)
+    t.send('\x03')
+    check('the count begins anew', t.until(rb'Ctrl-C again', 5) is not None and t.p.poll() is None)
+    t.until(PROMPT)
+    t.send('\x03')
+    check('the second one leaves', t.wait() == 0)
+    check('terminal as before, after Ctrl-C', t.is_restored())
+    t.close()
+
+
+def test_history(home):
+    path = home + '/state/hearth/run-history'
+    old = [f'old {i}' for i in range(1200)]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w') as f:
+        f.write(''.join(json.dumps(x) + '\n' for x in old) + 'no json\n')
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    t.send('/system first of all\r')
+    t.until(PROMPT)
+    t.send(' /a secret begins with a blank\r')
+    t.until(PROMPT)
+    t.send('\x04')
+    check('Ctrl-D leaves', t.wait() == 0)
+    t.close()
+    lines = open(path).read().splitlines()
+    check('history is bounded', len(lines) <= 1001 and 'old 1199' in lines[-3] + lines[-2], lines[-3:])
+    check('history is private', os.stat(path).st_mode & 0o777 == 0o600, oct(os.stat(path).st_mode))
+    check('a turn with a blank is not kept', not any('secret' in x for x in lines) and '"/system first of all"' == lines[-1], lines[-1:])
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    t.send('\x1b[A')
+    check('arrow up recalls the other session', t.until(rb'first of all', 5) is not None, t.text)
+    t.send(' again\r')
+    t.until(PROMPT)
+    t.send('/system\r')
+    check('a recalled line can be changed', 'first of all again' in (t.until(PROMPT) or ''))
+    t.send('\x12old 119')
+    check('Ctrl-R searches', t.until(rb'old 1199', 5) is not None, t.text)
+    t.send('\x03')
+    t.until(PROMPT)
+    t.send('/exit\r')
+    t.wait()
+    t.close()
+
+
+def test_lines(home):
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    cases = [('one\\\rtwo\r', 'one\ntwo'),
+             ('"""alpha\r\rbeta\r"""\r', 'alpha\n\nbeta'),
+             ('"""alpha"""\r', 'alpha'),
+             ('\x1b[200~p1\rp2\r  p3\r\x1b[201~\r', 'p1\np2\n  p3'),
+             ('\x1b[200~tab\there\x1b[31m\x1b[201~ end\r', 'tab\there[31m end'),
+             ('a\x1b\rb\r', 'a\nb'),
+             ('gr\u00fc\u00dfe \u4f60\u597d \U0001f600\r', 'gr\u00fc\u00dfe \u4f60\u597d \U0001f600'),
+             ('abc\x1b[D\x1b[DX\r', 'aXbc'),
+             ('/etc/hosts is a path\r', '/etc/hosts is a path')]
+    for i, (keys, want) in enumerate(cases):
+        t.send('/clear\r')
+        t.until(rb'new conversation')
+        t.until(PROMPT)
+        t.send(keys)
+        t.until(PROMPT)
+        time.sleep(0.05)
+        t.send(f'/save l{i}.json\r')
+        if t.until(rb'saved to') is None:
+            check(f'lines {keys!r}', False, t.text)
+            break
+        t.until(PROMPT)
+        got = [m['content'] for m in saved(home, f'l{i}.json') if m['role'] == 'user']
+        check(f'lines {keys!r}', got == [want], got)
+    t.send('"""begun\r')
+    t.until(rb'\n(\x1b\[[?0-9;]*[a-zA-Z])*  ')
+    t.send('\x03')
+    check('Ctrl-C leaves a block', t.until(PROMPT, 5) is not None, t.text)
+    t.send('\x1b[A')
+    t.send('\x03')
+    t.until(PROMPT, 5)
+    t.send('/exit\r')
+    check('exit after blocks', t.wait() == 0, t.text)
+    t.close()
+
+
+def test_stop_and_go(home):
+    """Ctrl-Z gives the terminal back in order and takes it again."""
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    t.send('half')
+    t.until(rb'half')
+    t.send('\x1a')
+    end = time.time() + 5
+    while time.time() < end and os.waitid(os.P_PID, t.p.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.02)
+    is_stopped = os.waitid(os.P_PID, t.p.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    check('Ctrl-Z stops', is_stopped)
+    check('terminal as before, while stopped', t.is_restored())
+    os.kill(t.p.pid, signal.SIGCONT)
+    check('the line comes back', t.until(rb'half', 5) is not None, t.text)
+    t.send('\x03')
+    t.until(PROMPT, 5)
+    t.p.terminate()
+    check('SIGTERM at the prompt leaves', t.wait() == 0)
+    check('terminal as before, after SIGTERM', t.is_restored())
+    t.close()
+
+
+def test_full(home):
+    t = Terminal(home, '--temp', '0', '--ctx', '96', '--threads', '2', '--max-tokens', '8')
+    t.until(rb'> ')
+    t.send('Hello\r')
+    t.until(PROMPT)
+    t.send('word ' * 120 + '\r')
+    text = (t.until(PROMPT) or '').replace('\r\n', ' ')
+    check('context full: both numbers', re.search(r'has \d{3} tokens; the context holds 96', text), text)
+    t.send('/save full.json\r')
+    t.until(PROMPT)
+    check('the conversation is kept', [m['role'] for m in saved(home, 'full.json')] == ['user', 'assistant'])
+    t.send('Hi\r')
+    text = t.until(PROMPT) or ''
+    check('and goes on', 'tokens; the context' not in text, text)
+    t.send('\x04')
+    t.wait()
+    t.close()
+
+
+def test_plain(home):
+    """No terminal at one end, or one that can do nothing."""
+    out = tempfile.TemporaryFile()
+    t = Terminal(home, *GREEDY, '--max-tokens', '24', stdout=out)
+    check('prompt goes to the other stream', t.until(rb'> ') is not None, t.text)
+    t.send('What is the capital of France?\n')
+    t.until(rb'> ')
+    t.send('\x03')
+    check('plain lines: Ctrl-C hint', t.until(rb'Ctrl-C again', 5) is not None, t.text)
+    t.send('\x04')
+    check('plain lines: Ctrl-D leaves', t.wait() == 0)
+    out.seek(0)
+    text = out.read()
+    check('only the answer in the file', b'Paris' in text and b'\x1b' not in text and b'> ' not in text, text)
+    t.close()
+    t = Terminal(home, *GREEDY, '--max-tokens', '24', env={'TERM': 'dumb'})
+    t.until(rb'> ')
+    t.send('What is the capital of France?\r')
+    text = t.until(rb'\n> ') or ''
+    check('dumb terminal', 'Paris' in text and '\x1b' not in text, text)
+    t.send('/exit\r')
+    check('dumb terminal: exit', t.wait() == 0)
+    t.close()
+
+
+def run(home, *args, data=None, file=None):
+    stdin = {'input': data} if data is not None else {'stdin': file or subprocess.DEVNULL}
+    r = subprocess.run([hearth, 'run', *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(home), timeout=120, **stdin)
+    return r.returncode, r.stdout.decode('utf-8', 'replace'), r.stderr.decode('utf-8', 'replace')
+
+
+def test_pipes(home):
+    short = [*GREEDY, '--max-tokens', '24']
+    question = 'What is the capital of France?'
+    code, want, err = run(home, model, question, *short)
+    check('one prompt', code == 0 and 'Paris' in want and err == '' and want.endswith('\n') and '\x1b' not in want, (code, want, err))
+    code, text, _ = run(home, model, *short, data=question.encode())
+    check('text on standard input', code == 0 and text == want, text)
+    code, text, _ = run(home, model, 'What is the', *short, '--json', data=b'capital of France?')
+    parts = json.loads(text)
+    code, text, _ = run(home, model, 'What is the\n\ncapital of France?', *short, '--json')
+    check('prompt and standard input', parts['text'] == json.loads(text)['text'] and parts['prompt_tokens'] == json.loads(text)['prompt_tokens'], parts)
+    with open(home + '/in', 'w') as f:
+        f.write('nobody reads this\n' + question)
+    with open(home + '/in') as f:
+        os.lseek(f.fileno(), len('nobody reads this\n'), os.SEEK_SET)
+        code, text, _ = run(home, model, *short, file=f)
+    check('a file from where it stands', text == want, text)
+    code, text, err = run(home, model, question, *short, '-v')
+    check('--verbose goes to standard error', text == want and 'tok/s' in err, (text, err))
+    code, text, _ = run(home, model, question, *short, '--system', 'You are a pirate.', '--json')
+    check('--system', code == 0 and json.loads(text)['prompt_tokens'] > 0)
+    code, text, _ = run(home, model, question, *short, '--json')
+    answer = json.loads(text)
+    shape = {'version': int, 'text': str, 'finish': str, 'prompt_tokens': int, 'generated_tokens': int, 'prefill_tok_s': float, 'decode_tok_s': float,
+             'first_token_ms': float, 'planned_bytes': int, 'rss_peak_bytes': int}
+    check('--json: its fields', {k: type(v) for k, v in answer.items()} == shape, answer)
+    check('--json: its values', answer['text'].strip() == want.strip() and answer['finish'] in ('stop', 'length') and text.count('\n') == 1, answer)
+    warm = ['--temp', '1.2', '--max-tokens', '16', '--ctx', '1024']
+    one, two, three = (run(home, model, question, *warm, '--seed', s)[1] for s in ('7', '7', '8'))
+    check('--seed', one == two and one != three, (one, two, three))
+    code, text, err = run(home, model, 'word ' * 200, '--ctx', '96', '--temp', '0')
+    check('prompt too long: 11 and both numbers', code == 11 and text == '' and re.search(r'has \d{3} tokens; the context holds 96', err), (code, err))
+    code, text, err = run(home, model, 'Tell me a story.', '--ctx', '64', '--temp', '0', '--ignore-eos')
+    check('an answer that fills the context is told', code == 0 and 'fill the context of 64' in err, (code, err))
+
+
+def test_codes(home):
+    for args, want, word in [((model, ''), 2, 'empty'), ((home + '/no.gguf', 'x'), 3, 'no such file'), ((model, 'x', '--temp', 'hot'), 2, '--temp'),
+                             ((model, 'x', '--sed', '1'), 2, '--seed'), ((model, 'x', '--ctx', '99999999'), 2, '--ctx'),
+                             ((model, 'x', '--ctx', '100000'), 11, 'made for'), ((model, 'x', '--memory', '20'), 4, 'MiB'), ((), 2, 'MODEL')]:
+        code, text, err = run(home, *args)
+        check(f'exit code {args}', code == want and word in err and text == '' and err.count('\n') == 1 and err.startswith('hearth: '), (code, text, err))
+    p = subprocess.Popen([hearth, 'run', model, 'Write a long story.', '--ignore-eos', '--ctx', '2048'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, env=environment(home))
+    p.stdout.read(40)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=20)
+    check('Ctrl-C without a terminal: 12', p.returncode == 12 and b'[stopped]' in err, (p.returncode, err))
+    p = subprocess.Popen([hearth, 'run', model, 'Write a long story.', '--ignore-eos', '--ctx', '2048'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, env=environment(home))
+    p.stdout.read(40)
+    p.stdout.close()
+    check('a reader that leaves ends it', p.wait(20) == -signal.SIGPIPE, p.returncode)
+    p.stderr.close()
+
+
+def main():
+    for test in [test_chat, test_interrupt, test_history, test_lines, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+        with tempfile.TemporaryDirectory() as home:
+            began = time.time()
+            test(home)
+            if '-v' in sys.argv:
+                print(f'{test.__name__}: {time.time() - began:.1f} s', flush=True)
+    print(f'{passed} passed, {failed} failed')
+    sys.exit(1 if failed else 0)
+
+
+main()
