@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""mk_seeds.py: writes the first inputs of the fuzzers into fuzz/seeds/NAME (what each means: see the fuzzer).
+
+Files named found-* are not made here: they are inputs that once broke something. Seeds of gguf: tests/tools/mutate_gguf.py --tiny."""
+import io
+import json
+import os
+import zipfile
+
+HOME = os.path.dirname(os.path.abspath(__file__)) + '/seeds'
+
+
+def put(fuzzer, name, data):
+    os.makedirs(f'{HOME}/{fuzzer}', exist_ok=True)
+    open(f'{HOME}/{fuzzer}/{name}', 'wb').write(data.encode() if isinstance(data, str) else data)
+
+
+def tok():
+    texts = ['the aaaa in  the é é日本 12345 <u> <|end|> </s>\n\n\n x', "I'll don't WE'RE   \n \t x", '\u2581the \u2581 <unk> <0x41>', '\u0915\u094d\u0937 \U0001f600 \u200b', '日本語の 한국어 ไทย',
+             'foo(bar, baz);\n\tif (x != 0) {}\r\n', '   ', '中文123abc']
+    for i in range(19):
+        put('tok', f'text-{i:02d}', bytes([i, ord('0') & 0]) + ''.join(texts[i % 4:i % 4 + 5]).encode())
+        put('tok', f'special-{i:02d}', bytes([i, 16 | 32]) + b'<|end|>a</s> b[SEP]<u><|<s>')
+    for i, unit in enumerate([' ', 'a', '\n', ' \n', '日', '<', "'s", 'aB', '1', '\u0301', '<|e', '\u2581', 'e\u0301', ' a', '\x00', '!"']):
+        for v in (i % 19, (i + 7) % 19, (i * 5 + 3) % 19):
+            put('tok', f'long-{i:02d}-{v:02d}', bytes([v, 15]) + unit.encode() * 8 + b'x')
+    for v in range(19):
+        put('tok', f'bytes-{v:02d}', bytes([v, 0]) + b'a\xff\xc3\xe2\x96\x80\xed\xa0\x80 \xf0\x9f\x98 \xc0\xaf')
+    put('tok', 'own-t5', b'#t5\nb\x01\n3\x00</s>\n2\x00<unk>\n1\x10a\n1\x20ab\n4\x01<x>\n1\x11\xe2\x96\x81a\nr\x08\x00\x00\x00\x01\x04\x00\x00\x61\x05\x00\x00b\x00\n=\nab <x>aba  b')
+    put('tok', 'own-llama', b'#llama\nb\x05\n3\x00<s>\n2\x00<unk>\n1\x10a\n1\x20ab\n6\x01<0x0A>\n6\x00<0x41>\n=\nab aba  b\nA')
+    put('tok', 'own-bert', b'#bert\nb\x00\n2\x00[UNK]\n1\x10\xe2\x96\x81a\n1\x20b\n3\x01[SEP]\n=\nab aba  b\nA')
+    put('tok', 'own-gpt2', b'#gpt2\npllama-bpe\n1\x00a\n1\x00b\n1\x00ab\n3\x00<e>\nma b\nmab ab\nm \n=\nababab <e>')
+    put('tok', 'own-gemma4', b'#gemma4\n1\x00a\n1\x00b\n1\x00ab\n3\x00<e>\nma b\n=\nababab <e>\n\n')
+
+
+def chat():
+    rows = [json.loads(x) for x in open(os.path.dirname(HOME) + '/../tests/chat_golden.jsonl', 'rb').read().split(b'\n') if x]
+    for i, r in enumerate(rows[1:]):
+        if i % 15 == 0 or len(r['template']) > 150:
+            put('chat', f'golden-{i:04d}', '\n' + r['template'])
+    case = {'messages': [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': None, 'tool_calls': [{'function': {'name': 'f', 'arguments': '{"a": 1}'}}]}],
+            'tools': [{'type': 'function', 'function': {'name': 'f', 'parameters': {'type': 'object', 'properties': {'a': {'type': 'integer'}}}}}], 'vars': {'enable_thinking': False}}
+    put('chat', 'tools', json.dumps(case) + '\n{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{% if m.content is string %}{{ m.content|trim }}{% else %}{% for c in m.tool_calls %}{{ c.function|tojson }}'
+        '{% endfor %}{% endif %}{% endfor %}{% if tools %}{{ tools|tojson(indent=2) }}{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}')
+    put('chat', 'deep', '\n' + '{{ ' + '(' * 300 + '1' + ')' * 300 + ' }}')
+    put('chat', 'wide', '\n{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}')
+    put('chat', 'grow', '\n{% set ns = namespace(a="x") %}{% for i in range(99) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}{{ ns.a|length }}')
+    put('chat', 'macro', '\n{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}')
+    put('chat', 'data', '{"messages": [{"role": "\\ud83d\\ude00\\u0000", "content": [1.5, 1e400, -0.0, [[[[{}]]]], null]}], "vars": {"messages": 3}}\n{{ messages }}{{ messages[0] }}')
+
+
+def rx():
+    patterns = ["'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", "(?i:'s|'t)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+",
+                '[a-z]+|[^a-z]', '\\s+$', '(?:ab)?c', '(?=a)a+', '[一-龥]+', '.', 'a{2,3}b?', '\\p{Lu}*\\p{Ll}+(?i:x|y)?', '[\\p{P}\\$\\+<=>\\^~\\|]+', '((((a))))', '[', 'a{', '\\', '(?:a|b|', '[z-a]', '(?i:é)', '*']
+    for i, p in enumerate(patterns):
+        put('rx', f'pattern-{i:02d}', p + "\nI'll say: Été  12345 \r\n\t aab ccc 日本 x  ")
+
+
+def zips():
+    for i, method in enumerate((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)):
+        for n in (0, 1, 3):
+            o = io.BytesIO()
+            with zipfile.ZipFile(o, 'w', method) as z:
+                for k in range(n):
+                    z.writestr(zipfile.ZipInfo(f'dir/m{k}'), (b'hello ' * 50)[:k * 100], method)
+                z.comment = b'c' * (i * 5)
+            put('zip', f'{"stored" if i == 0 else "deflated"}-{n}', o.getvalue())
+
+
+def js():
+    for i, t in enumerate(['{"a": [1, 2.5, -0, 1e-7, 123456789012345678, true, null], "b": {"c": "\\u00e9\\ud83d\\ude00\\n"}}', '[' * 70 + ']' * 70, '"\\ud800"', '1e400', '-', '[1,]', '{"a":1,"a":2}',
+                           '"\x7f\u2028é"', '18446744073709551616', '9223372036854775808', '-9223372036854775808', '0.1', '5e-324', '1.7976931348623157e308', ' [ ] ', '{"": {"": []}}', '"\\u0000"', 'nul']):
+        put('js', f'text-{i:02d}', t)
+    put('js', 'bytes', b'"\xff\xc3"')
+
+
+tok()
+chat()
+rx()
+zips()
+js()
