@@ -3,16 +3,15 @@
  * Three objects: a box (this machine), a model (weights, its engine thread and its cache) and a
  * request (one prompt being answered). No tensor is visible.
  *
- * Errors    Functions return a hearth_status; on failure outputs are untouched and hearth_error() gives
- *           one line for a person, valid until the same thread's next call.
- * Threads   Any thread may call anything, except that one request is used by one thread at a time and an
- *           object is closed by one thread, last. Nothing calls back, but for `progress`, on the thread
- *           that opens the model.
- * Ownership Strings and arrays passed in are borrowed for the call. What an event points to stays valid
- *           until the next hearth_next on the same request.
- * Structs   Parameters begin with `size`: fill with the _init function, then set fields. New fields are
- *           added at the end, so programs built against older headers keep working.
- * Limits    All memory is planned and taken by hearth_model_open; generating takes none. */
+ * Errors     Functions return a hearth_status; on failure outputs are untouched and hearth_error()
+ *            gives one line for a person, valid until the same thread's next call.
+ * Threads    Any thread may call anything, but one request is used by one thread at a time, and an
+ *            object is closed last. Nothing calls back but `progress`, on the thread that opens.
+ * Ownership  Strings and arrays passed in are borrowed for the call. What an event points to stays
+ *            valid until the next hearth_next on the same request.
+ * Structs    Parameters begin with `size`: fill with the _init function, then set fields. New ones
+ *            are added at the end, so programs built against older headers keep working.
+ * Limits     All memory is planned and taken by hearth_model_open; generating takes none. */
 #ifndef HEARTH_H
 #define HEARTH_H
 
@@ -22,16 +21,15 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
 #define HEARTH_API __attribute__((visibility("default")))
 
 typedef enum hearth_status {
     HEARTH_OK = 0,
     HEARTH_FAILED = 1,
-    HEARTH_USAGE = 2,        /* arguments make no sense */
-    HEARTH_NOT_FOUND = 3,    /* no such model or file */
-    HEARTH_MEMORY = 4,       /* does not fit; the text has both numbers */
-    HEARTH_INTEGRITY = 5,    /* damaged or hostile data */
+    HEARTH_USAGE = 2,     /* arguments make no sense */
+    HEARTH_NOT_FOUND = 3, /* no such model or file */
+    HEARTH_MEMORY = 4,    /* does not fit; the text has both numbers */
+    HEARTH_INTEGRITY = 5, /* damaged or hostile data */
     HEARTH_AUTH = 6,
     HEARTH_NET = 7,
     HEARTH_POLICY = 8,
@@ -39,14 +37,14 @@ typedef enum hearth_status {
     HEARTH_UNSUPPORTED = 10, /* well-formed, but not supported; the text names what is missing */
     HEARTH_LIMIT = 11,       /* a stated limit was reached; the text has both numbers */
     HEARTH_CANCELLED = 12,
-    HEARTH_BUSY = 75,        /* nothing yet, or full: try again */
+    HEARTH_BUSY = 75, /* nothing yet, or full: try again */
 } hearth_status;
 
 HEARTH_API const char *hearth_version(void);
 HEARTH_API const char *hearth_status_name(hearth_status status);
 HEARTH_API const char *hearth_error(void);
 
-/* --- the box ---------------------------------------------------------------------------------------- */
+/* --- the box ---------------------------------------------------------------------------------- */
 
 struct hearth_box;
 
@@ -64,19 +62,20 @@ struct hearth_limits { /* measured now, takes about half a second */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);
-HEARTH_API hearth_status hearth_box_open(const struct hearth_box_params *p, struct hearth_box **box);
+HEARTH_API hearth_status hearth_box_open(const struct hearth_box_params *p,
+                                         struct hearth_box **box);
 HEARTH_API void hearth_box_close(struct hearth_box *box);
 HEARTH_API hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out);
 /* The kernels chosen for this box, one a line. Writes at most cap bytes incl. the final 0. */
 HEARTH_API size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap);
 
-/* --- a model ---------------------------------------------------------------------------------------- */
+/* --- a model ---------------------------------------------------------------------------------- */
 
 struct hearth_model;
 
 struct hearth_model_params {
     size_t size;
-    int32_t n_ctx;      /* tokens a conversation may have; 0: 4096, or what the model was made for */
+    int32_t n_ctx;      /* tokens of a conversation; 0: 4096, or what the model was made for */
     int32_t n_parallel; /* conversations generated at once; 0: 1 */
     int32_t n_queue;    /* requests that may wait; beyond: HEARTH_BUSY. 0: 64 */
     int32_t n_batch;    /* tokens of a prompt computed in one piece; 0: 512 */
@@ -94,16 +93,19 @@ struct hearth_plan {
     int32_t fits;
     int32_t n_ctx, n_parallel, n_batch;
     int32_t n_part;
-    struct { const char *name; uint64_t bytes; } part[HEARTH_PLAN_PARTS]; /* static names */
-    uint64_t step_read_bytes; /* memory read to decode one token with an empty cache */
-    uint64_t token_kv_bytes;  /* cache per token of context */
+    struct {
+        const char *name;
+        uint64_t bytes;
+    } part[HEARTH_PLAN_PARTS]; /* static names */
+    uint64_t step_read_bytes;  /* memory read to decode one token with an empty cache */
+    uint64_t token_kv_bytes;   /* cache per token of context */
 };
 
 struct hearth_model_info {
     size_t size;
     char name[128];
     char arch[32];
-    char type[16];       /* the most frequent weight type */
+    char type[16]; /* the most frequent weight type */
     char tokenizer[48];
     uint64_t n_param;
     uint64_t file_bytes;
@@ -117,116 +119,131 @@ struct hearth_model_info {
 HEARTH_API void hearth_model_init(struct hearth_model_params *p);
 /* What opening would take: the forward pass run dry. Reads only the file's header. */
 HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
-                                          const struct hearth_model_params *p, struct hearth_plan *out);
-/* Loads, allocates everything, starts the engine and checks it with one token. HEARTH_MEMORY when the
- * plan does not fit. The box must outlive the model. */
+                                          const struct hearth_model_params *p,
+                                          struct hearth_plan *out);
+/* Loads, allocates everything, starts the engine and checks it with one token. HEARTH_MEMORY when
+ * the plan does not fit. The box must outlive the model. */
 HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *path,
-                                           const struct hearth_model_params *p, struct hearth_model **model);
-HEARTH_API void hearth_model_close(struct hearth_model *model); /* ends its requests with CANCELLED */
-HEARTH_API void hearth_model_get_info(const struct hearth_model *model, struct hearth_model_info *out);
+                                           const struct hearth_model_params *p,
+                                           struct hearth_model **model);
+/* Ends its requests with CANCELLED. */
+HEARTH_API void hearth_model_close(struct hearth_model *model);
+HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
+                                      struct hearth_model_info *out);
 
-/* --- text and tokens. *n: in the room in `ids` or `out`, out the number written, or needed with LIMIT - */
+/* --- text and tokens ------------------------------------------------------------------------- */
+/* *n: in the room in `ids` or `out`; out the number written, or with LIMIT the number needed. */
 
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 
-HEARTH_API hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
-                                         int flags, int32_t *ids, size_t *n);
-HEARTH_API hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t *ids, size_t n_ids,
-                                           int flags, char *out, size_t *n);
-/* Renders the model's chat template. `json` is an object: "messages" (array), and optionally "tools",
- * "add_generation_prompt" (default true), "template_vars" (object). Text from messages can never form
- * control tokens. chat_text gives the rendered text, chat_tokens its ids. */
-HEARTH_API hearth_status hearth_chat_text(const struct hearth_model *model, const char *json, size_t n_json,
-                                          char *out, size_t *n);
-HEARTH_API hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json, size_t n_json,
-                                            int32_t *ids, size_t *n);
+HEARTH_API hearth_status hearth_tokenize(const struct hearth_model *model, const char *text,
+                                         size_t n_text, int flags, int32_t *ids, size_t *n);
+HEARTH_API hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t *ids,
+                                           size_t n_ids, int flags, char *out, size_t *n);
+/* Renders the model's chat template. `json` is an object: "messages" (array), and optionally
+ * "tools", "add_generation_prompt" (default true), "template_vars" (object). Text from messages can
+ * never form control tokens. chat_text gives the rendered text, chat_tokens its ids. */
+HEARTH_API hearth_status hearth_chat_text(const struct hearth_model *model, const char *json,
+                                          size_t n_json, char *out, size_t *n);
+HEARTH_API hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json,
+                                            size_t n_json, int32_t *ids, size_t *n);
 
-/* --- requests ---------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 struct hearth_request;
 
-struct hearth_bias { int32_t token; float bias; };
+struct hearth_bias {
+    int32_t token;
+    float bias;
+};
 
 struct hearth_request_params {
     size_t size;
-    const int32_t *tokens;     /* the prompt; must leave room for at least one token in n_ctx */
+    const int32_t *tokens; /* the prompt; must leave room for at least one token in n_ctx */
     size_t n_token;
-    int32_t max_tokens;        /* per choice; 0: what the context leaves */
-    int32_t n_choice;          /* 1..HEARTH_CHOICE_MAX; the prompt is computed once */
-    float temperature;         /* 0: greedy. default 1 */
-    int32_t top_k;             /* 0: off */
+    int32_t max_tokens;            /* per choice; 0: what the context leaves */
+    int32_t n_choice;              /* 1..HEARTH_CHOICE_MAX; the prompt is computed once */
+    float temperature;             /* 0: greedy. default 1 */
+    int32_t top_k;                 /* 0: off */
     float top_p, min_p, typical_p; /* 1, 0, 1: off (defaults) */
-    float repeat_penalty;      /* 1: off */
+    float repeat_penalty;          /* 1: off */
     float presence_penalty, frequency_penalty; /* 0: off */
-    int32_t repeat_last_n;     /* tokens the penalties look back at; default 64, -1: all */
-    uint64_t seed;             /* default: random; the answer is a function of it, see docs/NUMERICS.md */
+    int32_t repeat_last_n; /* tokens the penalties look back at; default 64, -1: all */
+    uint64_t seed;         /* default: random; see docs/NUMERICS.md */
     const struct hearth_bias *bias;
-    size_t n_bias;             /* <= HEARTH_BIAS_MAX */
-    int32_t n_logprob;         /* alternatives reported per token, 0..HEARTH_LOGPROB_MAX; -1: none at all */
-    const char *const *stop;   /* generation ends before the first of these texts */
-    size_t n_stop;             /* <= HEARTH_STOP_MAX, each <= HEARTH_STOP_BYTES */
+    size_t n_bias;           /* <= HEARTH_BIAS_MAX */
+    int32_t n_logprob;       /* alternatives per token, 0..HEARTH_LOGPROB_MAX; -1: none at all */
+    const char *const *stop; /* generation ends before the first of these texts */
+    size_t n_stop;           /* <= HEARTH_STOP_MAX, each <= HEARTH_STOP_BYTES */
     int32_t ignore_eos;
-    int32_t show_special;      /* control tokens appear in the text */
-    uint64_t timeout_us;       /* from submission; 0: none */
+    int32_t show_special; /* control tokens appear in the text */
+    uint64_t timeout_us;  /* from submission; 0: none */
 };
 
-#define HEARTH_CHOICE_MAX 8
-#define HEARTH_BIAS_MAX 1024
+#define HEARTH_CHOICE_MAX  8
+#define HEARTH_BIAS_MAX    1024
 #define HEARTH_LOGPROB_MAX 20
-#define HEARTH_STOP_MAX 16
-#define HEARTH_STOP_BYTES 256
+#define HEARTH_STOP_MAX    16
+#define HEARTH_STOP_BYTES  256
 
-enum hearth_finish { HEARTH_FINISH_NONE, HEARTH_FINISH_STOP, HEARTH_FINISH_LENGTH, HEARTH_FINISH_CANCELLED,
-                     HEARTH_FINISH_TIMEOUT, HEARTH_FINISH_ERROR };
+enum hearth_finish {
+    HEARTH_FINISH_NONE,
+    HEARTH_FINISH_STOP,
+    HEARTH_FINISH_LENGTH,
+    HEARTH_FINISH_CANCELLED,
+    HEARTH_FINISH_TIMEOUT,
+    HEARTH_FINISH_ERROR
+};
 enum hearth_event_kind { HEARTH_EVENT_TOKEN, HEARTH_EVENT_CHOICE_END, HEARTH_EVENT_END };
 
 struct hearth_event {
     size_t size;
     enum hearth_event_kind kind;
     int32_t choice;
-    /* TOKEN: whole characters only; text may be empty while a character or a possible stop text is held
-     * back, and the last held text comes with CHOICE_END. */
+    /* TOKEN: whole characters only; empty while a character or a possible stop text is held back,
+     * and the last held text comes with CHOICE_END. */
     const char *text;
     size_t n_text;
-    int32_t token;            /* -1 with CHOICE_END */
-    float logprob;            /* of the token, after temperature 1 softmax of the raw logits */
+    int32_t token; /* -1 with CHOICE_END */
+    float logprob; /* of the token, after temperature 1 softmax of the raw logits */
     int32_t n_top;
     const struct hearth_bias *top; /* [n_top] token and logprob, best first */
     /* CHOICE_END and END */
     enum hearth_finish finish;
-    int32_t n_prompt, n_generated; /* END: all choices together */
+    int32_t n_prompt, n_generated;            /* END: all choices together */
     uint64_t queue_us, prefill_us, decode_us; /* END: waiting, prompt, first to last token */
-    const char *error;        /* finish ERROR: text, else NULL */
+    const char *error;                        /* finish ERROR: text, else NULL */
 };
 
 HEARTH_API void hearth_request_init(struct hearth_request_params *p);
 /* LIMIT when the prompt does not fit n_ctx (text: both numbers), BUSY when the queue is full. */
-HEARTH_API hearth_status hearth_submit(struct hearth_model *model, const struct hearth_request_params *p,
+HEARTH_API hearth_status hearth_submit(struct hearth_model *model,
+                                       const struct hearth_request_params *p,
                                        struct hearth_request **request);
-/* Next event; BUSY when none came within timeout_us (0: do not wait). After END: HEARTH_NOT_FOUND. */
+/* Next event; BUSY when none came within timeout_us (0: no wait). After END: HEARTH_NOT_FOUND. */
 HEARTH_API hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                                      struct hearth_event *out);
-HEARTH_API void hearth_cancel(struct hearth_request *request); /* ends with finish CANCELLED, soon */
-HEARTH_API void hearth_request_close(struct hearth_request *request); /* cancels if needed; accepts NULL */
-/* A descriptor that polls readable when any request of the model got events; hearth_fd_clear resets it
- * (call it before looking at the requests). */
+/* Cancelling ends with finish CANCELLED, soon; closing cancels if needed and accepts NULL. */
+HEARTH_API void hearth_cancel(struct hearth_request *request);
+HEARTH_API void hearth_request_close(struct hearth_request *request);
+/* A descriptor that polls readable when any request of the model got events; hearth_fd_clear resets
+ * it (call it before looking at the requests). */
 HEARTH_API int hearth_fd(struct hearth_model *model);
 HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 
 #define HEARTH_BATCH_BUCKETS 9 /* 1, 2, 4, 8, 16, 32, 64, 128, more */
 struct hearth_stats {
     size_t size;
-    int32_t is_ready;           /* the check at start gave a token and the engine lives */
-    uint64_t heartbeat_age_us;  /* since the engine last showed life; it does at least every 100 ms */
+    int32_t is_ready;          /* the check at start gave a token and the engine lives */
+    uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed; /* since start */
     uint64_t n_prompt_token, n_generated_token, n_step;
-    uint64_t step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by sequences in the batch (<= bucket) */
+    uint64_t step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by batch size */
     uint64_t kv_pages, kv_pages_used;
     uint64_t memory_planned_bytes, rss_peak_bytes;
 };
 HEARTH_API void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out);
-
 #ifdef __cplusplus
 }
 #endif

@@ -63,7 +63,8 @@ static inline void gguf_write_bool(struct gguf_write *w, const char *name, bool 
 }
 
 /* The head of an array; its elements follow. */
-static inline void gguf_write_array(struct gguf_write *w, const char *name, uint32_t type, uint64_t n)
+static inline void gguf_write_array(struct gguf_write *w, const char *name, uint32_t type,
+                                    uint64_t n)
 {
     gguf_write_key(w, name, GGUF_ARRAY);
     buf_add(&w->out, &type, sizeof type);

@@ -21,8 +21,13 @@ static int32_t counts[N];
 
 static struct sample_params defaults(void)
 {
-    return (struct sample_params){ .temperature = 1.0f, .top_p = 1.0f, .typical_p = 1.0f, .repeat_penalty = 1.0f,
-                                   .repeat_last_n = 64, .seed = 42, .n_logprob = -1 };
+    return (struct sample_params){ .temperature = 1.0f,
+                                   .top_p = 1.0f,
+                                   .typical_p = 1.0f,
+                                   .repeat_penalty = 1.0f,
+                                   .repeat_last_n = 64,
+                                   .seed = 42,
+                                   .n_logprob = -1 };
 }
 
 static void fill(uint32_t seed)
@@ -37,9 +42,17 @@ static struct sample_input input(const struct sample_params *p, int32_t position
 {
     static const int32_t prompt[] = { 1, 2, 3 };
     static int32_t answer[4096];
-    return (struct sample_input){ .params = p, .logits = logits, .n_vocab = N, .prompt = prompt, .n_prompt = 3,
-                                  .answer = answer, .n_answer = position, .kern = kern_get(cpu_best()), .cands = cands,
-                                  .raw = raw, .counts = counts };
+    return (struct sample_input){ .params = p,
+                                  .logits = logits,
+                                  .n_vocab = N,
+                                  .prompt = prompt,
+                                  .n_prompt = 3,
+                                  .answer = answer,
+                                  .n_answer = position,
+                                  .kern = kern_get(cpu_best()),
+                                  .cands = cands,
+                                  .raw = raw,
+                                  .counts = counts };
 }
 
 static int32_t pick(const struct sample_params *p, uint32_t seed, int32_t position)
@@ -215,7 +228,8 @@ static void test_logprobs(void **state)
     assert_true(fabs((double)out.logprob - ((double)before[out.token] - log(all))) < 1e-5);
     assert_int_equal(out.n_top, 4);
     for (int i = 0; i < 4; i++) {
-        assert_true(fabs((double)out.top[i].bias - ((double)before[out.top[i].token] - log(all))) < 1e-5);
+        assert_true(fabs((double)out.top[i].bias - ((double)before[out.top[i].token] - log(all))) <
+                    1e-5);
         assert_true(i == 0 || out.top[i].bias <= out.top[i - 1].bias);
     }
 }
@@ -271,8 +285,9 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uniform),  cmocka_unit_test(test_greedy),   cmocka_unit_test(test_filters),
-        cmocka_unit_test(test_frequencies), cmocka_unit_test(test_logprobs), cmocka_unit_test(test_penalties),
+        cmocka_unit_test(test_uniform),  cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_filters),  cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_logprobs), cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

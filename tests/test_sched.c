@@ -41,13 +41,16 @@ static void arrive(struct world *w)
         return;
     }
     struct want *x = &w->want[i];
-    const int32_t n_choice = 1 + (int32_t)random_below(w, (uint32_t)w->s.n_seq < 4 ? (uint32_t)w->s.n_seq : 4);
+    const int32_t n_choice =
+        1 + (int32_t)random_below(w, (uint32_t)w->s.n_seq < 4 ? (uint32_t)w->s.n_seq : 4);
     const int32_t n_prompt = 1 + (int32_t)random_below(w, 2000);
     if (!sched_submit(&w->s, i, n_choice, n_prompt)) {
         assert_true(w->s.n_queued >= w->s.n_queue_max);
         return;
     }
-    *x = (struct want){ .is_there = true, .n_choice = n_choice, .n_prompt = n_prompt, .arrived = ++w->n_arrived };
+    *x = (struct want){
+        .is_there = true, .n_choice = n_choice, .n_prompt = n_prompt, .arrived = ++w->n_arrived
+    };
     for (int k = 0; k < n_choice; k++) {
         x->n_answer[k] = 1 + (int32_t)random_below(w, 300);
     }
@@ -123,7 +126,8 @@ static void step(struct world *w)
     w->steps++;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         const struct sched_seq q = w->s.seq[i];
-        if (q.state == SCHED_DECODE && q.n_past - q.n_prompt >= w->want[q.i_req].n_answer[q.choice]) {
+        if (q.state == SCHED_DECODE &&
+            q.n_past - q.n_prompt >= w->want[q.i_req].n_answer[q.choice]) {
             finish_choice(w, i);
         }
     }
@@ -147,7 +151,8 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
         step(&w);
     }
     assert_true(w.n_done > 100 && w.n_cancelled > 10);
-    for (int32_t i = 0; i < 1000000 && (w.s.n_queued > 0 || sched_n_active(&w.s) > 0); i++) { /* the rest ends */
+    for (int32_t i = 0; i < 1000000 && (w.s.n_queued > 0 || sched_n_active(&w.s) > 0);
+         i++) { /* the rest ends */
         admit(&w);
         step(&w);
     }

@@ -30,7 +30,8 @@ static struct buf load(const char *name)
     FILE *f = fopen(path, "rb");
     if (f == NULL) {
         const char *cut = strrchr(__FILE__, '/');
-        snprintf(path, sizeof path, "%.*s/ugm/%s", cut != NULL ? (int)(cut - __FILE__) : 1, cut != NULL ? __FILE__ : ".", name);
+        snprintf(path, sizeof path, "%.*s/ugm/%s", cut != NULL ? (int)(cut - __FILE__) : 1,
+                 cut != NULL ? __FILE__ : ".", name);
         f = fopen(path, "rb");
     }
     assert_non_null(f);
@@ -67,7 +68,8 @@ static struct tok *open_file(const char *name)
 
 static size_t bytes_of(const char *text, char *out)
 {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t w = 0;
     size_t n = 0;
     int bits = 0;
@@ -214,10 +216,11 @@ static enum err open_vocabulary(struct gguf_write *w, struct tok **t)
     return e;
 }
 
-static const struct piece small[] = { { "<pad>", 0.0f, 3 }, { "</s>", 0.0f, 3 }, { "<unk>", 0.0f, 2 },
-                                      { "a", -2.0f, 1 },    { "b", -3.0f, 1 },   { "ab", -4.5f, 1 },
-                                      { "aba", -9.0f, 1 },  { "<x>", 0.0f, 4 },  { "bb", -1.0f, 5 },
-                                      { "a", -0.5f, 1 },    { "\xC3", -0.1f, 1 } };
+static const struct piece small[] = {
+    { "<pad>", 0.0f, 3 }, { "</s>", 0.0f, 3 }, { "<unk>", 0.0f, 2 }, { "a", -2.0f, 1 },
+    { "b", -3.0f, 1 },    { "ab", -4.5f, 1 },  { "aba", -9.0f, 1 },  { "<x>", 0.0f, 4 },
+    { "bb", -1.0f, 5 },   { "a", -0.5f, 1 },   { "\xC3", -0.1f, 1 }
+};
 
 static void expect(const struct tok *t, const char *text, const int32_t *want, size_t n)
 {
@@ -235,11 +238,14 @@ static void test_by_hand(void **state)
     struct tok *t = NULL;
     put_vocabulary(&w, small, 11, true);
     assert_int_equal(open_vocabulary(&w, &t), ERR_OK);
-    expect(t, "ab", (const int32_t[]){ 5 }, 1);         /* -4.5 beats -5 */
-    expect(t, "aba", (const int32_t[]){ 5, 3 }, 2);     /* -6.5 beats -7 and -9 */
-    expect(t, "bb", (const int32_t[]){ 4, 4 }, 2);      /* unused pieces are not used */
+    expect(t, "ab", (const int32_t[]){ 5 }, 1);     /* -4.5 beats -5 */
+    expect(t, "aba", (const int32_t[]){ 5, 3 }, 2); /* -6.5 beats -7 and -9 */
+    expect(t, "bb", (const int32_t[]){ 4, 4 }, 2);  /* unused pieces are not used */
     expect(t, "a??b?", (const int32_t[]){ 3, 2, 4, 2 }, 4);
-    expect(t, "a\xC3\xA9" "a", (const int32_t[]){ 3, 2, 3 }, 3);
+    expect(t,
+           "a\xC3\xA9"
+           "a",
+           (const int32_t[]){ 3, 2, 3 }, 3);
     expect(t, "a<x>b", (const int32_t[]){ 3, 7, 4 }, 3);
     expect(t, "a b", (const int32_t[]){ 3, 2, 4 }, 3);
     expect(t, "", NULL, 0);
@@ -264,8 +270,10 @@ static void test_refusals(void **state)
         uint32_t type;
         uint8_t bytes[16];
         uint64_t n;
-    } rules[] = { { GGUF_I32, { 4, 0, 0, 0 }, 1 },        { GGUF_U8, { 4, 0, 0, 0 }, 4 },
-                  { GGUF_U8, { 0, 0, 0, 0, 1, 2 }, 6 },    { GGUF_U8, { 255, 255, 255, 255, 0, 0 }, 6 },
+    } rules[] = { { GGUF_I32, { 4, 0, 0, 0 }, 1 },
+                  { GGUF_U8, { 4, 0, 0, 0 }, 4 },
+                  { GGUF_U8, { 0, 0, 0, 0, 1, 2 }, 6 },
+                  { GGUF_U8, { 255, 255, 255, 255, 0, 0 }, 6 },
                   { GGUF_U8, { 6, 0, 0, 0, 1, 2, 3, 4, 5, 6, 'a', 0 }, 12 },
                   { GGUF_U8, { 4, 0, 0, 0, 1, 2, 3, 4 }, 8 },
                   { GGUF_U8, { 4, 0, 0, 0, 1, 2, 3, 4, 0xC3, 0 }, 10 } };
@@ -283,7 +291,8 @@ static void test_refusals(void **state)
 static void test_hostile_rules(void **state)
 {
     (void)state;
-    static const char text[] = "the \xEF\xBC\xA1 \xE2\x80\xA6 e\xCC\x81 aaaaaaaaaaaa \xF0\x9F\x98\x80 \x01\xFF  x";
+    static const char text[] =
+        "the \xEF\xBC\xA1 \xE2\x80\xA6 e\xCC\x81 aaaaaaaaaaaa \xF0\x9F\x98\x80 \x01\xFF  x";
     struct buf file = load("plain.gguf");
     const size_t at = view_find(buf_view(&file), VIEW("precompiled_charsmap"), 0) + 20 + 16;
     uint32_t n_rule = 0; /* bytes of the table, which stand at `at` and before it */
@@ -326,9 +335,9 @@ static void test_growth(void **state)
     uint32_t units[128] = { 0 };
     struct gguf_write w;
     struct tok *t = NULL;
-    units[0] = 1u << 10;                            /* children at 1 ^ byte */
-    units['a' ^ 1] = 1u << 10 | 1u << 8 | 'a';      /* its leaf at place ^ 1 */
-    units['a' ^ 1 ^ 1] = 1u << 31;                  /* replacement at 0 */
+    units[0] = 1u << 10;                       /* children at 1 ^ byte */
+    units['a' ^ 1] = 1u << 10 | 1u << 8 | 'a'; /* its leaf at place ^ 1 */
+    units['a' ^ 1 ^ 1] = 1u << 31;             /* replacement at 0 */
     put_vocabulary(&w, small, 11, true);
     const uint32_t n_table = sizeof units;
     gguf_write_array(&w, "precompiled_charsmap", GGUF_U8, 4 + sizeof units + 100001);
@@ -367,7 +376,10 @@ static void test_long(void **state)
 {
     (void)state;
     static const char *const files[] = { "plain.gguf", "bytes.gguf", "bare.gguf" };
-    static const char *const parts[] = { "the license of this work ", "a", " ", "\xE2\x96\x81", "\xE6\x97\xA5\xE6\x9C\xAC", "\xF0\x9F\x98\x80", "<sep>", "<extra_0" };
+    static const char *const parts[] = {
+        "the license of this work ", "a",     " ",       "\xE2\x96\x81", "\xE6\x97\xA5\xE6\x9C\xAC",
+        "\xF0\x9F\x98\x80",          "<sep>", "<extra_0"
+    };
     for (size_t i = 0; i < 3; i++) {
         struct tok *t = open_file(files[i]);
         for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
@@ -380,8 +392,9 @@ static void test_long(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),   cmocka_unit_test(test_special),       cmocka_unit_test(test_by_hand),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_hostile_rules), cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_by_hand),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_hostile_rules), cmocka_unit_test(test_growth),
         cmocka_unit_test(test_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

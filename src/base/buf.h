@@ -59,8 +59,8 @@ enum err buf_check(const struct buf *b, const char *what) MUST_USE;
 
 /* --- UTF-8 ------------------------------------------------------------------------------------ */
 
-/* Length of the well-formed sequence at p[0..n), 1..4, and its code point; 0 if ill-formed or cut.
- */
+/* Length of the well-formed sequence at p[0..n), 1..4, and its code point; 0 if ill-formed or
+ * cut. */
 int utf8_read(const char *p, size_t n, uint32_t *code_point);
 /* Bytes of the maximal ill-formed part at p (WHATWG rule; n > 0), at least 1. */
 size_t utf8_bad(const char *p, size_t n);

@@ -33,8 +33,7 @@ enum err {
  * returns `e`, so that `return err_set(ERR_IO, "...")` reads well. */
 enum err err_set(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 
-/* Puts "prefix: " in front of the thread's text and returns `e`; used on the way up to say where.
- */
+/* Puts "prefix: " in front of the thread's text and returns `e`; used on the way up. */
 enum err err_at(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 
 /* The text of the thread's last failure, "" if none; borrowed until the thread's next err_set. */

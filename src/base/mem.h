@@ -4,10 +4,10 @@
  *  - small objects of the control plane (tokenizer tables, requests, JSON): mem_alloc / mem_free,
  *    counted, so that the plan can state and tests can check them;
  *  - arenas: one mapping, sized by the plan, filled front to back, released whole. Weights, KV
- * pages and step workspace live in arenas. ME-1  after mem_freeze(true) on a thread, mem_alloc and
- * arena_open on that thread are a mistake of ours: counted always (mem_frozen_hits), abort in
- * checked builds. ME-2  an arena never grows and never moves; arena_take returns NULL when it is
- * full. */
+ *    pages and step workspace live in arenas.
+ * ME-1  after mem_freeze(true) on a thread, mem_alloc and arena_open on that thread are a mistake
+ *       of ours: counted always (mem_frozen_hits), abort in checked builds.
+ * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full. */
 #ifndef HEARTH_MEM_H
 #define HEARTH_MEM_H
 

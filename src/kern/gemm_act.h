@@ -1,10 +1,12 @@
 /* gemm_act - activations as the product kernels read them (header only, private to kern/)
  *
  * Tokens are taken in tiles of 1, 2, 4 or 8 (gemm_tile); the last tile is filled up with zero
- * tokens. Within a tile of T tokens, for each unit of 32 columns: int8  q[8][T][4]    group g of 4
- * columns, token t float d[T]          scale float a0[T], a1[T]  sums of the first and second 16
- * integers (exact) so that one address with constant offsets reaches everything, and four columns
- * of a token can be broadcast by one instruction. Against float weights: float x[n_col][T].
+ * tokens. Within a tile of T tokens, for each unit of 32 columns:
+ *     int8  q[8][T][4]    group g of 4 columns, token t
+ *     float d[T]          scale
+ *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
+ * so that one address with constant offsets reaches everything, and four columns of a token can be
+ * broadcast by one instruction. Against float weights: float x[n_col][T].
  *
  * Include lanes.h (with its instruction set chosen) before this file. */
 #ifndef HEARTH_GEMM_ACT_H

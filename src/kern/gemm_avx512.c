@@ -146,8 +146,7 @@ INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
     }
 }
 
-/* --- decode steps: block, unit within the block -> registers
- * ----------------------------------------------------------- */
+/* --- decode steps: block, unit within the block -> registers ---------------------------------- */
 
 typedef void (*decode_fn)(const uint8_t *block, int j, struct unit *u);
 
@@ -289,8 +288,7 @@ INLINE void decode_iq4_xs(const uint8_t *b, int j, struct unit *u)
     look_up(u->w, levels_iq4, (char)128);
 }
 
-/* --- the product of one unit with one tile
- * ------------------------------------------------------------------------------- */
+/* --- the product of one unit with one tile ---------------------------------------------------- */
 
 /* Sum over groups [g0, g1) of code * activation for token t, less the offset, as exact floats. */
 INLINE __m512 sum_of(const struct unit *u, const uint8_t *a, int tile, int t, int g0, int g1,
@@ -428,8 +426,7 @@ PANEL(q5_k, FORM_SUB_MIN, 0.0f, 8, 16 * 176)
 PANEL(q6_k, FORM_SUB2, 32.0f, 8, 16 * 210)
 PANEL(iq4_xs, FORM_SUB, 128.0f, 8, 16 * 136)
 
-/* --- rows of the file: scalar decode, vector products
- * ------------------------------------------------------------------------ */
+/* --- rows of the file: scalar decode, vector products ----------------------------------------- */
 
 /* Unit i of 16 rows through the type's scalar decoder; codes get offset 128. */
 static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct unit *u)

@@ -4,9 +4,9 @@
  * AVX-512 and NEON versions with equal bits: docs/NUMERICS.md states the order of every sum.
  * No entry allocates, fails, locks or keeps state; any number of threads may call any of them.
  * Pointers into arenas are 64-byte aligned; vectors of activations have room to the next multiple
- * of 16 floats. Kernels assert only at this boundary. KE-1  for every entry and every instruction
- * set: the bits equal those of the scalar entry. KE-2  an output element's bits do not depend on
- * the other rows or tokens of the call. */
+ * of 16 floats. Kernels assert only at this boundary.
+ * KE-1  for every entry and every instruction set: the bits equal those of the scalar entry.
+ * KE-2  an output element's bits do not depend on the other rows or tokens of the call. */
 #ifndef HEARTH_KERN_H
 #define HEARTH_KERN_H
 
@@ -19,8 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* --- activations, prepared once per product (or once for several with the same input)
- * --------------
+/* --- activations, prepared once per product (or once for several with the same input) ------------
  *
  * Against quantized weights: int8 in [-127, 127] per block of 32 columns, scale amax / 127 in
  * float32, plus the two half sums, interleaved in tiles of tokens as the kernels read them. Against
@@ -38,24 +37,20 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type);
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
 int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which preparing is split */
 
-/* --- activation functions
- * -------------------------------------------------------------------------- */
+/* --- activation functions --------------------------------------------------------------------- */
 enum kern_fn {
     KERN_FN_SILU,
-    KERN_FN_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks & Gimpel 2016
-                        */
+    KERN_FN_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks 2016 */
     KERN_FN_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt 2)) */
     KERN_FN_RELU,
     KERN_FN_RELU_SQR,
     KERN_FN_COUNT,
 };
 
-/* --- rotary embedding
- * -------------------------------------------------------------------------------- */
+/* --- rotary embedding ------------------------------------------------------------------------- */
 enum kern_rope { KERN_ROPE_PAIRS, KERN_ROPE_HALVES }; /* (2i, 2i+1) or (i, i + n_rot/2) */
 
-/* --- attention
- * ----------------------------------------------------------------------------------------
+/* --- attention -----------------------------------------------------------------------------------
  *
  * Pages hold 16 consecutive positions of one kv head. K lies transposed, one lane per position:
  *   f32, f16:  k[hd][16]           q8_0: int8 k[hd][16] + f16 scale[hd/32][16]

@@ -8,8 +8,8 @@
  * Small numbers about layouts that the layers above need (bytes of activations and pages) are here
  * too, so that planning and running ask the same function.
  *
- * One of the three places with preprocessor conditions on the architecture. Next: back/backend.h.
- */
+ * One of the three places with preprocessor conditions on the architecture.
+ * Next: back/backend.h. */
 #include "kern/kern.h"
 
 #include "kern/attn.h"

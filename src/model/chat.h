@@ -2,9 +2,9 @@
  *
  * Output equals Python jinja2 as transformers sets it up (trim_blocks, lstrip_blocks, loop
  * controls, the generation block, tojson without HTML escapes, raise_exception, strftime_now). No
- * attributes of anything but data, no imports; a budget on steps, depth, memory and output. CH-1  a
- * template can neither reach memory outside its arena nor run longer than its budget. CH-2  each
- * output byte knows whether it came from the template or from the messages. */
+ * attributes of anything but data, no imports; a budget on steps, depth, memory and output.
+ * CH-1  a template can neither reach memory outside its arena nor run longer than its budget.
+ * CH-2  each output byte knows whether it came from the template or from the messages. */
 #ifndef HEARTH_CHAT_H
 #define HEARTH_CHAT_H
 

@@ -57,8 +57,8 @@ struct gguf_string_iter {
     uint64_t i;
 };
 bool gguf_array_string(const struct gguf_array *a, struct gguf_string_iter *it, struct view *out);
-/* Element i of an integer, bool or float array as int64 / float; false when out of range or kind.
- */
+/* Element i of an integer, bool or float array as int64 / float; false when out of range or
+ * kind. */
 bool gguf_array_int(const struct gguf_array *a, uint64_t i, int64_t *out);
 bool gguf_array_float(const struct gguf_array *a, uint64_t i, float *out);
 
@@ -68,8 +68,7 @@ struct view gguf_key(const struct gguf *g, size_t i, enum gguf_type *type);
 void gguf_value_text(const struct gguf *g, size_t i,
                      struct buf *out); /* arrays: count and first few */
 
-/* --- tensors
- * --------------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 size_t gguf_n_tensor(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,

@@ -37,9 +37,8 @@ struct field {
     char type;         /* 0: none */
 };
 
-#define WIDTH_MAX                                                                                  \
-    10000000 /* characters; larger ones are refused before any memory is asked for                 \
-              */
+/* Characters; larger ones are refused before any memory is asked for. */
+#define WIDTH_MAX 10000000
 
 static enum err bad(struct jmem *m, const char *what)
 {

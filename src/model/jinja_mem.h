@@ -1,9 +1,9 @@
 /* jinja_mem - memory and budgets of one template run (model/jinja_mem.c)
  *
  * Everything the template interpreter makes comes from one arena per run (or per parsed template)
- * and goes with it; nothing is freed singly. The same object counts steps and depth. JM-1  bytes
- * taken never exceed bytes_max; steps never exceed steps_max; depth never JMEM_DEPTH_MAX. JM-2 work
- * is paid for before it is done: a call that would break JM-1 changes nothing. */
+ * and goes with it; nothing is freed singly. The same object counts steps and depth.
+ * JM-1  bytes taken never exceed bytes_max, steps steps_max, depth JMEM_DEPTH_MAX.
+ * JM-2  work is paid for before it is done: a call that would break JM-1 changes nothing. */
 #ifndef HEARTH_JINJA_MEM_H
 #define HEARTH_JINJA_MEM_H
 

@@ -351,8 +351,7 @@ const struct jstr *jstr_escape(struct jmem *m, const struct jstr *s)
     return jstr_end(&o, true);
 }
 
-/* --- building ----------------------------------------------------------------------------------
- */
+/* --- building --------------------------------------------------------------------------------- */
 
 void jstr_begin(struct jstr_out *o, struct jmem *m)
 {

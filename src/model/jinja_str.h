@@ -5,8 +5,8 @@
  * JS-1  the bytes are well-formed UTF-8.
  * JS-2  n_char is the number of code points of p[0..n).
  * JS-3  a text never changes once made; parts share the bytes of the whole.
- * CH-2  (of chat.h) mark[i] is 1 when byte i was written by the template, 0 when it came from data.
- */
+ * CH-2  (of chat.h) mark[i] is 1 when byte i was written by the template, 0 when it came from
+ * data. */
 #ifndef HEARTH_JINJA_STR_H
 #define HEARTH_JINJA_STR_H
 
@@ -71,8 +71,7 @@ const struct jstr *jstr_replace(struct jmem *m, const struct jstr *s, const stru
 /* & < > ' " as HTML wants them; the result is markup. NULL: m->err. */
 const struct jstr *jstr_escape(struct jmem *m, const struct jstr *s);
 
-/* --- building ----------------------------------------------------------------------------------
- */
+/* --- building --------------------------------------------------------------------------------- */
 
 /* A text that grows in the arena. After the first addition that failed the rest do nothing and
  * jstr_end gives NULL, so that a sequence of calls needs one check at its end. */

@@ -3,8 +3,8 @@
  * What these patterns use: literals, \s \S \d \p{..} \P{..}, sets with ranges and negation,
  * alternatives, greedy ? * + {n,m}, groups (?:...) and (?i:...), the look-aheads (?!x) and (?=x) of
  * one character, and $. Alternatives are tried in order, the first that matches wins (as in Perl).
- * Repeats apply to single characters and to optional groups. Immutable after opening, any thread.
- */
+ * Repeats apply to single characters and to optional groups. Immutable after opening, any
+ * thread. */
 #ifndef HEARTH_RX_H
 #define HEARTH_RX_H
 

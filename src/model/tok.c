@@ -271,8 +271,7 @@ static void mark_ends(struct tok *t)
                                          "</s>",
                                          "<|end_of_text|>",
                                          "<turn|>",
-                                         "<\xEF\xBD\x9C"
-                                         "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+                                         "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
                                          "<|END_OF_TURN_TOKEN|>" };
     if (t->eos >= 0) {
         t->is_end[t->eos] = 1;

@@ -7,11 +7,12 @@
  * construction (PA-1).
  *
  * Planes, for each unit of 32 columns; a group g is 4 columns, and a byte or bit position (row, t)
- * stands for column 4 g + t of that row, rows first: byte 4 * row + t. low 4 bits   4 x 64 bytes
- * plane j: group 2 j in the low half of each byte, group 2 j + 1 in the high low 2 bits   2 x 64
- * bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first bit          8 x 8 bytes mask
- * g, bit 4 * row + t 2 high bits  as "low 2 bits" 8 bits       8 x 64 bytes   plane g, the byte
- * with its top bit turned (code = value + 128)
+ * stands for column 4 g + t of that row, rows first: byte 4 * row + t.
+ *   low 4 bits   4 x 64 bytes   plane j: group 2 j in the low half of each byte, 2 j + 1 in the high
+ *   low 2 bits   2 x 64 bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first
+ *   bit          8 x 8 bytes    mask g, bit 4 * row + t
+ *   2 high bits  as "low 2 bits"
+ *   8 bits       8 x 64 bytes   plane g, the byte with its top bit turned (code = value + 128)
  *
  * Blocks (16 rows x 32 columns, or x 256 for the K types), in order:
  *   Q4_0  d[16]                     low 4            Q4_1  d[16] m[16]              low 4
@@ -112,8 +113,7 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
     return true;
 }
 
-/* --- codes of a block of the file, in column order
- * ---------------------------------------------------------------- */
+/* --- codes of a block of the file, in column order -------------------------------------------- */
 
 /* Sub-scale bits of Q4_K and Q5_K (index 0..15: scale j, then minimum j) and of Q3_K (0..15), 6
  * bits each. */
