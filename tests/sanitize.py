@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sanitize.py SANITIZERS FIXTURES: a checked build with sanitizers runs the unit tests, five tiny models, the tokenizers' and
+"""sanitize.py SANITIZERS FIXTURES: a checked build with sanitizers, by the second compiler (clang), runs the unit tests, five tiny models, the tokenizers' and
 templates' fixtures in part, and a model with several requests at once. Prints 'N passed, N failed'."""
 import json
 import os
@@ -28,7 +28,8 @@ def check(what, r, cond=True):
 
 
 if not os.path.exists(build + '/build.ninja'):
-    r = sh(['meson', 'setup', build, root, '--buildtype=debugoptimized', '-Db_sanitize=' + kind, '-Dchecked=true', '-Db_lundef=false'])
+    ENV['CC'] = 'clang-19'
+    r = sh(['meson', 'setup', build, root, '--buildtype=debugoptimized', '--werror', '--wrap-mode=nodownload', '-Db_sanitize=' + kind, '-Dchecked=true', '-Db_lundef=false'])
     if r.returncode:
         sys.exit(r.stdout)
 r = sh(['ninja', '-C', build, 'hearth', 'tests'])

@@ -4,8 +4,10 @@
 layers      a file includes only headers of modules that stand earlier in src/LAYERS; every module is listed
 symbols     global symbols begin with their module's name (or the prefixes given in src/LAYERS)     needs a build: --build DIR
 sizes       files 1000 lines (kernels 1500), functions 100 lines, complexity 25 (pmccabe), lines 100 columns
+format      every C file is as clang-format-19 lays it out
 banned      calls that are not allowed, or only in named files
 essays      every .c begins with a comment that says what it is
+header      the public header has at most 250 lines
 Prints one line per finding and 'N passed, N failed' over the rules checked."""
 import argparse
 import glob
@@ -108,6 +110,22 @@ def check_banned():
                     found('banned', f'{path}:{plain.count(chr(10), 0, m.start()) + 1}: {m.group().strip()} is not allowed here; use {instead}')
 
 
+def check_format():
+    if not shutil.which('clang-format-19'):
+        print('format: skipped, clang-format-19 is not installed')
+        return
+    findings.setdefault('format', [])
+    files = [p for p in glob.glob('**/*.[ch]', recursive=True) if p.startswith(('src/', 'include/', 'tests/', 'fuzz/', 'examples/')) and 'fixtures' not in p]
+    out = subprocess.run(['clang-format-19', '--dry-run', '--Werror', *files], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    for path in sorted(set(re.findall(r'^(\S+?):\d+:\d+: error', out, re.M))):
+        found('format', f'{path}: run clang-format-19 -i')
+
+
+def check_header():
+    n = open('include/hearth.h').read().count('\n')
+    findings['header'] = [f'include/hearth.h: {n} lines, at most 250'] if n > 250 else []
+
+
 def check_essays():
     findings.setdefault('essays', [])
     for path in sources():
@@ -147,6 +165,8 @@ def main():
     check_sizes()
     check_banned()
     check_essays()
+    check_format()
+    check_header()
     if a.build:
         check_symbols(rows, a.build)
     failed = 0

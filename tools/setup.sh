@@ -5,8 +5,8 @@ set -eu
 BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev libgnutls28-dev libjansson-dev \
 libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev"
 DEMO="python3-pip"
-CHECK="libcmocka-dev pmccabe"
-TEST="python3-venv chromium"
+CHECK="libcmocka-dev pmccabe clang-format-19"
+TEST="python3-venv chromium clang-19 libclang-rt-19-dev"
 command -v npm >/dev/null 2>&1 || TEST="$TEST nodejs npm" # Node's own packages bring npm under another name
 want=""
 for set in "$@"; do

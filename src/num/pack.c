@@ -8,7 +8,7 @@
  *
  * Planes, for each unit of 32 columns; a group g is 4 columns, and a byte or bit position (row, t)
  * stands for column 4 g + t of that row, rows first: byte 4 * row + t.
- *   low 4 bits   4 x 64 bytes   plane j: group 2 j in the low half of each byte, 2 j + 1 in the high
+ *   low 4 bits   4 x 64 bytes   plane j: group 2 j in the low half of a byte, 2 j + 1 in the high
  *   low 2 bits   2 x 64 bytes   plane j: groups 4 j .. 4 j + 3, two bits each, lowest first
  *   bit          8 x 8 bytes    mask g, bit 4 * row + t
  *   2 high bits  as "low 2 bits"
