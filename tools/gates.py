@@ -8,6 +8,7 @@ format      every C file is as clang-format-19 lays it out
 banned      calls that are not allowed, or only in named files
 essays      every .c begins with a comment that says what it is
 header      the public header has at most 250 lines
+map         docs/ARCHITECTURE.md lists the modules of src/LAYERS with the first line of each (--map writes it)
 Prints one line per finding and 'N passed, N failed' over the rules checked."""
 import argparse
 import glob
@@ -126,6 +127,31 @@ def check_header():
     findings['header'] = [f'include/hearth.h: {n} lines, at most 250'] if n > 250 else []
 
 
+def module_list(rows):
+    """The second half of docs/ARCHITECTURE.md."""
+    text, folder = '', ''
+    for m, _ in rows:
+        path = next((f'src/{m}{x}' for x in ('.c', '.h') if os.path.exists(f'src/{m}{x}')), None)
+        if path is None or m.endswith('.h'):
+            continue
+        if os.path.dirname(m) != folder:
+            folder = os.path.dirname(m)
+            text += f'\n## {folder}\n\n'
+        first = open(path).read().split('\n')[0]
+        what = re.sub(r'^/\* \S+ - | ?\*/$| \([^)]*\.c\b[^)]*\)?$', '', first)
+        text += f'- `{m}`: {what}\n'
+    return text
+
+
+def check_map(rows, is_writing):
+    path = 'docs/ARCHITECTURE.md'
+    old = open(path).read()
+    new = old[:old.index('\n## base\n')] + module_list(rows)
+    findings['map'] = [] if new == old or is_writing else [f'{path}: differs from src/LAYERS; run tools/gates.py --map']
+    if is_writing:
+        open(path, 'w').write(new)
+
+
 def check_essays():
     findings.setdefault('essays', [])
     for path in sources():
@@ -159,6 +185,7 @@ def check_symbols(rows, build):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument('--build')
+    ap.add_argument('--map', action='store_true')
     a = ap.parse_args()
     rows = modules()
     check_layers(rows)
@@ -167,6 +194,7 @@ def main():
     check_essays()
     check_format()
     check_header()
+    check_map(rows, a.map)
     if a.build:
         check_symbols(rows, a.build)
     failed = 0
