@@ -14,8 +14,10 @@
 
 int checkkern_vec(const struct kern_table *ref, const struct kern_table *t, uint64_t *hash);
 int checkkern_attn(const struct kern_table *ref, const struct kern_table *t, uint64_t *hash);
+int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, enum quant_type type,
+                   uint64_t *hash);
 
-/* --- what the checks share (checkkern_data.c) ------------------------------------------------ */
+/* --- what the checks share (checkkern_data.c, _gemm.c) --------------------------------------- */
 
 /* Kinds of generated numbers. */
 enum checkkern_kind {
@@ -32,6 +34,9 @@ struct checkkern_rand {
 uint32_t checkkern_bits(struct checkkern_rand *r);
 int32_t checkkern_below(struct checkkern_rand *r, int32_t n); /* 0 .. n - 1 */
 float checkkern_float(struct checkkern_rand *r, enum checkkern_kind kind);
+/* n weights of a type from random bits; scales have ordinary values unless is_wild. */
+void checkkern_rows(struct checkkern_rand *r, enum quant_type type, uint8_t *to, size_t n,
+                    bool is_wild);
 
 /* Memory whose last byte is followed by a page without access. Never NULL: gives up the program. */
 struct checkkern_buf {

@@ -7,7 +7,7 @@
  * types of pages, head dims of real models and odd ones, 1 to 16 queries, ranges as in decoding,
  * in a prompt (each query sees one position more) and in a sliding window.
  *
- * Next: test_vec.c. */
+ * Next: checkkern_gemm.c. */
 #include "checkkern.h"
 
 #include <stdio.h>

@@ -9,18 +9,18 @@
  * The preparation of activations is part of it: each table prepares its own, so that a difference
  * in rounding shows as a difference of products.
  *
- * Next: checkkern_bench.c. */
+ * Next: test_kern.c. */
 #include "checkkern.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define N_TOK_MAX  140
-#define N_ROW_MAX  80
-#define N_COL_MAX  1024
-#define GAP        48 /* floats between rows of results that nobody may write */
-#define LD         (N_ROW_MAX + GAP)
-#define UNWRITTEN  12345.0f
+#define N_TOK_MAX 140
+#define N_ROW_MAX 80
+#define N_COL_MAX 1024
+#define GAP       48 /* floats between rows of results that nobody may write */
+#define LD        (N_ROW_MAX + GAP)
+#define UNWRITTEN 12345.0f
 
 struct gemm_run {
     const struct kern_table *ref, *t;
@@ -40,18 +40,18 @@ static void put_f16(uint8_t *p, struct checkkern_rand *r, bool is_wild)
 }
 
 /* Gives the scales of a block of random bits ordinary values. */
-static void tame_block(uint32_t type, uint8_t *b, struct checkkern_rand *r)
+static void tame_block(enum quant_type type, uint8_t *b, struct checkkern_rand *r)
 {
     static const struct {
         uint8_t type, at[2], n;
     } scales[] = {
-        { QUANT_Q4_0, { 0 }, 1 },      { QUANT_Q4_1, { 0, 2 }, 2 },   { QUANT_Q5_0, { 0 }, 1 },
-        { QUANT_Q5_1, { 0, 2 }, 2 },   { QUANT_Q8_0, { 0 }, 1 },      { QUANT_Q2_K, { 80, 82 }, 2 },
-        { QUANT_Q3_K, { 108 }, 1 },    { QUANT_Q4_K, { 0, 2 }, 2 },   { QUANT_Q5_K, { 0, 2 }, 2 },
-        { QUANT_Q6_K, { 208 }, 1 },    { QUANT_IQ2_XXS, { 0 }, 1 },   { QUANT_IQ2_XS, { 0 }, 1 },
-        { QUANT_IQ2_S, { 0 }, 1 },     { QUANT_IQ3_XXS, { 0 }, 1 },   { QUANT_IQ3_S, { 0 }, 1 },
-        { QUANT_IQ1_S, { 0 }, 1 },     { QUANT_IQ4_NL, { 0 }, 1 },    { QUANT_IQ4_XS, { 0 }, 1 },
-        { QUANT_TQ1_0, { 52 }, 1 },    { QUANT_TQ2_0, { 64 }, 1 },    { QUANT_Q1_0, { 0 }, 1 },
+        { QUANT_Q4_0, { 0 }, 1 },    { QUANT_Q4_1, { 0, 2 }, 2 }, { QUANT_Q5_0, { 0 }, 1 },
+        { QUANT_Q5_1, { 0, 2 }, 2 }, { QUANT_Q8_0, { 0 }, 1 },    { QUANT_Q2_K, { 80, 82 }, 2 },
+        { QUANT_Q3_K, { 108 }, 1 },  { QUANT_Q4_K, { 0, 2 }, 2 }, { QUANT_Q5_K, { 0, 2 }, 2 },
+        { QUANT_Q6_K, { 208 }, 1 },  { QUANT_IQ2_XXS, { 0 }, 1 }, { QUANT_IQ2_XS, { 0 }, 1 },
+        { QUANT_IQ2_S, { 0 }, 1 },   { QUANT_IQ3_XXS, { 0 }, 1 }, { QUANT_IQ3_S, { 0 }, 1 },
+        { QUANT_IQ1_S, { 0 }, 1 },   { QUANT_IQ4_NL, { 0 }, 1 },  { QUANT_IQ4_XS, { 0 }, 1 },
+        { QUANT_TQ1_0, { 52 }, 1 },  { QUANT_TQ2_0, { 64 }, 1 },  { QUANT_Q1_0, { 0 }, 1 },
     };
     for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++) {
         for (int k = 0; k < scales[i].n && scales[i].type == type; k++) {
@@ -68,7 +68,8 @@ static void tame_block(uint32_t type, uint8_t *b, struct checkkern_rand *r)
     }
 }
 
-void checkkern_rows(struct checkkern_rand *r, uint32_t type, uint8_t *to, size_t n, bool is_wild)
+void checkkern_rows(struct checkkern_rand *r, enum quant_type type, uint8_t *to, size_t n,
+                    bool is_wild)
 {
     const struct quant_info *q = quant_get(type);
     for (size_t i = 0; i < n / q->block; i++, to += q->bytes) {
@@ -123,6 +124,7 @@ static struct tensor weights(struct gemm_run *c, const struct shape *s)
 static void product(struct gemm_run *c, const struct kern_table *k, const struct tensor *w,
                     const struct shape *s, const float *x, float *y)
 {
+    const size_t floats = (size_t)(s->n_tok - 1) * LD + (size_t)tensor_panels(w) * 16;
     struct kern_act a = { kern_act_kind_for(s->type), s->n_tok, s->n_col, NULL };
     const size_t bytes = kern_act_bytes(a.kind, a.n_tok, a.n_col);
     a.data = (uint8_t *)checkkern_end(&c->act, (bytes + 63) / 64 * 64);
@@ -133,7 +135,7 @@ static void product(struct gemm_run *c, const struct kern_table *k, const struct
     k->act_prepare(&a, x, (size_t)s->n_col, 0, half);
     const int32_t panels = tensor_panels(w);
     const int32_t cut = checkkern_below(&c->rand, panels + 1);
-    for (size_t i = 0; i < (size_t)s->n_tok * LD; i++) {
+    for (size_t i = 0; i < floats; i++) {
         y[i] = UNWRITTEN;
     }
     k->matmul(w, cut, panels, &a, y, LD);
@@ -202,7 +204,8 @@ static void check_type(struct gemm_run *c, enum quant_type type)
     }
 }
 
-int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, uint64_t *hash)
+int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, enum quant_type type,
+                   uint64_t *hash)
 {
     struct gemm_run c = { .ref = ref, .t = t, .hash = hash, .rand = { 20261124 } };
     checkkern_open(&c.rows, (size_t)N_ROW_MAX * N_COL_MAX * 4);
@@ -212,11 +215,7 @@ int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, uin
     for (int i = 0; i < 2; i++) {
         checkkern_open(&c.y[i], (size_t)N_TOK_MAX * LD * 4);
     }
-    for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
-        if (quant_get(type)->decode != NULL) {
-            check_type(&c, (enum quant_type)type);
-        }
-    }
+    check_type(&c, type);
     checkkern_close(&c.rows);
     checkkern_close(&c.weights);
     checkkern_close(&c.x);
