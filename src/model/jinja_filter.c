@@ -133,8 +133,9 @@ static enum err rest_args(struct jcall *c, size_t n_skip, struct jargs *out)
         return c->m->err;
     }
     const size_t n = c->args.pos->n;
-    *l = (struct jlist){ .item = c->args.pos->item + (n_skip < n ? n_skip : n),
-                         .n = n_skip < n ? n - n_skip : 0 };
+    if (n_skip < n) {
+        *l = (struct jlist){ .item = c->args.pos->item + n_skip, .n = n - n_skip };
+    }
     *out = (struct jargs){ .pos = l, .named = c->args.named };
     return ERR_OK;
 }
