@@ -13,7 +13,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
@@ -54,6 +57,17 @@ static inline void fuzz_end(struct fuzz_run r)
     demand(mem_used_bytes() == r.used_bytes, "no leak");
     demand((double)(clock() - r.begin) / CLOCKS_PER_SEC < FUZZ_SECONDS_MAX,
            "little processor time");
+}
+
+#define FUZZ_PATH_MAX 64
+
+/* The bytes as a file without a name, and a path that opens it until the descriptor is closed. */
+static inline int fuzz_file(const uint8_t *bytes, size_t n, char path[FUZZ_PATH_MAX])
+{
+    const int fd = memfd_create("fuzz", MFD_CLOEXEC);
+    demand(fd >= 0 && write(fd, bytes, n) == (ssize_t)n && fchmod(fd, 0600) == 0, "memfd");
+    snprintf(path, FUZZ_PATH_MAX, "/proc/self/fd/%d", fd);
+    return fd;
 }
 
 #endif

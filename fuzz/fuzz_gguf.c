@@ -6,24 +6,10 @@
  * without a text, and a tensor range that cannot be read (GG-1).
  *
  * Seeds: fuzz/seeds/gguf, made by tests/tools/mutate_gguf.py --tiny. */
-#include "base/mem.h"
+#include "fuzz.h"
 #include "model/gguf.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
-
-static void demand(bool is_true, const char *what)
-{
-    if (!is_true) {
-        fprintf(stderr, "fuzz_gguf: %s: %s\n", what, err_text());
-        abort();
-    }
-}
 
 static void walk_array(const struct gguf_array *a)
 {
@@ -96,21 +82,21 @@ static void walk_tensors(const struct gguf *g)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    const int fd = memfd_create("fuzz", MFD_CLOEXEC);
-    demand(fd >= 0 && write(fd, bytes, n) == (ssize_t)n, "memfd");
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    const size_t used = mem_used_bytes();
+    char path[FUZZ_PATH_MAX];
+    const int fd = fuzz_file(bytes, n, path);
+    const struct fuzz_run run = fuzz_begin();
     struct gguf *g = NULL;
-    if (gguf_open(&g, path) == ERR_OK) {
+    const enum err e = gguf_open(&g, path);
+    if (e == ERR_OK) {
         walk_keys(g);
         walk_tensors(g);
         demand(gguf_unchanged(g) == ERR_OK, "unchanged");
         gguf_close(g);
     } else {
-        demand(g == NULL && err_text()[0] != '\0' && strchr(err_text(), '\n') == NULL, "its error");
+        demand_error(e);
+        demand(g == NULL, "no directory after a failure");
     }
-    demand(mem_used_bytes() == used, "a leak");
+    fuzz_end(run);
     close(fd);
     return 0;
 }

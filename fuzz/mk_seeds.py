@@ -74,8 +74,46 @@ def js():
     put('js', 'bytes', b'"\xff\xc3"')
 
 
+
+def params():
+    chat = {'model': 'm', 'messages': [{'role': 'developer', 'content': 'be brief'}, {'role': 'user', 'content': [{'type': 'text', 'text': 'h\u00e9'}, {'type': 'text', 'text': 'llo'}]},
+            {'role': 'assistant', 'content': None, 'tool_calls': [{'function': {'name': 'f', 'arguments': '{}'}}]}, {'role': 'tool', 'tool_call_id': '1', 'content': '\u0000'}]}
+    more = [{}, {'stream': True, 'stream_options': {'include_usage': True, 'include_obfuscation': False}}, {'max_tokens': 5, 'n': 2, 'temperature': 0.5, 'top_p': 0.9, 'top_k': 40, 'min_p': 0.05, 'typical_p': 1},
+            {'repeat_penalty': 1.1, 'repeat_last_n': -1, 'presence_penalty': -2, 'frequency_penalty': 2, 'seed': -1}, {'stop': ['\n', 'END'], 'logit_bias': {'5': -100, '7': 1.5}, 'logprobs': True, 'top_logprobs': 3},
+            {'stop': '\u00e9', 'ignore_eos': True, 'seed': 1 << 62}, {'template_vars': {'a': [1, {}]}}, {'chat_template_kwargs': {'enable_thinking': False}, 'user': 'u', 'metadata': {'a': 1}, 'store': False},
+            {'response_format': {'type': 'text'}, 'tools': [], 'tool_choice': 'none', 'modalities': ['text'], 'parallel_tool_calls': True}, {'response_format': {'type': 'json_schema'}}, {'max_completion_tokens': None},
+            {'n': 9}, {'temperature': 'hot'}, {'top_p': 1e300}, {'stop': [1]}, {'logit_bias': {'x': 1}}, {'max_tokens': 1.5}, {'nobody': 1}, {'reasoning_effort': 'low'}]
+    for i, m in enumerate(more):
+        put('params', f'chat-{i:02d}', b'0' + json.dumps({**chat, **m}).encode())
+    for i, m in enumerate(more[:6]):
+        put('params', f'text-{i:02d}', b'1' + json.dumps({'prompt': ['once', [1, 2, 3], 'a\u0000b', [[4, 5]], ['x'], ['x', 'y']][i], **m}).encode())
+    for i, t in enumerate([{'content': 'a b', 'add_special': False, 'parse_special': True}, {'text': ''}, {'prompt': 'x', 'content': 'y'}, {}]):
+        put('params', f'tokenize-{i}', b'2' + json.dumps(t).encode())
+    for i, t in enumerate([{'tokens': [1, 2, 3]}, {'tokens': []}, {'tokens': [-1]}, {'tokens': [1 << 40]}, {'tokens': 'x'}]):
+        put('params', f'detokenize-{i}', b'3' + json.dumps(t).encode())
+    for i, t in enumerate(['', '[]', '{', '{"messages": []}', '{"messages": [1]}', '{"messages": [{"role": "god", "content": ""}]}', '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', '{"a":1,"a":2}']):
+        put('params', f'odd-{i}', b'0' + t.encode())
+
+
+def keys():
+    digest = 'sha256:' + 'aB' * 32
+    for i, t in enumerate(['0123456789abcdef\n', '# comment\n\n  spaced-key-1 \r\nother-key-22\n' + digest + '\n', digest, 'short\n', 'sha256:zz\n', 'with blank in it\n', '\u00e9' * 9, '', '#\n', 'k' * 512 + '\n', 'k' * 513, 'zero\0zero\n']):
+        put('keys', f'file-{i:02d}', t)
+
+
+def frames():
+    for i, t in enumerate(['Host: a\r\nContent-Length: 5\r\nAccept: */*\r\n', 'Host: a\r\nTransfer-Encoding: chunked\r\n', 'Host: a\r\nHost: b\r\n', 'Content-Length: 5\r\nContent-Length: 5\r\n',
+                           'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n', 'Transfer-Encoding: gzip, chunked\r\n', 'Content-Length : 5\r\n', 'Content-Length: +5\r\n', 'Content-Length: 99999999999999999999\r\n',
+                           'Content-Length: 1048577\r\n', 'X: a\r\n continued: b\r\nY: c\r\n', 'X: a\r\n hidden\r\nY: c\r\n', 'X: a\0Content-Length\r\n', ': x\r\n', 'X: \x01\r\n', 'X:\r\nY: \t\r\n', 'transfer-encoding: Chunked \r\n', '']):
+        for flags in '013':
+            put('http_frame', f'lines-{i:02d}-{flags}', flags + t)
+
+
 tok()
 chat()
 rx()
 zips()
 js()
+params()
+keys()
+frames()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """run.py check|test: builds with warnings as errors, runs the suites and adds up. The last line reads 'N passed, N failed, N skipped'.
 
-check   unit tests, gates; downloads nothing
+check   unit tests, gates, stored inputs of the fuzzers; downloads nothing
 test    also the reference fixtures (tests/fixtures; packages by pinned version into the user's cache folder)
 Options: --build DIR (default build-test), --only NAME[,NAME] (suites by name), -v."""
 import argparse
@@ -55,7 +55,7 @@ def build(folder, may_fetch):
             sys.exit(r.stdout)
     r = sh(['ninja', '-C', folder])
     if r.returncode == 0:
-        r = sh(['ninja', '-C', folder, 'tests', 'chat'])
+        r = sh(['ninja', '-C', folder, 'tests', 'chat', 'fuzzers'])
     if r.returncode:
         print(r.stdout[-6000:])
         print('0 passed, 1 failed, 0 skipped')
@@ -87,6 +87,7 @@ def main():
     hearth = a.build + '/hearth'
     suites = [Suite('gates', [sys.executable, ROOT + '/tools/gates.py', '--build', a.build]),
               Suite('unit', [sys.executable, ROOT + '/tests/unit.py', a.build]),
+              Suite('seeds', [sys.executable, ROOT + '/fuzz/replay.py', a.build]),
               Suite('chat', [sys.executable, ROOT + '/tests/test_chat.py', hearth])]
     if a.what == 'test':
         py, fixtures = python(), ROOT + '/tests/fixtures'

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""sanitize.py SANITIZERS FIXTURES: a checked build with sanitizers, by the second compiler (clang), runs the unit tests, five tiny models, the tokenizers' and
-templates' fixtures in part, and a model with several requests at once. Prints 'N passed, N failed'."""
+"""sanitize.py SANITIZERS FIXTURES: a checked build with sanitizers, by the second compiler (clang), runs the unit tests, the stored
+inputs of the fuzzers (not with the thread sanitizer), five tiny models, the tokenizers' and templates' fixtures in part, and a model with several requests at once. Prints 'N passed, N failed'."""
 import json
 import os
 import re
@@ -32,15 +32,17 @@ if not os.path.exists(build + '/build.ninja'):
     r = sh(['meson', 'setup', build, root, '--buildtype=debugoptimized', '--werror', '--wrap-mode=nodownload', '-Db_sanitize=' + kind, '-Dchecked=true', '-Db_lundef=false'])
     if r.returncode:
         sys.exit(r.stdout)
-r = sh(['ninja', '-C', build, 'hearth', 'tests'])
+has_seeds = kind != 'thread'
+r = sh(['ninja', '-C', build, 'hearth', 'tests'] + ['fuzzers'] * has_seeds)
 check('build', r)
 hearth = build + '/hearth'
-r = sh([sys.executable, root + '/tests/unit.py', build])
-m = re.findall(r'^(\d+) passed, (\d+) failed', r.stdout, re.M)
-passed += int(m[-1][0]) if m else 0
-failed += int(m[-1][1]) if m else 1
-if not m or int(m[-1][1]):
-    print(r.stdout[-4000:])
+for program in ['tests/unit.py'] + ['fuzz/replay.py'] * has_seeds:
+    r = sh([sys.executable, root + '/' + program, build])
+    m = re.findall(r'^(\d+) passed, (\d+) failed', r.stdout, re.M)
+    passed += int(m[-1][0]) if m else 0
+    failed += int(m[-1][1]) if m else 1
+    if not m or int(m[-1][1]):
+        print(r.stdout[-4000:])
 for name in ('zoo/llama', 'zoo/gemma2', 'zoo/phi3-longrope', 'zoo/gpt2', 'zoo/falcon', 'qzoo/q-q4_k', 'qzoo/q-iq3_xxs', 'qzoo/q-nvfp4'):
     cases = open(f'{fixtures}/{name}.cases.jsonl').read()
     for extra in ([], ['--isa', 'scalar', '--kv', 'q8_0'], ['--beside', '3', '--threads', '3']):
