@@ -1,14 +1,18 @@
 /* cmd_bench - `hearth bench`: speed of a model on this box
  *
  * Prompts are random tokens, answers are forced to go on, so the text does not matter. Prompt speed
- * is that of one prompt of --prefill tokens; answer speed that of --batch conversations of --decode
- * tokens each, which begin at --depth tokens of context. The memory bandwidth is measured in the
- * same run, because on shared machines it changes by the minute, and each figure is shown beside
- * its limit.
+ * is that of one prompt of --prefill tokens; answer speed that of --batch conversations that begin
+ * at --depth tokens of context. Their prompts are computed one after the other, and answers that
+ * nobody reads wait; so nothing is read until the last one begins, and then --decode tokens of that
+ * one are timed, during which all of them run. The
+ * memory bandwidth is measured in the same run, because on shared machines it changes by the
+ * minute, and each figure is shown beside its limit.
  *
  * Only the public library is used. Next: lib/hearth.c. */
 #include "cmd/cmd_bench.h"
 
+#include "base/buf.h"
+#include "base/js.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/open.h"
@@ -16,10 +20,26 @@
 #include <stdio.h>
 
 #define BATCH_MAX 256
+#define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
 
 struct result {
     double prefill_tok_s, decode_tok_s;
 };
+
+/* What was asked for and measured. */
+struct bench {
+    char kernels[4096];
+    struct hearth_limits l;
+    struct hearth_model_info info;
+    struct hearth_plan plan;
+    struct result r;
+    bool has_limits, has_model;
+};
+
+static int64_t depth_of(const struct conf *c)
+{
+    return c->depth > 0 ? c->depth : 8; /* a conversation has a prompt */
+}
 
 static void fill_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
 {
@@ -28,6 +48,12 @@ static void fill_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
         x = x * 1664525u + 1013904223u;
         ids[i] = (int32_t)((x >> 8) % (uint32_t)n_vocab);
     }
+}
+
+/* Tokens of an answer: those that are timed, one before, and what it may be ahead of the last. */
+static int64_t answer_of(const struct conf *c)
+{
+    return c->decode + 1 + (c->batch > 1 ? AHEAD : 0);
 }
 
 /* Waits for the end of a request. */
@@ -74,131 +100,186 @@ static hearth_status bench_prefill(struct open_model *m, const struct conf *c, i
     return HEARTH_OK;
 }
 
-/* All conversations at once; the time counts from when the last one has its first token. */
+/* Events of the other conversations, so that none of them waits. */
+static void read_others(struct hearth_request **r, int64_t n)
+{
+    struct hearth_event e;
+    for (int64_t i = 0; i < n; i++) {
+        while (hearth_next(r[i], 0, &e) == HEARTH_OK) {
+        }
+    }
+}
+
+/* Waits for the end of the last conversation, while the others go on. */
+static hearth_status drain_last(struct hearth_request **r, int64_t n, struct hearth_event *e)
+{
+    hearth_status s = HEARTH_BUSY;
+    bool has_begun = false;
+    do {
+        s = hearth_next(r[n - 1], 1000000, e);
+        has_begun = has_begun || s == HEARTH_OK;
+        read_others(r, has_begun ? n - 1 : 0);
+    } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
+    return s;
+}
+
 static hearth_status bench_decode(struct open_model *m, const struct conf *c, int32_t *ids,
                                   struct result *out)
 {
     struct hearth_request *r[BATCH_MAX] = { NULL };
-    struct hearth_event e;
-    const int64_t depth = c->depth > 0 ? c->depth : 8;
+    struct hearth_event e = { 0 };
     hearth_status s = HEARTH_OK;
-    uint64_t decode_us = 0;
-    int64_t n_tok = 0;
     for (int64_t i = 0; i < c->batch && s == HEARTH_OK; i++) {
-        fill_tokens(ids, depth, m->info.n_vocab, (uint32_t)i + 100);
-        s = submit(m, ids, depth, c->decode, &r[i]);
+        fill_tokens(ids, depth_of(c), m->info.n_vocab, (uint32_t)i + 100);
+        s = submit(m, ids, depth_of(c), i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
     }
-    struct hearth_stats before;
-    for (;;) { /* until all prompts are done */
-        hearth_model_get_stats(m->model, &before);
-        if (s != HEARTH_OK || before.n_queued == 0) {
-            break;
-        }
-        hearth_next(r[0], 1000, &e);
-    }
-    for (int64_t i = 0; i < c->batch && s == HEARTH_OK; i++) {
-        s = drain(r[i], &e);
-        decode_us = e.decode_us > decode_us ? e.decode_us : decode_us;
-        n_tok += e.n_generated - 1;
+    s = s == HEARTH_OK ? drain_last(r, c->batch, &e) : s;
+    if (s == HEARTH_OK && e.n_generated <= c->decode) {
+        s = (hearth_status)err_set(ERR_FAILED, "the answer ended after %d tokens: %s",
+                                   e.n_generated, e.error != NULL ? e.error : "no reason given");
     }
     for (int64_t i = 0; i < c->batch; i++) {
         hearth_request_close(r[i]);
     }
-    out->decode_tok_s = decode_us > 0 ? 1e6 * (double)n_tok / (double)decode_us : 0.0;
+    out->decode_tok_s =
+        e.decode_us > 0 ? 1e6 * (double)(c->batch * c->decode) / (double)e.decode_us : 0.0;
     return s;
 }
 
-static void print_result(const struct conf *c, const struct open_model *m,
-                         const struct hearth_plan *plan, const struct hearth_limits *l,
-                         const struct result *r)
+/* What the speeds mean against the limits. */
+struct shares {
+    double read_gb_s, read_percent, gop_s, int8_percent;
+};
+
+static struct shares shares_of(const struct conf *c, const struct bench *b)
 {
-    const double per_tok =
-        (double)plan->step_read_bytes + (double)plan->token_kv_bytes * (double)c->depth;
-    const double read = r->decode_tok_s / (double)c->batch * per_tok / 1e9;
-    const double gop = r->prefill_tok_s * 2.0 * (double)m->info.n_param / 1e9;
-    const double read_share = l->read_gb_s > 0.0 ? 100.0 * read / l->read_gb_s : 0.0;
-    const double int8_share = l->int8_gop_s > 0.0 ? 100.0 * gop / l->int8_gop_s : 0.0;
-    if (c->is_json) {
-        printf("{\"version\": 1, \"model\": \"%s\", \"type\": \"%s\", \"prefill\": %lld, "
-               "\"decode\": %lld, \"depth\": %lld, "
-               "\"batch\": %lld, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, \"read_gb_s\": "
-               "%.2f, \"int8_gop_s\": %.1f, "
-               "\"f32_gflop_s\": %.1f, \"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
-               "\"prefill_gop_s\": %.1f, "
-               "\"prefill_int8_percent\": %.1f}\n",
-               m->info.arch, m->info.type, (long long)c->prefill, (long long)c->decode,
-               (long long)c->depth, (long long)c->batch, r->prefill_tok_s, r->decode_tok_s,
-               l->read_gb_s, l->int8_gop_s, l->f32_gflop_s, read, read_share, gop, int8_share);
+    const double kv_bytes = (double)b->plan.token_kv_bytes * (double)(c->depth * c->batch);
+    const double step_bytes = (double)b->plan.step_read_bytes + kv_bytes;
+    struct shares v = { 0 };
+    v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;
+    v.gop_s = b->r.prefill_tok_s * 2.0 * (double)b->info.n_param / 1e9;
+    v.read_percent = b->l.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.read_gb_s : 0.0;
+    v.int8_percent = b->l.int8_gop_s > 0.0 ? 100.0 * v.gop_s / b->l.int8_gop_s : 0.0;
+    return v;
+}
+
+static void json_kernels(struct buf *out, const char *text)
+{
+    buf_add_str(out, ", \"kernels\": [");
+    for (struct view rest = view_of(text); rest.n > 0;) {
+        const size_t n = view_find(rest, VIEW("\n"), 0);
+        buf_add_str(out, rest.p != text ? ", " : "");
+        js_put_string(out, view_part(rest, 0, n), false);
+        rest = view_from(rest, n < rest.n ? n + 1 : rest.n);
+    }
+    buf_add_char(out, ']');
+}
+
+static void json_model(struct buf *out, const struct conf *c, const struct bench *b)
+{
+    const struct shares v = shares_of(c, b);
+    buf_printf(out,
+               ", \"model\": \"%s\", \"type\": \"%s\", \"prefill\": %lld, \"decode\": %lld, "
+               "\"depth\": %lld, \"batch\": %lld, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, "
+               "\"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
+               "\"prefill_gop_s\": %.1f, \"prefill_int8_percent\": %.1f",
+               b->info.arch, b->info.type, (long long)c->prefill, (long long)c->decode,
+               (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s, b->r.decode_tok_s,
+               v.read_gb_s, v.read_percent, v.gop_s, v.int8_percent);
+}
+
+static void print_json(const struct conf *c, const struct bench *b)
+{
+    struct buf out;
+    buf_init(&out, 65536);
+    buf_add_str(&out, "{\"version\": 1");
+    if (c->is_kernels) {
+        json_kernels(&out, b->kernels);
+    }
+    if (b->has_limits) {
+        buf_printf(&out, ", \"read_gb_s\": %.2f, \"int8_gop_s\": %.1f, \"f32_gflop_s\": %.1f",
+                   b->l.read_gb_s, b->l.int8_gop_s, b->l.f32_gflop_s);
+    }
+    if (b->has_model) {
+        json_model(&out, c, b);
+    }
+    printf("%s}\n", buf_str(&out));
+    buf_release(&out);
+}
+
+static void print_text(const struct conf *c, const struct bench *b)
+{
+    if (c->is_kernels) {
+        fputs(b->kernels, stdout);
+    }
+    if (c->is_limits) {
+        printf("memory read  %8.1f GB/s\nint8 peak    %8.1f GOP/s\nfloat peak   %8.1f GFLOP/s\n",
+               b->l.read_gb_s, b->l.int8_gop_s, b->l.f32_gflop_s);
+    }
+    if (!b->has_model) {
         return;
     }
-    printf("%s %s, %.1f million parameters\n", m->info.arch, m->info.type,
-           (double)m->info.n_param / 1e6);
+    const struct shares v = shares_of(c, b);
+    printf("%s %s, %.1f million parameters\n", b->info.arch, b->info.type,
+           (double)b->info.n_param / 1e6);
     printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the int8 peak (%.0f)\n",
-           r->prefill_tok_s, (long long)c->prefill, gop, int8_share, l->int8_gop_s);
+           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.int8_gop_s);
     printf("  answer  %9.1f tok/s  %5lld at once   %7.1f GB/s, %.0f %% of memory bandwidth (%.1f), "
            "depth %lld\n",
-           r->decode_tok_s, (long long)c->batch, read, read_share, l->read_gb_s,
+           b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.read_gb_s,
            (long long)c->depth);
 }
 
-static hearth_status bench_model(const struct conf *c, const char *path,
-                                 const struct hearth_limits *l)
+static hearth_status bench_model(const struct conf *c, const char *path, struct bench *b)
 {
     struct conf own = *c;
-    const int64_t depth = c->depth > 0 ? c->depth : 8;
-    const int64_t need =
-        (c->prefill + 1 > depth + c->decode ? c->prefill + 1 : depth + c->decode) + 1;
+    const int64_t answer = depth_of(c) + answer_of(c);
+    const int64_t need = (c->prefill > answer ? c->prefill : answer) + 1;
     own.ctx = c->ctx > 0 ? c->ctx : need;
     own.parallel = c->batch;
     struct open_model m = { 0 };
-    struct hearth_plan plan = { 0 };
     struct hearth_model_params p;
-    struct result r = { 0 };
     hearth_status s = open_all(&own, path, &m);
     int32_t *ids = mem_alloc_array((size_t)need, sizeof ids[0]);
     if (s == HEARTH_OK && ids == NULL) {
-        s = HEARTH_MEMORY;
+        s = (hearth_status)err_set(ERR_MEMORY, "no memory for %lld tokens", (long long)need);
     }
     open_params(&own, &p);
-    s = s == HEARTH_OK ? hearth_plan_make(m.box, path, &p, &plan) : s;
-    s = s == HEARTH_OK ? bench_prefill(&m, &own, ids, &r) : s;
-    s = s == HEARTH_OK ? bench_decode(&m, &own, ids, &r) : s;
-    if (s == HEARTH_OK) {
-        print_result(&own, &m, &plan, l, &r);
-    }
+    s = s == HEARTH_OK ? hearth_plan_make(m.box, path, &p, &b->plan) : s;
+    s = s == HEARTH_OK ? bench_prefill(&m, &own, ids, &b->r) : s;
+    s = s == HEARTH_OK ? bench_decode(&m, &own, ids, &b->r) : s;
+    b->info = m.info;
+    b->has_model = s == HEARTH_OK;
     mem_free(ids);
     open_close(&m);
     return s;
 }
 
-static void print_kernels(const struct hearth_box *box)
-{
-    char text[4096];
-    hearth_box_kernels(box, text, sizeof text);
-    fputs(text, stdout);
-}
-
 int cmd_bench(const struct conf *c, const char *path)
 {
     struct hearth_box *box = NULL;
-    struct hearth_limits l = { 0 };
+    struct bench b = { 0 };
+    if (path == NULL && !c->is_kernels && !c->is_limits) {
+        return open_fail(
+            (hearth_status)err_set(ERR_USAGE, "bench needs a MODEL, --kernels or --limits"));
+    }
     hearth_status s = open_box(c, &box);
     if (s == HEARTH_OK && c->is_kernels) {
-        print_kernels(box);
+        hearth_box_kernels(box, b.kernels, sizeof b.kernels);
     }
     if (s == HEARTH_OK && (c->is_limits || path != NULL)) {
-        s = hearth_box_measure(box, &l);
-    }
-    if (s == HEARTH_OK && c->is_limits) {
-        printf("memory read  %8.1f GB/s\nint8 peak    %8.1f GOP/s\nfloat peak   %8.1f GFLOP/s\n",
-               l.read_gb_s, l.int8_gop_s, l.f32_gflop_s);
-    }
-    if (s == HEARTH_OK && path == NULL && !c->is_kernels && !c->is_limits) {
-        fprintf(stderr, "hearth: bench needs a MODEL, --kernels or --limits\n");
-        hearth_box_close(box);
-        return (int)HEARTH_USAGE;
+        s = hearth_box_measure(box, &b.l);
+        b.has_limits = s == HEARTH_OK;
     }
     hearth_box_close(box);
-    s = s == HEARTH_OK && path != NULL ? bench_model(c, path, &l) : s;
-    return s == HEARTH_OK ? 0 : open_fail(s);
+    s = s == HEARTH_OK && path != NULL ? bench_model(c, path, &b) : s;
+    if (s != HEARTH_OK) {
+        return open_fail(s);
+    }
+    if (c->is_json) {
+        print_json(c, &b);
+    } else {
+        print_text(c, &b);
+    }
+    return 0;
 }
