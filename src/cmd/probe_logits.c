@@ -321,7 +321,7 @@ static void answer_line(struct probe *pr, const struct js *c, struct buf *line)
     mem_free(j.is_wanted);
 }
 
-static void run_cases(struct probe *pr)
+static enum err run_cases(struct probe *pr)
 {
     struct buf line;
     buf_init(&line, LINE_MAX_BYTES * 3);
@@ -329,7 +329,8 @@ static void run_cases(struct probe *pr)
     struct view text;
     bool has_line = false;
     lines_init(&in, 0, LINE_MAX_BYTES);
-    while (lines_next(&in, &text, &has_line) == ERR_OK && has_line) {
+    enum err e = lines_next(&in, &text, &has_line);
+    while (e == ERR_OK && has_line) {
         struct js *c = NULL;
         if (js_parse(text, 16, &c) != ERR_OK) {
             printf("{\"id\": null, \"error\": \"not a JSON object on this line\"}\n");
@@ -339,9 +340,11 @@ static void run_cases(struct probe *pr)
         }
         fflush(stdout);
         js_close(c);
+        e = lines_next(&in, &text, &has_line);
     }
     lines_release(&in);
     buf_release(&line);
+    return e;
 }
 
 int probe_logits(const struct probe_logits_params *p)
@@ -357,13 +360,13 @@ int probe_logits(const struct probe_logits_params *p)
         pr.out = fopen(p->out_path, "wb");
         e = pr.out != NULL ? ERR_OK : err_set(ERR_IO, "%s: cannot be written", p->out_path);
     }
-    if (e == ERR_OK) {
-        run_cases(&pr);
-    } else {
+    e = e == ERR_OK ? run_cases(&pr) : e;
+    if (e != ERR_OK) {
         fprintf(stderr, "hearth: %s\n", err_text());
     }
-    if (pr.out != NULL && fclose(pr.out) != 0) {
-        e = err_set(ERR_IO, "%s: cannot be written", p->out_path);
+    if (pr.out != NULL && fclose(pr.out) != 0 && e == ERR_OK) {
+        fprintf(stderr, "hearth: %s: cannot be written\n", p->out_path);
+        e = ERR_IO;
     }
     arena_close(&pr.model);
     weights_release(&pr.weights);

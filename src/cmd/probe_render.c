@@ -133,11 +133,11 @@ int probe_render(const char *template_file, struct view template_text)
         }
     }
     if (e != ERR_OK) {
-        (void)fprintf(stderr, "hearth render: %s\n", err_text());
+        (void)fprintf(stderr, "hearth: %s\n", err_text());
     }
     chat_close(p.shared);
     buf_release(&p.source);
     buf_release(&out);
     lines_release(&in);
-    return e == ERR_OK ? 0 : 1;
+    return (int)e;
 }

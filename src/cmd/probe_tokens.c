@@ -73,10 +73,14 @@ static enum err tokenize(const struct tok *t, const struct js *c, struct buf *li
 {
     struct buf bytes;
     buf_init(&bytes, LINE_MAX_BYTES);
-    struct view text = js_string(js_get(c, "text"));
+    const struct js *plain = js_get(c, "text");
+    const struct js *coded = js_get(c, "b64");
+    REQUIRE(js_type(coded != NULL ? coded : plain) == JS_STRING, ERR_USAGE,
+            "\"text\" or \"b64\" is wanted, a string");
+    struct view text = js_string(plain);
     enum err e = ERR_OK;
-    if (js_get(c, "b64") != NULL) {
-        e = take_base64(js_string(js_get(c, "b64")), &bytes);
+    if (coded != NULL) {
+        e = take_base64(js_string(coded), &bytes);
         text = buf_view(&bytes);
     }
     struct tok_list list = { 0 };
@@ -96,13 +100,14 @@ static enum err tokenize(const struct tok *t, const struct js *c, struct buf *li
 static enum err detokenize(const struct tok *t, const struct js *c, struct buf *line)
 {
     const struct js *tokens = js_get(c, "tokens");
+    REQUIRE(js_type(tokens) == JS_ARRAY, ERR_USAGE, "\"tokens\" is wanted, a list of ids");
     const size_t n = js_count(tokens);
     int32_t *ids = mem_alloc_array(n + 1, sizeof ids[0]);
     struct buf bytes;
     buf_init(&bytes, LINE_MAX_BYTES);
     enum err e = ids != NULL ? ERR_OK : err_set(ERR_MEMORY, "no memory for %zu tokens", n);
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
-        const int64_t id = js_int(js_at(tokens, i));
+        const int64_t id = js_type(js_at(tokens, i)) == JS_INT ? js_int(js_at(tokens, i)) : -1;
         ids[i] = id >= 0 && id < INT32_MAX ? (int32_t)id : -1;
     }
     e = e == ERR_OK ? tok_decode(t, ids, n, js_bool(js_get(c, "special")), &bytes) : e;
