@@ -101,6 +101,7 @@ def main():
         suites += [Suite('zoo', zoo + ['--probe', hearth]), Suite('zoo-strict', zoo + ['--strict', '--probe', hearth + ' --kv f32']),
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),
                    Suite('run', [sys.executable, ROOT + '/tests/test_run.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),
                    Suite('api', [py, ROOT + '/tests/test_api.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),

@@ -9,6 +9,7 @@ also checked that a copied file is recognised as the known model. Ends with "N p
 """
 import argparse
 import concurrent.futures
+import fcntl
 import hashlib
 import http.server
 import json
@@ -20,9 +21,11 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 
@@ -270,7 +273,7 @@ def hostile_texts(b):
         out, err = b.run(*args)
         assert not re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f]', out + err), args
     assert b.json('list')['models'][0]['licence'] == 'MIT?]0;x??? ok'
-    for bad in ('', 'A B', '../x', "x' OR 1=1"):  # no name at all finds nothing
+    for bad in ('A B', '../x', "x' OR 1=1"):  # no name at all finds nothing
         b.run('rm', bad, want=NOT_FOUND)
     assert len(b.names()) == 2
 
@@ -635,7 +638,8 @@ def bar_on_a_terminal(b):
     pid, fd = pty.fork()
     if pid == 0:
         try:
-            os.execve(b.a.hearth, [b.a.hearth, 'pull', b.url + '/m.gguf'], env)
+            fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 72, 0, 0))
+            os.execve(b.a.hearth, [b.a.hearth, 'pull', b.url + '/m.gguf', '--name', 'a-name-of-some-length'], env)
         finally:
             os._exit(127)
     seen = b''
@@ -649,7 +653,10 @@ def bar_on_a_terminal(b):
         seen += piece
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == OK
     text = seen.decode()
-    assert text.count('\r') > 10 and re.search(r'\[#+-+\] +\d+ %  \d.*[kM]B/s  0:\d\d left', text) and '100 %' in text, text[-500:]
+    assert text.count('\r') > 10 and re.search(r'\[#+-+\] +\d+ %  \d', text) and '100 %' in text, text[-500:]
+    lines = [x.replace('\x1b[K', '') for x in text.split('\r') if '[#' in x]
+    assert max(len(x) for x in lines) == 71, lines  # a line that wraps could not be overwritten
+    assert b.names() == ['a-name-of-some-length']
 
 
 def main():

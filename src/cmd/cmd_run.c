@@ -136,7 +136,7 @@ static hearth_status receive(struct chat *h, struct hearth_request *r)
     bool is_cancelled = false;
     for (;;) {
         const hearth_status s = hearth_next(r, POLL_US, &e);
-        if (is_interrupted && !is_cancelled) {
+        if ((is_interrupted || ferror(stdout) != 0) && !is_cancelled) {
             hearth_cancel(r);
             is_cancelled = true;
         }
@@ -215,7 +215,7 @@ static void remark(const struct chat *h)
                 e->n_prompt, e->n_generated, h->m.info.n_ctx);
     } else if (e->finish == HEARTH_FINISH_LENGTH && h->edit != NULL) {
         fprintf(stderr, "[cut after %d tokens: --max-tokens]\n", e->n_generated);
-    } else if (e->finish == HEARTH_FINISH_CANCELLED) {
+    } else if (e->finish == HEARTH_FINISH_CANCELLED && is_interrupted) {
         fprintf(stderr, "[stopped]\n");
     }
     if (h->c->is_verbose) {

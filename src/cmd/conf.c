@@ -32,7 +32,7 @@ static const struct command {
     [CONF_RUN] = { "run", "MODEL [PROMPT]",
                    "chat with a model in the terminal, or answer one prompt",
                    "Without PROMPT and on a terminal, a chat: an empty line is ignored, a line "
-                   "ending in \\\\ goes on, "
+                   "ending in \\ goes on, "
                    "Ctrl-C stops the answer, Ctrl-D ends. With PROMPT, or with text on standard "
                    "input, one answer.",
                    1, 2 },
@@ -62,7 +62,7 @@ static const struct command {
                       0, 0 },
     [CONF_DEQUANT] = { "dequant", "--type T --in F --out F",
                        "probe: blocks of an element type to float32", "", 0, 0 },
-    [CONF_MAN] = { "man", "", "print the manual page's source (scdoc)", "", 0, 0 },
+    [CONF_MAN] = { "man", "", "print the manual page (for man -l -)", "", 0, 0 },
     [CONF_COMPLETION] = { "completion", "bash|zsh|fish", "print shell completion", "", 1, 1 },
 };
 
@@ -98,8 +98,8 @@ static const struct option {
       O(max_body_mib), 1, 1024, 16 },
     { "grace", NULL, "S", "seconds for running answers when asked to end (default 30)", BIT(SERVE),
       KIND_INT, O(grace_s), 0, 86400, 30 },
-    { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | BIT(LOGITS), KIND_TEXT,
-      O(kv), 0, 0, 0 },
+    { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | PROBES, KIND_TEXT, O(kv),
+      0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
       KIND_INT, O(threads), 1, 256, 0 },
     { "isa", NULL, "NAME", "instruction set, for tests: scalar, avx2, avx512, neon",
@@ -143,6 +143,8 @@ static const struct option {
       0, 0 },
     { "in", NULL, "FILE", "blocks to decode", BIT(DEQUANT), KIND_TEXT, O(in), 0, 0, 0 },
     { "type", NULL, "T", "element type, as Q4_K", BIT(DEQUANT), KIND_TEXT, O(type), 0, 0, 0 },
+    { "name", NULL, "NAME", "what the model is called in the store (default: as its file)",
+      BIT(PULL), KIND_TEXT, O(name), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
       BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) | BIT(VERIFY),
       KIND_FLAG, O(is_json), 0, 0, 0 },
@@ -150,6 +152,28 @@ static const struct option {
 #undef O
 };
 #define N_OPTION (sizeof options / sizeof options[0])
+
+/* The values of hearth_status, which are the program's exit codes. */
+static const struct {
+    int code;
+    const char *what;
+} exits[] = {
+    { 0, "success" },
+    { 1, "failure" },
+    { 2, "usage" },
+    { 3, "not found" },
+    { 4, "does not fit in memory" },
+    { 5, "damaged data" },
+    { 6, "not authorised" },
+    { 7, "not reachable" },
+    { 8, "refused by policy" },
+    { 9, "input or output error" },
+    { 10, "not supported" },
+    { 11, "limit reached" },
+    { 12, "cancelled" },
+    { 75, "busy, try again" },
+};
+#define N_EXIT (sizeof exits / sizeof exits[0])
 
 const char *conf_command_name(enum conf_command c)
 {
@@ -182,6 +206,11 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
+bool conf_is_near(const char *word, const char *known)
+{
+    return distance(word, known) <= (strlen(word) > 3 ? 2 : 1);
+}
+
 static const struct option *find_option(const char *name, size_t n, bool is_short)
 {
     for (size_t i = 0; i < N_OPTION; i++) {
@@ -204,7 +233,7 @@ static enum err unknown_option(const char *word)
             best = &options[i];
         }
     }
-    if (distance(name, best->name) <= 2) {
+    if (conf_is_near(name, best->name)) {
         return err_set(ERR_USAGE, "option %.40s is unknown; did you mean --%s?", word, best->name);
     }
     return err_set(ERR_USAGE, "option %.40s is unknown; hearth --help lists them", word);
@@ -314,8 +343,10 @@ static enum err take_command(struct parse *p)
                    ? k
                    : best;
     }
-    return err_set(ERR_USAGE, "command \"%.40s\" is unknown; did you mean %s? (hearth --help)",
-                   p->words[0], commands[best].name);
+    const bool is_near = conf_is_near(p->words[0], commands[best].name);
+    return err_set(ERR_USAGE, "command \"%.40s\" is unknown; %s%s%s", p->words[0],
+                   is_near ? "did you mean " : "hearth --help lists them",
+                   is_near ? commands[best].name : "", is_near ? "?" : "");
 }
 
 static void set_defaults(struct conf *c)
@@ -336,9 +367,12 @@ static enum err take_words(struct parse *p)
     const struct command *cmd = &commands[p->c->command];
     const int n = p->n_word - 1;
     REQUIRE(n >= cmd->n_min && n <= cmd->n_max, ERR_USAGE,
-            "hearth %s %s: %d argument%s given (hearth %s --help)", cmd->name, cmd->arguments, n,
-            n == 1 ? "" : "s", cmd->name);
+            "%d argument%s given, the form is: hearth %s%s%s (hearth %s --help)", n,
+            n == 1 ? "" : "s", cmd->name, cmd->arguments[0] != '\0' ? " " : "", cmd->arguments,
+            cmd->name);
     if (n > 0) {
+        REQUIRE(p->words[1][0] != '\0', ERR_USAGE, "hearth %s %s: the first argument is empty",
+                cmd->name, cmd->arguments);
         p->c->model = p->words[1];
     }
     if (n > 1) {
@@ -383,8 +417,30 @@ enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
     return e;
 }
 
-/* --- texts made from the tables
- * ------------------------------------------------------------------------------------------ */
+/* --- texts made from the tables --------------------------------------------------------------- */
+
+#define WIDTH 80 /* columns of help texts */
+
+/* Adds text from column `at` on, broken at blanks; further lines begin at `indent`. */
+static void put_wrapped(struct buf *out, const char *text, size_t at, size_t indent)
+{
+    bool is_first = true;
+    while (*text != '\0') {
+        const size_t n = strcspn(text, " ");
+        if (!is_first && at + 1 + n >= WIDTH) {
+            buf_printf(out, "\n%*s", (int)indent, "");
+            at = indent;
+        } else if (!is_first) {
+            buf_add_char(out, ' ');
+            at++;
+        }
+        buf_add(out, text, n);
+        at += n;
+        text += n + strspn(text + n, " ");
+        is_first = false;
+    }
+    buf_add_char(out, '\n');
+}
 
 static void option_line(const struct option *o, struct buf *out)
 {
@@ -392,117 +448,222 @@ static void option_line(const struct option *o, struct buf *out)
     snprintf(left, sizeof left, "%s%s%s--%s%s%s", o->short_name != NULL ? "-" : "    ",
              o->short_name != NULL ? o->short_name : "", o->short_name != NULL ? ", " : "", o->name,
              o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
-    buf_printf(out, "  %-26s %s\n", left, o->help);
+    buf_printf(out, "  %-22s ", left);
+    put_wrapped(out, o->help, 25, 25);
+}
+
+static void help_all(struct buf *out)
+{
+    char text[32];
+    struct buf codes;
+    buf_init(&codes, 1024);
+    buf_add_str(out, "hearth - a private AI service on a box you own\n\nusage: hearth COMMAND "
+                     "[OPTIONS]\n\ncommands\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "  %-12s ", commands[k].name);
+        put_wrapped(out, commands[k].what, 15, 15);
+    }
+    for (size_t i = 0; i < N_EXIT; i++) {
+        snprintf(text, sizeof text, "%s%d ", i > 0 ? ", " : "", exits[i].code);
+        buf_add_str(&codes, text);
+        buf_add_str(&codes, exits[i].what);
+    }
+    buf_add_str(out, "\nexit codes\n  ");
+    put_wrapped(out, buf_str(&codes), 2, 2);
+    buf_add_str(
+        out, "\nhearth COMMAND --help tells more; hearth --version the version.\n"
+             "try: hearth pull smollm2:135m && hearth run smollm2:135m \"Why is the sky blue?\"\n");
+    buf_release(&codes);
 }
 
 void conf_help(enum conf_command c, struct buf *out)
 {
     if (c == CONF_COMMAND_COUNT) {
-        buf_add_str(out, "hearth - a private AI service on a box you own\n\nusage: hearth COMMAND "
-                         "[OPTIONS]\n\ncommands\n");
-        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-            buf_printf(out, "  %-12s %s\n", commands[k].name, commands[k].what);
-        }
-        buf_add_str(
-            out,
-            "\nhearth COMMAND --help tells more; hearth --version the version.\n"
-            "try: hearth pull smollm2:135m && hearth run smollm2:135m \"Why is the sky blue?\"\n");
+        help_all(out);
         return;
     }
-    buf_printf(out, "hearth %s %s\n\n%s%s", commands[c].name, commands[c].arguments,
-               commands[c].what, commands[c].more[0] != '\0' ? ". " : "");
-    buf_printf(out, "%s\n\noptions\n", commands[c].more);
+    buf_printf(out, "usage: hearth %s%s%s [OPTIONS]\n\n", commands[c].name,
+               commands[c].arguments[0] != '\0' ? " " : "", commands[c].arguments);
+    put_wrapped(out, commands[c].what, 0, 0);
+    if (commands[c].more[0] != '\0') {
+        buf_add_char(out, '\n');
+        put_wrapped(out, commands[c].more, 0, 0);
+    }
+    buf_add_str(out, "\noptions\n");
     for (size_t i = 0; i < N_OPTION; i++) {
         if ((options[i].commands & 1u << c) != 0) {
             option_line(&options[i], out);
         }
     }
-    buf_add_str(out, "  -h, --help                 this text\n");
+    buf_add_str(out, "  -h, --help             this text\n");
 }
 
-/* scdoc takes some characters as markup; a backslash makes them plain. */
+/* Text for roff: backslashes and hyphens are its own, and so is a point that begins a line. */
 static void man_text(struct buf *out, const char *text)
 {
+    buf_add_str(out, text[0] == '.' || text[0] == '\'' ? "\\&" : "");
     for (; *text != '\0'; text++) {
-        if (strchr("_*\\#<>[]", *text) != NULL) {
+        if (*text == '\\') {
+            buf_add_str(out, "\\e");
+        } else if (*text == '-') {
+            buf_add_str(out, "\\-");
+        } else {
+            buf_add_char(out, *text);
+        }
+    }
+}
+
+/* "\fB--name\fR \fIvalue\fR" */
+static void man_option(struct buf *out, const struct option *o)
+{
+    if (o->short_name != NULL) {
+        buf_printf(out, "\\fB\\-%s\\fR, ", o->short_name);
+    }
+    buf_add_str(out, "\\fB");
+    man_text(out, "--");
+    man_text(out, o->name);
+    buf_add_str(out, "\\fR");
+    if (o->value != NULL) {
+        buf_printf(out, " \\fI%s\\fR", o->value);
+    }
+    buf_add_char(out, '\n');
+}
+
+static void man_commands(struct buf *out)
+{
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, ".TP\n\\fBhearth %s\\fR%s", commands[k].name,
+                   commands[k].arguments[0] != '\0' ? " " : "");
+        man_text(out, commands[k].arguments);
+        buf_add_char(out, '\n');
+        man_text(out, commands[k].what);
+        buf_add_str(out, ".\n");
+        if (commands[k].more[0] != '\0') {
+            man_text(out, commands[k].more);
+            buf_add_char(out, '\n');
+        }
+    }
+}
+
+static void man_options(struct buf *out)
+{
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const struct option *o = &options[i];
+        buf_add_str(out, ".TP\n");
+        man_option(out, o);
+        man_text(out, o->help);
+        buf_add_str(out, ".\n");
+        if (o->commands == ALL) {
+            buf_add_str(out, "For all commands.\n");
+            continue;
+        }
+        const char *mark = "For";
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            if ((o->commands & 1u << k) != 0) {
+                buf_printf(out, "%s \\fB%s\\fR", mark, commands[k].name);
+                mark = ",";
+            }
+        }
+        buf_add_str(out, ".\n");
+    }
+}
+
+void conf_man(struct buf *out)
+{
+    buf_add_str(out, ".TH HEARTH 1 \"\" \"hearth " HEARTH_VERSION "\"\n.SH NAME\nhearth \\- a "
+                     "private AI service on a box you own\n.SH SYNOPSIS\n.B hearth\n"
+                     "COMMAND [ARGUMENTS] [OPTIONS]\n.SH COMMANDS\n");
+    man_commands(out);
+    buf_add_str(out, ".SH OPTIONS\nOptions stand before or after the command; a value follows as "
+                     "the next word or after \"=\".\n");
+    man_options(out);
+    buf_add_str(out, ".SH EXIT STATUS\n");
+    for (size_t i = 0; i < N_EXIT; i++) {
+        buf_printf(out, ".TP\n.B %d\n%s\n", exits[i].code, exits[i].what);
+    }
+    buf_add_str(out, ".SH FILES\n.TP\n.I ~/.local/share/hearth\nthe models and their index "
+                     "($XDG_DATA_HOME)\n.TP\n.I ~/.local/state/hearth/run\\-history\nwhat was "
+                     "typed in hearth run ($XDG_STATE_HOME)\n");
+}
+
+/* --- completion ------------------------------------------------------------------------------- */
+
+/* Text inside '...' of a shell; a quote becomes `quote`, characters of `marks` get a backslash. */
+static void put_quoted(struct buf *out, const char *text, const char *quote, const char *marks)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\'') {
+            buf_add_str(out, quote);
+            continue;
+        }
+        if (strchr(marks, *text) != NULL) {
             buf_add_char(out, '\\');
         }
         buf_add_char(out, *text);
     }
 }
 
-void conf_man(struct buf *out)
+static void complete_fish(struct buf *out)
 {
-    buf_add_str(
-        out,
-        "hearth(1)\n\n# NAME\n\nhearth - a private AI service on a box you own\n\n# SYNOPSIS\n\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-        buf_printf(out, "*hearth %s* ", commands[k].name);
-        man_text(out, commands[k].arguments);
-        buf_add_str(out, "++\n");
+        buf_printf(out, "complete -c hearth -n __fish_use_subcommand -a %s -d '", commands[k].name);
+        put_quoted(out, commands[k].what, "\\'", "\\");
+        buf_add_str(out, "'\n");
     }
-    buf_add_str(out, "\n# COMMANDS\n\n");
-    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-        buf_printf(out, "*%s* ", commands[k].name);
-        man_text(out, commands[k].arguments);
-        buf_add_str(out, "\n\t");
-        man_text(out, commands[k].what);
-        buf_add_str(out, ". ");
-        man_text(out, commands[k].more);
-        buf_add_str(out, "\n\n");
-    }
-    buf_add_str(out, "# OPTIONS\n\n");
     for (size_t i = 0; i < N_OPTION; i++) {
         const struct option *o = &options[i];
-        buf_printf(out, "*--%s*%s%s\n\t", o->name, o->value != NULL ? " " : "",
-                   o->value != NULL ? o->value : "");
-        man_text(out, o->help);
-        buf_add_str(out, ". Commands:");
+        buf_add_str(out, "complete -c hearth -n '__fish_seen_subcommand_from");
         for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-            if ((o->commands & 1u << k) != 0) {
-                buf_printf(out, " %s", commands[k].name);
+            buf_printf(out, "%s%s", (o->commands & 1u << k) != 0 ? " " : "",
+                       (o->commands & 1u << k) != 0 ? commands[k].name : "");
+        }
+        buf_printf(out, "' -l %s", o->name);
+        if (o->short_name != NULL) {
+            buf_printf(out, " -s %s", o->short_name);
+        }
+        buf_add_str(out, o->value != NULL ? " -r -d '" : " -d '");
+        put_quoted(out, o->help, "\\'", "\\");
+        buf_add_str(out, "'\n");
+    }
+}
+
+static void complete_zsh(struct buf *out)
+{
+    buf_add_str(out, "#compdef hearth\n_hearth() {\n  local -a all\n  all=(\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "    '%s:", commands[k].name);
+        put_quoted(out, commands[k].what, "'\\''", ":\\");
+        buf_add_str(out, "'\n");
+    }
+    buf_add_str(out, "  )\n  if (( CURRENT == 2 )); then\n    _describe command all\n    return\n"
+                     "  fi\n  local c=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $c in\n");
+    for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        buf_printf(out, "  %s) _arguments", commands[k].name);
+        for (size_t i = 0; i < N_OPTION; i++) {
+            if ((options[i].commands & 1u << k) != 0) {
+                buf_printf(out, " \\\n    '--%s[", options[i].name);
+                put_quoted(out, options[i].help, "'\\''", "[]\\");
+                buf_printf(out, "]%s%s%s'", options[i].value != NULL ? ":" : "",
+                           options[i].value != NULL ? options[i].value : "",
+                           options[i].value != NULL ? ":_files" : "");
             }
         }
-        buf_add_str(out, ".\n\n");
+        buf_add_str(out, " \\\n    '*:file:_files' ;;\n");
     }
-    buf_add_str(out, "# EXIT STATUS\n\n0 success, 1 failure, 2 usage, 3 not found, 4 does not fit "
-                     "in memory, 5 damaged data, "
-                     "6 not authorised, 7 not reachable, 8 refused by policy, 9 input or output "
-                     "error, 10 not supported, "
-                     "11 limit reached, 75 busy.\n");
+    buf_add_str(out, "  esac\n}\n_hearth \"$@\"\n");
 }
 
-static void words_of(enum conf_command c, struct buf *out)
+static void complete_bash(struct buf *out)
 {
-    for (size_t i = 0; i < N_OPTION; i++) {
-        if ((options[i].commands & 1u << c) != 0) {
-            buf_printf(out, " --%s", options[i].name);
-        }
-    }
-}
-
-void conf_completion(const char *shell, struct buf *out)
-{
-    const bool is_fish = strcmp(shell, "fish") == 0;
-    if (is_fish) {
-        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-            buf_printf(out, "complete -c hearth -n __fish_use_subcommand -a %s -d '%s'\n",
-                       commands[k].name, commands[k].what);
-        }
-        for (size_t i = 0; i < N_OPTION; i++) {
-            buf_printf(out, "complete -c hearth -l %s %s-d '%s'\n", options[i].name,
-                       options[i].value != NULL ? "-r " : "", options[i].help);
-        }
-        return;
-    }
-    if (strcmp(shell, "zsh") == 0) {
-        buf_add_str(out, "autoload -U +X bashcompinit && bashcompinit\n");
-    }
     buf_add_str(out,
                 "_hearth() {\n  local w=${COMP_WORDS[COMP_CWORD]} o\n  case ${COMP_WORDS[1]} in\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         buf_printf(out, "  %s) o=\"", commands[k].name);
-        words_of((enum conf_command)k, out);
+        for (size_t i = 0; i < N_OPTION; i++) {
+            if ((options[i].commands & 1u << k) != 0) {
+                buf_printf(out, " --%s", options[i].name);
+            }
+        }
         buf_add_str(out, "\" ;;\n");
     }
     buf_add_str(out, "  *) o=\"");
@@ -511,4 +672,19 @@ void conf_completion(const char *shell, struct buf *out)
     }
     buf_add_str(out, "\" ;;\n  esac\n  COMPREPLY=($(compgen -W \"$o\" -- \"$w\"))\n}\ncomplete -o "
                      "default -F _hearth hearth\n");
+}
+
+enum err conf_completion(const char *shell, struct buf *out)
+{
+    static const struct {
+        const char *shell;
+        void (*make)(struct buf *out);
+    } makers[] = { { "bash", complete_bash }, { "zsh", complete_zsh }, { "fish", complete_fish } };
+    for (size_t i = 0; i < sizeof makers / sizeof makers[0]; i++) {
+        if (strcmp(makers[i].shell, shell) == 0) {
+            makers[i].make(out);
+            return ERR_OK;
+        }
+    }
+    return err_set(ERR_USAGE, "completion for \"%.40s\": bash, zsh or fish is wanted", shell);
 }

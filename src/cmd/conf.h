@@ -6,9 +6,7 @@
 #define HEARTH_CONF_H
 
 #include "base/buf.h"
-#include "base/cpu.h"
 #include "base/err.h"
-#include "kern/kern.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,7 +41,7 @@ struct conf {
     double temperature, top_p, min_p;
     int64_t seed; /* -1: random */
     bool has_seed;
-    const char *system, *template_file, *isa, *kv, *out, *in, *type;
+    const char *system, *template_file, *isa, *kv, *out, *in, *type, *name;
     const char *host, *key_file;
     int64_t port, queue, grace_s, max_clients, max_body_mib;
     int64_t prefill, decode, depth, batch, beside, memory_mib;
@@ -55,8 +53,11 @@ struct conf {
 enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done) MUST_USE;
 
 const char *conf_command_name(enum conf_command c);
-void conf_help(enum conf_command c, struct buf *out);     /* CONF_COMMAND_COUNT: the program's */
-void conf_man(struct buf *out);                           /* scdoc source of hearth(1) */
-void conf_completion(const char *shell, struct buf *out); /* "bash", "zsh", "fish" */
+bool conf_is_near(const char *word, const char *known); /* perhaps a misspelling of it */
+
+void conf_help(enum conf_command c, struct buf *out); /* CONF_COMMAND_COUNT: the program's */
+void conf_man(struct buf *out);                       /* hearth(1) in roff with the man macros */
+/* shell: "bash", "zsh" or "fish"; else ERR_USAGE. */
+enum err conf_completion(const char *shell, struct buf *out) MUST_USE;
 
 #endif

@@ -14,6 +14,8 @@
  * Next: cmd/store_pull.c. */
 #include "cmd/known.h"
 
+#include "cmd/conf.h"
+
 #include <string.h>
 
 static const struct known table[] = {
@@ -79,6 +81,18 @@ const struct known *known_find(const char *name)
 {
     for (size_t i = 0; i < known_count(); i++) {
         if (strcmp(table[i].name, name) == 0) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+const struct known *known_near(const char *name)
+{
+    const size_t n = strlen(name);
+    for (size_t i = 0; n > 0 && i < known_count(); i++) {
+        const bool is_stem = strncmp(table[i].name, name, n) == 0 && table[i].name[n] == ':';
+        if (is_stem || conf_is_near(name, table[i].name)) {
             return &table[i];
         }
     }

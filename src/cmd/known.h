@@ -33,6 +33,7 @@ struct known {
 size_t known_count(void);
 const struct known *known_at(size_t i);
 const struct known *known_find(const char *name);            /* NULL when unknown */
+const struct known *known_near(const char *name);            /* perhaps meant; or NULL */
 const struct known *known_by_sha256(const char *hex);        /* NULL when unknown */
 size_t known_wheels(const struct known *k, uint64_t *bytes); /* how many, and their total size */
 

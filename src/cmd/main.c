@@ -1,9 +1,11 @@
 /* main - the hearth program: from a command line to one of its commands
  *
- * Nothing happens here but choosing. Exit codes are the status values of include/hearth.h,
- * documented in the manual.
+ * Nothing happens here but choosing, and a last look at standard output: what could not be written
+ * there (a full disk) is a failure like any other, while a reader that went away ends the program
+ * by SIGPIPE. Exit codes are the status values of include/hearth.h, documented in the manual.
  *
  * Next: cmd/conf.c has the tables, cmd/cmd_*.c the commands. */
+#include "base/cpu.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
@@ -19,8 +21,10 @@
 #include "cmd/store.h"
 #include "cmd/store_pull.h"
 #include "cmd/store_show.h"
+#include "kern/kern.h"
 #include "model/gguf.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,18 +39,15 @@ static int usage(const char *what)
     return fail(err_set(ERR_USAGE, "%s", what));
 }
 
-static int run_logits(const struct conf *c)
+static int run_logits(const struct conf *c, const char *path)
 {
-    struct probe_logits_params p = { .model_path = c->model,
+    struct probe_logits_params p = { .model_path = path,
                                      .out_path = c->out,
                                      .kv = KERN_KV_F16,
                                      .isa = cpu_best(),
                                      .n_thread =
                                          c->threads > 0 ? (int32_t)c->threads : cpu_get()->n_core,
                                      .n_beside = (int32_t)c->beside };
-    if (c->model == NULL) {
-        return usage("logits needs -m MODEL");
-    }
     if (c->kv != NULL && !kern_kv_parse(c->kv, &p.kv)) {
         return usage("--kv: f16, q8_0 or f32 is wanted");
     }
@@ -60,18 +61,12 @@ static int run_logits(const struct conf *c)
     return probe_logits(&p);
 }
 
-/* The template of a file, or of a model. */
-static int run_render(const struct conf *c)
+/* The template of a model. */
+static int run_render(const char *path)
 {
     struct gguf *g = NULL;
     struct view source = { NULL, 0 };
-    if (c->template_file != NULL) {
-        return probe_render(c->template_file, source);
-    }
-    if (c->model == NULL) {
-        return usage("render needs --template FILE or -m MODEL");
-    }
-    enum err e = gguf_open(&g, c->model);
+    enum err e = gguf_open(&g, path);
     e = e == ERR_OK ? gguf_string(g, "tokenizer.chat_template", &source, NULL) : e;
     const int code = e == ERR_OK ? probe_render(NULL, source) : fail(e);
     gguf_close(g);
@@ -89,46 +84,49 @@ static int run_dequant(const struct conf *c)
 static int print_made(const struct conf *c)
 {
     struct buf text;
+    enum err e = ERR_OK;
     buf_init(&text, 1 << 20);
     if (c->command == CONF_MAN) {
         conf_man(&text);
     } else {
-        conf_completion(c->model, &text);
+        e = conf_completion(c->model, &text);
     }
     fputs(buf_str(&text), stdout);
     buf_release(&text);
-    return 0;
+    return e == ERR_OK ? 0 : fail(e);
 }
 
 /* What needs a model's path: MODEL is a file or a name in the store. */
 static int run_model(const struct conf *c)
 {
     if (c->model == NULL) {
-        return c->command == CONF_BENCH ? cmd_bench(c, NULL) : usage("a MODEL is needed");
+        return c->command == CONF_BENCH    ? cmd_bench(c, NULL)
+               : c->command == CONF_SERVE  ? usage("serve needs --model MODEL")
+               : c->command == CONF_RENDER ? usage("render needs --template FILE or -m MODEL")
+                                           : usage("the probe needs -m MODEL");
     }
     struct buf path;
     buf_init(&path, 8192);
     const enum err e = store_resolve(c->model, &path);
-    struct conf found = *c;
-    found.model = buf_str(&path);
     int code = 0;
     if (e != ERR_OK) {
         code = fail(e);
     } else if (c->command == CONF_RUN) {
-        code = cmd_run(&found, found.model);
+        code = cmd_run(c, buf_str(&path));
     } else if (c->command == CONF_SERVE) {
-        found.model = c->model; /* the name it is served under */
-        code = cmd_serve(&found, buf_str(&path));
+        code = cmd_serve(c, buf_str(&path));
     } else if (c->command == CONF_PLAN) {
-        code = cmd_plan(&found, found.model);
+        code = cmd_plan(c, buf_str(&path));
     } else if (c->command == CONF_BENCH) {
-        code = cmd_bench(&found, found.model);
+        code = cmd_bench(c, buf_str(&path));
     } else if (c->command == CONF_LOGITS) {
-        code = run_logits(&found);
+        code = run_logits(c, buf_str(&path));
+    } else if (c->command == CONF_RENDER) {
+        code = run_render(buf_str(&path));
     } else if (c->command == CONF_TOKENIZE) {
-        code = probe_tokenize(found.model);
+        code = probe_tokenize(buf_str(&path));
     } else {
-        code = probe_detokenize(found.model);
+        code = probe_detokenize(buf_str(&path));
     }
     buf_release(&path);
     return code;
@@ -151,7 +149,7 @@ static int run(const struct conf *c)
     case CONF_DETOKENIZE:
         return run_model(c);
     case CONF_PULL:
-        return status(store_cmd_pull(c->model, NULL, c->is_json));
+        return status(store_cmd_pull(c->model, c->name, c->is_json));
     case CONF_LIST:
         return status(store_cmd_list(c->is_json));
     case CONF_SHOW:
@@ -161,7 +159,8 @@ static int run(const struct conf *c)
     case CONF_VERIFY:
         return status(store_cmd_verify(c->model, c->is_json));
     case CONF_RENDER:
-        return run_render(c);
+        return c->template_file != NULL ? probe_render(c->template_file, (struct view){ NULL, 0 })
+                                        : run_model(c);
     case CONF_DEQUANT:
         return run_dequant(c);
     case CONF_MAN:
@@ -181,9 +180,11 @@ int main(int argc, char **argv)
     if (e != ERR_OK) {
         return fail(e);
     }
-    if (is_done) {
-        return 0;
-    }
     log_level_set(c.is_verbose ? LOG_INFO : LOG_WARN);
-    return run(&c);
+    const int code = is_done ? 0 : run(&c);
+    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && (code == 0 || code == ERR_CANCELLED)) {
+        return fail(err_set(ERR_IO, "cannot write to standard output: %s",
+                            errno != 0 ? strerror(errno) : "the disk may be full"));
+    }
+    return code;
 }

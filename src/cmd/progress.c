@@ -14,6 +14,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define REDRAW_US    100000
@@ -52,6 +53,13 @@ void progress_begin_short(struct progress *p, const char *what, uint64_t total)
     snprintf(p->what, sizeof p->what, "%s", what);
 }
 
+/* A line that wraps could not be overwritten. */
+static int columns(void)
+{
+    struct winsize w;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col : 80;
+}
+
 static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
 {
     char bar[BAR_CELLS + 1];
@@ -74,13 +82,15 @@ static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
         const unsigned s = (unsigned)((double)(p->total - done) / rate + 0.5);
         snprintf(left, sizeof left, "  %u:%02u left", s / 60, s % 60);
     }
+    char line[256];
     if (p->total > 0) {
-        fprintf(stderr, "\r%s [%s] %3u %%  %s of %s%s%s\033[K", p->what, bar,
-                (unsigned)(done * 100 / p->total), progress_bytes(done, have),
-                progress_bytes(p->total, all), speed, left);
+        snprintf(line, sizeof line, "%s [%s] %3u %%  %s of %s%s%s", p->what, bar,
+                 (unsigned)(done * 100 / p->total), progress_bytes(done, have),
+                 progress_bytes(p->total, all), speed, left);
     } else {
-        fprintf(stderr, "\r%s  %s%s\033[K", p->what, progress_bytes(done, have), speed);
+        snprintf(line, sizeof line, "%s  %s%s", p->what, progress_bytes(done, have), speed);
     }
+    fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
     fflush(stderr);
     p->is_drawn = true;
     p->shown_us = now_us;

@@ -283,9 +283,10 @@ enum err store_find(struct store *st, const char *name, struct store_model *m)
     TRY(find(st, name, m, &found));
     REQUIRE(found || known_find(name) == NULL, ERR_NOT_FOUND,
             "model %s is not in the store yet; run: hearth pull %s", name, name);
-    REQUIRE(found, ERR_NOT_FOUND,
-            "%.100s: neither a file nor a model in the store; hearth list shows what there is",
-            name);
+    const struct known *near = known_near(name);
+    REQUIRE(found, ERR_NOT_FOUND, "\"%.100s\" is neither a file nor a model in the store; %s%s%s",
+            name, near != NULL ? "did you mean " : "hearth list shows what there is",
+            near != NULL ? near->name : "", near != NULL ? "?" : "");
     return ERR_OK;
 }
 

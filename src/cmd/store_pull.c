@@ -794,10 +794,11 @@ static enum err pull(struct pull *p, const char *what)
     if (strncmp(what, "https://", 8) == 0 || strncmp(what, "http://", 7) == 0) {
         return pull_url(p, what);
     }
-    REQUIRE(
-        stat(what, &s) == 0, ERR_NOT_FOUND,
-        "%.200s: neither a known name (hearth list shows them), nor a file, nor an https address",
-        what);
+    const struct known *near = known_near(what);
+    REQUIRE(stat(what, &s) == 0, ERR_NOT_FOUND,
+            "\"%.200s\" is neither a known name, nor a file, nor an https address; %s%s%s", what,
+            near != NULL ? "did you mean " : "hearth list shows the known names",
+            near != NULL ? near->name : "", near != NULL ? "?" : "");
     return S_ISDIR(s.st_mode) ? pull_folder(p, what) : pull_file(p, what);
 }
 

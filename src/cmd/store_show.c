@@ -476,29 +476,27 @@ enum err store_cmd_rm(const char *model, bool is_json)
 /* --- verify */
 
 struct verdict {
-    bool is_json;
+    struct buf *json; /* NULL: text, printed at once */
     size_t n_file, n_bad;
 };
 
 static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault)
 {
     v->n_bad += fault[0] != '\0';
-    if (v->is_json) {
-        struct buf b;
-        buf_init(&b, 65536);
-        buf_add_str(&b, v->n_file > 0 ? ",\n{" : "\n{");
-        put_field(&b, "model", view_of(name));
-        put_field(&b, "digest", view_of(f->digest));
-        buf_printf(&b, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes,
+    if (v->json != NULL) {
+        buf_add_str(v->json, v->n_file > 0 ? ",\n{" : "\n{");
+        put_field(v->json, "model", view_of(name));
+        put_field(v->json, "digest", view_of(f->digest));
+        buf_printf(v->json, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes,
                    fault[0] != '\0' ? "false" : "true");
         if (fault[0] != '\0') {
-            put_field(&b, "fault", view_of(fault));
+            put_field(v->json, "fault", view_of(fault));
         }
-        printf("%s}", buf_str(&b));
-        buf_release(&b);
+        buf_add_char(v->json, '}');
     } else {
         printf("%-7s %s  sha256-%s%s%s\n", fault[0] != '\0' ? "DAMAGED" : "ok", name, f->digest,
                fault[0] != '\0' ? "  " : "", fault);
+        fflush(stdout);
     }
     v->n_file++;
 }
@@ -558,15 +556,17 @@ static enum err verify_file(const char *path, struct verdict *v)
 
 enum err store_cmd_verify(const char *model, bool is_json)
 {
-    struct verdict v = { .is_json = is_json };
-    if (is_json) {
-        printf("{\"schema\":1,\"files\":[");
-    }
+    struct buf b;
+    buf_init(&b, OUT_MAX);
+    buf_add_str(&b, "{\"schema\":1,\"files\":[");
+    struct verdict v = { .json = is_json ? &b : NULL };
     const bool is_file = model != NULL && os_exists(model);
-    const enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
-    if (is_json) {
-        printf("],\"damaged\":%zu}\n", v.n_bad);
+    enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
+    buf_printf(&b, "],\"damaged\":%zu}\n", v.n_bad);
+    if (e == ERR_OK && is_json) {
+        e = print(&b);
     }
+    buf_release(&b);
     TRY(e);
     REQUIRE(v.n_bad == 0, ERR_INTEGRITY, "%zu of %zu files are damaged", v.n_bad, v.n_file);
     return ERR_OK;

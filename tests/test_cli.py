@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""test_cli.py HEARTH FIXTURES: every command of the program as scripts use it: forms, options, errors, exit codes, JSON, pipes.
+
+FIXTURES is the folder that tests/fixtures/prepare.py fills; its tiny models make this fast. `hearth run` in a terminal is
+test_run.py's, the store test_pull.py's, the server test_api.py's. Prints 'N passed, N failed'."""
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+hearth, fixtures = map(os.path.abspath, sys.argv[1:3])
+TINY, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
+passed = failed = 0
+COMMANDS = ['run', 'serve', 'plan', 'bench', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
+            'completion']
+
+
+def check(what, cond, extra=''):
+    global passed, failed
+    if cond:
+        passed += 1
+    else:
+        failed += 1
+        print('FAIL', what, str(extra)[-1500:], flush=True)
+
+
+def run(home, *args, data=b'', stdout=subprocess.PIPE):
+    """(exit code, standard output, standard error)"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
+    r = subprocess.run([hearth, *args], input=data, stdout=stdout, stderr=subprocess.PIPE, env={**env, 'HOME': home}, cwd=home, timeout=60)
+    return r.returncode, (r.stdout or b'').decode('utf-8', 'replace'), r.stderr.decode('utf-8', 'replace')
+
+
+def refused(home, args, code, *words):
+    """One line on standard error, nothing on standard output, that exit code."""
+    got = run(home, *args)
+    check(f'{args}', got[0] == code and got[1] == '' and got[2].startswith('hearth: ') and got[2].count('\n') == 1 and all(w in got[2] for w in words), got)
+
+
+def test_help(home):
+    code, text, _ = run(home, '--help')
+    check('--help', code == 0 and all(re.search(rf'^  {c} ', text, re.M) for c in COMMANDS) and '75 busy' in text, text)
+    check('no argument is --help', run(home) == (code, text, ''))
+    check('--version', re.fullmatch(r'hearth \d+\.\d+\.\d+\n', run(home, '--version')[1]) is not None)
+    for c in COMMANDS:
+        code, text, _ = run(home, c, '--help')
+        check(f'{c} --help', code == 0 and text.startswith(f'usage: hearth {c}') and max(map(len, text.split('\n'))) < 80, text)
+        check(f'{c} -h', run(home, c, '-h')[1] == text)
+
+
+def test_usage(home):
+    refused(home, ['plna', TINY], 2, '"plna"', 'did you mean plan?')
+    refused(home, ['frobnicate'], 2, 'frobnicate', '--help')
+    refused(home, ['plan', TINY, '--jsn'], 2, '--jsn', 'did you mean --json?')
+    refused(home, ['plan', TINY, '--frobnicate'], 2, '--frobnicate', '--help')
+    refused(home, ['plan', TINY, '-x'], 2, '-x', '--help')
+    refused(home, ['plan', TINY, '--temp', '1'], 2, '--temp', 'hearth plan', 'run')
+    refused(home, ['plan', TINY, '--json=yes'], 2, '--json takes no value')
+    refused(home, ['plan', TINY, '--ctx'], 2, '--ctx needs a value')
+    for value in ('', 'abc', '5x', '-5', '1', '99999999999999999999', '0x10', '1e3'):
+        refused(home, ['plan', TINY, '--ctx=' + value], 2, f'"{value}"', 'a whole number from 2 to 16777216')
+    for value in ('', 'nan', 'inf', '-1', '101', '0.5x'):
+        refused(home, ['run', TINY, 'x', '--temp=' + value], 2, f'"{value}"', 'a number from 0 to 100')
+    refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
+    refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
+    refused(home, ['plan'], 2, 'hearth plan MODEL')
+    refused(home, ['plan', ''], 2, 'empty')
+    refused(home, ['list', 'x'], 2, '1 argument')
+    refused(home, ['run', TINY, 'a', 'b'], 2, 'hearth run MODEL [PROMPT]')
+    refused(home, ['serve'], 2, '--model')
+    refused(home, ['bench'], 2, '--kernels')
+    refused(home, ['render'], 2, '--template')
+    refused(home, ['tokenize'], 2, '-m MODEL')
+    refused(home, ['dequant', '--type', 'Q4_K'], 2, '--in FILE')
+    refused(home, ['completion', 'tcsh'], 2, 'tcsh', 'fish')
+
+
+def test_models(home):
+    """MODEL is a file or a name in the store."""
+    with open(home + '/text', 'w') as f:
+        f.write('root:x:0:0\n')
+    os.mkdir(home + '/folder')
+    commands = [('run', 'hi'), ('plan',), ('bench',), ('show',), ('verify',)]
+    for c, *more in commands:
+        refused(home, [c, 'no.gguf', *more], 3, 'no.gguf')
+        refused(home, [c, 'text', *more], 5, 'not a GGUF file')
+        refused(home, [c, 'smollm2:135m', *more], 3, 'hearth pull smollm2:135m')
+        refused(home, [c, 'smolm2:135m', *more], 3, 'did you mean smollm2:135m?')
+        refused(home, [c, 'smollm2', *more], 3, 'did you mean smollm2:135m?')
+        refused(home, [c, 'nonsense', *more], 3, 'nonsense', 'hearth list')
+    for c in ('logits', 'tokenize', 'detokenize', 'render'):
+        refused(home, [c, '-m', 'no.gguf'], 3, 'no.gguf')
+        refused(home, [c, '-m', 'smollm2:135m'], 3, 'hearth pull smollm2:135m')
+    refused(home, ['plan', 'folder'], 3, 'folder')
+    refused(home, ['verify', 'nonsense', '--json'], 3, 'nonsense')
+    refused(home, ['pull', 'smolm2:135m'], 3, 'did you mean smollm2:135m?')
+    refused(home, ['pull', TINY, '--name', 'no/name'], 2, 'no/name')
+    code, text, _ = run(home, 'pull', TINY, '--name', 'a:b', '--json')
+    check('pull --name', code == 0 and json.loads(text)['name'] == 'a:b', text)
+    want = json.loads(run(home, 'plan', TINY, '--json')[1])['parts'][0]
+    for name in ('a:b', 'a'):
+        check(f'MODEL is {name}', json.loads(run(home, 'plan', name, '--json')[1])['parts'][0] == want)
+    case = b'{"id": 1, "text": "Hello"}\n'
+    check('a probe takes a name', run(home, 'tokenize', '-m', 'a', data=case) == run(home, 'tokenize', '-m', TINY, data=case))
+    check('verify', json.loads(run(home, 'verify', '--json')[1])['damaged'] == 0)
+    check('show', json.loads(run(home, 'show', 'a', '--json')[1])['name'] == 'a:b')
+    check('rm', json.loads(run(home, 'rm', 'a', '--json')[1])['freed_bytes'] > 0 and run(home, 'list')[1].count('not here') == 2)
+
+
+def test_plan(home):
+    code, text, err = run(home, 'plan', TINY, '--ctx', '64', '--parallel', '2', '--kv', 'q8_0', '--json')
+    p = json.loads(text)
+    check('plan --json', code == 0 and err == '' and p['fits'] is True and p['total_bytes'] <= p['available_bytes'] and p['ctx'] == 64 and p['parallel'] == 2, p)
+    check('plan: its parts', {x['name'] for x in p['parts']} >= {'weights', 'cache', 'workspace', 'tokenizer'} and all(x['bytes'] >= 0 for x in p['parts']), p)
+    code, text, _ = run(home, 'plan', TINY)
+    check('plan: as text', code == 0 and 'It fits' in text and 'total' in text and 'available' in text, text)
+    code, text, err = run(home, 'plan', TINY, '--memory', '1')
+    check('plan: does not fit', code == 4 and re.search(r'It does not fit.*\d MiB are missing', text, re.S), (code, text, err))
+    code, text, err = run(home, 'plan', TINY, '--memory', '1', '--json')
+    p = json.loads(text)
+    check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)
+    refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1 MiB are available')
+    refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
+
+
+def test_bench(home):
+    code, text, _ = run(home, 'bench', TINY, '--prefill', '16', '--decode', '8', '--depth', '20', '--batch', '3', '--threads', '1', '--kv', 'q8_0', '--json')
+    b = json.loads(text)
+    numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_int8_percent']
+    check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
+    near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
+    check('bench: the share is that of the figure', near, b)
+    code, text, _ = run(home, 'bench', '--kernels')
+    check('bench --kernels', code == 0 and re.search(r'^products +\w+', text, re.M) and re.search(r'^available +scalar +yes', text, re.M), text)
+    check('bench --kernels --json', json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels'] == text.splitlines())
+    text = run(home, 'bench', '--kernels', '--isa', 'scalar')[1]
+    check('bench --kernels --isa', re.search(r'^products +scalar', text, re.M), text)
+
+
+def lines(home, *args, cases):
+    code, text, _ = run(home, *args, data=''.join((c if isinstance(c, str) else json.dumps(c)) + '\n' for c in cases).encode())
+    return code, [json.loads(x) for x in text.splitlines()]
+
+
+def test_probes(home):
+    """As tests/fixtures/PROBE.md has them; what they say about models is checked by tests/fixtures."""
+    code, a = lines(home, 'tokenize', '-m', CHAT, cases=[{'id': 'x', 'text': 'Hello <|im_end|>'}, {'id': 2, 'text': '<|im_end|>', 'parse_special': True}, 'broken',
+                                                         {'id': 3}, {'id': 4, 'text': 5}, {'id': 5, 'b64': '!'}, {'id': 6, 'b64': base64.b64encode(b'Hi').decode()}])
+    check('tokenize', code == 0 and [x['id'] for x in a] == ['x', 2, None, 3, 4, 5, 6] and len(a[0]['tokens']) > 2 and len(a[1]['tokens']) == 1, a)
+    check('tokenize: cases that cannot be done', [i for i, x in enumerate(a) if set(x) == {'id', 'error'}] == [2, 3, 4, 5] and 'tokens' in a[6], a)
+    code, b = lines(home, 'detokenize', '-m', CHAT, cases=[{'id': 1, 'tokens': a[0]['tokens']}, {'id': 2, 'tokens': a[1]['tokens']}, {'id': 3, 'tokens': a[1]['tokens'], 'special': True},
+                                                           {'id': 4, 'tokens': [99999999]}, {'id': 5}, {'id': 6, 'tokens': ['1']}])
+    check('detokenize', code == 0 and [base64.b64decode(x.get('b64', '')) for x in b] == [b'Hello <|im_end|>', b'', b'<|im_end|>', b'', b'', b''], b)
+    check('detokenize: cases that cannot be done', [x['id'] for x in b if 'error' in x] == [4, 5, 6], b)
+    options = [[], ['--kv', 'f32'], ['--isa', 'scalar', '--threads', '1', '--kv', 'q8_0']]
+    for o in options:
+        code, a = lines(home, *o, 'logits', '-m', TINY, '-o', 'rows', cases=[{'id': 1, 'tokens': [1, 2, 3], 'positions': [0, 2], 'ctx': 8, 'chunks': [2]},
+                                                                            {'id': 2, 'tokens': [-1]}, {'id': 3, 'tokens': [4, 5], 'stats': True}])
+        check(f'{o} logits', code == 0 and a[0]['rows'] == 2 and 'error' in a[1] and len(a[2]['nll']) == 1 and len(a[2]['argmax']) == 2, a)
+        check(f'{o} logits: rows', os.path.getsize(home + '/rows') == 4 * a[0]['n_vocab'] * (a[0]['rows'] + a[2]['rows']), a)
+        check(f'{o} before every probe', lines(home, *o, 'tokenize', '-m', TINY, cases=[{'id': 1, 'text': 'a'}])[0] == 0 and
+              lines(home, *o, 'detokenize', '-m', TINY, cases=[])[0] == 0 and lines(home, *o, 'render', '-m', CHAT, cases=[])[0] == 0)
+    with open(home + '/t.jinja', 'w') as f:
+        f.write('{% if vars_x is defined %}{{ vars_x }}{% endif %}{{ bos_token }}{{ messages[0].content }}{{ strftime_now("%Y") }}'
+                '{% if messages[0].role == "bad" %}{{ raise_exception("no") }}{% endif %}')
+    case = {'messages': [{'role': 'user', 'content': 'hi'}], 'tools': None, 'add_generation_prompt': True, 'bos_token': '<s>', 'now': '2024-02-29T10:11:12'}
+    code, a = lines(home, 'render', '--template', 't.jinja', cases=[{**case, 'id': 1, 'vars': {'vars_x': 'v'}}, {**case, 'id': 2, 'messages': [{'role': 'bad', 'content': ''}]},
+                                                                    {**case, 'id': 3, 'template': 'own'}])
+    check('render', code == 0 and a[0] == {'id': 1, 'text': 'v<s>hi2024'} and set(a[1]) == {'id', 'error'} and a[2]['text'] == 'own', a)
+    code, a = lines(home, 'render', '-m', CHAT, cases=[{**case, 'id': 1}])
+    check("render: a model's template", code == 0 and 'hi' in a[0]['text'] and '<|im_start|>' in a[0]['text'], a)
+    with open(home + '/blocks', 'wb') as f:
+        f.write(bytes(144))
+    check('dequant', run(home, 'dequant', '--type', 'Q4_K', '--in', 'blocks', '--out', 'floats') == (0, '', '') and open(home + '/floats', 'rb').read() == bytes(1024))
+    refused(home, ['dequant', '--type', 'Q9', '--in', 'blocks', '--out', 'x'], 2, 'Q9')
+    refused(home, ['dequant', '--type', 'Q6_K', '--in', 'blocks', '--out', 'x'], 5, '144', 'Q6_K')
+    refused(home, ['logits', '-m', TINY, '-o', 'no/rows'], 9, 'no/rows')
+
+
+def test_streams(home):
+    """Readers that leave, and disks that are full."""
+    every = [('--help',), ('man',), ('list',), ('list', '--json'), ('plan', TINY), ('plan', TINY, '--json'), ('show', TINY), ('verify', TINY), ('bench', '--kernels'),
+             ('completion', 'zsh'), ('run', TINY, 'x', '--raw', '--max-tokens', '4'), ('run', TINY, 'x', '--raw', '--max-tokens', '4', '--json')]
+    for args in every:
+        with open('/dev/full', 'wb') as full:
+            code, _, err = run(home, *args, stdout=full)
+        check(f'{args} to a full disk', code == 9 and 'standard output' in err and err.count('\n') == 1, (code, err))
+    with open('/dev/full', 'wb') as full:
+        code, _, err = run(home, 'run', TINY, 'x', '--raw', '--ignore-eos', stdout=full)
+    check('an answer to a full disk ends early', code == 9 and 'standard output' in err and 'context' not in err, (code, err))
+    p = subprocess.Popen([hearth, 'show', CHAT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'HOME': home})
+    p.stdout.close()
+    check('a reader that left: no message', p.stderr.read() == b'' and p.wait() == -13, p.returncode)
+    p.stderr.close()
+    code, text, err = run(home, 'show', CHAT)
+    check('no colours, nothing but text', code == 0 and '\x1b' not in text + err, err)
+
+
+def test_made(home):
+    """The manual page and the completions know every command and option."""
+    options = {}
+    for c in COMMANDS:
+        options[c] = set(re.findall(r'^  (?:-\w, |    )--([a-z0-9-]+)', run(home, c, '--help')[1], re.M)) - {'help'}
+    every = set().union(*options.values())
+    check('options', len(every) > 30 and options['run'] >= {'ctx', 'max-tokens', 'temp', 'seed', 'threads', 'kv', 'system', 'json'} and
+          options['serve'] >= {'model', 'host', 'port', 'ctx', 'parallel', 'kv', 'api-key-file'} and options['plan'] >= {'ctx', 'parallel', 'kv', 'json'} and
+          options['bench'] >= {'prefill', 'decode', 'depth', 'batch', 'threads', 'kv', 'json'}, options)
+    page = run(home, 'man')[1]
+    check('man: complete', all(f'\\fBhearth {c}\\fR' in page for c in COMMANDS) and all('\\fB\\-\\-' + o.replace('-', '\\-') + '\\fR' in page for o in every), page)
+    if shutil.which('man'):
+        r = subprocess.run(['man', '--warnings', '-l', '-'], input=page.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'MANWIDTH': '80', 'LC_ALL': 'C.UTF-8'})
+        shown = re.sub('.\b', '', r.stdout.decode())
+        check('man: no warning', r.returncode == 0 and r.stderr == b'' and 'EXIT STATUS' in shown and '--max-tokens' in shown, r.stderr)
+    for shell in ('bash', 'zsh', 'fish'):
+        text = run(home, 'completion', shell)[1]
+        check(f'completion {shell}: complete', all(c in text for c in COMMANDS) and all(o in text for o in every), text)
+        if shutil.which(shell):
+            r = subprocess.run([shell, '-n', '/dev/stdin'], input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            check(f'completion {shell}: {shell} reads it', r.returncode == 0 and r.stdout == b'', r.stdout)
+    script = run(home, 'completion', 'bash')[1] + 'COMP_WORDS=(hearth "$@"); COMP_CWORD=$#; _hearth; echo "${COMPREPLY[@]}"'
+    for words, want in ((['pl'], 'plan'), (['plan', '--par'], '--parallel'), (['run', '--max'], '--max-tokens'), (['plan', '--temp'], '')):
+        r = subprocess.run(['bash', '-c', script, 'bash', *words], stdout=subprocess.PIPE)
+        check(f'completion of {words}', r.stdout.decode().strip() == want, r.stdout)
+
+
+def main():
+    for test in [test_help, test_usage, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
+        with tempfile.TemporaryDirectory() as home:
+            test(home)
+    print(f'{passed} passed, {failed} failed')
+    sys.exit(1 if failed else 0)
+
+
+main()
