@@ -102,6 +102,7 @@ def main():
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),
+                   Suite('install', [sys.executable, ROOT + '/tests/test_install.py', a.build, CACHE + '/fixtures/zoo/llama.gguf']),
                    Suite('run', [sys.executable, ROOT + '/tests/test_run.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),
                    Suite('api', [py, ROOT + '/tests/test_api.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),

@@ -2,6 +2,7 @@
 """gates.py: the rules of docs/STYLE.md that a machine can check.
 
 layers      a file includes only headers of modules that stand earlier in src/LAYERS; every module is listed
+public      `hearth run`, `hearth bench` and the server reach the engine through include/hearth.h alone
 symbols     global symbols begin with their module's name (or the prefixes given in src/LAYERS)     needs a build: --build DIR
 sizes       files 1000 lines (kernels 1500), functions 100 lines, complexity 25 (pmccabe), lines 100 columns
 format      every C file is as clang-format-19 lays it out
@@ -77,6 +78,20 @@ def check_layers(rows):
                 found('layers', f'{path}: includes {inc}.h, which is not in src/LAYERS')
             elif order[inc] > order[module]:
                 found('layers', f'{path}: includes {inc}.h, which stands later in src/LAYERS')
+
+
+def check_public():
+    """What these files include, and what those headers include, is none of the engine's own."""
+    findings.setdefault('public', [])
+    for path in ['src/cmd/cmd_run.c', 'src/cmd/cmd_bench.c', *sorted(glob.glob('src/serve/*.c'))]:
+        seen, todo = set(), [path]
+        while todo:
+            for inc in re.findall(r'^#include "([^"]+)"', open(todo.pop()).read(), re.M):
+                if re.match(r'(num|kern|back|model|engine|lib)/', inc):
+                    found('public', f'{path}: reaches {inc}; only include/hearth.h is allowed')
+                elif inc not in seen and os.path.exists('src/' + inc):
+                    seen.add(inc)
+                    todo.append('src/' + inc)
 
 
 def check_sizes():
@@ -189,6 +204,7 @@ def main():
     a = ap.parse_args()
     rows = modules()
     check_layers(rows)
+    check_public()
     check_sizes()
     check_banned()
     check_essays()
