@@ -517,7 +517,7 @@ static enum err read_line(struct edit *e, struct buf *line)
         return plain_line(e, line);
     }
     int n = 0;
-    mark_pastes(e, true);
+    set_terminal(e, true); /* el_gets does so only after the prompt is seen */
     const char *got = el_gets(e->el, &n);
     mark_pastes(e, false);
     if (got == NULL && e->is_interrupted) {
