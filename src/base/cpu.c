@@ -85,7 +85,6 @@ static void detect_isa(struct cpu_info *c)
     const unsigned long caps = getauxval(AT_HWCAP);
     c->has_neon = (caps & HWCAP_ASIMD) != 0;
     c->has_dotprod = (caps & HWCAP_ASIMDDP) != 0;
-    c->has_fp16 = (caps & HWCAP_FPHP) != 0 && (caps & HWCAP_ASIMDHP) != 0;
     snprintf(c->name, sizeof c->name, "aarch64");
 }
 #else
@@ -128,7 +127,9 @@ bool cpu_can(enum cpu_isa isa)
     case CPU_AVX512:
         return c->has_avx512_vnni;
     case CPU_NEON:
-        return c->has_neon && c->has_dotprod && c->has_fp16;
+        return c->has_neon;
+    case CPU_NEONDOT:
+        return c->has_neon && c->has_dotprod;
     case CPU_ISA_COUNT:
         break;
     }
@@ -137,7 +138,7 @@ bool cpu_can(enum cpu_isa isa)
 
 enum cpu_isa cpu_best(void)
 {
-    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEON };
+    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEONDOT, CPU_NEON };
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         if (cpu_can(order[i])) {
             return order[i];
@@ -146,7 +147,7 @@ enum cpu_isa cpu_best(void)
     return CPU_SCALAR;
 }
 
-static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2", "avx512", "neon" };
+static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2", "avx512", "neon", "neondot" };
 
 const char *cpu_isa_name(enum cpu_isa isa)
 {

@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /* Instruction-set levels of the kernels, weakest first within an architecture. */
-enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_ISA_COUNT };
+enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_NEONDOT, CPU_ISA_COUNT };
 
 struct cpu_info {
     bool has_avx2;     /* AVX2 + FMA + F16C */
@@ -18,18 +18,17 @@ struct cpu_info {
     bool has_avx512_vbmi;
     bool has_avx512_bf16;
     bool has_neon;
-    bool has_dotprod;
-    bool has_fp16;   /* half-precision arithmetic of ARMv8.2 */
-    int n_core;      /* cores this process may run on (affinity and cgroup quota respected) */
-    size_t l2_bytes; /* per core; 1 MB when unknown */
-    size_t l3_bytes; /* visible to one core; 0 when unknown */
+    bool has_dotprod; /* sdot: optional from ARMv8.2 on */
+    int n_core;       /* cores this process may run on (affinity and cgroup quota respected) */
+    size_t l2_bytes;  /* per core; 1 MB when unknown */
+    size_t l3_bytes;  /* visible to one core; 0 when unknown */
     char name[64];
 };
 
 const struct cpu_info *cpu_get(void); /* detected once; any thread */
 enum cpu_isa cpu_best(void);          /* best level whose kernels are built and may run here */
 bool cpu_can(enum cpu_isa isa);
-const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "neon" */
+const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "neon", "neondot" */
 bool cpu_isa_parse(const char *name, enum cpu_isa *out);
 
 #endif

@@ -102,7 +102,7 @@ static const struct option {
       0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
       KIND_INT, O(threads), 1, 256, 0 },
-    { "isa", NULL, "NAME", "instruction set, for tests: scalar, avx2, avx512, neon",
+    { "isa", NULL, "NAME", "instruction set, for tests: scalar, avx2, avx512, neon, neondot",
       MODELS | PROBES, KIND_TEXT, O(isa), 0, 0, 0 },
     { "memory", NULL, "MIB", "most memory to use, in MiB (default: what is free)", MODELS, KIND_INT,
       O(memory_mib), 1, 1 << 30, 0 },

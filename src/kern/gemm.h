@@ -9,5 +9,7 @@
 
 void gemm_ref_fill(struct kern_table *t);
 void gemm_avx512_fill(struct kern_table *t);
+void gemm_neon_fill(struct kern_table *t);
+void gemm_neondot_fill(struct kern_table *t);
 
 #endif

@@ -47,9 +47,14 @@ static void make_tables(void)
     vec_avx512_fill(&tables[CPU_AVX512]);
     attn_avx512_fill(&tables[CPU_AVX512]);
 #elif defined(__aarch64__)
-    start(&tables[CPU_NEON], CPU_NEON, "scalar products, neon vectors");
+    start(&tables[CPU_NEON], CPU_NEON, "neon");
+    gemm_neon_fill(&tables[CPU_NEON]);
     vec_neon_fill(&tables[CPU_NEON]);
     attn_neon_fill(&tables[CPU_NEON]);
+    start(&tables[CPU_NEONDOT], CPU_NEONDOT, "neon dot products");
+    gemm_neondot_fill(&tables[CPU_NEONDOT]);
+    vec_neon_fill(&tables[CPU_NEONDOT]);
+    attn_neon_fill(&tables[CPU_NEONDOT]);
 #endif
 }
 

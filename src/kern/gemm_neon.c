@@ -1,0 +1,74 @@
+/* gemm_neon - products with packed weights on NEON as every 64-bit ARM processor has it
+ *
+ * The text is gemm_neon_body.h; this file brings the step that multiplies. Without dot products, a
+ * byte times a byte gives 16 bits (smull, smlal). Products of the same two columns of a row are
+ * added in 16 bits over as many groups as the type's codes leave room for (8 for codes up to 31:
+ * 8 * 31 * 127 < 2^15), then neighbours are added into 32 bits. So the sums are exact, and a type
+ * with small codes pays the widening once in 32 columns.
+ *
+ * Rejected: multiplying into 32 bits at once (sadalp after each smull), which doubles the
+ * instructions of the 4-bit types.
+ *
+ * Boards such as the Raspberry Pi 4 (Cortex-A72) run this one. Its speed has not been measured on a
+ * board; the tests run it under an emulator. Next: gemm_neondot.c. */
+#define LANES_NEON
+#include "kern/lanes.h"
+
+#include "kern/gemm.h"
+#include "kern/gemm_act.h"
+#include "kern/peak_body.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, int tile,
+                 int32x4_t *s)
+{
+    UNROLL for (int r = g0; r < g1; r += run)
+    {
+        UNROLL for (int t = 0; t < tile; t++)
+        {
+            int16x8_t low = vdupq_n_s16(0);
+            int16x8_t high = vdupq_n_s16(0);
+            const int end = r + run < g1 ? r + run : g1;
+            UNROLL for (int g = r; g < end; g++)
+            {
+                const int32_t *four = (const int32_t *)(const void *)(a + (g * tile + t) * 4);
+                const int8x16_t x = vreinterpretq_s8_s32(vld1q_dup_s32(four));
+                low = vmlal_s8(low, vget_low_s8(w[g]), vget_low_s8(x));
+                high = vmlal_high_s8(high, w[g], x);
+            }
+            s[t] = vaddq_s32(s[t], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+        }
+    }
+}
+
+#include "kern/gemm_neon_body.h"
+
+static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
+{
+    int16x8_t acc[16];
+    const int8x8_t a = vdup_n_s8(3);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        acc[i] = vdupq_n_s16(0);
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < 16; i++)
+        {
+            __asm__("smlal %0.8h, %1.8b, %1.8b" : "+w"(acc[i]) : "w"(a));
+        }
+    }
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        *sink += (uint32_t)vaddvq_s16(acc[i]);
+    }
+    return (uint64_t)n * 16 * 8 * 2;
+}
+
+void gemm_neon_fill(struct kern_table *t)
+{
+    peak_fill(t);
+    t->peak_int8 = gemm_peak_int8;
+    t->act_prepare = gemm_act_prepare;
+    t->matmul = gemm_matmul;
+}

@@ -1,0 +1,762 @@
+/* gemm_neon_body - products with packed weights: NEON (included by kern/gemm_neon*.c)
+ *
+ * One lane is one output row; a panel's 16 rows are four quads of rows, one register each. For each
+ * unit of 32 columns the scales of all rows are widened once; then, quad by quad, a decode step
+ * turns the packed bits into eight registers of codes (group g: 4 columns of 4 rows), which serve
+ * all tokens of the tile.
+ *
+ * The including file brings `sums`, the only step that differs between processors:
+ *     s[t] += codes of groups [g0, g1) * activations of token t
+ * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
+ *
+ * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
+ * used as they are and the offset comes off afterwards as offset * sum of the activations: all
+ * numbers are integers below 2^24, so this is exact in float and the bits equal those of
+ * gemm_ref.c. Sub-scales are multiplied in float for the same reason.
+ *
+ * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
+ * into a block of the same form.
+ *
+ * Define LANES_NEON and include lanes.h, gemm.h and gemm_act.h before this file. */
+#ifndef HEARTH_GEMM_NEON_BODY_H
+#define HEARTH_GEMM_NEON_BODY_H
+
+#include "kern/lanes.h"
+
+#define TOKENS_AT_ONCE 64 /* their activations should stay in the second-level cache */
+#define QUADS          4  /* of a panel's rows */
+#define QUAD           (LANES / QUADS)
+#define TILE_MAX       8
+
+/* Scales of a unit of 16 rows. */
+struct unit {
+    float32x4_t d[2][QUADS];   /* of the halves (equal but for NVFP4; only [0] is set otherwise) */
+    float32x4_t sub[2][QUADS]; /* integer sub-scales */
+    float32x4_t min[2][QUADS]; /* integer minima */
+    float32x4_t dmin[QUADS], m[QUADS];
+};
+
+/* What a type needs beyond sum * d: chosen at compile time. */
+enum form {
+    FORM_PLAIN,    /* d */
+    FORM_M,        /* d, m */
+    FORM_SUB,      /* one sub-scale */
+    FORM_SUB_MIN,  /* one sub-scale and minimum */
+    FORM_SUB2,     /* two sub-scales */
+    FORM_SUB2_MIN, /* two sub-scales and minima */
+    FORM_HALVED,   /* two float scales */
+};
+
+/* What is constant for a type. */
+struct kind {
+    enum form form;
+    float offset; /* of the codes above the values they stand for */
+    int run;      /* groups whose products, two columns each, stay below 2^15 in sum */
+    int units;    /* per block */
+    size_t block; /* bytes */
+};
+
+typedef void (*scales_fn)(const uint8_t *block, int j, struct unit *u);
+typedef void (*codes_fn)(const uint8_t *block, int j, int q, int8x16_t *w); /* w[8] of quad q */
+
+/* --- pieces of decode steps ------------------------------------------------------------------- */
+
+INLINE void quads(lanes x, float32x4_t *to)
+{
+    to[0] = x.a;
+    to[1] = x.b;
+    to[2] = x.c;
+    to[3] = x.d;
+}
+
+INLINE void load_h(const uint8_t *p, float32x4_t *to)
+{
+    quads(l_load_f16((const uint16_t *)(const void *)p), to);
+}
+
+INLINE void bytes_to_f(uint8x16_t b, float32x4_t *to)
+{
+    const uint16x8_t low = vmovl_u8(vget_low_u8(b));
+    const uint16x8_t high = vmovl_high_u8(b);
+    to[0] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(low)));
+    to[1] = vcvtq_f32_u32(vmovl_high_u16(low));
+    to[2] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(high)));
+    to[3] = vcvtq_f32_u32(vmovl_high_u16(high));
+}
+
+/* Quad q of a plane of low nibbles at p. */
+INLINE void nibbles(const uint8_t *p, int q, int8x16_t *w)
+{
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        const uint8x16_t v = vld1q_u8(p + 64 * i + 16 * q);
+        w[2 * i] = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+        w[2 * i + 1] = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+    }
+}
+
+/* Quad q of a plane of two bits, moved up by `up` and joined with what w holds. */
+INLINE void add_twos(const uint8_t *p, int q, int up, int8x16_t *w)
+{
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        const uint8x16_t v = vld1q_u8(p + g / 4 * 64 + 16 * q);
+        const uint8x16_t two = vandq_u8(vshlq_u8(v, vdupq_n_s8((int8_t)(up - 2 * (g % 4)))),
+                                        vdupq_n_u8((uint8_t)(3 << up)));
+        w[g] = vorrq_s8(w[g], vreinterpretq_s8_u8(two));
+    }
+}
+
+/* Joins one bit of a plane of masks, worth `value`. */
+INLINE void add_bits(const uint8_t *masks, int q, uint8_t value, int8x16_t *w)
+{
+    static const uint8_t spread[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1 };
+    static const uint8_t place[16] = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        const uint16_t *m = (const uint16_t *)(const void *)(masks + 8 * g + 2 * q);
+        const uint8x16_t two = vreinterpretq_u8_u16(vld1q_dup_u16(m));
+        const uint8x16_t is_set = vtstq_u8(vqtbl1q_u8(two, vld1q_u8(spread)), vld1q_u8(place));
+        const uint8x16_t bit = vandq_u8(is_set, vdupq_n_u8(value));
+        w[g] = vorrq_s8(w[g], vreinterpretq_s8_u8(bit));
+    }
+}
+
+INLINE void look_up(const int8_t table[16], int8x16_t *w)
+{
+    const int8x16_t t = vld1q_s8(table);
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        w[g] = vqtbl1q_s8(t, vreinterpretq_u8_s8(w[g]));
+    }
+}
+
+/* 16 6-bit numbers: their low nibbles, two in each of the lower 8 bytes, and two high bits, four in
+ * each of the lower 4 bytes. */
+INLINE uint8x16_t sixes(uint8x16_t low, uint8x16_t rests)
+{
+    static const uint8_t from[16] = { 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3 };
+    static const int8_t down[16] = { 4, 2, 0, -2, 4, 2, 0, -2, 4, 2, 0, -2, 4, 2, 0, -2 };
+    const uint8x16_t all = vzip1q_u8(vandq_u8(low, vdupq_n_u8(15)), vshrq_n_u8(low, 4));
+    const uint8x16_t high = vshlq_u8(vqtbl1q_u8(rests, vld1q_u8(from)), vld1q_s8(down));
+    return vorrq_u8(all, vandq_u8(high, vdupq_n_u8(48)));
+}
+
+/* 32 6-bit numbers in 24 bytes: the first and the second 16. */
+INLINE void sixes2(const uint8_t *p, float32x4_t *first, float32x4_t *second)
+{
+    const uint8x16_t low = vld1q_u8(p);
+    const uint8x16_t rests = vcombine_u8(vld1_u8(p + 16), vdup_n_u8(0));
+    bytes_to_f(sixes(low, rests), first);
+    bytes_to_f(sixes(vextq_u8(low, low, 8), vextq_u8(rests, rests, 4)), second);
+}
+
+INLINE void less_32(float32x4_t *x)
+{
+    UNROLL for (int q = 0; q < QUADS; q++)
+    {
+        x[q] = vsubq_f32(x[q], vdupq_n_f32(32.0f));
+    }
+}
+
+/* --- scales of each type: block, unit within the block -----------------------------------------
+ */
+
+INLINE void scales_d(const uint8_t *b, int j, struct unit *u)
+{
+    (void)j;
+    load_h(b, u->d[0]);
+}
+
+INLINE void scales_d_m(const uint8_t *b, int j, struct unit *u)
+{
+    (void)j;
+    load_h(b, u->d[0]);
+    load_h(b + 32, u->m);
+}
+
+INLINE void scales_e(const uint8_t *b, int j, struct unit *u) /* 2^(e - 128), see quant_iq.c */
+{
+    (void)j;
+    UNROLL for (int q = 0; q < QUADS; q++)
+    {
+        uint32_t four;
+        memcpy(&four, b + 4 * q, sizeof four);
+        const uint16x8_t two = vmovl_u8(vcreate_u8(four));
+        const uint32x4_t e = vmovl_u16(vget_low_u16(two));
+        const uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
+        const uint32x4_t small = vshlq_u32(vdupq_n_u32(0x00200000), vreinterpretq_s32_u32(e));
+        u->d[0][q] = vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), small, normal));
+    }
+}
+
+INLINE void scales_q2_k(const uint8_t *b, int j, struct unit *u)
+{
+    load_h(b, u->d[0]);
+    load_h(b + 32, u->dmin);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        const uint8x16_t s = vld1q_u8(b + 64 + 160 * j + 16 * h);
+        bytes_to_f(vandq_u8(s, vdupq_n_u8(15)), u->sub[h]);
+        bytes_to_f(vshrq_n_u8(s, 4), u->min[h]);
+    }
+}
+
+INLINE void scales_q3_k(const uint8_t *b, int j, struct unit *u)
+{
+    load_h(b, u->d[0]);
+    sixes2(b + 32 + 216 * j, u->sub[0], u->sub[1]);
+    less_32(u->sub[0]);
+    less_32(u->sub[1]);
+}
+
+INLINE void scales_q4_k(const uint8_t *b, int j, struct unit *u)
+{
+    load_h(b, u->d[0]);
+    load_h(b + 32, u->dmin);
+    sixes2(b + 64 + 280 * j, u->sub[0], u->min[0]);
+}
+
+INLINE void scales_q5_k(const uint8_t *b, int j, struct unit *u)
+{
+    load_h(b, u->d[0]);
+    load_h(b + 32, u->dmin);
+    sixes2(b + 64 + 344 * j, u->sub[0], u->min[0]);
+}
+
+INLINE void scales_q6_k(const uint8_t *b, int j, struct unit *u)
+{
+    load_h(b, u->d[0]);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        quads(l_load_i8((const int8_t *)(b + 32 + 416 * j + 16 * h)), u->sub[h]);
+    }
+}
+
+INLINE void scales_iq4_xs(const uint8_t *b, int j, struct unit *u)
+{
+    const uint8_t *p = b + 32 + 268 * j;
+    uint32_t rests;
+    memcpy(&rests, p + 8, sizeof rests);
+    load_h(b, u->d[0]);
+    bytes_to_f(
+        sixes(vcombine_u8(vld1_u8(p), vdup_n_u8(0)), vreinterpretq_u8_u32(vdupq_n_u32(rests))),
+        u->sub[0]);
+    less_32(u->sub[0]);
+}
+
+/* --- codes of each type ------------------------------------------------------------------------
+ */
+
+static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113 };
+static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+INLINE void codes_q4_0(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    nibbles(b + 32, q, w);
+}
+
+INLINE void codes_q4_1(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    nibbles(b + 64, q, w);
+}
+
+INLINE void codes_q5_0(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    nibbles(b + 96, q, w);
+    add_bits(b + 32, q, 16, w);
+}
+
+INLINE void codes_q5_1(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    nibbles(b + 128, q, w);
+    add_bits(b + 64, q, 16, w);
+}
+
+INLINE void codes_q8_0(const uint8_t *b, int j, int q, int8x16_t *w) /* stored as value + 128 */
+{
+    (void)j;
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        const uint8x16_t v = vld1q_u8(b + 32 + 64 * g + 16 * q);
+        w[g] = vreinterpretq_s8_u8(veorq_u8(v, vdupq_n_u8(128)));
+    }
+}
+
+INLINE void codes_iq4_nl(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    codes_q4_0(b, j, q, w);
+    look_up(levels_iq4, w);
+}
+
+INLINE void codes_mxfp4(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    nibbles(b + 16, q, w);
+    look_up(levels_e2m1, w);
+}
+
+INLINE void codes_zero(int8x16_t *w)
+{
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        w[g] = vdupq_n_s8(0);
+    }
+}
+
+INLINE void codes_q2_k(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    codes_zero(w);
+    add_twos(b + 64 + 160 * j + 32, q, 0, w);
+}
+
+INLINE void codes_q3_k(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    const uint8_t *p = b + 32 + 216 * j;
+    codes_zero(w);
+    add_twos(p + 88, q, 0, w);
+    add_bits(p + 24, q, 4, w);
+}
+
+INLINE void codes_q4_k(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    nibbles(b + 64 + 280 * j + 24, q, w);
+}
+
+INLINE void codes_q5_k(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    const uint8_t *p = b + 64 + 344 * j;
+    nibbles(p + 88, q, w);
+    add_bits(p + 24, q, 16, w);
+}
+
+INLINE void codes_q6_k(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    const uint8_t *p = b + 32 + 416 * j;
+    nibbles(p + 160, q, w);
+    add_twos(p + 32, q, 4, w);
+}
+
+INLINE void codes_iq4_xs(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    nibbles(b + 32 + 268 * j + 12, q, w);
+    look_up(levels_iq4, w);
+}
+
+/* --- the product of one unit with one tile -----------------------------------------------------
+ */
+
+/* s less the offset, as exact floats; a_sum: sum of the same activations. */
+INLINE float32x4_t sum_of(int32x4_t s, float offset, float a_sum)
+{
+    const float32x4_t f = vcvtq_f32_s32(s);
+    return offset != 0.0f ? vsubq_f32(f, vdupq_n_f32(offset * a_sum)) : f;
+}
+
+/* The chain's steps of one unit for token t and quad q; d: the tile's scales and sums. */
+INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, const float *d,
+                              int tile, int t, const int32x4_t s[2], float32x4_t acc)
+{
+    const float da = d[t];
+    const float a0 = d[tile + t];
+    const float a1 = d[2 * tile + t];
+    const float32x4_t scale = vmulq_n_f32(u->d[0][q], da);
+    if (k.form == FORM_HALVED) {
+        acc = vfmaq_f32(acc, sum_of(s[0], k.offset, a0), scale);
+        return vfmaq_f32(acc, sum_of(s[1], k.offset, a1), vmulq_n_f32(u->d[1][q], da));
+    }
+    if (k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN) {
+        const float32x4_t s0 = vmulq_f32(sum_of(s[0], k.offset, a0), u->sub[0][q]);
+        acc = vfmaq_f32(acc, vfmaq_f32(s0, sum_of(s[1], k.offset, a1), u->sub[1][q]), scale);
+    } else {
+        const float32x4_t f = sum_of(s[0], k.offset, a0 + a1);
+        const bool has_sub = k.form == FORM_SUB || k.form == FORM_SUB_MIN;
+        acc = vfmaq_f32(acc, has_sub ? vmulq_f32(f, u->sub[0][q]) : f, scale);
+    }
+    if (k.form == FORM_M) {
+        acc = vfmaq_f32(acc, u->m[q], vdupq_n_f32((a0 + a1) * da));
+    } else if (k.form == FORM_SUB_MIN) {
+        acc = vfmsq_f32(acc, vmulq_n_f32(u->min[0][q], a0 + a1), vmulq_n_f32(u->dmin[q], da));
+    } else if (k.form == FORM_SUB2_MIN) {
+        const float32x4_t sum = vfmaq_n_f32(vmulq_n_f32(u->min[0][q], a0), u->min[1][q], a1);
+        acc = vfmsq_f32(acc, sum, vmulq_n_f32(u->dmin[q], da));
+    }
+    return acc;
+}
+
+INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
+                      const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TILE_MAX])
+{
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const bool is_split = k.form == FORM_HALVED || k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN;
+    UNROLL for (int q = 0; q < QUADS; q++)
+    {
+        int8x16_t w[8];
+        int32x4_t s[2][TILE_MAX];
+        codes(b, j, q, w);
+        UNROLL for (int t = 0; t < tile; t++)
+        {
+            s[0][t] = vdupq_n_s32(0);
+            s[1][t] = vdupq_n_s32(0);
+        }
+        sums(w, 0, is_split ? 4 : 8, k.run, a, tile, s[0]);
+        if (is_split) {
+            sums(w, 4, 8, k.run, a, tile, s[1]);
+        }
+        UNROLL for (int t = 0; t < tile; t++)
+        {
+            const int32x4_t both[2] = { s[0][t], s[1][t] };
+            acc[q][t] = token_step(u, k, q, d, tile, t, both, acc[q][t]);
+        }
+    }
+}
+
+INLINE void store_tile(float32x4_t acc[QUADS][TILE_MAX], int tile, int n, float *y, size_t ldy)
+{
+    UNROLL for (int t = 0; t < tile; t++)
+    {
+        if (t < n) {
+            l_store(y + (size_t)t * ldy, (lanes){ acc[0][t], acc[1][t], acc[2][t], acc[3][t] });
+        }
+    }
+}
+
+INLINE void zero_tile(float32x4_t acc[QUADS][TILE_MAX], int tile)
+{
+    UNROLL for (int t = 0; t < tile; t++)
+    {
+        UNROLL for (int q = 0; q < QUADS; q++)
+        {
+            acc[q][t] = vdupq_n_f32(0.0f);
+        }
+    }
+}
+
+/* --- one panel ---------------------------------------------------------------------------------
+ */
+
+struct product {
+    const struct tensor *w;
+    const struct kern_act *a;
+    float *y;
+    size_t ldy;
+    int32_t tile0, tile1; /* tiles of tokens */
+};
+
+/* One tile of a product: where its activations and results are. */
+struct tile {
+    const uint8_t *a;
+    float *y;
+    int n; /* tokens of it that exist */
+};
+
+INLINE struct tile tile_at(const struct product *p, int32_t panel, int32_t i)
+{
+    const int32_t size = gemm_tile(p->a->n_tok);
+    const int32_t left = p->a->n_tok - i * size;
+    return (struct tile){
+        .a = p->a->data + (size_t)i * gemm_tile_bytes(p->a->kind, size, p->a->n_col),
+        .y = p->y + (size_t)(i * size) * p->ldy + (size_t)panel * LANES,
+        .n = left < size ? left : size,
+    };
+}
+
+/* Everything but the pointers is constant after inlining. */
+INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, int size,
+                       const struct product *p, int32_t panel, int32_t i)
+{
+    float32x4_t acc[QUADS][TILE_MAX];
+    const struct tile t = tile_at(p, panel, i);
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    const uint8_t *a = t.a;
+    const int32_t n_block = p->w->n_col / (UNIT * k.units);
+    zero_tile(acc, size);
+    for (int32_t block = 0; block < n_block; block++, w += k.block) {
+        for (int j = 0; j < k.units; j++, a += UNIT_BYTES(size)) {
+            struct unit u;
+            scales(w, j, &u);
+            unit_step(codes, k, size, w, j, &u, a, acc);
+        }
+    }
+    store_tile(acc, size, t.n, t.y, p->ldy);
+}
+
+INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
+                      const struct product *p, int32_t panel)
+{
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        switch (gemm_tile(p->a->n_tok)) {
+        case 8:
+            panel_tile(scales, codes, k, 8, p, panel, i);
+            break;
+        case 4:
+            panel_tile(scales, codes, k, 4, p, panel, i);
+            break;
+        case 2:
+            panel_tile(scales, codes, k, 2, p, panel, i);
+            break;
+        default:
+            panel_tile(scales, codes, k, 1, p, panel, i);
+            break;
+        }
+    }
+}
+
+/* Codes up to 31 leave room for 8 groups, up to 63 for 4, up to 128 for 2. */
+#define PANEL(name, scales, form, offset, run, units, block)                                       \
+    static void panel_##name(const struct product *p, int32_t panel)                               \
+    {                                                                                              \
+        panel_run(scales, codes_##name, (struct kind){ form, offset, run, units, block }, p,       \
+                  panel);                                                                          \
+    }
+PANEL(q4_0, scales_d, FORM_PLAIN, 8.0f, 8, 1, 16 * 18)
+PANEL(q4_1, scales_d_m, FORM_M, 0.0f, 8, 1, 16 * 20)
+PANEL(q5_0, scales_d, FORM_PLAIN, 16.0f, 8, 1, 16 * 22)
+PANEL(q5_1, scales_d_m, FORM_M, 0.0f, 8, 1, 16 * 24)
+PANEL(q8_0, scales_d, FORM_PLAIN, 0.0f, 2, 1, 16 * 34)
+PANEL(iq4_nl, scales_d, FORM_PLAIN, 0.0f, 2, 1, 16 * 18)
+PANEL(mxfp4, scales_e, FORM_PLAIN, 0.0f, 8, 1, 16 * 17)
+PANEL(q2_k, scales_q2_k, FORM_SUB2_MIN, 0.0f, 8, 8, 16 * 84)
+PANEL(q3_k, scales_q3_k, FORM_SUB2, 4.0f, 8, 8, 16 * 110)
+PANEL(q4_k, scales_q4_k, FORM_SUB_MIN, 0.0f, 8, 8, 16 * 144)
+PANEL(q5_k, scales_q5_k, FORM_SUB_MIN, 0.0f, 8, 8, 16 * 176)
+PANEL(q6_k, scales_q6_k, FORM_SUB2, 32.0f, 4, 8, 16 * 210)
+PANEL(iq4_xs, scales_iq4_xs, FORM_SUB, 0.0f, 2, 8, 16 * 136)
+
+/* --- rows of the file: scalar decode, vector products ------------------------------------------
+ */
+
+/* A decoded unit of 16 rows, in the form of a block. */
+struct decoded {
+    float d[2][LANES], sub[2][LANES];
+    int8_t code[8][4 * LANES];
+};
+
+static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct decoded *to)
+{
+    const quant_unit_fn unit = quant_get(w->type)->unit;
+    for (int r = 0; r < LANES; r++) {
+        struct quant_unit q = { 0 };
+        const int32_t row = panel * LANES + r;
+        if (row < w->n_row) {
+            unit(w->data + (size_t)row * w->stride, (size_t)i, &q);
+        }
+        for (int h = 0; h < 2; h++) {
+            to->d[h][r] = q.d[h];
+            to->sub[h][r] = (float)q.sub[h];
+        }
+        for (int g = 0; g < 8; g++) {
+            memcpy(to->code[g] + 4 * r, q.q + 4 * g, 4);
+        }
+    }
+}
+
+INLINE void scales_decoded(const struct decoded *b, struct unit *u)
+{
+    for (int h = 0; h < 2; h++) {
+        quads(l_load(b->d[h]), u->d[h]);
+        quads(l_load(b->sub[h]), u->sub[h]);
+    }
+}
+
+INLINE void codes_decoded(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    (void)j;
+    const struct decoded *from = (const struct decoded *)(const void *)b;
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        w[g] = vld1q_s8(from->code[g] + 16 * q);
+    }
+}
+
+/* Adds unit i to the results of one tile, which lie in y meanwhile. */
+INLINE void rows_tile(enum form form, int size, const struct product *p, const struct tile t,
+                      int32_t i, const struct decoded *b)
+{
+    float32x4_t acc[QUADS][TILE_MAX];
+    struct unit u;
+    const struct kind k = { form, 0.0f, 2, 1, sizeof *b };
+    scales_decoded(b, &u);
+    zero_tile(acc, size);
+    UNROLL for (int n = 0; n < size; n++)
+    {
+        if (n < t.n && i > 0) {
+            UNROLL for (int q = 0; q < QUADS; q++)
+            {
+                acc[q][n] = vld1q_f32(t.y + (size_t)n * p->ldy + QUAD * q);
+            }
+        }
+    }
+    unit_step(codes_decoded, k, size, (const uint8_t *)b, 0, &u, t.a + (size_t)i * UNIT_BYTES(size),
+              acc);
+    store_tile(acc, size, t.n, t.y, p->ldy);
+}
+
+INLINE void rows_run(enum form form, const struct product *p, int32_t panel)
+{
+    for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
+        struct decoded b;
+        decode_rows(p->w, panel, i, &b);
+        for (int32_t at = p->tile0; at < p->tile1; at++) {
+            const struct tile t = tile_at(p, panel, at);
+            switch (gemm_tile(p->a->n_tok)) {
+            case 8:
+                rows_tile(form, 8, p, t, i, &b);
+                break;
+            case 4:
+                rows_tile(form, 4, p, t, i, &b);
+                break;
+            case 2:
+                rows_tile(form, 2, p, t, i, &b);
+                break;
+            default:
+                rows_tile(form, 1, p, t, i, &b);
+                break;
+            }
+        }
+    }
+}
+
+static void panel_rows(const struct product *p, int32_t panel)
+{
+    if (quant_get(p->w->type)->is_halved) {
+        rows_run(FORM_HALVED, p, panel);
+    } else {
+        rows_run(FORM_SUB2, p, panel);
+    }
+}
+
+/* --- float weights -----------------------------------------------------------------------------
+ */
+
+INLINE float32x4_t load_weight(enum quant_type type, const uint8_t *p)
+{
+    const uint16_t *h = (const uint16_t *)(const void *)p;
+    if (type == QUANT_F32) {
+        return vld1q_f32((const float *)(const void *)p);
+    }
+    return type == QUANT_F16 ? l_widen_f16(h) : vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h), 16));
+}
+
+/* Quads [q0, q0 + n_quad) of one panel; all four at once leave no registers for a tile of 8. */
+INLINE void float_quads(enum quant_type type, int size, int q0, int n_quad, const uint8_t *w,
+                        int32_t n_col, const float *x, float32x4_t acc[QUADS][TILE_MAX])
+{
+    const size_t each = type == QUANT_F32 ? 4 : 2;
+    float32x4_t sum[QUADS][TILE_MAX];
+    zero_tile(sum, size);
+    for (int32_t k = 0; k < n_col; k++, w += LANES * each, x += size) {
+        UNROLL for (int q = 0; q < n_quad; q++)
+        {
+            const float32x4_t v = load_weight(type, w + (size_t)(QUAD * (q0 + q)) * each);
+            UNROLL for (int t = 0; t < size; t++)
+            {
+                sum[q][t] = vfmaq_n_f32(sum[q][t], v, x[t]);
+            }
+        }
+    }
+    UNROLL for (int q = 0; q < n_quad; q++)
+    {
+        UNROLL for (int t = 0; t < size; t++)
+        {
+            acc[q0 + q][t] = sum[q][t];
+        }
+    }
+}
+
+INLINE void float_tile(enum quant_type type, int size, const struct product *p, int32_t panel,
+                       const struct tile t)
+{
+    float32x4_t acc[QUADS][TILE_MAX];
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    const float *x = (const float *)(const void *)t.a;
+    const int n_quad = size == 8 ? 2 : 4;
+    UNROLL for (int q = 0; q < QUADS; q += n_quad)
+    {
+        float_quads(type, size, q, n_quad, w, p->w->n_col, x, acc);
+    }
+    store_tile(acc, size, t.n, t.y, p->ldy);
+}
+
+INLINE void float_panel(enum quant_type type, const struct product *p, int32_t panel)
+{
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        const struct tile t = tile_at(p, panel, i);
+        switch (gemm_tile(p->a->n_tok)) {
+        case 8:
+            float_tile(type, 8, p, panel, t);
+            break;
+        case 4:
+            float_tile(type, 4, p, panel, t);
+            break;
+        case 2:
+            float_tile(type, 2, p, panel, t);
+            break;
+        default:
+            float_tile(type, 1, p, panel, t);
+            break;
+        }
+    }
+}
+
+static void panel_f32(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_F32, p, panel);
+}
+
+static void panel_f16(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_F16, p, panel);
+}
+
+static void panel_bf16(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_BF16, p, panel);
+}
+
+/* --- the entry ---------------------------------------------------------------------------------
+ */
+
+typedef void (*panel_fn)(const struct product *p, int32_t panel);
+
+static panel_fn panel_for(enum quant_type type)
+{
+    static const panel_fn fns[QUANT_TYPE_COUNT] = {
+        [QUANT_F32] = panel_f32,       [QUANT_F16] = panel_f16,   [QUANT_BF16] = panel_bf16,
+        [QUANT_Q4_0] = panel_q4_0,     [QUANT_Q4_1] = panel_q4_1, [QUANT_Q5_0] = panel_q5_0,
+        [QUANT_Q5_1] = panel_q5_1,     [QUANT_Q8_0] = panel_q8_0, [QUANT_IQ4_NL] = panel_iq4_nl,
+        [QUANT_MXFP4] = panel_mxfp4,   [QUANT_Q2_K] = panel_q2_k, [QUANT_Q3_K] = panel_q3_k,
+        [QUANT_Q4_K] = panel_q4_k,     [QUANT_Q5_K] = panel_q5_k, [QUANT_Q6_K] = panel_q6_k,
+        [QUANT_IQ4_XS] = panel_iq4_xs,
+    };
+    return fns[type] != NULL ? fns[type] : panel_rows;
+}
+
+/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
+ * block. */
+static void gemm_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                        const struct kern_act *a, float *y, size_t ldy)
+{
+    const panel_fn panel = panel_for(w->type);
+    const int32_t tile = gemm_tile(a->n_tok);
+    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
+    const int32_t at_once = TOKENS_AT_ONCE / tile;
+    for (int32_t t = 0; t < n_tile; t += at_once) {
+        const struct product p = { .w = w,
+                                   .a = a,
+                                   .y = y,
+                                   .ldy = ldy,
+                                   .tile0 = t,
+                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
+        for (int32_t i = panel0; i < panel1; i++) {
+            panel(&p, i);
+        }
+    }
+}
+
+#endif
