@@ -11,6 +11,7 @@
 #include "num/fmath.h"
 #include "num/pack.h"
 
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -576,6 +577,10 @@ static void merging(void **state)
 
 /* --- elementary functions --- */
 
+/* Where long double is wider than the processor's registers, the exact functions run in software; fewer
+ * arguments then, the bits being the same everywhere (tests/test_kern.c). */
+#define SPARSE (LDBL_MANT_DIG > 64 ? 41 : 1)
+
 typedef long double (*exact_fn)(long double x);
 
 static long double exact_silu(long double x)
@@ -630,7 +635,7 @@ static void evaluate(const struct kern_table *k, enum which which, float *y, con
 static void float_functions(void **state)
 {
     (void)state;
-    enum { PIECE = 1024, PIECES = 1000 };
+    enum { PIECE = 1024, PIECES = 1000 / SPARSE };
     static const struct {
         const char *name;
         enum which which;
@@ -695,7 +700,7 @@ static void double_functions(void **state)
 {
     (void)state;
     double worst[5] = { 0 };
-    for (int i = 0; i < 1000000; i++) {
+    for (int i = 0; i < 1000000; i += SPARSE) {
         const double part = i / 1e6;
         double x = 1400.0 * part - 700.0;
         worst[0] = fmax(worst[0], ulps(fmath_exp(x), expl(x), 53, -1021));
