@@ -5,7 +5,6 @@ check   unit tests, gates, stored inputs of the fuzzers; downloads nothing
 test    also the reference fixtures (tests/fixtures; packages by pinned version into the user's cache folder)
 Options: --build DIR (default build-test), --only NAME[,NAME] (suites by name), -v."""
 import argparse
-import glob
 import os
 import re
 import subprocess
@@ -44,13 +43,9 @@ class Suite:
         return passed, failed, skipped
 
 
-def build(folder, may_fetch):
-    """`check` downloads nothing, so the build does not either; `test` first fetches what the web page is built from."""
-    if may_fetch:
-        sh([ROOT + '/tools/web.py', 'fetch', '--test'])
-    if not os.path.exists(folder + '/build.ninja') or (may_fetch and not glob.glob(folder + '/marked-*.js')):
-        again = ['--reconfigure'] if os.path.exists(folder + '/build.ninja') else []
-        r = sh(['meson', 'setup', folder, ROOT, '--buildtype=release', '--werror', '--wrap-mode=nodownload', *again])
+def build(folder):
+    if not os.path.exists(folder + '/build.ninja'):
+        r = sh(['meson', 'setup', folder, ROOT, '--buildtype=release', '--werror', '--wrap-mode=nodownload'])
         if r.returncode:
             sys.exit(r.stdout)
     r = sh(['ninja', '-C', folder])
@@ -83,7 +78,7 @@ def main():
     ap.add_argument('--only', default='')
     ap.add_argument('-v', action='store_true')
     a = ap.parse_args()
-    build(a.build, a.what == 'test')
+    build(a.build)
     hearth = a.build + '/hearth'
     suites = [Suite('gates', [sys.executable, ROOT + '/tools/gates.py', '--build', a.build]),
               Suite('unit', [sys.executable, ROOT + '/tests/unit.py', a.build]),

@@ -10,11 +10,11 @@
  * Every file is there twice, as it is and gzipped; who serves it chooses. The two forms share a
  * weak ETag: they are the same file in another encoding.
  *
- * The libraries that turn markdown into clean HTML come from the user's cache and may be missing;
- * then libs.js says so to the page, which shows answers as plain text.
+ * The library that reads markdown is the distribution's and may be missing; then libs.js says so to
+ * the page, which shows answers as plain text.
  *
  * The Content-Security-Policy allows nothing but this origin's own files: no inline script or
- * style, no other host, no frame; text becomes HTML only through DOMPurify (trusted types).
+ * style, no other host, no frame, and no text made HTML (trusted types).
  *
  * Next: web/app.js, tools/web.py, serve/api.c, which serves the files. */
 #include "serve/page.h"
@@ -50,5 +50,5 @@ const char *page_csp(void)
 {
     return "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
            "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-           "require-trusted-types-for 'script'; trusted-types dompurify";
+           "require-trusted-types-for 'script'; trusted-types 'none'";
 }
