@@ -192,6 +192,11 @@ def test_streams(home):
     with open('/dev/full', 'wb') as full:
         code, _, err = run(home, 'run', TINY, 'x', '--raw', '--ignore-eos', stdout=full)
     check('an answer to a full disk ends early', code == 9 and 'standard output' in err and 'context' not in err, (code, err))
+    closed = lambda fd, *args: subprocess.run([hearth, *args], preexec_fn=lambda: os.close(fd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                                stderr=subprocess.PIPE, env={**os.environ, 'HOME': home, 'XDG_DATA_HOME': home + '/d'})
+    check('no standard input is an empty one', closed(0, 'tokenize', '-m', TINY).stdout == b'')
+    check('no standard output is a failure', closed(1, 'list').returncode == 9)
+    check('no standard output: nothing is written elsewhere', closed(1, 'pull', TINY).returncode == 9 and closed(2, 'verify').returncode == 0)
     p = subprocess.Popen([hearth, 'show', CHAT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'HOME': home})
     p.stdout.close()
     check('a reader that left: no message', p.stderr.read() == b'' and p.wait() == -13, p.returncode)

@@ -25,8 +25,10 @@
 #include "model/gguf.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int fail(enum err e)
 {
@@ -172,8 +174,20 @@ static int run(const struct conf *c)
     return usage("no such command");
 }
 
+/* A standard stream that was closed must not become the number of a file that is opened later: what
+ * is printed would be written into it. Read only, so that writing still fails. */
+static void fill_standard_streams(void)
+{
+    int fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO) {
+        fd = open("/dev/null", O_RDONLY);
+    }
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_streams();
     struct conf c;
     bool is_done = false;
     const enum err e = conf_parse(&c, argc, argv, &is_done);
