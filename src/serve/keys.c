@@ -65,7 +65,8 @@ static enum err add_line(struct keys *k, struct view line, size_t i_line)
                 "line %zu: a key has printable characters without blanks only", i_line);
     }
     REQUIRE(line.n >= KEYS_BYTES_MIN && line.n <= KEYS_BYTES_MAX, ERR_USAGE,
-            "line %zu: a key has %d to %d characters, this one %zu; 'openssl rand -hex 24' makes one",
+            "line %zu: a key has %d to %d characters, this one %zu; 'openssl rand -hex 24' "
+            "makes one",
             i_line, KEYS_BYTES_MIN, KEYS_BYTES_MAX, line.n);
     hash_sha256_of(line.p, line.n, k->hex[k->n++]);
     return ERR_OK;

@@ -1,4 +1,4 @@
-/* refusal - why a request is not answered, in the shape that OpenAI's clients know (serve/refusal.c)
+/* refusal - why a request is not answered (serve/refusal.c)
  *
  * A refusal is a status, a type, an optional field name and code, and one line of text. It is made
  * where the reason is found and written where the answer goes: as a body, or into a stream. */
@@ -11,12 +11,12 @@
 #include <stdint.h>
 
 struct refusal {
-    int status;           /* HTTP status; 0: nothing is refused */
-    const char *code;     /* static; NULL: none */
-    char param[64];       /* the field it is about; "": none */
+    int status;       /* HTTP status; 0: nothing is refused */
+    const char *code; /* static; NULL: none */
+    char param[64];   /* the field it is about; "": none */
     char text[ERR_TEXT_MAX];
-    uint64_t retry_ms;    /* 0: says nothing about trying again */
-    int is_final;         /* trying again would only repeat the work: clients are told so */
+    uint64_t retry_ms; /* 0: says nothing about trying again */
+    int is_final;      /* trying again would only repeat the work: clients are told so */
 };
 
 /* Fills `r`; printf format, made one clean line as by err_set. `param` and `code` may be NULL.
