@@ -1,8 +1,8 @@
 /* http - requests and answers over HTTP/1.1
  *
- * libmicrohttpd parses and frames; this file owns everything around it: the listening socket, when
- * a connection sleeps, when its client has left, how long anything may take, and how a refused body
- * is got rid of. The library runs in external mode: its epoll descriptor is one watch of our loop.
+ * libmicrohttpd parses and frames; this file owns what is around it: when a connection sleeps, when
+ * its client has left, and how long anything may take. The library runs in external mode: its epoll
+ * descriptor is one watch of our loop.
  *
  * A connection sleeps (is suspended) from the end of its request until there is something to send.
  * The library takes a sleeping descriptor out of its epoll set, and would not notice a client that
@@ -16,9 +16,8 @@
  * overdue gets 408 where nothing was sent yet, then shutdown(2), which the library sees as an end.
  *
  * Refusing early. A reply queued before the body makes the library close the connection, and a
- * close with unread bytes makes the kernel send a reset, which can destroy the refusal on its way.
- * Small bodies are therefore read and dropped before the reply; for others the descriptor is
- * duplicated when the library closes it and read empty for a moment (it lingers).
+ * close with unread bytes can destroy the refusal on its way. Small bodies are therefore read and
+ * dropped before the reply; with others the connection lingers (http_linger).
  *
  * Framing is stricter than the library's: two Content-Length, or one beside Transfer-Encoding, or
  * any coding but chunked, are refused and the connection is closed, since such requests are how
@@ -33,29 +32,23 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "serve/http_linger.h"
+#include "serve/http_listen.h"
 #include "serve/refusal.h"
 
-#include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CLIENT_RESERVE    32      /* connections beyond n_client_max before accepting stops */
-#define CHECK_US          50000   /* deadlines are looked at this often */
-#define DISCARD_MAX_BYTES 65536   /* refused bodies up to this size are read before the reply */
-#define LINGER_MAX        64      /* descriptors read empty at once */
-#define LINGER_US         1000000 /* each for at most this long */
-#define LINGER_MAX_BYTES  (64u << 20)
-#define WRITE_BYTES_PER_S 16384   /* slowest client that gets a long answer whole */
-#define RUNS_MAX          8       /* turns of the library before others get theirs */
-#define VALUE_MAX         400     /* bytes of a header value of ours */
-#define SEND_BUFFER_BYTES (64 << 10)
+#define CLIENT_RESERVE    32    /* connections beyond n_client_max before accepting stops */
+#define CHECK_US          50000 /* deadlines are looked at this often */
+#define DISCARD_MAX_BYTES 65536 /* refused bodies up to this size are read before the reply */
+#define WRITE_BYTES_PER_S 16384 /* slowest client that gets a long answer whole */
+#define RUNS_MAX          8     /* turns of the library before others get theirs */
+#define VALUE_MAX         400   /* bytes of a header value of ours */
 #define BLOCK_BYTES       16384
 
 enum state { STATE_IDLE, STATE_HEAD, STATE_BODY, STATE_WORK, STATE_REPLY };
@@ -99,27 +92,19 @@ struct http_req {
     char id[32];
 };
 
-struct leftover {
-    struct loop_watch watch;
-    struct http *http;
-    uint64_t until_us;
-    size_t n_read;
-};
-
 struct http {
     struct http_params params;
     struct http_calls calls;
     struct loop *loop;
     struct MHD_Daemon *daemon;
     struct loop_watch watch; /* the library's epoll descriptor */
-    int listen_fd;
-    int port;
-    bool is_remote, is_quiesced;
+    struct http_listen listener;
+    bool is_quiesced;
     bool needs_run;
     struct conn *conns; /* newest first */
     int n_conn;
     uint64_t check_us;
-    struct leftover lingers[LINGER_MAX];
+    struct http_linger linger;
 };
 
 /* --- ends ------------------------------------------------------------------------------------- */
@@ -202,56 +187,6 @@ static void refuse_by_hand(struct conn *c, const char *reason, const struct refu
     kill_conn(c);
 }
 
-/* --- lingering -------------------------------------------------------------------------------- */
-
-static void linger_end(struct leftover *l)
-{
-    const int fd = l->watch.fd;
-    loop_remove(l->http->loop, &l->watch);
-    close(fd);
-}
-
-static void linger_ready(struct loop_watch *w, uint32_t events)
-{
-    struct leftover *l = (struct leftover *)(void *)w;
-    char sink[16384];
-    (void)events;
-    for (int i = 0; i < 16; i++) {
-        const ssize_t n = recv(w->fd, sink, sizeof sink, MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-            return;
-        }
-        l->n_read += n > 0 ? (size_t)n : 0;
-        if (n <= 0 || l->n_read > LINGER_MAX_BYTES) {
-            linger_end(l);
-            return;
-        }
-    }
-}
-
-/* Keeps the socket open beyond the library's close, to read what the client still sends. */
-static void linger_begin(struct http *h, int fd)
-{
-    for (int i = 0; i < LINGER_MAX; i++) {
-        struct leftover *l = &h->lingers[i];
-        if (l->watch.fd >= 0) {
-            continue;
-        }
-        const int copy = dup(fd);
-        if (copy < 0) {
-            return;
-        }
-        l->watch.ready = linger_ready;
-        l->until_us = os_now_us() + LINGER_US;
-        l->n_read = 0;
-        (void)shutdown(copy, SHUT_WR);
-        if (loop_add(h->loop, &l->watch, copy, LOOP_IN, 0) != ERR_OK) {
-            close(copy);
-        }
-        return;
-    }
-}
-
 /* --- watching clients ------------------------------------------------------------------------- */
 
 static void conn_ready(struct loop_watch *w, uint32_t events)
@@ -322,7 +257,7 @@ static void conn_start(struct http *h, struct MHD_Connection *mhd, void **contex
 static void conn_end(struct http *h, struct conn *c)
 {
     if (c->lingers && c->watch.fd >= 0) {
-        linger_begin(h, c->watch.fd);
+        http_linger_add(&h->linger, c->watch.fd, os_now_us());
     }
     loop_remove(h->loop, &c->watch);
     if (c->prev != NULL) {
@@ -697,9 +632,9 @@ void http_stream(struct http_req *r, const char *type)
         return;
     }
     r->is_stream = true;
-    give_response(r, 200, type,
-                  MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_stream, r,
-                                                    NULL));
+    give_response(
+        r, 200, type,
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_stream, r, NULL));
     if (r->conn->is_half_closed) {
         (void)http_write(r, VIEW(":\n\n"));
     }
@@ -751,11 +686,11 @@ static void overdue(struct conn *c)
     struct refusal why;
     const bool is_body = c->state == STATE_BODY;
     if (c->state == STATE_HEAD || is_body) {
-        (void)refusal_set(&why, 408, "timeout", NULL, "the %s did not arrive within %llu s",
-                          is_body ? "body" : "headers",
-                          (unsigned long long)((is_body ? c->http->params.body_us
-                                                        : c->http->params.head_us) /
-                                               1000000));
+        (void)refusal_set(
+            &why, 408, "timeout", NULL, "the %s did not arrive within %llu s",
+            is_body ? "body" : "headers",
+            (unsigned long long)((is_body ? c->http->params.body_us : c->http->params.head_us) /
+                                 1000000));
         if (c->req != NULL) {
             c->req->status = why.status;
         }
@@ -771,11 +706,6 @@ static void check_deadlines(struct http *h, uint64_t now_us)
     for (struct conn *c = h->conns; c != NULL; c = c->next) {
         if (c->deadline_us != 0 && now_us >= c->deadline_us && !c->is_dead) {
             overdue(c); /* frees nothing: the library closes it in its own turn */
-        }
-    }
-    for (int i = 0; i < LINGER_MAX; i++) {
-        if (h->lingers[i].watch.fd >= 0 && now_us >= h->lingers[i].until_us) {
-            linger_end(&h->lingers[i]);
         }
     }
 }
@@ -804,13 +734,14 @@ uint64_t http_run(struct http *h)
         h->needs_run = false;
         (void)MHD_run(h->daemon);
         call_drained(h);
-        is_due = h->needs_run ||
-                 (MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
+        is_due = h->needs_run || (MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
     }
-    if (is_due) {
+    const uint64_t linger_us = http_linger_run(&h->linger, now_us);
+    const uint64_t wait_us = h->n_conn > 0 ? CHECK_US : 1000000;
+    if (is_due || linger_us <= now_us) {
         return 0;
     }
-    return h->n_conn > 0 ? CHECK_US : 1000000;
+    return linger_us - now_us < wait_us ? linger_us - now_us : wait_us;
 }
 
 static void daemon_ready(struct loop_watch *w, uint32_t events)
@@ -820,71 +751,6 @@ static void daemon_ready(struct loop_watch *w, uint32_t events)
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
-
-static bool is_loopback(const struct sockaddr *a)
-{
-    if (a->sa_family == AF_INET) {
-        struct sockaddr_in v4;
-        memcpy(&v4, a, sizeof v4);
-        return ntohl(v4.sin_addr.s_addr) >> 24 == 127;
-    }
-    struct sockaddr_in6 v6;
-    memcpy(&v6, a, sizeof v6);
-    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
-}
-
-static enum err listen_on(struct http *h, const struct addrinfo *a)
-{
-    const int yes = 1;
-    const int send_bytes = SEND_BUFFER_BYTES;
-    h->is_remote = !is_loopback(a->ai_addr);
-    REQUIRE(h->params.allows_remote || !h->is_remote, ERR_POLICY,
-            "host %s can be reached from outside this machine, and no API keys are set: give "
-            "--api-key-file, or listen on 127.0.0.1",
-            h->params.host);
-    h->listen_fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    REQUIRE(h->listen_fd >= 0, ERR_IO, "cannot make a socket: %s", strerror(errno));
-    (void)setsockopt(h->listen_fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    (void)setsockopt(h->listen_fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes);
-    (void)setsockopt(h->listen_fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    REQUIRE(bind(h->listen_fd, a->ai_addr, a->ai_addrlen) == 0, ERR_IO,
-            "cannot listen on %s port %d: %s", h->params.host, h->params.port, strerror(errno));
-    REQUIRE(listen(h->listen_fd, 256) == 0, ERR_IO, "cannot listen on %s port %d: %s",
-            h->params.host, h->params.port, strerror(errno));
-    struct sockaddr_storage bound;
-    socklen_t n = sizeof bound;
-    REQUIRE(getsockname(h->listen_fd, (struct sockaddr *)&bound, &n) == 0, ERR_IO,
-            "cannot read the socket's address: %s", strerror(errno));
-    char port[16] = "";
-    (void)getnameinfo((struct sockaddr *)&bound, n, NULL, 0, port, sizeof port, NI_NUMERICSERV);
-    uint64_t number = 0;
-    REQUIRE(view_u64(view_of(port), &number), ERR_IO, "the socket has no port");
-    h->port = (int)number;
-    return ERR_OK;
-}
-
-static enum err bind_host(struct http *h)
-{
-    struct addrinfo *found = NULL;
-    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
-                                    .ai_socktype = SOCK_STREAM,
-                                    .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-    char port[16];
-    snprintf(port, sizeof port, "%d", h->params.port);
-    const int e = getaddrinfo(h->params.host, port, &hints, &found);
-    REQUIRE(e == 0, ERR_IO, "host %s is not known here: %s", h->params.host, gai_strerror(e));
-    enum err result = ERR_FAILED;
-    const struct addrinfo *a = found;
-    for (; a != NULL && result != ERR_OK && result != ERR_POLICY; a = a->ai_next) {
-        if (h->listen_fd >= 0) {
-            close(h->listen_fd);
-            h->listen_fd = -1;
-        }
-        result = listen_on(h, a);
-    }
-    freeaddrinfo(found);
-    return result;
-}
 
 static void on_log(void *arg, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
 static void on_log(void *arg, const char *fmt, va_list args)
@@ -901,7 +767,7 @@ static enum err start_daemon(struct http *h)
     const struct http_params *p = &h->params;
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listen_fd,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listener.fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
@@ -923,11 +789,9 @@ enum err http_open(struct http **out, struct loop *loop, const struct http_param
     h->params = *p;
     h->calls = *calls;
     h->loop = loop;
-    h->listen_fd = h->watch.fd = -1;
-    for (int i = 0; i < LINGER_MAX; i++) {
-        h->lingers[i] = (struct leftover){ .watch = { .fd = -1 }, .http = h };
-    }
-    enum err e = bind_host(h);
+    h->listener.fd = h->watch.fd = -1;
+    http_linger_init(&h->linger, loop);
+    enum err e = http_listen_open(&h->listener, p->host, p->port, p->allows_remote);
     e = e == ERR_OK ? start_daemon(h) : e;
     if (e != ERR_OK) {
         http_close(h);
@@ -944,8 +808,7 @@ void http_quiesce(struct http *h)
     }
     h->is_quiesced = true;
     (void)MHD_quiesce_daemon(h->daemon);
-    close(h->listen_fd);
-    h->listen_fd = -1;
+    http_listen_close(&h->listener);
     for (struct conn *c = h->conns; c != NULL; c = c->next) {
         if (c->req == NULL) {
             kill_conn(c);
@@ -969,25 +832,19 @@ void http_close(struct http *h)
         }
         MHD_stop_daemon(h->daemon);
     }
-    for (int i = 0; i < LINGER_MAX; i++) {
-        if (h->lingers[i].watch.fd >= 0) {
-            linger_end(&h->lingers[i]);
-        }
-    }
-    if (h->listen_fd >= 0) {
-        close(h->listen_fd);
-    }
+    http_linger_release(&h->linger);
+    http_listen_close(&h->listener);
     mem_free(h);
 }
 
 int http_port(const struct http *h)
 {
-    return h->port;
+    return h->listener.port;
 }
 
 bool http_is_remote(const struct http *h)
 {
-    return h->is_remote;
+    return h->listener.is_remote;
 }
 
 int http_n_client(const struct http *h)
