@@ -1,8 +1,9 @@
 /* http - requests and answers over HTTP/1.1
  *
- * libmicrohttpd parses and frames; this file owns what is around it: when a connection sleeps, when
- * its client has left, and how long anything may take. The library runs in external mode: its epoll
- * descriptor is one watch of our loop.
+ * libmicrohttpd parses; this file owns what is around it: when a connection sleeps, when its client
+ * has left, and how long anything may take. The listening socket is http_listen's; whether a
+ * request ends where all would say that it ends, http_frame decides. The library runs in external
+ * mode: its epoll descriptor is one watch of our loop.
  *
  * A connection sleeps (is suspended) from the end of its request until there is something to send.
  * The library takes a sleeping descriptor out of its epoll set, and would not notice a client that
@@ -19,10 +20,6 @@
  * close with unread bytes can destroy the refusal on its way. Small bodies are therefore read and
  * dropped before the reply; with others the connection lingers (http_linger).
  *
- * Framing is stricter than the library's: two Content-Length, or one beside Transfer-Encoding, or
- * any coding but chunked, are refused and the connection is closed, since such requests are how
- * one request is smuggled behind another.
- *
  * Rejected: the library's own threads (a second place where state lives), its time-outs (above).
  *
  * Next: serve/api.c decides about requests. */
@@ -32,6 +29,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "serve/http_frame.h"
 #include "serve/http_linger.h"
 #include "serve/http_listen.h"
 #include "serve/refusal.h"
@@ -39,7 +37,6 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -313,52 +310,31 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
     }
 }
 
-struct count {
-    const char *name, *value;
-    int n;
-};
-
-static enum MHD_Result count_header(void *arg, enum MHD_ValueKind kind, const char *key,
-                                    const char *value)
+static enum MHD_Result take_header(void *arg, enum MHD_ValueKind kind, const char *key,
+                                   size_t n_key, const char *value, size_t n_value)
 {
-    struct count *c = arg;
     (void)kind;
-    if (strcasecmp(key, c->name) == 0) {
-        c->n++;
-        c->value = value;
-    }
+    http_frame_header(arg, (struct view){ key, n_key },
+                      (struct view){ value != NULL ? value : "", n_value });
     return MHD_YES;
 }
 
-static struct count count_of(struct conn *c, const char *name)
+/* *n_body: what the client announces, UINT64_MAX for a chunked body. The library leaves the request
+ * line and the headers where they came in, from the method on (seen in 0.9.75). */
+static bool check_framing(struct conn *c, const char *method, const char *version,
+                          struct refusal *why, uint64_t *n_body)
 {
-    struct count n = { .name = name };
-    (void)MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, count_header, &n);
-    return n;
-}
-
-/* Refuses what two programs could frame differently, and what is too large to be looked at.
- * *n_body: what the client announces, UINT64_MAX for a chunked body. */
-static bool check_framing(struct conn *c, struct refusal *why, uint64_t *n_body)
-{
-    const struct count length = count_of(c, "Content-Length");
-    const struct count coding = count_of(c, "Transfer-Encoding");
-    const size_t most = c->http->params.body_max_bytes;
-    *n_body = coding.n > 0 ? UINT64_MAX : 0;
-    if (length.n > 1 || coding.n > 1 || (length.n > 0 && coding.n > 0)) {
-        (void)refusal_set(why, 400, "invalid_request", NULL,
-                          "the length of the request is stated more than once");
-    } else if (coding.n > 0 && strcasecmp(coding.value, "chunked") != 0) {
-        (void)refusal_set(why, 501, "unsupported", NULL,
-                          "Transfer-Encoding \"%s\" is not supported, only chunked", coding.value);
-    } else if (length.n > 0 && !view_u64(view_of(length.value), n_body)) {
-        (void)refusal_set(why, 400, "invalid_request", NULL, "Content-Length is no number");
-    } else if (length.n > 0 && *n_body > most) {
-        (void)refusal_set(why, 413, "body_too_large", NULL,
-                          "the body has %llu bytes, at most %zu are taken",
-                          (unsigned long long)*n_body, most);
+    const union MHD_ConnectionInfo *size =
+        MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    const struct view line = view_of(version);
+    const uintptr_t skip = (uintptr_t)line.p - (uintptr_t)method;
+    struct http_frame f = { .version = line };
+    if (size != NULL && skip < size->header_size) {
+        f.block = (struct view){ method, size->header_size };
+        f.end = line.p + line.n;
     }
-    return why->status == 0;
+    (void)MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, take_header, &f);
+    return http_frame_check(&f, c->http->params.body_max_bytes, n_body, why);
 }
 
 static void refuse(struct http_req *r, const struct refusal *why)
@@ -384,7 +360,7 @@ static enum MHD_Result queue_response(struct http_req *r)
 
 /* First call: the headers. */
 static enum MHD_Result begin_request(struct conn *c, const char *url, const char *method,
-                                     void **context)
+                                     const char *version, void **context)
 {
     struct http *h = c->http;
     struct http_req *r = mem_alloc(sizeof *r);
@@ -405,7 +381,7 @@ static enum MHD_Result begin_request(struct conn *c, const char *url, const char
     c->deadline_us = r->begin_us + h->params.body_us;
     struct refusal why = { 0 };
     uint64_t n_body = 0;
-    const bool is_framed = check_framing(c, &why, &n_body);
+    const bool is_framed = check_framing(c, method, version, &why, &n_body);
     h->calls.head(h->calls.arg, r);
     if (!is_framed && r->response == NULL) {
         refuse(r, &why);
@@ -450,7 +426,6 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *mhd, const ch
                                  size_t *n_upload, void **context)
 {
     (void)arg;
-    (void)version;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct conn *c = info != NULL ? info->socket_context : NULL;
@@ -459,7 +434,7 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *mhd, const ch
         return MHD_NO;
     }
     if (r == NULL) {
-        return begin_request(c, url, method, context);
+        return begin_request(c, url, method, version, context);
     }
     if (c->is_dead) {
         *n_upload = 0;

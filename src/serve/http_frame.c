@@ -10,10 +10,11 @@
  *   control characters in values;
  *   two Host headers, since the check against other sites' pages reads one.
  *
- * The library cuts a value at a zero byte, and looks away from continued lines. Both leave bytes
- * behind in its memory, where headers lie one after the other: between the end of a value and the
- * next name there may be nothing but what ends a line. This is checked where the memory is known;
- * a library that keeps headers elsewhere loses this check and no other.
+ * The library cuts a value at a zero byte, takes a line that begins with one for the empty line,
+ * and looks away from continued lines. All of that leaves bytes behind in its memory, where headers
+ * lie one after the other: between the end of a value and the next name there may be nothing but
+ * what ends a line. This is checked where the memory is known; a library that keeps headers
+ * elsewhere loses this check and no other.
  *
  * Rejected: parsing HTTP here (twice the surface), trusting the library's strict mode (0.9.75
  * checks the blank before the colon at a level that it then treats as lenient).
@@ -59,8 +60,9 @@ static bool is_inside(const struct http_frame *f, const char *p)
            (uintptr_t)p - (uintptr_t)f->block.p <= f->block.n;
 }
 
-/* Nothing but ends of lines, and zero bytes in their place, from the last header up to `to`. */
-static bool is_gap(const struct http_frame *f, const char *to)
+/* From the last header up to `to` nothing but blanks and the ends of n_line lines, which may be
+ * zero bytes by now. */
+static bool is_gap(const struct http_frame *f, const char *to, int n_line)
 {
     if (f->end == NULL) {
         return true;
@@ -68,19 +70,22 @@ static bool is_gap(const struct http_frame *f, const char *to)
     if (!is_inside(f, to) || !is_inside(f, f->end) || to < f->end) {
         return false;
     }
+    int n_end = 0;
     for (const char *p = f->end; p < to; p++) {
-        if (*p != '\0' && *p != '\r' && *p != '\n' && *p != ' ' && *p != '\t') {
+        const bool is_end = *p == '\0' || *p == '\r' || *p == '\n';
+        n_end += is_end;
+        if (!is_end && (n_end > 0 || (*p != ' ' && *p != '\t'))) {
             return false;
         }
     }
-    return true;
+    return n_end <= 2 * n_line;
 }
 
 void http_frame_header(struct http_frame *f, struct view name, struct view value)
 {
     f->is_bad = f->is_bad || !is_token(name) || !is_text(value);
     if (f->block.n > 0) {
-        f->is_bad = f->is_bad || !is_inside(f, name.p) || !is_gap(f, name.p);
+        f->is_bad = f->is_bad || !is_inside(f, name.p) || !is_gap(f, name.p, 1);
         f->end = value.p + value.n;
     }
     if (is_same(name, "Content-Length")) {
@@ -100,7 +105,7 @@ bool http_frame_check(struct http_frame *f, size_t body_max_bytes, uint64_t *n_b
     const char *code = "invalid_request";
     *why = (struct refusal){ 0 };
     *n_body = f->n_coding > 0 ? UINT64_MAX : 0;
-    if (f->is_bad || (f->block.n > 0 && !is_gap(f, f->block.p + f->block.n))) {
+    if (f->is_bad || (f->block.n > 0 && !is_gap(f, f->block.p + f->block.n, 2))) {
         (void)refusal_set(why, 400, code, NULL, "a header is malformed");
     } else if (f->n_host > 1) {
         (void)refusal_set(why, 400, code, NULL, "there are %d Host headers", f->n_host);
