@@ -101,6 +101,7 @@ def main():
                    Suite('run', [sys.executable, ROOT + '/tests/test_run.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),
                    Suite('api', [py, ROOT + '/tests/test_api.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('http', [sys.executable, ROOT + '/tests/test_http.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('api-node', [sys.executable, ROOT + '/tests/test_api_node.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('load', [sys.executable, ROOT + '/tests/test_load.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--clients', '12', '--seconds', '20']),
                    Suite('mutants-self', [py, ROOT + '/tests/tools/run_mutants.py', '--self-test']),

@@ -12,7 +12,8 @@
  *   hang-up or error   the request ends at once;
  *   half-close alone   may be legal (the client only said that it will send no more): a request
  *                      without an answer yet ends; a stream sends an SSE comment, whose failure
- *                      comes back as an error and ends it.
+ *                      comes back as an error and ends it; what is incomplete gets a second for
+ *                      what is still on its way to the library.
  * The library's time-out knows inactivity only, so deadlines are ours, checked by http_run; what is
  * overdue gets 408 where nothing was sent yet, then shutdown(2), which the library sees as an end.
  *
@@ -37,15 +38,18 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define CLIENT_RESERVE    32    /* connections beyond n_client_max before accepting stops */
 #define CHECK_US          50000 /* deadlines are looked at this often */
-#define DISCARD_MAX_BYTES 65536 /* refused bodies up to this size are read before the reply */
-#define WRITE_BYTES_PER_S 16384 /* slowest client that gets a long answer whole */
-#define RUNS_MAX          8     /* turns of the library before others get theirs */
-#define VALUE_MAX         400   /* bytes of a header value of ours */
+#define STUCK_CHECKS      4 /* a body that stands still for so many while bytes of it are there */
+#define LEFT_US           1000000 /* what a client that says no more has sent is read by then */
+#define DISCARD_MAX_BYTES 65536   /* refused bodies up to this size are read before the reply */
+#define WRITE_BYTES_PER_S 16384   /* slowest client that gets a long answer whole */
+#define RUNS_MAX          8       /* turns of the library before others get theirs */
+#define VALUE_MAX         400     /* bytes of a header value of ours */
 #define BLOCK_BYTES       16384
 
 enum state { STATE_IDLE, STATE_HEAD, STATE_BODY, STATE_WORK, STATE_REPLY };
@@ -60,8 +64,11 @@ struct conn {
     uint64_t start_us, deadline_us; /* deadline 0: none */
     bool is_suspended;
     bool is_half_closed;
-    bool is_dead; /* nothing more is wanted from it */
-    bool lingers; /* unread bytes are expected at its close */
+    bool is_dead;        /* nothing more is wanted from it */
+    bool lingers;        /* unread bytes are expected at its close */
+    int n_stuck;         /* checks in a row with bytes to be read and none taken */
+    const char *uri_end; /* of the request line, before the library decodes it */
+    bool is_uri_bad;
 };
 
 struct header {
@@ -149,6 +156,12 @@ static void kill_conn(struct conn *c)
     wake(c);
 }
 
+/* A deadline for what the client has yet to send. */
+static void wait_for(struct conn *c, uint64_t us)
+{
+    c->deadline_us = os_now_us() + (c->is_half_closed && us > LEFT_US ? LEFT_US : us);
+}
+
 static void make_id(char id[32])
 {
     uint8_t random[12];
@@ -197,7 +210,7 @@ static void conn_ready(struct loop_watch *w, uint32_t events)
     if ((events & LOOP_IN) != 0 && c->state == STATE_IDLE &&
         recv(c->watch.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
         c->state = STATE_HEAD; /* unless the library has read it already */
-        c->deadline_us = os_now_us() + c->http->params.head_us;
+        wait_for(c, c->http->params.head_us);
     }
     if ((events & LOOP_LEFT) == 0) {
         return;
@@ -205,19 +218,27 @@ static void conn_ready(struct loop_watch *w, uint32_t events)
     c->is_half_closed = true;
     if (c->state == STATE_WORK) {
         kill_conn(c);
+    } else if (c->state != STATE_REPLY) {
+        wait_for(c, LEFT_US);
     } else if (c->req != NULL && c->req->is_stream && !c->req->is_finished) {
         (void)http_write(c->req, VIEW(":\n\n"));
     }
 }
 
-static struct conn *oldest_idle(const struct http *h)
+/* Who has to go for a new client: the oldest without a request; else the oldest that has not sent
+ * its body or not taken its answer, since a few slow ones must not keep everybody out. */
+static struct conn *least_wanted(const struct http *h)
 {
-    struct conn *oldest = NULL;
-    for (struct conn *c = h->conns; c != NULL; c = c->next) {
+    struct conn *idle = NULL;
+    struct conn *slow = NULL;
+    for (struct conn *c = h->conns; c != NULL; c = c->next) { /* the newest first */
         const bool is_idle = c->state == STATE_IDLE || c->state == STATE_HEAD;
-        oldest = is_idle && !c->is_dead ? c : oldest; /* the list has the newest first */
+        const bool is_slow =
+            c->state == STATE_BODY || (c->state == STATE_REPLY && !c->req->is_stream);
+        idle = is_idle && !c->is_dead ? c : idle;
+        slow = is_slow && !c->is_dead ? c : slow;
     }
-    return oldest;
+    return idle != NULL ? idle : slow;
 }
 
 static void conn_start(struct http *h, struct MHD_Connection *mhd, void **context)
@@ -225,7 +246,7 @@ static void conn_start(struct http *h, struct MHD_Connection *mhd, void **contex
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (h->n_conn >= h->params.n_client_max) {
-        struct conn *old = oldest_idle(h);
+        struct conn *old = least_wanted(h);
         if (old != NULL) {
             kill_conn(old);
         }
@@ -303,7 +324,7 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
     mem_free(r);
     c->req = NULL;
     c->state = STATE_IDLE;
-    c->deadline_us = os_now_us() + c->http->params.idle_us;
+    wait_for(c, c->http->params.idle_us);
     *context = NULL;
     if (c->http->is_quiesced) {
         kill_conn(c);
@@ -319,6 +340,21 @@ static enum MHD_Result take_header(void *arg, enum MHD_ValueKind kind, const cha
     return MHD_YES;
 }
 
+/* The address as it came. A zero byte in it, plain or as %00, would end the path for us and not for
+ * a proxy in front: one that lets only some paths pass could be deceived. */
+static void *on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct conn *c = info != NULL ? info->socket_context : NULL;
+    (void)arg;
+    if (c != NULL) {
+        c->uri_end = uri + strlen(uri);
+        c->is_uri_bad = strstr(uri, "%00") != NULL;
+    }
+    return NULL; /* the request's context until begin_request makes one */
+}
+
 /* *n_body: what the client announces, UINT64_MAX for a chunked body. The library leaves the request
  * line and the headers where they came in, from the method on (seen in 0.9.75). */
 static bool check_framing(struct conn *c, const char *method, const char *version,
@@ -328,7 +364,7 @@ static bool check_framing(struct conn *c, const char *method, const char *versio
         MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     const struct view line = view_of(version);
     const uintptr_t skip = (uintptr_t)line.p - (uintptr_t)method;
-    struct http_frame f = { .version = line };
+    struct http_frame f = { .version = line, .is_bad = c->is_uri_bad || c->uri_end + 1 != version };
     if (size != NULL && skip < size->header_size) {
         f.block = (struct view){ method, size->header_size };
         f.end = line.p + line.n;
@@ -378,7 +414,7 @@ static enum MHD_Result begin_request(struct conn *c, const char *url, const char
     *context = r;
     c->req = r;
     c->state = STATE_BODY;
-    c->deadline_us = r->begin_us + h->params.body_us;
+    wait_for(c, h->params.body_us);
     struct refusal why = { 0 };
     uint64_t n_body = 0;
     const bool is_framed = check_framing(c, method, version, &why, &n_body);
@@ -402,6 +438,7 @@ static enum MHD_Result begin_request(struct conn *c, const char *url, const char
 static void take_body(struct http_req *r, const char *bytes, size_t n)
 {
     struct conn *c = r->conn;
+    c->n_stuck = 0;
     if (r->is_body_refused) {
         r->n_dropped += n;
         if (r->n_dropped > DISCARD_MAX_BYTES) {
@@ -656,30 +693,51 @@ void http_abort(struct http_req *r)
 
 /* --- turns ------------------------------------------------------------------------------------ */
 
-static void overdue(struct conn *c)
+static void refuse_late(struct conn *c, int status, const char *reason, const char *text)
 {
     struct refusal why;
-    const bool is_body = c->state == STATE_BODY;
-    if (c->state == STATE_HEAD || is_body) {
-        (void)refusal_set(
-            &why, 408, "timeout", NULL, "the %s did not arrive within %llu s",
-            is_body ? "body" : "headers",
-            (unsigned long long)((is_body ? c->http->params.body_us : c->http->params.head_us) /
-                                 1000000));
-        if (c->req != NULL) {
-            c->req->status = why.status;
-        }
-        refuse_by_hand(c, "Request Timeout", &why);
-    } else {
-        kill_conn(c);
+    (void)refusal_set(&why, status, status == 408 ? "timeout" : "invalid_request", NULL, "%s",
+                      text);
+    if (c->req != NULL) {
+        c->req->status = status;
     }
+    refuse_by_hand(c, reason, &why);
+}
+
+static void overdue(struct conn *c)
+{
+    const bool is_body = c->state == STATE_BODY;
+    const uint64_t us = is_body ? c->http->params.body_us : c->http->params.head_us;
+    char text[100];
+    if (!is_body && c->state != STATE_HEAD) {
+        kill_conn(c);
+    } else if (c->is_half_closed) {
+        refuse_late(c, 400, "Bad Request", "the connection ended within the request");
+    } else {
+        snprintf(text, sizeof text, "the %s did not arrive within %llu s",
+                 is_body ? "body" : "headers", (unsigned long long)us / 1000000);
+        refuse_late(c, 408, "Request Timeout", text);
+    }
+}
+
+/* The library waits for the end of a chunk's line, its buffer is full, and it asks to be called
+ * again and again. */
+static bool is_stuck(struct conn *c)
+{
+    int n_unread = 0;
+    const bool stands =
+        c->state == STATE_BODY && ioctl(c->watch.fd, FIONREAD, &n_unread) == 0 && n_unread > 0;
+    c->n_stuck = stands ? c->n_stuck + 1 : 0;
+    return c->n_stuck > STUCK_CHECKS;
 }
 
 static void check_deadlines(struct http *h, uint64_t now_us)
 {
     h->check_us = now_us;
     for (struct conn *c = h->conns; c != NULL; c = c->next) {
-        if (c->deadline_us != 0 && now_us >= c->deadline_us && !c->is_dead) {
+        if (!c->is_dead && is_stuck(c)) {
+            refuse_late(c, 400, "Bad Request", "the line before a chunk of the body has no end");
+        } else if (c->deadline_us != 0 && now_us >= c->deadline_us && !c->is_dead) {
             overdue(c); /* frees nothing: the library closes it in its own turn */
         }
     }
@@ -746,7 +804,8 @@ static enum err start_daemon(struct http *h)
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
+        MHD_OPTION_END);
     REQUIRE(h->daemon != NULL, ERR_IO, "cannot start the HTTP server (libmicrohttpd %s)",
             MHD_get_version());
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);
