@@ -460,7 +460,7 @@ def keys(s):
     with tempfile.TemporaryDirectory() as folder:
         path = folder + '/keys'
         with open(path, 'w') as f:
-            f.write('# two keys\n\nopen-sesame-1\nsha256:' + hashlib.sha256(b'open-sesame-2').hexdigest() + '\n')
+            f.write('# two keys\r\n\n \topen-sesame-1 \r\nSHA256:' + hashlib.sha256(b'open-sesame-2').hexdigest().upper())
         with Served(ARGS.hearth, ARGS.model, '--host', '0.0.0.0', '--api-key-file', path, slack=ARGS.slack) as k:
             for key in ('open-sesame-1', 'open-sesame-2'):
                 same(f'key {key}', client(k, key=key).chat.completions.create(model=k.model_id, messages=HELLO, max_tokens=2).usage.completion_tokens, 2)
@@ -499,6 +499,15 @@ def starts_that_fail(s):
         start_fails('key file is empty', 2, 'empty', *m, '--api-key-file', file('empty', '# nothing\n'))
         start_fails('key too short', 2, 'line 2', *m, '--api-key-file', file('short', '# a\nabc\n'))
         start_fails('bad digest', 2, 'line 1', *m, '--api-key-file', file('digest', 'sha256:123\n'))
+        start_fails('a digest is never a key', 2, 'line 1', *m, '--api-key-file', file('large', 'SHA256:' + 'x' * 64))
+        start_fails('key with a blank', 2, 'line 1', *m, '--api-key-file', file('blank', 'open sesame\n'))
+        start_fails('key with a zero byte', 2, 'line 1', *m, '--api-key-file', file('zero', 'open\0sesame\n'))
+        start_fails('key with a byte order mark', 2, 'line 1', *m, '--api-key-file', file('mark', '\ufeffopen-sesame-1\n'))
+        start_fails('key too long', 2, 'line 1', *m, '--api-key-file', file('long', 'k' * 100000))
+        start_fails('too many keys', 11, 'line 1025', *m, '--api-key-file', file('many', ''.join(f'key-number-{i}\n' for i in range(2000))))
+        start_fails('key file without an end', 11, 'larger', *m, '--api-key-file', '/dev/zero')
+        os.mkfifo(folder + '/fifo')
+        start_fails('key file is a FIFO that nobody writes', 2, 'no key', *m, '--api-key-file', folder + '/fifo')
         start_fails('no such model', 3, 'no-such', '--model', folder + '/no-such.gguf')
         start_fails('no model file', 5, 'notes', '--model', file('notes.gguf', 'not a model\n' * 100))
         start_fails('no such host', 9, 'no-such.invalid', *m, '--host', 'no-such.invalid')

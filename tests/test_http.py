@@ -243,7 +243,8 @@ def half_closed(s):
     for data, want in ((b'', CLOSED), (b'GET', 400), (get()[:-2], 400), (post(JSON)[:-3], 400), (chunked(b'f\r\n{"con'), 400), (get(), 200)):
         with Wire(s, data, half=True) as w:
             got = w.reply()
-            check(f'{data[-20:]!r} and no more', (got if want == CLOSED else got[0]) == want, got)
+            good = got == CLOSED and want != 200 or got != CLOSED and got[0] == want  # the library may see the end first, and just closes
+            check(f'{data[-20:]!r} and no more', good, got)
             same(f'{data[-20:]!r} and no more: the end', w.reply(), CLOSED)
     same('still well', talk(s, get()), [200, 'good'])
 

@@ -101,9 +101,10 @@ enum err os_unchanged(const struct os_file *f, const char *path)
 
 enum err os_read_file(const char *path, struct buf *out)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO may have no writer */
     REQUIRE(fd >= 0, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
             "%s: cannot open: %s", path, strerror(errno));
+    (void)fcntl(fd, F_SETFL, 0);
     const size_t before = out->n;
     char piece[16384];
     ssize_t n = 1;

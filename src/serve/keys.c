@@ -17,6 +17,7 @@
 
 #include <ctype.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #define HEX            64
@@ -57,7 +58,7 @@ static enum err add_line(struct keys *k, struct view line, size_t i_line)
         return ERR_OK;
     }
     REQUIRE(k->n < KEYS_MAX, ERR_LIMIT, "line %zu: more than %d keys", i_line, KEYS_MAX);
-    if (view_starts(line, VIEW("sha256:"))) {
+    if (line.n >= 7 && strncasecmp(line.p, "sha256:", 7) == 0) {
         return add_digest(k, view_from(line, 7), i_line);
     }
     for (size_t i = 0; i < line.n; i++) {
