@@ -21,15 +21,15 @@ struct http;
 struct http_req;
 
 struct http_params {
-    const char *host; /* name or address to listen on */
-    int port;         /* 0: any free one */
+    const char *host;   /* name or address to listen on */
+    int port;           /* 0: any free one */
     bool allows_remote; /* addresses other than loopback may be bound */
     size_t header_max_bytes;
     size_t body_max_bytes;
-    int n_client_max; /* connections kept; beyond, the oldest idle one is closed for a new one */
-    uint64_t head_us; /* from connection or first byte to the end of the headers */
-    uint64_t body_us; /* for the body */
-    uint64_t idle_us; /* between requests */
+    int n_client_max;  /* connections kept; beyond, the oldest idle one is closed for a new one */
+    uint64_t head_us;  /* from connection or first byte to the end of the headers */
+    uint64_t body_us;  /* for the body */
+    uint64_t idle_us;  /* between requests */
     uint64_t write_us; /* for a client to take some of its answer */
 };
 
@@ -59,8 +59,8 @@ void http_quiesce(struct http *h); /* stops accepting; idle connections are clos
 
 /* --- a request; what these return is borrowed until `end` --------------------------------- */
 
-const char *http_method(const struct http_req *r); /* "GET" also for HEAD */
-const char *http_path(const struct http_req *r);   /* decoded, without query */
+const char *http_method(const struct http_req *r);                   /* "GET" also for HEAD */
+const char *http_path(const struct http_req *r);                     /* decoded, without query */
 const char *http_header(const struct http_req *r, const char *name); /* NULL: not there */
 struct view http_body(const struct http_req *r);
 void http_take_body(struct http_req *r, struct buf *out); /* moves it into a fresh buf */

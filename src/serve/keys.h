@@ -20,7 +20,7 @@ struct keys;
 /* Reads a file: one key per line; blank lines and lines that begin with # are skipped; a line
  * "sha256:HEX" is the digest of a key. ERR_NOT_FOUND, ERR_IO, ERR_USAGE (names the line). */
 enum err keys_open(struct keys **out, const char *path) MUST_USE;
-void keys_close(struct keys *k); /* accepts NULL */
+void keys_close(struct keys *k);         /* accepts NULL */
 size_t keys_count(const struct keys *k); /* NULL counts as 0 */
 bool keys_check(const struct keys *k, struct view presented);
 

@@ -38,10 +38,10 @@ enum err refusal_from(struct refusal *r, enum err e, const char *param)
         int status;
         const char *code;
     } rows[] = {
-        { ERR_USAGE, 400, "invalid_value" },   { ERR_LIMIT, 400, "limit_reached" },
+        { ERR_USAGE, 400, "invalid_value" },     { ERR_LIMIT, 400, "limit_reached" },
         { ERR_UNSUPPORTED, 400, "unsupported" }, { ERR_NOT_FOUND, 404, "not_found" },
-        { ERR_AUTH, 401, "invalid_api_key" },  { ERR_POLICY, 403, "forbidden" },
-        { ERR_BUSY, 503, "queue_full" },       { ERR_MEMORY, 503, "out_of_memory" },
+        { ERR_AUTH, 401, "invalid_api_key" },    { ERR_POLICY, 403, "forbidden" },
+        { ERR_BUSY, 503, "queue_full" },         { ERR_MEMORY, 503, "out_of_memory" },
         { ERR_INTEGRITY, 400, "invalid_value" },
     };
     char line[ERR_TEXT_MAX];
