@@ -1,4 +1,9 @@
-/* test_sched - the scheduler on a virtual clock: hours of random traffic, every step checked (SC-1..SC-4) */
+/* test_sched - the scheduler on a virtual clock: hours of random traffic, every step checked (SC-1..SC-4)
+ *
+ * Beside it runs a cache, used as the engine uses it: pages grow with each step, choices share those of
+ * their prompt, and whoever ends (answered, cancelled, late, or at the end of the context) gives all back
+ * (KV-1..KV-4). */
+#include "engine/kv.h"
 #include "engine/sched.h"
 
 #include <setjmp.h>
@@ -11,18 +16,22 @@
 #include <cmocka.h>
 
 #define N_REQ 64
+#define N_CTX 2100 /* some prompts with their answers need more */
 
 /* What a request still needs. */
 struct want {
     bool is_there, has_started;
     int32_t n_choice, n_prompt, n_answer[8];
-    uint64_t arrived;
+    uint64_t arrived, late_us; /* 0: may take any time */
 };
 
 struct world {
     struct sched s;
     struct want want[N_REQ];
-    uint64_t seed, n_arrived, last_started, n_done, n_cancelled, steps, now_us;
+    struct kv kv;
+    struct kv_seq pages[SCHED_SEQ_MAX];
+    struct arena arena;
+    uint64_t seed, n_arrived, last_started, n_done, n_cancelled, n_late, n_full, steps, now_us;
 };
 
 static uint32_t random_below(struct world *w, uint32_t n)
@@ -51,9 +60,25 @@ static void arrive(struct world *w)
     *x = (struct want){
         .is_there = true, .n_choice = n_choice, .n_prompt = n_prompt, .arrived = ++w->n_arrived
     };
+    if (random_below(w, 4) == 0) {
+        x->late_us = w->now_us + 1 + random_below(w, 30000000);
+    }
     for (int k = 0; k < n_choice; k++) {
         x->n_answer[k] = 1 + (int32_t)random_below(w, 300);
     }
+}
+
+/* Ends a request wherever it is: waiting, in its prompt, or answering. */
+static void end_all(struct world *w, int32_t i)
+{
+    int32_t freed[SCHED_SEQ_MAX];
+    int32_t n_freed = 0;
+    assert_true(sched_remove(&w->s, i, freed, &n_freed));
+    assert_true(n_freed <= w->want[i].n_choice);
+    for (int32_t k = 0; k < n_freed; k++) {
+        kv_seq_cut(&w->kv, &w->pages[freed[k]], 0);
+    }
+    w->want[i].is_there = false;
 }
 
 static void cancel(struct world *w)
@@ -62,12 +87,20 @@ static void cancel(struct world *w)
     int32_t freed[SCHED_SEQ_MAX];
     int32_t n_freed = 0;
     if (w->want[i].is_there) {
-        assert_true(sched_remove(&w->s, i, freed, &n_freed));
-        assert_true(n_freed <= w->want[i].n_choice);
-        w->want[i].is_there = false;
+        end_all(w, i);
         w->n_cancelled++;
     } else {
         assert_false(sched_remove(&w->s, i, freed, &n_freed));
+    }
+}
+
+static void end_late(struct world *w)
+{
+    for (int32_t i = 0; i < N_REQ; i++) {
+        if (w->want[i].is_there && w->want[i].late_us > 0 && w->now_us > w->want[i].late_us) {
+            end_all(w, i);
+            w->n_late++;
+        }
     }
 }
 
@@ -88,6 +121,7 @@ static void finish_choice(struct world *w, int32_t i_seq)
 {
     const int32_t i_req = w->s.seq[i_seq].i_req;
     sched_free(&w->s, i_seq);
+    kv_seq_cut(&w->kv, &w->pages[i_seq], 0);
     bool is_open = false;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         is_open = is_open || (w->s.seq[i].state != SCHED_FREE && w->s.seq[i].i_req == i_req);
@@ -96,6 +130,30 @@ static void finish_choice(struct world *w, int32_t i_seq)
         w->want[i_req].is_there = false;
         w->n_done++;
     }
+}
+
+/* What a step needs of the cache: there is always room, because every sequence has its share. */
+static void grow(struct world *w, const struct sched_piece *p)
+{
+    const struct sched_seq *q = &w->s.seq[p->i_seq];
+    assert_true(p->pos0 + p->n_tok <= N_CTX);
+    assert_int_equal(w->pages[p->i_seq].n_tok, p->pos0);
+    assert_true(kv_seq_grow(&w->kv, &w->pages[p->i_seq], p->pos0 + p->n_tok));
+    for (int32_t i = 0; i < w->s.n_seq && q->state == SCHED_PREFILL && p->has_logits; i++) {
+        if (w->s.seq[i].state == SCHED_RESERVED && w->s.seq[i].i_req == q->i_req) {
+            kv_seq_share(&w->kv, &w->pages[i], &w->pages[p->i_seq]);
+        }
+    }
+}
+
+static void check_cache(struct world *w)
+{
+    const struct kv_seq *all[SCHED_SEQ_MAX];
+    for (int32_t i = 0; i < w->s.n_seq; i++) {
+        all[i] = &w->pages[i];
+        assert_true(w->s.seq[i].state != SCHED_FREE || w->pages[i].n_tok == 0);
+    }
+    kv_check(&w->kv, all, w->s.n_seq);
 }
 
 static void step(struct world *w)
@@ -118,6 +176,7 @@ static void step(struct world *w)
         assert_true(pieces[i].n_tok >= 1);
         n_prompt_tok += q->state == SCHED_PREFILL ? pieces[i].n_tok : 0;
         assert_true(q->state == SCHED_PREFILL || pieces[i].n_tok == 1); /* SC-4 */
+        grow(w, &pieces[i]);
     }
     assert_true(n_prompt_tok <= w->s.n_batch); /* SC-4 */
     const uint64_t us = 500 + (uint64_t)n_prompt_tok * 40;
@@ -127,11 +186,28 @@ static void step(struct world *w)
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         const struct sched_seq q = w->s.seq[i];
         if (q.state == SCHED_DECODE &&
-            q.n_past - q.n_prompt >= w->want[q.i_req].n_answer[q.choice]) {
+            (q.n_past == N_CTX || q.n_past - q.n_prompt >= w->want[q.i_req].n_answer[q.choice])) {
+            w->n_full += q.n_past == N_CTX;
             finish_choice(w, i);
         }
     }
     sched_check(&w->s); /* SC-1 */
+    if (w->steps % 64 == 0) {
+        check_cache(w);
+    }
+}
+
+static void open_cache(struct world *w)
+{
+    const struct arch a = { .n_layer = 1, .n_head = 1, .n_kv = 1, .hd_k = 32, .hd_v = 32 };
+    const int32_t n_page = w->s.n_seq * ((N_CTX + KERN_PAGE - 1) / KERN_PAGE);
+    size_t bytes = 0;
+    assert_true(kv_bytes(&a, KERN_KV_F16, n_page, &bytes));
+    assert_int_equal(arena_open(&w->arena, bytes + (size_t)w->s.n_seq * 4096, false), ERR_OK);
+    assert_int_equal(kv_init(&w->kv, &a, KERN_KV_F16, n_page, &w->arena), ERR_OK);
+    for (int32_t i = 0; i < w->s.n_seq; i++) {
+        assert_int_equal(kv_seq_init(&w->pages[i], N_CTX, &w->arena), ERR_OK);
+    }
 }
 
 static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_batch)
@@ -140,6 +216,7 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
     memset(&w, 0, sizeof w);
     w.seed = seed;
     sched_init(&w.s, n_seq, n_queue, n_batch);
+    open_cache(&w);
     while (w.now_us < 3600ull * 1000000) { /* an hour of its own time */
         if (random_below(&w, 8) == 0) {
             arrive(&w);
@@ -147,10 +224,11 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
         if (random_below(&w, 200) == 0) {
             cancel(&w);
         }
+        end_late(&w);
         admit(&w);
         step(&w);
     }
-    assert_true(w.n_done > 100 && w.n_cancelled > 10);
+    assert_true(w.n_done > 100 && w.n_cancelled > 10 && w.n_late > 10 && w.n_full > 10);
     for (int32_t i = 0; i < 1000000 && (w.s.n_queued > 0 || sched_n_active(&w.s) > 0);
          i++) { /* the rest ends */
         admit(&w);
@@ -158,6 +236,8 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
     }
     assert_int_equal(w.s.n_queued, 0);
     assert_int_equal(sched_n_active(&w.s), 0);
+    assert_int_equal(w.kv.n_free, w.kv.n_page);
+    arena_close(&w.arena);
 }
 
 static void test_traffic(void **state)
