@@ -1,9 +1,10 @@
 /* fuzz_http_frame - headers of a request as lines, judged twice
  *
- * One byte of flags, then lines. What stands here in place of the HTTP library cuts a line at its
- * first colon, drops blanks around the value, ends the value at a zero byte and looks away from
- * lines without a colon, as lenient libraries do. What the module lets pass is then judged again,
- * from the lines: one length or one coding, nothing that the library did not see. */
+ * One byte of flags, then lines; the request line has ended where they begin. What stands here in
+ * place of the HTTP library cuts a line at its first colon, drops blanks around the value, ends the
+ * value at a zero byte and looks away from lines without a colon, as lenient libraries do. What the
+ * module lets pass is then judged again, from the lines: one length or one coding, nothing that the
+ * library did not see. */
 #include "fuzz.h"
 #include "serve/http_frame.h"
 
@@ -88,7 +89,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     }
     const struct fuzz_run run = fuzz_begin();
     const struct view all = { (const char *)bytes + 1, n - 1 };
-    struct http_frame f = { .block = (bytes[0] & HAS_BLOCK) != 0 ? all : VIEW(""),
+    struct http_frame f = { .end = (bytes[0] & HAS_BLOCK) != 0 ? all.p : NULL,
+                            .block = (bytes[0] & HAS_BLOCK) != 0 ? all : VIEW(""),
                             .version = (bytes[0] & IS_VERSION) != 0 ? VIEW("HTTP/1.1")
                                                                     : VIEW("HTTP/1.0") };
     struct seen s = { 0 };
