@@ -23,7 +23,7 @@ def tok():
         put('tok', f'special-{i:02d}', bytes([i, 16 | 32]) + b'<|end|>a</s> b[SEP]<u><|<s>')
     for i, unit in enumerate([' ', 'a', '\n', ' \n', '日', '<', "'s", 'aB', '1', '\u0301', '<|e', '\u2581', 'e\u0301', ' a', '\x00', '!"']):
         for v in (i % 19, (i + 7) % 19, (i * 5 + 3) % 19):
-            put('tok', f'long-{i:02d}-{v:02d}', bytes([v, 15]) + unit.encode() * 8 + b'x')
+            put('tok', f'long-{i:02d}-{v:02d}', bytes([v, 192 | 15]) + unit.encode() * 8 + b'x')
     for v in range(19):
         put('tok', f'bytes-{v:02d}', bytes([v, 0]) + b'a\xff\xc3\xe2\x96\x80\xed\xa0\x80 \xf0\x9f\x98 \xc0\xaf')
     put('tok', 'own-t5', b'#t5\nb\x01\n3\x00</s>\n2\x00<unk>\n1\x10a\n1\x20ab\n4\x01<x>\n1\x11\xe2\x96\x81a\nr\x08\x00\x00\x00\x01\x04\x00\x00\x61\x05\x00\x00b\x00\n=\nab <x>aba  b')
