@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mk_seeds.py: writes the first inputs of the fuzzers into fuzz/seeds/NAME (what each means: see the fuzzer).
 
-Files named found-* are not made here: they are inputs that once broke something. Seeds of gguf: tests/tools/mutate_gguf.py --tiny."""
+Files named found-* and min-* are not made here: inputs that once broke something, and those that libFuzzer's -merge=1 -use_counters=0 kept. Seeds of gguf: tests/tools/mutate_gguf.py --tiny."""
 import io
 import json
 import os
