@@ -324,7 +324,7 @@ def tokens(s):
         check(f'{text[:20]!r} there and back', t.status == back.status == 200 and back.body['content'] == text and t.body['count'] == len(t.body['tokens']), (t.data[:200], back.data[:200]))
     marked, plain = (ask(s, 'POST', '/tokenize', {'content': '<|im_start|>', 'add_special': False, 'parse_special': p}).body['count'] for p in (True, False))
     check('parse_special', marked == 1 < plain, (marked, plain))
-    for what, path, body in (('text', '/tokenize', {'content': 5}), ('nothing', '/tokenize', {}), ('texts', '/detokenize', {'tokens': ['a']}), ('a large id', '/detokenize', {'tokens': [2 ** 31 - 1]}),
+    for what, path, body in (('text', '/tokenize', {'content': 5}), ('nothing', '/tokenize', {}), ('ids', '/tokenize', {'prompt': [1, 2]}), ('texts', '/detokenize', {'tokens': ['a']}), ('a large id', '/detokenize', {'tokens': [2 ** 31 - 1]}),
                              ('a negative id', '/detokenize', {'tokens': [-1]}), ('an unknown field', '/tokenize', {'content': 'a', 'no_such': 1})):
         r = ask(s, 'POST', path, body)
         check(f'{path} refuses {what}', r.status == 400 and r.error.get('message'), r.data)
@@ -362,7 +362,8 @@ def refusals(s):
     def chat(**more):
         return c.chat.completions.create(**{'model': s.model_id, 'messages': HELLO, 'max_tokens': 2, **more})
     for field, value in (('max_tokens', 'many'), ('max_tokens', 0), ('max_tokens', 2.5), ('temperature', 'hot'), ('temperature', -1), ('top_p', 2), ('seed', 1.5), ('stop', 5), ('stream', 'yes'),
-                         ('n', 0), ('logit_bias', [1]), ('logprobs', 3), ('messages', 'hi'), ('presence_penalty', 3), ('stream_options', 1), ('model', 7)):
+                         ('n', 0), ('logit_bias', [1]), ('logprobs', 3), ('messages', 'hi'), ('presence_penalty', 3), ('stream_options', 1), ('model', 7),
+                         ('top_p', 0), ('messages', [{'role': 'assistant', 'content': None, 'tool_calls': []}])):
         fails(f'{field}={value!r}', openai.BadRequestError, lambda f=field, v=value: chat(**{f: v}), param=field)
     fails('unknown field', openai.BadRequestError, lambda: chat(extra_body={'no_such_field': 1}), param='no_such_field', code='unknown_field')
     tool = [{'type': 'function', 'function': {'name': 'f', 'parameters': {}}}]

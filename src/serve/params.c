@@ -200,7 +200,7 @@ static enum err read_text(struct reader *r, const struct js *v)
     return ERR_OK;
 }
 
-/* A text, or token ids, or a list of one such. */
+/* A text, or token ids to be completed, or a list of one such. */
 static enum err read_prompt(struct reader *r)
 {
     const struct js *v = r->value;
@@ -211,7 +211,8 @@ static enum err read_prompt(struct reader *r)
         }
         v = js_at(v, 0);
     }
-    return js_type(v) == JS_ARRAY ? read_ids(r, v) : read_text(r, v);
+    const bool may_be_ids = r->p->kind == PARAMS_COMPLETION;
+    return js_type(v) == JS_ARRAY && may_be_ids ? read_ids(r, v) : read_text(r, v);
 }
 
 static enum err read_plain_text(struct reader *r)
@@ -403,10 +404,10 @@ static const struct field {
     I("max_completion_tokens", BIT(CHAT), max_tokens, 1, 1 << 24),
     I("n", GENERATE, n_choice, 1, HEARTH_CHOICE_MAX),
     F("temperature", GENERATE, temperature, 0, 100),
-    F("top_p", GENERATE, top_p, 0, 1),
+    F("top_p", GENERATE, top_p, 1e-6, 1),
     I("top_k", GENERATE, top_k, 0, 1 << 24),
     F("min_p", GENERATE, min_p, 0, 1),
-    F("typical_p", GENERATE, typical_p, 0, 1),
+    F("typical_p", GENERATE, typical_p, 1e-6, 1),
     F("repeat_penalty", GENERATE, repeat_penalty, 0.01, 10),
     F("repetition_penalty", GENERATE, repeat_penalty, 0.01, 10),
     I("repeat_last_n", GENERATE, repeat_last_n, -1, 1 << 24),

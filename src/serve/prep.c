@@ -90,6 +90,9 @@ static enum err make_prompt(const struct prep *p, struct prep_item *i)
     } else {
         TRY(take_room(i, n_max));
         const hearth_status s = tokenize(p, i, n_max);
+        if (s == HEARTH_FAILED && i->kind == PARAMS_CHAT) {
+            return refuse(i, HEARTH_USAGE, param); /* the template has no words for such messages */
+        }
         if (s != HEARTH_OK && !(s == HEARTH_LIMIT && i->n_id > n_max)) {
             return refuse(i, s, param);
         }
