@@ -108,6 +108,7 @@ def main():
                    Suite('asan', [py, ROOT + '/tests/sanitize.py', 'address,undefined', CACHE + '/fixtures']),
                    Suite('mutants', [py, ROOT + '/tests/tools/run_mutants.py', '--hearth', ROOT + '/build-address/hearth', '--n', '1500', '--seed', '1', '--zoo', CACHE + '/fixtures/zoo']),
                    Suite('tsan', [py, ROOT + '/tests/sanitize.py', 'thread', CACHE + '/fixtures']),
+                   Suite('qemu', [sys.executable, ROOT + '/tests/qemu.py', CACHE + '/fixtures', CACHE + '/sysroot-arm64', hearth]),
                    Suite('bits', [py, ROOT + '/tests/bits.py', hearth, CACHE + '/fixtures'])]
     total = [0, 0, 0]
     for s in suites:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""unit.py BUILD: runs every test program of the build folder (cmocka, TAP) and adds up their tests."""
+"""unit.py BUILD [COMMAND...]: runs every test program of the build folder (TAP), through COMMAND if given, and adds up their tests."""
 import glob
 import os
 import re
@@ -10,7 +10,7 @@ build = sys.argv[1]
 passed = failed = skipped = 0
 for exe in sorted(p for p in glob.glob(build + '/tests/*') if os.access(p, os.X_OK) and os.path.isfile(p)):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    r = subprocess.run([exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=root,
+    r = subprocess.run([*sys.argv[2:], exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=root,
                        env={**os.environ, 'CMOCKA_MESSAGE_OUTPUT': 'TAP'}, timeout=900)
     bad = len(re.findall(r'^not ok ', r.stdout, re.M))
     skip = len(re.findall(r'^ok .*# SKIP', r.stdout, re.M))

@@ -6,7 +6,8 @@ BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev li
 libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev node-marked"
 DEMO="python3-pip"
 CHECK="libcmocka-dev pmccabe clang-format-19"
-TEST="python3-venv chromium clang-19 libclang-rt-19-dev"
+TEST="python3-venv chromium clang-19 libclang-rt-19-dev gcc-aarch64-linux-gnu \
+libc6-dev-arm64-cross qemu-user"
 command -v npm >/dev/null 2>&1 || TEST="$TEST nodejs npm" # Node's own packages bring npm under another name
 want=""
 for set in "$@"; do
