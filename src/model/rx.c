@@ -133,12 +133,12 @@ static enum err property(struct parser *p, uint32_t *bits)
     return ERR_OK;
 }
 
-/* One character of the pattern as a code point. */
+/* One character of the pattern as a code point; 0 at its end, which stays the end. */
 static uint32_t take_code(struct parser *p)
 {
     uint32_t code = 0;
     const int n = utf8_read(p->p, strlen(p->p), &code);
-    p->p += n > 0 ? n : 1;
+    p->p += n > 0 ? n : *p->p != '\0';
     return code;
 }
 
