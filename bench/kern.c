@@ -1,4 +1,4 @@
-/* checkkern_bench - speed of the products, beside what this machine can do
+/* kern - speed of the products, beside what this machine can do
  *
  * For each element type: one token and a few tokens against a matrix that does not fit any cache
  * (the limit is memory), and many tokens against a smaller one (the limit is the multiplier). The
@@ -8,7 +8,9 @@
  * Weights are random bytes with sane scales, packed once for 64 rows and repeated: the kernels do
  * not look at values.
  *
- * Next: checkkern.c. */
+ *     ninja -C build bench/kern && build/bench/kern ISA THREADS [TYPE [TOKENS]]
+ *
+ * Next: tests/checkkern.h. */
 #include "checkkern.h"
 
 #include "base/mem.h"
@@ -62,7 +64,8 @@ static void read_worker(void *arg, int i_worker)
     int from;
     int to;
     while (team_chunk(b->team, 160, 4, &from, &to)) {
-        total_ops += b->k->read_all(b->memory + ((size_t)from << 18), (size_t)(to - from) << 18) & 1;
+        const float *p = b->memory + ((size_t)from << 18);
+        total_ops += b->k->read_all(p, (size_t)(to - from) << 18) & 1;
     }
 }
 
@@ -175,7 +178,8 @@ static void bench_type(struct bench *b, enum quant_type type, const int32_t *n_t
     }
 }
 
-void checkkern_bench(const struct kern_table *t, int n_thread, const char *type_name, int32_t n_tok)
+static void bench_table(const struct kern_table *t, int n_thread, const char *type_name,
+                        int32_t n_tok)
 {
     static const int32_t usual[] = { 1, 2, 4, 8, 16, 32, 64, 512 };
     struct bench b = { .k = t };
@@ -208,4 +212,23 @@ void checkkern_bench(const struct kern_table *t, int n_thread, const char *type_
     }
     team_close(b.team);
     arena_close(&b.arena);
+}
+
+int main(int argc, char **argv)
+{
+    enum cpu_isa isa;
+    const int n_thread = argc > 2 ? atoi(argv[2]) : 0;
+    const int n_tok = argc > 4 ? atoi(argv[4]) : 0;
+    if (n_thread < 1 || argc > 5 || n_tok < 0 || n_tok > N_TOK_MAX ||
+        !cpu_isa_parse(argv[1], &isa)) {
+        fprintf(stderr, "usage: kern scalar|avx2|avx512|neon THREADS [TYPE [TOKENS, up to %d]]\n",
+                N_TOK_MAX);
+        return 2;
+    }
+    if (kern_get(isa) == NULL || !cpu_can(isa)) {
+        fprintf(stderr, "kern: this machine cannot run %s\n", argv[1]);
+        return 10;
+    }
+    bench_table(kern_get(isa), n_thread, argc > 3 ? argv[3] : NULL, n_tok);
+    return 0;
 }
