@@ -1,0 +1,542 @@
+/* gemm_body - products with packed weights (included by kern/gemm_*.c of vector sets)
+ *
+ * One lane is one output row, so a panel of 16 rows needs no horizontal sums. For each unit of 32
+ * columns a decode step turns the packed bits into eight registers of codes (group g: 4 columns of
+ * ROWS rows) and the scales into registers of floats; then each token of the tile takes eight
+ * integer products with four activations broadcast from memory. The decode step is shared by up to
+ * 8 tokens. A set whose registers hold fewer than 16 rows takes a panel in STEPS steps; step s has
+ * the rows from ROWS * s.
+ *
+ * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
+ * comes off afterwards as offset * sum of the activations; all numbers are integers below 2^24, so
+ * this is exact in float and the bits equal those of gemm_ref.c. Sub-scales are multiplied in float
+ * for the same reason.
+ *
+ * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
+ * into the same registers; that step is slow, the products are not.
+ *
+ * The file that includes this defines before it: ROWS, BYTE_OFFSET (what is still to come off codes
+ * of 8 bits: 128, or 0 where `ready` has made them signed), the types `rows` (ROWS floats) and
+ * `struct unit` (w, d, sub, min, dmin, m), and these words, of which each takes step s of 16 rows:
+ *   r_set(a)  r_load(p)  r_store(p, x)  r_add  r_mul
+ *   r_fma(x, y, z)  r_fnma(x, y, z)     x * y + z, z - x * y, rounded once
+ *   r_halfs(p, s)  r_bfloats(p, s)      16-bit floats, widened exactly
+ *   r_nibbles(p, s, shift)              (byte >> shift) & 15;  r_signed(p, s)  signed bytes
+ *   r_power2(p, s)                      2^(e - 128) of bytes e, subnormals too
+ *   r_sixes(p, n, i)                    6-bit numbers i .. i + ROWS - 1 of n, as pack.c lays them
+ *   nibbles, twos, bytes (p, s, w)      planes of 4, 2 and 8 bits into eight registers of codes
+ *   add_bits(p, s, w, value)            value where the plane of single bits has a one
+ *   high_twos(p, s, w)                  16 times the codes of a plane of 2 bits
+ *   look_up(w, table, offset)           table[code] + offset
+ *   ready(u, max)                       last step of decoding; max: the greatest code
+ *   dots(u, max, a, tile, t, g0, g1)    sums over groups [g0, g1) for token t, as exact floats */
+#ifndef HEARTH_GEMM_BODY_H
+#define HEARTH_GEMM_BODY_H
+
+#include "kern/gemm.h"
+#include "kern/gemm_act.h"
+#include "kern/peak_body.h"
+
+#define STEPS          (LANES / ROWS)
+#define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
+#define TOKENS_AT_ONCE 96   /* their activations should stay in the second-level cache */
+
+/* What a type needs beyond sum * d: chosen at compile time. */
+enum form {
+    FORM_PLAIN,    /* d */
+    FORM_M,        /* d, m */
+    FORM_SUB,      /* one sub-scale */
+    FORM_SUB_MIN,  /* one sub-scale and minimum */
+    FORM_SUB2,     /* two sub-scales */
+    FORM_SUB2_MIN, /* two sub-scales and minima */
+    FORM_HALVED,   /* two float scales */
+};
+
+/* --- decode steps: block, unit within the block, step -> registers ---------------------------- */
+
+typedef void (*decode_fn)(const uint8_t *block, int j, int s, struct unit *u);
+
+INLINE void decode_q4_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_halfs(b, s);
+    nibbles(b + 32, s, u->w);
+}
+
+INLINE void decode_q4_1(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_halfs(b, s);
+    u->m = r_halfs(b + 32, s);
+    nibbles(b + 64, s, u->w);
+}
+
+INLINE void decode_q5_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_halfs(b, s);
+    nibbles(b + 96, s, u->w);
+    add_bits(b + 32, s, u->w, 16);
+}
+
+INLINE void decode_q5_1(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_halfs(b, s);
+    u->m = r_halfs(b + 32, s);
+    nibbles(b + 128, s, u->w);
+    add_bits(b + 64, s, u->w, 16);
+}
+
+INLINE void decode_q8_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_halfs(b, s);
+    bytes(b + 32, s, u->w);
+}
+
+static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113 };
+static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+INLINE void decode_iq4_nl(const uint8_t *b, int j, int s, struct unit *u)
+{
+    decode_q4_0(b, j, s, u);
+    look_up(u->w, levels_iq4, (char)128);
+}
+
+INLINE void decode_mxfp4(const uint8_t *b, int j, int s, struct unit *u)
+{
+    (void)j;
+    u->d[0] = r_power2(b, s);
+    nibbles(b + 16, s, u->w);
+    look_up(u->w, levels_e2m1, 12);
+}
+
+INLINE void decode_q2_k(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 64 + 160 * j;
+    u->d[0] = r_halfs(b, s);
+    u->dmin = r_halfs(b + 32, s);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        u->sub[h] = r_nibbles(p + 16 * h, s, 0);
+        u->min[h] = r_nibbles(p + 16 * h, s, 4);
+    }
+    twos(p + 32, s, u->w);
+}
+
+INLINE void decode_q3_k(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 32 + 216 * j;
+    u->d[0] = r_halfs(b, s);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        u->sub[h] = r_add(r_sixes(p, 32, LANES * h + ROWS * s), r_set(-32.0f));
+    }
+    twos(p + 88, s, u->w);
+    add_bits(p + 24, s, u->w, 4);
+}
+
+INLINE void decode_q4_k(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 64 + 280 * j;
+    u->d[0] = r_halfs(b, s);
+    u->dmin = r_halfs(b + 32, s);
+    u->sub[0] = r_sixes(p, 32, ROWS * s);
+    u->min[0] = r_sixes(p, 32, LANES + ROWS * s);
+    nibbles(p + 24, s, u->w);
+}
+
+INLINE void decode_q5_k(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 64 + 344 * j;
+    u->d[0] = r_halfs(b, s);
+    u->dmin = r_halfs(b + 32, s);
+    u->sub[0] = r_sixes(p, 32, ROWS * s);
+    u->min[0] = r_sixes(p, 32, LANES + ROWS * s);
+    nibbles(p + 88, s, u->w);
+    add_bits(p + 24, s, u->w, 16);
+}
+
+INLINE void decode_q6_k(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 32 + 416 * j;
+    u->d[0] = r_halfs(b, s);
+    u->sub[0] = r_signed(p, s);
+    u->sub[1] = r_signed(p + 16, s);
+    nibbles(p + 160, s, u->w);
+    high_twos(p + 32, s, u->w);
+}
+
+INLINE void decode_iq4_xs(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 32 + 268 * j;
+    u->d[0] = r_halfs(b, s);
+    u->sub[0] = r_add(r_sixes(p, 16, ROWS * s), r_set(-32.0f));
+    nibbles(p + 12, s, u->w);
+    look_up(u->w, levels_iq4, (char)128);
+}
+
+/* --- the product of one unit with one tile ---------------------------------------------------- */
+
+/* What is known of a type at compile time. */
+struct how {
+    enum form form;
+    int max;      /* the greatest code */
+    float offset; /* of codes, as `dots` leaves it */
+    int units;    /* per block */
+    size_t block; /* bytes of 16 rows */
+};
+
+/* Sum over groups [g0, g1) of weight * activation for token t, as exact floats. */
+INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
+                   int half, int n_half, rows a_sum)
+{
+    const rows f = dots(u, h->max, a, tile, t, 4 * half, 4 * (half + n_half));
+    return h->offset != 0.0f ? r_fnma(r_set(h->offset), a_sum, f) : f;
+}
+
+INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
+                       rows acc)
+{
+    const enum form form = h->form;
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const rows da = r_set(d[t]);
+    const rows a0 = r_set(d[tile + t]);
+    const rows a1 = r_set(d[2 * tile + t]);
+    const rows scale = r_mul(u->d[0], da);
+    if (form == FORM_HALVED) {
+        acc = r_fma(sum_of(u, h, a, tile, t, 0, 1, a0), scale, acc);
+        return r_fma(sum_of(u, h, a, tile, t, 1, 1, a1), r_mul(u->d[1], da), acc);
+    }
+    if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
+        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0, 1, a0), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, a, tile, t, 1, 1, a1), u->sub[1], s0);
+        acc = r_fma(s, scale, acc);
+    } else {
+        rows s = sum_of(u, h, a, tile, t, 0, 2, r_add(a0, a1));
+        s = form == FORM_SUB || form == FORM_SUB_MIN ? r_mul(s, u->sub[0]) : s;
+        acc = r_fma(s, scale, acc);
+    }
+    if (form == FORM_M) {
+        acc = r_fma(u->m, r_mul(r_add(a0, a1), da), acc);
+    } else if (form == FORM_SUB_MIN) {
+        const rows sum = r_mul(u->min[0], r_add(a0, a1));
+        acc = r_fnma(sum, r_mul(u->dmin, da), acc);
+    } else if (form == FORM_SUB2_MIN) {
+        const rows sum = r_fma(u->min[1], a1, r_mul(u->min[0], a0));
+        acc = r_fnma(sum, r_mul(u->dmin, da), acc);
+    }
+    return acc;
+}
+
+INLINE void store_tile(const rows *acc, int tile, int n, float *y, size_t ldy)
+{
+    UNROLL for (int t = 0; t < tile; t++)
+    {
+        if (t < n) {
+            r_store(y + (size_t)t * ldy, acc[t]);
+        }
+    }
+}
+
+/* One panel times one tile; everything but the pointers is constant after inlining. */
+INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
+                       int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
+{
+    const size_t each = h->block / (size_t)h->units;
+    rows acc[STEPS][8];
+    UNROLL for (int t = 0; t < STEPS * 8; t++)
+    {
+        acc[t / 8][t % 8] = r_set(0.0f);
+    }
+    for (int32_t i = 0; i < n_block; i++, w += h->block) {
+        for (int j = 0; j < h->units; j++, a += UNIT_BYTES(tile)) {
+            const uint8_t *ahead = w + (size_t)j * each + AHEAD;
+            UNROLL for (size_t p = 0; p < each; p += 64)
+            {
+                __builtin_prefetch(ahead + p);
+            }
+            for (int s = 0; s < STEPS; s++) {
+                struct unit u;
+                decode(w, j, s, &u);
+                ready(&u, h->max);
+                UNROLL for (int t = 0; t < tile; t++)
+                {
+                    acc[s][t] = token_step(&u, h, a, tile, t, acc[s][t]);
+                }
+            }
+        }
+    }
+    UNROLL for (int s = 0; s < STEPS; s++)
+    {
+        store_tile(acc[s], tile, n, y + ROWS * s, ldy);
+    }
+}
+
+struct product {
+    const struct tensor *w;
+    const struct kern_act *a;
+    float *y;
+    size_t ldy;
+    int32_t tile0, tile1; /* tiles of tokens */
+};
+
+INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
+{
+    const int32_t tile = gemm_tile(p->a->n_tok);
+    const size_t bytes = gemm_tile_bytes(KERN_ACT_I8, tile, p->a->n_col);
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    const int32_t n_block = p->w->n_col / (UNIT * h.units);
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        const uint8_t *a = p->a->data + (size_t)i * bytes;
+        const int32_t left = p->a->n_tok - i * tile;
+        const int n = left < tile ? left : tile;
+        float *y = p->y + (size_t)(i * tile) * p->ldy + (size_t)panel * LANES;
+        if (tile == 8) {
+            panel_tile(decode, &h, 8, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 4) {
+            panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 2) {
+            panel_tile(decode, &h, 2, w, n_block, a, n, y, p->ldy);
+        } else {
+            panel_tile(decode, &h, 1, w, n_block, a, n, y, p->ldy);
+        }
+    }
+}
+
+#define PANEL(name, form, max, offset, units, block)                                               \
+    static void panel_##name(const struct product *p, int32_t panel)                               \
+    {                                                                                              \
+        panel_run(decode_##name, (struct how){ form, max, offset, units, block }, p, panel);       \
+    }
+PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
+PANEL(q4_1, FORM_M, 15, 0.0f, 1, 16 * 20)
+PANEL(q5_0, FORM_PLAIN, 31, 16.0f, 1, 16 * 22)
+PANEL(q5_1, FORM_M, 31, 0.0f, 1, 16 * 24)
+PANEL(q8_0, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 34)
+PANEL(iq4_nl, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 18)
+PANEL(mxfp4, FORM_PLAIN, 24, 12.0f, 1, 16 * 17)
+PANEL(q2_k, FORM_SUB2_MIN, 3, 0.0f, 8, 16 * 84)
+PANEL(q3_k, FORM_SUB2, 7, 4.0f, 8, 16 * 110)
+PANEL(q4_k, FORM_SUB_MIN, 15, 0.0f, 8, 16 * 144)
+PANEL(q5_k, FORM_SUB_MIN, 31, 0.0f, 8, 16 * 176)
+PANEL(q6_k, FORM_SUB2, 63, 32.0f, 8, 16 * 210)
+PANEL(iq4_xs, FORM_SUB, 255, BYTE_OFFSET, 8, 16 * 136)
+
+/* --- rows of the file: scalar decode, vector products ----------------------------------------- */
+
+struct rows_unit {
+    _Alignas(64) uint8_t code[8][64]; /* value + 128 */
+    float d[2][LANES], sub[2][LANES];
+};
+
+/* Unit i of 16 rows through the type's scalar decoder. */
+static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct rows_unit *out)
+{
+    const quant_unit_fn unit = quant_get(w->type)->unit;
+    for (int r = 0; r < LANES; r++) {
+        struct quant_unit q = { 0 };
+        const int32_t row = panel * LANES + r;
+        if (row < w->n_row) {
+            unit(w->data + (size_t)row * w->stride, (size_t)i, &q);
+        }
+        for (int h = 0; h < 2; h++) {
+            out->d[h][r] = q.d[h];
+            out->sub[h][r] = (float)q.sub[h];
+        }
+        for (int k = 0; k < UNIT; k++) {
+            out->code[k / 4][4 * r + k % 4] = (uint8_t)(q.q[k] + 128);
+        }
+    }
+}
+
+static void panel_rows(const struct product *p, int32_t panel)
+{
+    const struct how halved = { FORM_HALVED, 255, BYTE_OFFSET, 1, 0 };
+    const struct how sub2 = { FORM_SUB2, 255, BYTE_OFFSET, 1, 0 };
+    const int32_t tile = gemm_tile(p->a->n_tok);
+    const size_t bytes_a = gemm_tile_bytes(KERN_ACT_I8, tile, p->a->n_col);
+    const bool is_halved = quant_get(p->w->type)->is_halved;
+    const int32_t end = p->tile1 * tile < p->a->n_tok ? p->tile1 * tile : p->a->n_tok;
+    for (int32_t tok = p->tile0 * tile; tok < end; tok++) {
+        memset(p->y + (size_t)tok * p->ldy + (size_t)panel * LANES, 0, LANES * sizeof(float));
+    }
+    for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
+        struct rows_unit r;
+        decode_rows(p->w, panel, i, &r);
+        for (int s = 0; s < STEPS; s++) {
+            struct unit u;
+            bytes(r.code[0], s, u.w);
+            for (int h = 0; h < 2; h++) {
+                u.d[h] = r_load(r.d[h] + ROWS * s);
+                u.sub[h] = r_load(r.sub[h] + ROWS * s);
+            }
+            ready(&u, 255);
+            for (int32_t tok = p->tile0 * tile; tok < end; tok++) {
+                const uint8_t *a =
+                    p->a->data + (size_t)(tok / tile) * bytes_a + (size_t)i * UNIT_BYTES(tile);
+                float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES + ROWS * s;
+                const rows acc = r_load(y);
+                r_store(y, is_halved ? token_step(&u, &halved, a, tile, tok % tile, acc)
+                                     : token_step(&u, &sub2, a, tile, tok % tile, acc));
+            }
+        }
+    }
+}
+
+/* --- float weights ---------------------------------------------------------------------------- */
+
+INLINE rows load_weight(enum quant_type type, const uint8_t *p, int s)
+{
+    if (type == QUANT_F32) {
+        return r_load((const float *)(const void *)p + ROWS * s);
+    }
+    return type == QUANT_F16 ? r_halfs(p, s) : r_bfloats(p, s);
+}
+
+/* Eight sums at once: as many steps together as the tile leaves room for. */
+INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_t *w, int32_t n_col,
+                       const float *x, int n, float *y, size_t ldy)
+{
+    const int together = tile * STEPS <= 8 ? STEPS : 1;
+    for (int s0 = 0; s0 < STEPS; s0 += together) {
+        rows acc[STEPS][8];
+        UNROLL for (int t = 0; t < together * 8; t++)
+        {
+            acc[t / 8][t % 8] = r_set(0.0f);
+        }
+        const uint8_t *from = w;
+        const float *xk = x;
+        for (int32_t k = 0; k < n_col; k++, from += LANES * each, xk += tile) {
+            __builtin_prefetch(from + AHEAD);
+            UNROLL for (int s = 0; s < together; s++)
+            {
+                const rows v = load_weight(type, from, s0 + s);
+                UNROLL for (int t = 0; t < tile; t++)
+                {
+                    acc[s][t] = r_fma(v, r_set(xk[t]), acc[s][t]);
+                }
+            }
+        }
+        UNROLL for (int s = 0; s < together; s++)
+        {
+            store_tile(acc[s], tile, n, y + ROWS * (s0 + s), ldy);
+        }
+    }
+}
+
+INLINE void float_panel(enum quant_type type, size_t each, const struct product *p, int32_t panel)
+{
+    const int32_t tile = gemm_tile(p->a->n_tok);
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        const float *x =
+            (const float *)(const void *)(p->a->data + (size_t)i * gemm_tile_bytes(KERN_ACT_F32,
+                                                                                   tile,
+                                                                                   p->a->n_col));
+        const int32_t left = p->a->n_tok - i * tile;
+        const int n = left < tile ? left : tile;
+        float *y = p->y + (size_t)(i * tile) * p->ldy + (size_t)panel * LANES;
+        if (tile == 8) {
+            float_tile(type, each, 8, w, p->w->n_col, x, n, y, p->ldy);
+        } else if (tile == 4) {
+            float_tile(type, each, 4, w, p->w->n_col, x, n, y, p->ldy);
+        } else if (tile == 2) {
+            float_tile(type, each, 2, w, p->w->n_col, x, n, y, p->ldy);
+        } else {
+            float_tile(type, each, 1, w, p->w->n_col, x, n, y, p->ldy);
+        }
+    }
+}
+
+static void panel_f32(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_F32, 4, p, panel);
+}
+
+static void panel_f16(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_F16, 2, p, panel);
+}
+
+static void panel_bf16(const struct product *p, int32_t panel)
+{
+    float_panel(QUANT_BF16, 2, p, panel);
+}
+
+/* --- the entry -------------------------------------------------------------------------------- */
+
+typedef void (*panel_fn)(const struct product *p, int32_t panel);
+
+static panel_fn panel_for(enum quant_type type)
+{
+    switch (type) {
+    case QUANT_F32:
+        return panel_f32;
+    case QUANT_F16:
+        return panel_f16;
+    case QUANT_BF16:
+        return panel_bf16;
+    case QUANT_Q4_0:
+        return panel_q4_0;
+    case QUANT_Q4_1:
+        return panel_q4_1;
+    case QUANT_Q5_0:
+        return panel_q5_0;
+    case QUANT_Q5_1:
+        return panel_q5_1;
+    case QUANT_Q8_0:
+        return panel_q8_0;
+    case QUANT_IQ4_NL:
+        return panel_iq4_nl;
+    case QUANT_MXFP4:
+        return panel_mxfp4;
+    case QUANT_Q2_K:
+        return panel_q2_k;
+    case QUANT_Q3_K:
+        return panel_q3_k;
+    case QUANT_Q4_K:
+        return panel_q4_k;
+    case QUANT_Q5_K:
+        return panel_q5_k;
+    case QUANT_Q6_K:
+        return panel_q6_k;
+    case QUANT_IQ4_XS:
+        return panel_iq4_xs;
+    default:
+        return panel_rows;
+    }
+}
+
+/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
+ * block. */
+static void body_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                        const struct kern_act *a, float *y, size_t ldy)
+{
+    const panel_fn panel = panel_for(w->type);
+    const int32_t tile = gemm_tile(a->n_tok);
+    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
+    const int32_t at_once = TOKENS_AT_ONCE / tile;
+    for (int32_t t = 0; t < n_tile; t += at_once) {
+        const struct product p = { .w = w,
+                                   .a = a,
+                                   .y = y,
+                                   .ldy = ldy,
+                                   .tile0 = t,
+                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
+        for (int32_t i = panel0; i < panel1; i++) {
+            panel(&p, i);
+        }
+    }
+}
+
+INLINE void body_fill(struct kern_table *t)
+{
+    peak_fill(t);
+    t->act_prepare = gemm_act_prepare;
+    t->matmul = body_matmul;
+}
+
+#endif
