@@ -8,6 +8,7 @@
 #include "kern/kern.h"
 
 void gemm_ref_fill(struct kern_table *t);
+void gemm_avx2_fill(struct kern_table *t);
 void gemm_avx512_fill(struct kern_table *t);
 void gemm_neon_fill(struct kern_table *t);
 void gemm_neondot_fill(struct kern_table *t);

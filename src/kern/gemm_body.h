@@ -258,7 +258,8 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
             {
                 __builtin_prefetch(ahead + p);
             }
-            for (int s = 0; s < STEPS; s++) {
+            UNROLL for (int s = 0; s < STEPS; s++)
+            {
                 struct unit u;
                 decode(w, j, s, &u);
                 ready(&u, h->max);

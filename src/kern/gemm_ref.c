@@ -12,7 +12,7 @@
  * weights: one fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the
  * same in words.
  *
- * It is slow on purpose: nothing here is arranged for speed. Next: gemm_avx512.c. */
+ * It is slow on purpose: nothing here is arranged for speed. Next: gemm_avx2.c. */
 #define LANES_SCALAR
 #include "kern/lanes.h"
 

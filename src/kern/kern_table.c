@@ -39,7 +39,8 @@ static void make_tables(void)
 {
     start(&tables[CPU_SCALAR], CPU_SCALAR, "scalar");
 #if defined(__x86_64__)
-    start(&tables[CPU_AVX2], CPU_AVX2, "scalar products, avx2 vectors");
+    start(&tables[CPU_AVX2], CPU_AVX2, "avx2");
+    gemm_avx2_fill(&tables[CPU_AVX2]);
     vec_avx2_fill(&tables[CPU_AVX2]);
     attn_avx2_fill(&tables[CPU_AVX2]);
     start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
