@@ -229,13 +229,16 @@ def load(a):
         check('exit code', code == 0, code)
 
 
+GONE = 'cancelled_total{reason="client"}'
+
+
 def report(a, s, clients, numbers, took_s):
     before, after = numbers
     total = {k: sum(c.n[k] for c in clients) for k in clients[0].n}
-    moved = {k.removeprefix('hearth_'): int(after[k] - before.get(k, 0)) for k in after if k.endswith('_total') or 'decode_steps_total' in k}
+    moved = {k.removeprefix('hearth_'): int(after[k] - before.get(k, 0)) for k in after if k.endswith('_total') or 'decode_steps_total' in k or 'cancelled_total' in k}
     print(f'{a.clients} clients, {took_s:.1f} s: {total["whole"]} whole and {total["streamed"]} streamed answers, {total["cancelled"]} hung up, {total["busy"]} times 503')
     print(f'{moved["generation_tokens_total"]} tokens generated ({moved["generation_tokens_total"] / took_s:.0f}/s), {moved["prompt_tokens_total"]} of prompts; cancelled {moved["requests_cancelled_total"]}, '
-          f'failed {moved["requests_failed_total"]}, clients gone {moved["clients_gone_total"]}')
+          f'failed {moved["requests_failed_total"]}, clients gone {moved[GONE]}')
     print('decode steps by conversations in the batch: ' + ', '.join(f'{k[k.index("le=") + 4:-2]}: {v}' for k, v in moved.items() if 'decode_steps' in k), flush=True)
     check('no request failed', moved['requests_failed_total'] == 0)
 

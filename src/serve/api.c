@@ -109,6 +109,7 @@ static void get_metrics(struct api *a, struct http_req *r)
         hearth_model_get_stats(a->model, &s);
         now.stats = &s;
         now.info = &a->info;
+        now.plan = &a->plan;
     }
     metrics_put(&a->metrics, &now, &b);
     http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", buf_view(&b));
@@ -389,7 +390,8 @@ void api_calls(struct api *a, struct http_calls *out)
     };
 }
 
-void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs)
+void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs,
+                   const struct hearth_plan *plan)
 {
     a->model = model;
     a->jobs = jobs;
@@ -397,5 +399,6 @@ void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs)
     a->info.size = sizeof a->info;
     if (model != NULL) {
         hearth_model_get_info(model, &a->info);
+        a->plan = *plan;
     }
 }

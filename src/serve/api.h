@@ -21,7 +21,8 @@ struct api {
     struct hearth_model *model; /* borrows; NULL while loading */
     struct jobs *jobs;          /* borrows; NULL while loading */
     struct hearth_model_info info;
-    int64_t since_s; /* of the model's loading */
+    struct hearth_plan plan; /* of the memory */
+    int64_t since_s;         /* of the model's loading */
     bool is_stopping;
     const char *load_error; /* NULL: none */
     struct metrics metrics;
@@ -29,7 +30,8 @@ struct api {
 
 /* Calls for http_open; `a` must outlive the http. */
 void api_calls(struct api *a, struct http_calls *out);
-void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs);
+void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs,
+                   const struct hearth_plan *plan);
 /* Whether requests are taken; else *why (may be NULL) gets a static text. */
 bool api_is_ready(const struct api *a, const char **why);
 

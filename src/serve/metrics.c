@@ -138,6 +138,31 @@ static void put_finish(const struct metrics *m, struct buf *out)
     }
 }
 
+static void put_cancelled(const struct metrics *m, struct buf *out)
+{
+    const struct {
+        const char *reason;
+        uint64_t n;
+    } rows[] = { { "client", m->n_client_gone },
+                 { "timeout", m->n_finish[HEARTH_FINISH_TIMEOUT] },
+                 { "service", m->n_finish[HEARTH_FINISH_CANCELLED] } };
+    head(out, "cancelled_total", "counter",
+         "Answers that were not finished: the client left, took too long, or the service ended.");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        buf_printf(out, "hearth_cancelled_total{reason=\"%s\"} %llu\n", rows[i].reason,
+                   (unsigned long long)rows[i].n);
+    }
+}
+
+static void put_plan(const struct hearth_plan *p, struct buf *out)
+{
+    head(out, "model_memory_bytes", "gauge", "The parts of the memory plan.");
+    for (int i = 0; i < p->n_part; i++) {
+        buf_printf(out, "hearth_model_memory_bytes{kind=\"%s\"} %llu\n", p->part[i].name,
+                   (unsigned long long)p->part[i].bytes);
+    }
+}
+
 /* Decode steps by the number of conversations in them. The sum is that of the buckets' upper ends
  * only where it is exact; so there is none, and the type is a plain counter with a label. */
 static void put_batch(const struct hearth_stats *s, struct buf *out)
@@ -193,10 +218,10 @@ void metrics_put(const struct metrics *m, const struct metrics_now *now, struct 
     gauge(out, "memory_resident_bytes", "Resident memory now.", (double)os_rss_bytes());
     put_http(m, out);
     put_finish(m, out);
-    counter(out, "clients_gone_total", "Clients that left before their answer was whole.",
-            m->n_client_gone);
+    put_cancelled(m, out);
     put_times(m, out);
     if (now->stats != NULL) {
         put_engine(now->stats, out);
+        put_plan(now->plan, out);
     }
 }

@@ -51,6 +51,7 @@ struct metrics_now {
     const char *model_id;             /* NULL while loading */
     const struct hearth_stats *stats; /* NULL while loading */
     const struct hearth_model_info *info;
+    const struct hearth_plan *plan;
     int n_client;
     bool is_ready;
 };
