@@ -251,8 +251,8 @@ static uint64_t number_after(const char *path, const char *key)
         if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
             v = strtoull(line + n + 1 + strspn(line + n + 1, " \t"), NULL, 10);
         }
-        line = strchr(line, '\n');
-        line += line != NULL;
+        const char *end = strchr(line, '\n');
+        line = end != NULL ? end + 1 : NULL;
     }
     buf_release(&text);
     return v;
