@@ -121,7 +121,7 @@ HEARTH_API void hearth_model_init(struct hearth_model_params *p);
 HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
                                           const struct hearth_model_params *p,
                                           struct hearth_plan *out);
-/* Loads, allocates everything, starts the engine and checks it with one token. HEARTH_MEMORY when
+/* Loads, allocates everything, starts the engine and checks it with two tokens. HEARTH_MEMORY when
  * the plan does not fit. The box must outlive the model. */
 HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                            const struct hearth_model_params *p,
@@ -168,7 +168,7 @@ struct hearth_request_params {
     float top_p, min_p, typical_p; /* 1, 0, 1: off (defaults) */
     float repeat_penalty;          /* 1: off */
     float presence_penalty, frequency_penalty; /* 0: off */
-    int32_t repeat_last_n; /* tokens the penalties look back at; default 64, -1: all */
+    int32_t repeat_last_n; /* tokens repeat_penalty looks back at; default 64, -1: all */
     uint64_t seed;         /* default: random; see docs/NUMERICS.md */
     const struct hearth_bias *bias;
     size_t n_bias;           /* <= HEARTH_BIAS_MAX */
@@ -234,7 +234,7 @@ HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 #define HEARTH_BATCH_BUCKETS 9 /* 1, 2, 4, 8, 16, 32, 64, 128, more */
 struct hearth_stats {
     size_t size;
-    int32_t is_ready;          /* the check at start gave a token and the engine lives */
+    int32_t is_ready;          /* the check at start passed; whether it lives: the next */
     uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed; /* since start */

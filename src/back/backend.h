@@ -1,4 +1,4 @@
-/* backend - the operation table between a forward pass and whoever computes it (header only)
+/* backend - the operation table between a forward pass and whoever computes it (back/backend.c)
  *
  * A forward pass calls these operations and nothing else. be_cpu computes them; be_measure computes
  * nothing and adds up what they would cost, so that the plan is the forward pass run dry.
@@ -6,8 +6,9 @@
  * Shapes: activations are rows of floats, row t at x + t * ld, ld = back_ld(n). Workspace comes
  * from `step`, an arena that the forward pass rewinds; under be_measure it only counts. An
  * operation may take workspace itself and gives it back before it returns. Operations cannot fail:
- * everything they need was checked when the model was bound. BA-1  be_cpu's step->peak never
- * exceeds be_measure's after the same calls (test_plan). */
+ * everything they need was checked when the model was bound.
+ * Owner thread: engine.
+ * BA-1  be_cpu's step->peak never exceeds be_measure's after the same calls. */
 #ifndef HEARTH_BACKEND_H
 #define HEARTH_BACKEND_H
 

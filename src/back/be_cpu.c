@@ -4,7 +4,7 @@
  * three shapes of sharing:
  *   - rows: tokens are handed out in chunks (norms, rotary, activation functions, sums);
  *   - panels: the 16-row panels of all weight matrices of one product form one line, which is
- * handed out in chunks, so that q, k and v or gate and up meet at one barrier together;
+ *     handed out in chunks, so that q, k and v or gate and up meet at one barrier together;
  *   - attention: see backend.c for how it is cut.
  * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
  * (q/k/v, attention, output, gate/up, down).

@@ -1,7 +1,8 @@
 /* decoder - the forward pass of a text model
  *
  * Read it from the bottom: decoder_forward embeds the tokens, runs the layers, normalizes. A layer
- * is attention and a feed-forward part, joined in one of three ways; each is one short function.
+ * is attention and a feed-forward part, one after the other or beside each other; each way is one
+ * short function.
  * Every line that touches numbers is one operation of the table in back/backend.h, so this file is
  * also the list of what a backend must be able to do.
  *

@@ -1,9 +1,10 @@
 /* decoder - the forward pass of a text model (engine/decoder.c)
  *
  * One function over the operation table, the same for every family; what differs is data (arch.h).
- * Runs on any backend: be_cpu computes, be_measure plans.                    Owner thread: engine.
+ * Runs on any backend: be_cpu computes, be_measure plans.
+ * Owner thread: engine.
  * DE-1  a token's hidden state depends on the tokens before it in its sequence and on nothing else
- * in the step: batch, chunks and threads never change a bit. */
+ *       in the step: batch, chunks and threads never change a bit. */
 #ifndef HEARTH_DECODER_H
 #define HEARTH_DECODER_H
 

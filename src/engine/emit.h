@@ -1,9 +1,9 @@
 /* emit - from token ids to text that may be shown (engine/emit.c)
  *
  * One object per running answer. Holds back bytes that are half a character or could be the
- * beginning of a stop text. Takes its memory at emit_init and none later.                  Owner
- * thread: engine. EM-1  what was given out never contains a stop text, nor a part of one that later
- * completed. */
+ * beginning of a stop text. Takes its memory at emit_init and none later.
+ * Owner thread: engine.
+ * EM-1  what was given out never contains a stop text, nor a part of one that later completed. */
 #ifndef HEARTH_EMIT_H
 #define HEARTH_EMIT_H
 

@@ -4,9 +4,10 @@
  * engine_open takes all memory the plan states and starts one thread, which is worker 0 of the
  * team. From then on it steps: take in, admit, compute, sample, give out. Callers talk to it
  * through a table of requests guarded by one lock; what they pass in is copied, what they get is
- * copied out. EN-1  after engine_open the engine thread and the team allocate nothing. EN-2  a
- * request ends with exactly one event of kind END. EN-3  a reader that does not read delays its own
- * request only. */
+ * copied out.
+ * EN-1  after engine_open the engine thread and the team allocate nothing.
+ * EN-2  a request ends with exactly one event of kind END.
+ * EN-3  a reader that does not read delays its own request only. */
 #ifndef HEARTH_ENGINE_H
 #define HEARTH_ENGINE_H
 
@@ -101,7 +102,7 @@ enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
                      struct engine_event *out, char *text) MUST_USE;
 void engine_cancel(struct engine *e, int32_t handle);
 void engine_drop(struct engine *e, int32_t handle); /* cancels if needed; the handle is gone */
-/* Polls readable after events of any request; see engine_fd_clear. */
+/* Polls readable after events of any request until engine_fd_clear; the engine's, who closes it. */
 int engine_fd(const struct engine *e);
 void engine_fd_clear(struct engine *e);
 void engine_get_stats(struct engine *e, struct engine_stats *out);

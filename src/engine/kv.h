@@ -36,8 +36,8 @@ struct kv_seq {
     int32_t n_tok; /* positions written or reserved */
 };
 
-/* Bytes that kv_init takes from its arena for n_page pages and n_seq sequences of up to n_ctx
- * tokens. */
+/* Bytes that kv_init takes from its arena for n_page pages; kv_seq_init's tables come on top.
+ * false: no pages, or the size overflows. */
 bool kv_bytes(const struct arch *a, enum kern_kv kind, int32_t n_page, size_t *out) MUST_USE;
 /* Bytes of cache that one position takes, all layers. */
 size_t kv_tok_bytes(const struct arch *a, enum kern_kv kind);

@@ -1,9 +1,10 @@
 /* sample - from scores to a token
  *
  * The order of the steps is fixed and documented in docs/NUMERICS.md, section Sampling:
- *   bias and penalties -> temperature -> top-k -> typical -> top-p -> min-p -> draw.
- * Weights are exp((score - max) / temperature) in float32 by our own exp; sums over candidates run
- * in double in a fixed order, so that a draw gives the same token on every machine.
+ *   penalties -> bias -> temperature -> top-k -> typical -> top-p -> min-p -> draw.
+ * Scores are multiplied by 1 / temperature, weights are exp(score - max) in float32 by our own exp;
+ * sums over candidates run in double in a fixed order, so that a draw gives the same token on every
+ * machine.
  *
  * Filters need the candidates best first, but sorting a vocabulary of 262,144 for every token would
  * cost more than a small model's forward pass. So candidates are taken in two rounds: those within

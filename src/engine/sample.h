@@ -2,8 +2,8 @@
  *
  * Pure functions of their arguments: the same scores, history and counters give the same token on
  * every machine. Random numbers are counter-based: they depend on (seed, choice, position, draw)
- * alone, so an answer does not depend on the company a request had.                       Owner
- * thread: engine. */
+ * alone, so an answer does not depend on the company a request had.
+ * Any thread; the scratch of sample_input is the caller's. */
 #ifndef HEARTH_SAMPLE_H
 #define HEARTH_SAMPLE_H
 

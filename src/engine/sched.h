@@ -3,10 +3,11 @@
  * Pure logic on numbers and a clock given by the caller: no memory but its tables, no threads, no
  * model. First come, first served: requests wait in one queue; as many run at once as there are
  * sequences; each step decodes one token of every running sequence and computes one piece of the
- * oldest unfinished prompt. Owner thread: engine. SC-1  a sequence is free, or belongs to exactly
- * one request. SC-2  requests start in the order of their arrival. SC-3  a step has at least one
- * token whenever some sequence can make progress. SC-4  a step has at most n_batch tokens of
- * prompts, and at most one token of each decoding sequence. */
+ * oldest unfinished prompt. Owner: whoever holds the engine's lock.
+ * SC-1  a sequence is free, or belongs to exactly one request.
+ * SC-2  requests start in the order of their arrival.
+ * SC-3  a step has at least one token whenever some sequence can make progress.
+ * SC-4  a step has at most n_batch tokens of prompts, and one of each decoding sequence. */
 #ifndef HEARTH_SCHED_H
 #define HEARTH_SCHED_H
 

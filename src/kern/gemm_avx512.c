@@ -4,8 +4,8 @@
  * whose second operand is four activations broadcast straight from memory.
  *
  * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
- * stack, which costs half the speed (measured on Zen 5, 2026-11, docs/SPEED.md). Weights are
- * prefetched 8 KB ahead.
+ * stack, which costs half the speed (measured on Zen 5, 2026-11). Weights
+ * are prefetched 8 KB ahead.
  *
  * Next: vec_ref.c. */
 #define LANES_AVX512

@@ -1,4 +1,4 @@
-/* kern - the arithmetic, one table of functions per instruction set (kern/kern.c)
+/* kern - the arithmetic, one table of functions per instruction set (kern/kern_table.c)
  *
  * Every entry exists as plain C (gemm_ref.c, vec_ref.c), which is the normative form, and as AVX2,
  * AVX-512 and NEON versions with equal bits: docs/NUMERICS.md states the order of every sum.

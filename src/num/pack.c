@@ -19,11 +19,11 @@
  *   Q5_0  d[16]                     bit, low 4       Q5_1  d[16] m[16]              bit, low 4
  *   Q8_0  d[16]                     8 bits           IQ4_NL d[16]                   low 4
  *   MXFP4 e[16] (1 byte)            low 4
- *   Q2_K  d[16] dmin[16], 8 units of: scale bytes [16][2], low 2
- *   Q3_K  d[16], 8 units of: scales 6 bits [16][2] in 24 bytes, bit, low 2
- *   Q4_K  d[16] dmin[16], 8 units of: scale and minimum 6 bits [16][2] in 24 bytes, low 4
+ *   Q2_K  d[16] dmin[16], 8 units of: scale bytes [2][16], low 2
+ *   Q3_K  d[16], 8 units of: scales 6 bits [2][16] in 24 bytes, bit, low 2
+ *   Q4_K  d[16] dmin[16], 8 units of: 6 bits, scale[16] minimum[16] in 24 bytes, low 4
  *   Q5_K  the same with bit before low 4
- *   Q6_K  d[16], 8 units of: scales [16][2] (1 byte), 2 high bits, low 4
+ *   Q6_K  d[16], 8 units of: scales [2][16] (1 byte), 2 high bits, low 4
  *   IQ4_XS d[16], 8 units of: scales 6 bits [16] in 12 bytes, low 4
  *   F32 F16 BF16: column by column, 16 values.
  * 6-bit numbers x[n] lie as n low nibbles (byte i: x[2 i] low, x[2 i + 1] high), then n 2-bit

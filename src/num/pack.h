@@ -12,13 +12,15 @@
 
 #define PACK_ROW_MAX_BYTES (1 << 20) /* of one row in the file */
 
-/* Layout used for a type, and the bytes of a whole matrix in it. false: not a weight type, or n_col
- * is no multiple of the block, or a row is longer than PACK_ROW_MAX_BYTES, or overflow. */
+/* Layout used for a type, and the bytes of a whole matrix in it, rows padded to 16. false: not a
+ * weight type, or n_col is no multiple of the block, or a row is longer than PACK_ROW_MAX_BYTES, or
+ * overflow. */
 bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out) MUST_USE;
 
 /* Packs file rows [row0, row0 + n_row_in) into t's memory `to` (the arena's address of t->data).
- * row0 is a multiple of 16; rows = n_row_in rows of the file, back to back. The last call of a
- * matrix, when row0 + n_row_in == t->n_row, also writes the padding rows. Any thread. */
+ * row0 is a multiple of 16, and so is n_row_in but in the last call of a matrix (row0 + n_row_in ==
+ * t->n_row), which also writes the padding rows of its last panel; rows = n_row_in rows of the
+ * file, back to back. Any thread, for different panels at the same time. */
 void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *rows,
                int32_t n_row_in);
 

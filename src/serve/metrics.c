@@ -187,7 +187,8 @@ static void put_engine(const struct hearth_stats *s, struct buf *out)
     counter(out, "requests_total", "Requests given to the engine.", s->n_request);
     counter(out, "requests_done_total", "Requests answered to their end.", s->n_done);
     counter(out, "requests_cancelled_total", "Requests cancelled.", s->n_cancelled);
-    counter(out, "requests_refused_total", "Requests refused by a full queue.", s->n_refused);
+    counter(out, "requests_refused_total",
+            "Requests that the engine refused: queue full, or not possible.", s->n_refused);
     counter(out, "requests_failed_total", "Requests that failed.", s->n_failed);
     counter(out, "prompt_tokens_total", "Prompt tokens computed.", s->n_prompt_token);
     counter(out, "generation_tokens_total", "Tokens generated.", s->n_generated_token);
