@@ -48,7 +48,7 @@ enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
 struct job {
     enum job_state state;
     uint32_t generation;
-    bool is_cancelled, is_dropped, is_waiting;
+    bool is_cancelled, is_dropped;
     struct engine_spec spec;
     char stop_text[EMIT_STOP_MAX][EMIT_STOP_BYTES];
     int32_t *prompt;                       /* [n_ctx] */

@@ -39,9 +39,7 @@ bool api_is_ready(const struct api *a, const char **why)
 {
     struct hearth_stats s = { .size = sizeof s };
     const char *reason = NULL;
-    if (a->load_error != NULL) {
-        reason = "the model could not be loaded";
-    } else if (a->is_stopping) {
+    if (a->is_stopping) {
         reason = "the service is ending";
     } else if (a->model == NULL) {
         reason = "the model is being loaded";

@@ -24,7 +24,6 @@ struct api {
     struct hearth_plan plan; /* of the memory */
     int64_t since_s;         /* of the model's loading */
     bool is_stopping;
-    const char *load_error; /* NULL: none */
     struct metrics metrics;
 };
 
