@@ -129,6 +129,8 @@ def main():
     check('box opens', s == OK)
     check('missing file', open_model(b, '/nonexistent.gguf')[0] == NOT_FOUND)
     check('too large a context is refused', open_model(b, model_path, n_ctx=1 << 20)[0] == LIMIT)
+    check('too long a queue is refused before the model is read', open_model(b, model_path, n_queue=(1 << 31) - 1)[0] == USAGE)
+    check('too many at once are refused before the model is read', open_model(b, model_path, n_parallel=(1 << 31) - 1)[0] == USAGE)
     s, small = box(n_thread=1, memory_bytes=50 << 20)
     check('a model beyond the limit is refused with numbers', open_model(small, model_path)[0] == MEMORY and b'MiB' in L.hearth_error())
     s, m = open_model(b, model_path, n_ctx=1024, n_parallel=4, n_queue=8, n_batch=128)

@@ -21,6 +21,7 @@
 #include "base/os.h"
 #include "base/team.h"
 #include "engine/engine.h"
+#include "engine/sched.h"
 #include "kern/kern.h"
 #include "model/chat.h"
 #include "model/gguf.h"
@@ -245,6 +246,9 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
             "context, parallel, queue and batch must not be negative");
     REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
             "context may be %d, batch 65536 at most", ARCH_CTX_MAX);
+    REQUIRE(p->n_parallel <= SCHED_SEQ_MAX && p->n_queue <= SCHED_QUEUE_MAX, ERR_USAGE,
+            "parallel is %d and queue %d; they may be %d and %d at most", p->n_parallel, p->n_queue,
+            SCHED_SEQ_MAX, SCHED_QUEUE_MAX);
     const int32_t n_default = a->n_ctx_train < CTX_DEFAULT ? a->n_ctx_train : CTX_DEFAULT;
     *c = (struct plan_config){
         .n_ctx = p->n_ctx > 0 ? p->n_ctx : n_default,
