@@ -220,7 +220,7 @@ HEARTH_API void hearth_request_init(struct hearth_request_params *p);
 HEARTH_API hearth_status hearth_submit(struct hearth_model *model,
                                        const struct hearth_request_params *p,
                                        struct hearth_request **request);
-/* Next event; BUSY when none came within timeout_us (0: no wait). After END: HEARTH_NOT_FOUND. */
+/* Next event. BUSY: none came within timeout_us (UINT64_MAX: no limit). NOT_FOUND: after END. */
 HEARTH_API hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                                      struct hearth_event *out);
 /* Cancelling ends with finish CANCELLED, soon; closing cancels if needed and accepts NULL. */

@@ -171,6 +171,9 @@ def main():
     free = drain(submit(m, prompts[0], ignore_eos=1, temperature=0.0, max_tokens=200)[1])
     check('ignore-eos goes on to the limit', len(free[1][0]) == 200 and free[2][0] == 2)
 
+    r, e = submit(m, prompts[3], **greedy)[1], Event()
+    check('waits without a limit', L.hearth_next(r, c.c_uint64(2**64 - 1), c.byref(e)) == OK)
+    drain(r)
     check('an empty prompt is refused', submit(m, [])[0] == USAGE)
     s, _ = submit(m, [1] * 2000)
     check('a prompt that does not fit is refused with both numbers', s == LIMIT and b'2000' in L.hearth_error() and b'1024' in L.hearth_error())

@@ -675,7 +675,8 @@ static void pop_event(struct engine *e, struct job *j, struct engine_event *out,
 enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
                      struct engine_event *out, char *text)
 {
-    const uint64_t until = os_now_us() + timeout_us;
+    const uint64_t from = os_now_us();
+    const uint64_t until = timeout_us < UINT64_MAX - from ? from + timeout_us : UINT64_MAX;
     enum err err = ERR_OK;
     lock_take(e->lock);
     for (;;) {
