@@ -186,7 +186,7 @@ def main():
     statuses, long = zip(*[submit(m, prompts[0], ignore_eos=1) for _ in range(12)])
     check('four run and eight wait', set(statuses) == {OK}, str(statuses))
     s, _ = submit(m, prompts[0])
-    check('a full queue says busy', s == BUSY)
+    check('a full queue says busy, with numbers', s == BUSY and b'12 requests run or wait; room is for 4 at once and 8' in L.hearth_error())
     begin = time.time()
     for r in long:
         L.hearth_cancel(r)

@@ -641,8 +641,10 @@ enum err engine_submit(struct engine *e, const struct engine_spec *spec, const i
     if (err == ERR_OK && (i == e->n_job || e->is_closing ||
                           !sched_submit(&e->sched, i, spec->n_choice, (int32_t)n_prompt))) {
         err = err_set(ERR_BUSY,
-                      "%d requests are running or waiting; the queue holds %d: try again later",
-                      e->n_job, e->config.n_queue);
+                      "%d requests run or wait; room is for %d at once and %d in the queue: try "
+                      "again later",
+                      sched_n_running(&e->sched) + e->sched.n_queued, e->config.n_parallel,
+                      e->config.n_queue);
     }
     e->stats.n_request++;
     if (err == ERR_OK) {
