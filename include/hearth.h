@@ -126,7 +126,7 @@ HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *pa
 HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                            const struct hearth_model_params *p,
                                            struct hearth_model **model);
-/* Ends its requests with CANCELLED. */
+/* Its requests are closed before: nothing of them may be used after it. */
 HEARTH_API void hearth_model_close(struct hearth_model *model);
 HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
                                       struct hearth_model_info *out);
