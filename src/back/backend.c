@@ -9,7 +9,7 @@
  * and each walks its spans itself. In decode there may be fewer pieces than workers, each as long
  * as the context: then every span becomes a piece of its own, its result is kept, and the results
  * are merged in span order. Both ways give the same bits, because a span is computed and merged
- * alike (DESIGN section 4).
+ * alike (docs/NUMERICS.md).
  *
  * Next: be_cpu.c. */
 #include "back/backend.h"

@@ -8,7 +8,7 @@
  * buffer.
  *
  * With `n_beside` the same tokens run as further sequences of the same steps: a check that company
- * in a batch changes no bit (DESIGN section 4).
+ * in a batch changes no bit (docs/NUMERICS.md).
  *
  * Next: engine/decoder.h. */
 #include "cmd/probe_logits.h"

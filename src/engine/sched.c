@@ -4,8 +4,8 @@
  * answer gets its next token in each step, and a prompt is computed beside them in pieces. A long
  * prompt then delays the others' tokens by the time of one piece, not by the whole prompt. The
  * piece is as large as possible (n_batch) while nobody decodes, else what the measured speed allows
- * within SCHED_INTERVAL_US. How prompts are cut never changes a bit of an answer (DESIGN section
- * 4), so the choice may depend on time.
+ * within SCHED_INTERVAL_US. How prompts are cut never changes a bit of an answer
+ * (docs/NUMERICS.md), so the choice may depend on time.
  *
  * Sequences are slots with a cache of their own, made at start; a request with several choices
  * takes several, and starts when all of them are free. The queue is strictly first come, first

@@ -58,7 +58,7 @@ enum kern_rope { KERN_ROPE_PAIRS, KERN_ROPE_HALVES }; /* (2i, 2i+1) or (i, i + n
  *   f32, f16:  v[16][hd]           q8_0: int8 v[16][hd] + f16 scale[16][hd/32]
  * (head dims of q8_0 pages are padded to multiples of 32 with zeros; exact bytes: kern_kv_k_bytes).
  * A span is 256 consecutive absolute positions starting at a multiple of 256, 16 pages; it is the
- * only unit in which attention is split and merged (DESIGN section 4). */
+ * only unit in which attention is split and merged (docs/NUMERICS.md). */
 enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_COUNT };
 
 #define KERN_PAGE       16
