@@ -1,9 +1,9 @@
 /* gemm_neon - products with packed weights on NEON as every 64-bit ARM processor has it
  *
  * The text is gemm_neon_body.h; this file brings the step that multiplies. Without dot products, a
- * byte times a byte gives 16 bits (smull, smlal). Products of the same two columns of a row are
- * added in 16 bits over as many groups as the type's codes leave room for (8 for codes up to 31:
- * 8 * 31 * 127 < 2^15), then neighbours are added into 32 bits. So the sums are exact, and a type
+ * byte times a byte gives 16 bits (smull, smlal). A 16-bit lane takes one column of each group, for
+ * as many groups as the type's codes leave room for (8 for codes up to 31: 8 * 31 * 127 < 2^15);
+ * then neighbours are added into 32 bits. So the sums are exact, and a type
  * with small codes pays the widening once in 32 columns.
  *
  * Rejected: multiplying into 32 bits at once (sadalp after each smull), which doubles the

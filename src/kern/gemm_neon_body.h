@@ -51,7 +51,7 @@ enum form {
 struct kind {
     enum form form;
     float offset; /* of the codes above the values they stand for */
-    int run;      /* groups whose products, two columns each, stay below 2^15 in sum */
+    int run;      /* groups whose products, one column each, stay below 2^15 in sum */
     int units;    /* per block */
     size_t block; /* bytes */
 };
