@@ -266,6 +266,29 @@ def test_lines(home):
     t.close()
 
 
+def test_long_paste(home):
+    """A paste that does not fit is not taken, and the keys after it count again."""
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    t.send('/system ')
+    t.until(rb'/system ')
+    piece = '\x1b[20' + 'x' * 4091
+    t.send('\x1b[200~')
+    for _ in range(257):
+        t.send(piece)
+    t.send('\x1b[201~')
+    check('a paste that is too long is told', t.until(rb'not taken.*1048576', 20) is not None, t.text[-300:])
+    t.send('\x1b[200~in \x1b[20\x1b[201~\x1b[200~two\x1b[201~ parts\r')
+    t.until(rb'counts from the next turn on')
+    t.until(PROMPT)
+    t.send('/system\r')
+    text = plain(t.until(PROMPT))
+    check('the next pastes and keys count', '\nin [20two parts\n' in text, text)
+    t.send('/exit\r')
+    check('exit after a long paste', t.wait() == 0, t.text[-300:])
+    t.close()
+
+
 def test_stop_and_go(home):
     """Ctrl-Z gives the terminal back in order and takes it again."""
     t = Terminal(home, *GREEDY, '--max-tokens', '4')
@@ -394,7 +417,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_lines, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

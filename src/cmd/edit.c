@@ -413,19 +413,31 @@ static char *show_prompt(EditLine *el)
     return (char *)(uintptr_t)edit_of(el)->prompt; /* the interface lacks a const */
 }
 
-/* Pasted bytes up to the closing mark, with plain newlines and without control characters. */
-static void read_paste(struct edit *e, struct buf *out)
+/* Bytes up to the closing mark, which is looked for apart from them: it also ends a paste that does
+ * not fit. */
+static void take_paste(struct edit *e, struct buf *raw)
 {
     static const char mark[] = "\033[201~";
-    struct buf raw;
     unsigned char c = 0;
+    for (size_t n_seen = 0; mark[n_seen] != '\0' && next_byte(e, &c);) {
+        if (c == (unsigned char)mark[n_seen]) {
+            n_seen++;
+            continue;
+        }
+        buf_add(raw, mark, n_seen); /* it was none */
+        n_seen = c == (unsigned char)mark[0];
+        if (n_seen == 0) {
+            buf_add_char(raw, c == '\r' ? '\n' : (char)c);
+        }
+    }
+}
+
+/* The pasted text with plain newlines and without control characters; ERR_LIMIT. */
+static enum err read_paste(struct edit *e, struct buf *out)
+{
+    struct buf raw;
     buf_init(&raw, PASTE_MAX);
-    while (!view_ends(buf_view(&raw), VIEW("\033[201~")) && next_byte(e, &c)) {
-        buf_add_char(&raw, c == '\r' ? '\n' : (char)c);
-    }
-    if (view_ends(buf_view(&raw), VIEW("\033[201~"))) {
-        buf_cut(&raw, raw.n - (sizeof mark - 1));
-    }
+    take_paste(e, &raw);
     struct buf clean;
     buf_init(&clean, 3 * PASTE_MAX);
     utf8_clean(&clean, buf_view(&raw));
@@ -438,19 +450,28 @@ static void read_paste(struct edit *e, struct buf *out)
     if (out->n > 0 && out->p[out->n - 1] == '\n') {
         buf_cut(out, out->n - 1);
     }
+    const enum err err = buf_check(&raw, "the pasted text");
     buf_release(&clean);
     buf_release(&raw);
+    return err;
 }
 
 static unsigned char on_paste(EditLine *el, int key)
 {
+    struct edit *e = edit_of(el);
     struct buf text;
     (void)key;
     buf_init(&text, 3 * PASTE_MAX);
-    read_paste(edit_of(el), &text);
-    const int rc = text.n > 0 ? el_insertstr(el, buf_str(&text)) : 0;
+    enum err err = read_paste(e, &text);
+    if (err == ERR_OK && text.n > 0 && el_insertstr(el, buf_str(&text)) != 0) {
+        err = err_set(ERR_MEMORY, "no memory for the pasted text");
+    }
     buf_release(&text);
-    return rc == 0 ? CC_REFRESH : CC_ERROR;
+    if (err != ERR_OK) {
+        fprintf(e->say, "\n[not taken: %s]\n", err_text());
+        redraw(e, false);
+    }
+    return err == ERR_OK ? CC_REFRESH : CC_NORM;
 }
 
 static unsigned char on_newline(EditLine *el, int key)
