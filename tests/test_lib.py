@@ -5,6 +5,7 @@ Batches, choices, stop texts, limits, cancelling, determinism. Prints 'N passed,
 import ctypes as c
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -123,6 +124,15 @@ def drain(r, limit_s=120):
     raise SystemExit('no end event')
 
 
+def is_silent(m):
+    """Nothing polls readable while no request is there; what came before may still be under way at the first look."""
+    for _ in range(3):
+        L.hearth_fd_clear(m)
+        if not select.select([L.hearth_fd(m)], [], [], 0.3)[0]:
+            return True
+    return False
+
+
 def main():
     check('status of a bad instruction set', box(isa=b'mmx')[0] == USAGE)
     s, b = box(n_thread=2)
@@ -150,6 +160,8 @@ def main():
     check('several sequences ran in one step', st.step_batch[1] + st.step_batch[2] > 0)
     check('all pages came back', st.kv_pages_used == 0)
     check('ready and alive', st.is_ready == 1 and st.heartbeat_age_us < 1000000)
+
+    check('an idle engine wakes nobody', is_silent(m))
 
     hot = dict(temperature=1.2, top_k=50, max_tokens=30, seed=7)
     a, bb = drain(submit(m, prompts[1], **hot)[1]), drain(submit(m, prompts[1], **hot)[1])

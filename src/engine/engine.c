@@ -96,6 +96,7 @@ struct engine {
     struct sched sched;
     struct engine_stats stats;
     bool is_closing, has_started;
+    bool has_news; /* events that nobody was told of */
     enum err start_error;
     char start_text[ERR_TEXT_MAX];
 
@@ -177,6 +178,17 @@ static void give(struct engine *e, struct job *j, const struct engine_event *eve
         memcpy(j->text + j->text_used, text.p, text.n);
     }
     j->text_used += text.n;
+    e->has_news = true;
+}
+
+/* Wakes the readers when events came since the last call. */
+static void tell(struct engine *e)
+{
+    if (e->has_news) {
+        e->has_news = false;
+        event_set(e->fd);
+        lock_wake(e->lock);
+    }
 }
 
 static void end_job(struct engine *e, struct job *j)
@@ -459,9 +471,8 @@ static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t
                      logits + (size_t)n_row++ * back_ld(e->parts.arch->n_vocab));
         }
     }
-    event_set(e->fd);
     lock_take(e->lock);
-    lock_wake(e->lock);
+    tell(e);
     lock_drop(e->lock);
 }
 
@@ -542,6 +553,7 @@ static void engine_thread(void *arg)
         cell_set(&e->heartbeat, os_now_us());
         lock_take(e->lock);
         end_unwanted(e);
+        tell(e);
         goes_on = !e->is_closing;
         admit(e);
         const int32_t n_piece = goes_on ? sched_plan(&e->sched, pieces) : 0;
@@ -549,12 +561,8 @@ static void engine_thread(void *arg)
         e->is_long_step = (double)n_tok * e->sched.us_per_tok > LONG_STEP_US;
         cell_set(&e->stop, 0);
         e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);
-        if (n_piece == 0) {
-            event_set(e->fd); /* requests may have ended without a step */
-            lock_wake(e->lock);
-            if (goes_on) {
-                (void)lock_wait(e->lock, IDLE_US);
-            }
+        if (n_piece == 0 && goes_on) {
+            (void)lock_wait(e->lock, IDLE_US);
         }
         lock_drop(e->lock);
         if (n_piece > 0) {
