@@ -82,6 +82,7 @@ struct hearth_model_params {
     const char *kv;     /* "f16" (NULL), "q8_0", "f32" */
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;
+    uint64_t extra_bytes; /* what the caller will take beside the model; counted in the plan */
 };
 
 #define HEARTH_PLAN_PARTS 24
@@ -151,7 +152,6 @@ HEARTH_API hearth_status hearth_chat_tokens(const struct hearth_model *model, co
 /* --- requests --------------------------------------------------------------------------------- */
 
 struct hearth_request;
-
 struct hearth_bias {
     int32_t token;
     float bias;

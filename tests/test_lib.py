@@ -21,7 +21,7 @@ class BoxParams(c.Structure):
 
 class ModelParams(c.Structure):
     _fields_ = [('size', c.c_size_t), ('n_ctx', c.c_int32), ('n_parallel', c.c_int32), ('n_queue', c.c_int32), ('n_batch', c.c_int32),
-                ('kv', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p)]
+                ('kv', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p), ('extra_bytes', c.c_uint64)]
 
 
 class Bias(c.Structure):
@@ -141,6 +141,8 @@ def main():
     check('too large a context is refused', open_model(b, model_path, n_ctx=1 << 20)[0] == LIMIT)
     check('too long a queue is refused before the model is read', open_model(b, model_path, n_queue=(1 << 31) - 1)[0] == USAGE)
     check('too many at once are refused before the model is read', open_model(b, model_path, n_parallel=(1 << 31) - 1)[0] == USAGE)
+    check('what the caller takes beside the model counts', open_model(b, model_path, extra_bytes=1 << 50)[0] == MEMORY and b'107374' in L.hearth_error())
+    check('extra_bytes cannot overflow the sum', open_model(b, model_path, extra_bytes=(1 << 64) - 1)[0] == LIMIT)
     s, small = box(n_thread=1, memory_bytes=50 << 20)
     check('a model beyond the limit is refused with numbers', open_model(small, model_path)[0] == MEMORY and b'MiB' in L.hearth_error())
     s, m = open_model(b, model_path, n_ctx=1024, n_parallel=4, n_queue=8, n_batch=128)

@@ -246,6 +246,8 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
             "context, parallel, queue and batch must not be negative");
     REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
             "context may be %d, batch 65536 at most", ARCH_CTX_MAX);
+    REQUIRE(p->extra_bytes <= UINT64_MAX / 2, ERR_LIMIT, "extra_bytes is %llu, which no box has",
+            (unsigned long long)p->extra_bytes);
     REQUIRE(p->n_parallel <= SCHED_SEQ_MAX && p->n_queue <= SCHED_QUEUE_MAX, ERR_USAGE,
             "parallel is %d and queue %d; they may be %d and %d at most", p->n_parallel, p->n_queue,
             SCHED_SEQ_MAX, SCHED_QUEUE_MAX);
@@ -273,6 +275,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
 {
     struct plan_config c;
     struct plan_beside beside = { .program_bytes = os_rss_bytes(),
+                                  .extra_bytes = p->extra_bytes,
                                   .limit_bytes = box->memory_bytes };
     TRY(gguf_open(&m->gguf, path));
     TRY(arch_read(&m->arch, m->gguf));
