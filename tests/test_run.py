@@ -289,6 +289,24 @@ def test_long_paste(home):
     t.close()
 
 
+def test_gone(home):
+    """Half a turn is not sent when the program is to end."""
+    path = home + '/state/hearth/run-history'
+    for what, end in (('SIGTERM', lambda t: t.p.terminate()), ('SIGHUP', lambda t: t.p.send_signal(signal.SIGHUP)), ('Ctrl-D', lambda t: t.send('\x04'))):
+        for keys, more in (('"""begun\r', rb'\n' + ESCAPE.encode() + rb'*  '), ('one\\\r', rb'\n' + ESCAPE.encode() + rb'*  '), ('half', rb'half')):
+            if (what, keys) == ('Ctrl-D', 'half'):
+                continue  # there it deletes
+            t = Terminal(home, *GREEDY, '--max-tokens', '4')
+            t.until(rb'> ')
+            t.send(keys)
+            t.until(more, 5)
+            end(t)
+            code = t.wait()
+            check(f'{what} after {keys!r}: it ends, nothing is sent', code == 0 and b'max-tokens' not in t.text and t.is_restored(), (code, t.text))
+            check(f'{what} after {keys!r}: nothing is kept', not os.path.exists(path))
+            t.close()
+
+
 def test_stop_and_go(home):
     """Ctrl-Z gives the terminal back in order and takes it again."""
     t = Terminal(home, *GREEDY, '--max-tokens', '4')
@@ -417,7 +435,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

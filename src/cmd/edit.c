@@ -658,10 +658,10 @@ enum err edit_turn(struct edit *e, struct buf *text, enum edit_event *what)
     const enum err err = read_turn(e, text);
     restore_signals(old);
     TRY(err);
-    if (e->is_interrupted) {
-        *what = EDIT_INTERRUPT;
-    } else if (e->is_end && text->n == 0) {
+    if (e->is_end) { /* the turn is not finished, whatever its text is */
         *what = EDIT_END;
+    } else if (e->is_interrupted) {
+        *what = EDIT_INTERRUPT;
     } else {
         *what = EDIT_TEXT;
         remember(e, text);

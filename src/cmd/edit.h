@@ -22,7 +22,7 @@ struct edit;
 enum edit_event {
     EDIT_TEXT,      /* a turn */
     EDIT_INTERRUPT, /* Ctrl-C; the text is what had been typed, none of it counts */
-    EDIT_END,       /* Ctrl-D on an empty line, end of input, or the terminal is gone */
+    EDIT_END,       /* Ctrl-D on an empty line, end of input, SIGTERM, SIGHUP; no text counts */
 };
 
 /* history_path: file of earlier turns (mode 0600, made when missing), borrowed for the call; NULL
