@@ -133,6 +133,36 @@ def is_silent(m):
     return False
 
 
+def wait_for(m, cond):
+    st, end = Stats(), time.time() + 60
+    while time.time() < end:
+        L.hearth_model_get_stats(m, c.byref(st))
+        if cond(st):
+            return st
+        time.sleep(0.002)
+    raise SystemExit('the engine does not get there')
+
+
+def abandon(b, short, greedy, want):
+    """The first long prompts of a model, of which no speed is known yet: their steps count only when they were computed to the end."""
+    long = (short * 200)[:4000]
+    s, m = open_model(b, model_path, n_ctx=4096, n_parallel=2, n_batch=4096)
+    r = submit(m, long)[1]
+    wait_for(m, lambda st: st.kv_pages_used > 0)
+    L.hearth_cancel(r)
+    check('a cancelled prompt ends so', drain(r)[3].finish == 3)
+    check('its step was abandoned', wait_for(m, lambda st: st.n_running == 0).n_prompt_token == 0)
+    check('a late prompt ends so', drain(submit(m, long, timeout_us=100000)[1])[3].finish == 4)
+    check('its step was abandoned too', wait_for(m, lambda st: st.n_running == 0).n_prompt_token == 0)
+    beside = submit(m, short, **greedy)[1]
+    for _ in range(8):
+        r = submit(m, long)[1]
+        wait_for(m, lambda st: st.n_running == 2 or st.n_done > 0)
+        L.hearth_request_close(r)
+    check('who answers beside abandoned steps gets the same tokens', drain(beside)[1] == want)
+    L.hearth_model_close(m)
+
+
 def main():
     check('status of a bad instruction set', box(isa=b'mmx')[0] == USAGE)
     s, b = box(n_thread=2)
@@ -229,6 +259,7 @@ def main():
     [t.join() for t in ts]
     check('eight threads of clients, each equal to its solo run', all(results[i] == solo[i % 4][1] for i in range(8)))
     L.hearth_model_close(m)
+    abandon(b, prompts[0], greedy, solo[0][1])
     check('planned memory covers the peak', plan_covers(b))
     L.hearth_box_close(b)
     print(f'{passed} passed, {failed} failed')

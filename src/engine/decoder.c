@@ -207,13 +207,18 @@ static struct back_angles angles_of(struct pass *p, const double *freq, double m
     };
 }
 
-/* Tells that the engine lives; true when the step is no longer wanted. */
-static bool at_border(const struct decoder *d)
+/* Tells that the engine lives; true when the step is to be abandoned: it is no longer wanted, and
+ * the layers that are left, at the pace of those that are done, take too long to be worth it. */
+static bool at_border(const struct decoder *d, int32_t i_layer, uint64_t begin_us)
 {
+    const uint64_t now = os_now_us();
     if (d->heartbeat != NULL) {
-        cell_set(d->heartbeat, os_now_us());
+        cell_set(d->heartbeat, now);
     }
-    return d->stop != NULL && cell_get(d->stop) != 0;
+    const bool is_stopped = d->stop != NULL && cell_get(d->stop) != 0;
+    const uint64_t n_left = (uint64_t)(d->arch->n_layer - i_layer);
+    return (is_stopped || now > d->deadline_us) &&
+           (now - begin_us) * n_left >= DECODER_REST_US * (uint64_t)i_layer;
 }
 
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden)
@@ -221,6 +226,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
     const struct arch *a = d->arch;
     const struct back_ops *op = d->back->op;
     struct pass p = { .d = d, .s = s, .a = a, .b = d->back, .ld = back_ld(a->n_embd) };
+    const uint64_t begin_us = os_now_us();
     float *x = back_take(d->back, s->n_tok, p.ld);
     float *h = back_take(d->back, s->n_tok, p.ld);
     op->embed(d->back, x, &d->weights->embd, s->tokens, s->n_tok, a->embd_scale);
@@ -233,7 +239,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         p.window = a->window > 0 ? angles_of(&p, d->freq_window, d->mscale_window) : p.full;
     }
     for (int32_t i = 0; i < a->n_layer; i++) {
-        if (at_border(d)) {
+        if (at_border(d, i, begin_us)) {
             return err_set(ERR_CANCELLED, "step abandoned at layer %d of %d", i, a->n_layer);
         }
         if (a->join == ARCH_JOIN_SERIAL) {
@@ -264,7 +270,9 @@ float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *row
 enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
                       struct kv *kv, struct back *back, int32_t n_ctx, struct arena *arena)
 {
-    *d = (struct decoder){ .arch = a, .weights = w, .kv = kv, .back = back };
+    *d = (struct decoder){
+        .arch = a, .weights = w, .kv = kv, .back = back, .deadline_us = UINT64_MAX
+    };
     const size_t bytes = (size_t)a->n_rot / 2 * sizeof(double);
     d->freq_full = arena_take(arena, bytes);
     d->freq_window = arena_take(arena, bytes);

@@ -14,6 +14,9 @@
 #include "model/arch.h"
 #include "model/weights.h"
 
+/* What is left of a step that is no longer wanted is computed when it takes no longer than this. */
+#define DECODER_REST_US 100000
+
 struct decoder {
     const struct arch *arch;         /* borrows */
     const struct weights *weights;   /* borrows */
@@ -21,9 +24,9 @@ struct decoder {
     struct back *back;               /* borrows */
     double *freq_full, *freq_window; /* [n_rot/2] angular frequencies, in the arena */
     double mscale_full, mscale_window;
-    struct cell *heartbeat; /* os_now_us at each layer border; NULL = none */
-    const struct cell
-        *stop; /* not 0: the step is abandoned at the next layer border; NULL = none */
+    struct cell *heartbeat;  /* os_now_us at each layer border; NULL = none */
+    const struct cell *stop; /* not 0: somebody no longer wants the step; NULL = none */
+    uint64_t deadline_us;    /* of os_now_us, as good as stop; UINT64_MAX = none */
 };
 
 /* One step: tokens of one or several sequences, run by run, rows in the order of the runs. */
@@ -42,7 +45,7 @@ enum err decoder_init(struct decoder *d, const struct arch *a, const struct weig
                       struct arena *arena) MUST_USE;
 
 /* Runs the layers. *hidden receives the last layer's output, normalized, [n_tok][back_ld(n_embd)],
- * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when stopped: pages written
+ * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when abandoned: pages written
  * by the step hold nothing useful. */
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden) MUST_USE;
 

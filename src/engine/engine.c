@@ -11,9 +11,9 @@
  * Events wait in a ring per request; a sequence whose ring has no room for what one step may bring
  * is left out of the next step (EN-3), so a slow reader slows down nothing but its own answer.
  *
- * A cancelled request leaves between two steps. Only when the running step is a long one (a large
- * piece of a prompt on a large model) is it abandoned at the next layer border: its pages are cut
- * back and the others' part is computed again, with the same bits.
+ * A request that is cancelled or late leaves between two steps. When the rest of the running step
+ * takes long (a large piece of a prompt, a large model), the step is abandoned at a layer border
+ * (decoder.c): its pages are cut back and the others' part is computed again, with the same bits.
  *
  * Before the first request the engine checks itself: two tokens computed in one step must give
  * exactly the scores that they give one after another. A machine that miscomputes, or a kernel that
@@ -32,10 +32,9 @@
 #include <math.h>
 #include <string.h>
 
-#define RING         64     /* events of one request */
-#define IDLE_US      50000  /* the idle loop shows life this often */
-#define LONG_STEP_US 100000 /* steps predicted longer than this are abandoned on cancel */
-#define ENDS_MAX     32     /* tokens that end an answer */
+#define RING     64    /* events of one request */
+#define IDLE_US  50000 /* the idle loop shows life this often */
+#define ENDS_MAX 32    /* tokens that end an answer */
 
 struct record {
     struct engine_event event;
@@ -101,7 +100,6 @@ struct engine {
     char start_text[ERR_TEXT_MAX];
 
     struct cell heartbeat, stop;
-    bool is_long_step; /* owner: the lock */
 };
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -249,6 +247,23 @@ static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
+static uint64_t deadline_of(const struct job *j)
+{
+    const uint64_t left = UINT64_MAX - j->submit_us;
+    return j->spec.timeout_us > 0 && j->spec.timeout_us < left ? j->submit_us + j->spec.timeout_us
+                                                               : UINT64_MAX;
+}
+
+static uint64_t first_deadline(const struct engine *e)
+{
+    uint64_t first = UINT64_MAX;
+    for (int32_t i = 0; i < e->n_job; i++) {
+        const uint64_t at = e->jobs[i].state == JOB_ACTIVE ? deadline_of(&e->jobs[i]) : UINT64_MAX;
+        first = at < first ? at : first;
+    }
+    return first;
+}
+
 static void end_unwanted(struct engine *e)
 {
     const uint64_t now = os_now_us();
@@ -259,7 +274,7 @@ static void end_unwanted(struct engine *e)
         }
         if (j->is_cancelled || e->is_closing) {
             end_all(e, i, ENGINE_FINISH_CANCELLED);
-        } else if (j->spec.timeout_us > 0 && now - j->submit_us > j->spec.timeout_us) {
+        } else if (now > deadline_of(j)) {
             end_all(e, i, ENGINE_FINISH_TIMEOUT);
         }
     }
@@ -558,8 +573,8 @@ static void engine_thread(void *arg)
         admit(e);
         const int32_t n_piece = goes_on ? sched_plan(&e->sched, pieces) : 0;
         const int32_t n_tok = lay_out(e, pieces, n_piece);
-        e->is_long_step = (double)n_tok * e->sched.us_per_tok > LONG_STEP_US;
-        cell_set(&e->stop, 0);
+        e->x.decoder.deadline_us = first_deadline(e);
+        cell_set(&e->stop, 0); /* whoever stops from here on means this step */
         e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);
         if (n_piece == 0 && goes_on) {
             (void)lock_wait(e->lock, IDLE_US);
@@ -711,9 +726,7 @@ enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
 static void cancel_locked(struct engine *e, struct job *j)
 {
     j->is_cancelled = true;
-    if (e->is_long_step) {
-        cell_set(&e->stop, 1);
-    }
+    cell_set(&e->stop, 1);
     lock_wake(e->lock);
 }
 
@@ -900,9 +913,7 @@ void engine_close(struct engine *e)
     if (e->thread != NULL) {
         lock_take(e->lock);
         e->is_closing = true;
-        if (e->is_long_step) {
-            cell_set(&e->stop, 1);
-        }
+        cell_set(&e->stop, 1);
         lock_wake(e->lock);
         lock_drop(e->lock);
         thread_join(e->thread);
