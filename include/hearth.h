@@ -186,13 +186,13 @@ struct hearth_request_params {
 #define HEARTH_STOP_MAX    16
 #define HEARTH_STOP_BYTES  256
 
-enum hearth_finish {
-    HEARTH_FINISH_NONE,
-    HEARTH_FINISH_STOP,
-    HEARTH_FINISH_LENGTH,
-    HEARTH_FINISH_CANCELLED,
-    HEARTH_FINISH_TIMEOUT,
-    HEARTH_FINISH_ERROR
+enum hearth_finish { /* from good to bad: END has the worst of the choices */
+                     HEARTH_FINISH_NONE,
+                     HEARTH_FINISH_STOP,
+                     HEARTH_FINISH_LENGTH,
+                     HEARTH_FINISH_CANCELLED,
+                     HEARTH_FINISH_TIMEOUT,
+                     HEARTH_FINISH_ERROR
 };
 enum hearth_event_kind { HEARTH_EVENT_TOKEN, HEARTH_EVENT_CHOICE_END, HEARTH_EVENT_END };
 

@@ -225,7 +225,7 @@ static void end_choice(struct engine *e, int32_t i_seq, enum engine_finish finis
     give(e, j, &event, rest);
     kv_seq_cut(&e->x.kv, &e->x.seqs[i_seq], 0);
     sched_free(&e->sched, i_seq);
-    j->finish = finish;
+    j->finish = finish > j->finish ? finish : j->finish; /* the worst of all choices */
     if (--j->n_open == 0) {
         end_job(e, j);
     }

@@ -24,13 +24,13 @@
 #define ENGINE_CHOICE_MAX 8
 #define ENGINE_TEXT_MAX   8192 /* bytes of one event's text */
 
-enum engine_finish {
-    ENGINE_FINISH_NONE,
-    ENGINE_FINISH_STOP,
-    ENGINE_FINISH_LENGTH,
-    ENGINE_FINISH_CANCELLED,
-    ENGINE_FINISH_TIMEOUT,
-    ENGINE_FINISH_ERROR
+enum engine_finish { /* from good to bad: a request's is the worst of its choices */
+                     ENGINE_FINISH_NONE,
+                     ENGINE_FINISH_STOP,
+                     ENGINE_FINISH_LENGTH,
+                     ENGINE_FINISH_CANCELLED,
+                     ENGINE_FINISH_TIMEOUT,
+                     ENGINE_FINISH_ERROR
 };
 enum engine_kind { ENGINE_TOKEN, ENGINE_CHOICE_END, ENGINE_END };
 
