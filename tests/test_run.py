@@ -38,7 +38,7 @@ def environment(home):
 class Terminal:
     """hearth run in a terminal of its own."""
 
-    def __init__(self, home, *args, env=None, stdout=None):
+    def __init__(self, home, *args, env=None, stdout=None, path=model):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
         self.before = termios.tcgetattr(slave)
@@ -48,7 +48,7 @@ class Terminal:
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
-        self.p = subprocess.Popen([hearth, 'run', model, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
+        self.p = subprocess.Popen([hearth, 'run', path, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
                                   env={**environment(home), **(env or {})}, cwd=home)
         self.end = os.pidfd_open(self.p.pid)
         self.text = b''
@@ -289,6 +289,25 @@ def test_long_paste(home):
     t.close()
 
 
+def test_name(home):
+    """A model's name is not to be trusted with a terminal, nor is anything else that its file says."""
+    name, bad = b'Smollm2 135M 8k Lc100K Mix1 Ep2', b'Sm\x1b]0;title\x07\x1b[31m\xc2\x9b5m\r\xff etc'
+    with open(model, 'rb') as f:
+        data = f.read()
+    check('the name to change is there once', len(bad) <= len(name) and data[:1 << 20].count(name) == 1)
+    with open(home + '/bad.gguf', 'wb') as f:
+        f.write(data.replace(name, bad.ljust(len(name)), 1))
+    t = Terminal(home, *GREEDY, path=home + '/bad.gguf')
+    text = (t.until(rb'/help lists commands') or '').split('\n')[-1]
+    check('the banner', 'Sm\ufffd]0;title' in text and not re.search('[\x00-\x1f\x7f-\x9f]', text), repr(text))
+    t.close()
+    for c in ('show', 'plan', 'bench', 'verify'):
+        more = ['--prefill', '4', '--decode', '2', '--ctx', '64'] if c == 'bench' else []
+        r = subprocess.run([hearth, c, home + '/bad.gguf', *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(home))
+        text = r.stdout.decode()
+        check(f'{c}: nothing but text', r.returncode == 0 and not re.search('[\x00-\x08\x0b-\x1f\x7f-\x9f]', text) and (c != 'show' or '\\x1b]0;title' in text), repr(text))
+
+
 def test_gone(home):
     """Half a turn is not sent when the program is to end."""
     path = home + '/state/hearth/run-history'
@@ -435,7 +454,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_name, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

@@ -11,8 +11,8 @@
  * A turn that fails, say because the context is full, is taken back as a whole; the conversation
  * stays as it was before.
  *
- * Models are not to be trusted with a terminal: what they say goes there without control
- * characters, as is into pipes and files.
+ * Models are not to be trusted with a terminal: what they say and how they are called goes there
+ * without control characters; what they say goes as is into pipes and files.
  *
  * Only the public library is used for the engine's work. Next: cmd/cmd_bench.c. */
 #include "cmd/cmd_run.h"
@@ -96,7 +96,7 @@ static void fill_request(const struct conf *c, struct hearth_request_params *p)
 }
 
 /* Text for a terminal: control characters other than newline and tab must not reach it. */
-static void show_plain(struct view text)
+static void show_plain(FILE *to, struct view text)
 {
     struct buf clean;
     buf_init(&clean, TEXT_MAX);
@@ -112,7 +112,7 @@ static void show_plain(struct view text)
         }
         at += (size_t)(n > 0 ? n : 1);
     }
-    fwrite(buf_str(&clean), 1, clean.n, stdout);
+    fwrite(buf_str(&clean), 1, clean.n, to);
     buf_release(&clean);
 }
 
@@ -122,7 +122,7 @@ static void show(const struct chat *h, const struct hearth_event *e)
         return;
     }
     if (h->is_terminal) {
-        show_plain((struct view){ e->text, e->n_text });
+        show_plain(stdout, (struct view){ e->text, e->n_text });
     } else {
         fwrite(e->text, 1, e->n_text, stdout);
     }
@@ -399,9 +399,9 @@ static int chat_loop(struct chat *h)
     bool is_leaving = false;
     FILE *say = edit_say(h->edit);
     buf_init(&text, EDIT_TURN_MAX);
-    fprintf(say, "%s, %s, %d tokens of context. /help lists commands; Ctrl-C stops an answer.\n",
-            h->m.info.name[0] != '\0' ? h->m.info.name : h->m.info.arch, h->m.info.type,
-            h->m.info.n_ctx);
+    show_plain(say, view_of(h->m.info.name[0] != '\0' ? h->m.info.name : h->m.info.arch));
+    fprintf(say, ", %s, %d tokens of context. /help lists commands; Ctrl-C stops an answer.\n",
+            h->m.info.type, h->m.info.n_ctx);
     while (!h->is_over) {
         e = edit_turn(h->edit, &text, &what);
         if (e != ERR_OK && e != ERR_LIMIT) {
