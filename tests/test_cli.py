@@ -65,6 +65,10 @@ def test_usage(home):
         refused(home, ['plan', TINY, '--ctx=' + value], 2, f'"{value}"', 'a whole number from 2 to 16777216')
     for value in ('', 'nan', 'inf', '-1', '101', '0.5x'):
         refused(home, ['run', TINY, 'x', '--temp=' + value], 2, f'"{value}"', 'a number from 0 to 100')
+    for option, kind, values in (('top-p', '1e-06 to 1', ('0', '-0.5', '1.01', 'nan', 'inf')), ('min-p', '0 to 1', ('-0.1', '1.01', 'nan', '-inf')),
+                                 ('top-k', '0 to 16777216', ('-1', '2.5', 'nan')), ('max-tokens', '1 to 16777216', ('0', '-1')), ('seed', '0 to', ('-1', '1.5'))):
+        for value in values:
+            refused(home, ['run', TINY, 'x', f'--{option}={value}'], 2, f'--{option}', f'"{value}"', kind)
     refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')

@@ -89,7 +89,7 @@ static void fill_request(const struct conf *c, struct hearth_request_params *p)
     p->max_tokens = (int32_t)c->max_tokens;
     p->temperature = (float)c->temperature;
     p->top_k = (int32_t)c->top_k;
-    p->top_p = c->top_p > 0.0 ? (float)c->top_p : 1.0f;
+    p->top_p = (float)c->top_p;
     p->min_p = (float)c->min_p;
     p->ignore_eos = c->is_ignore_eos;
     p->seed = c->has_seed ? (uint64_t)c->seed : p->seed;
