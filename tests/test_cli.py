@@ -75,6 +75,7 @@ def test_usage(home):
     refused(home, ['plan', ''], 2, 'empty')
     refused(home, ['list', 'x'], 2, '1 argument')
     refused(home, ['run', TINY, 'a', 'b'], 2, 'hearth run MODEL [PROMPT]')
+    refused(home, ['run', TINY, 'x', '--raw', '--system', 'y'], 2, '--raw', '--system')
     refused(home, ['serve'], 2, '--model')
     refused(home, ['bench'], 2, '--kernels')
     refused(home, ['render'], 2, '--template')

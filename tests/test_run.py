@@ -308,6 +308,20 @@ def test_name(home):
         check(f'{c}: nothing but text', r.returncode == 0 and not re.search('[\x00-\x08\x0b-\x1f\x7f-\x9f]', text) and (c != 'show' or '\\x1b]0;title' in text), repr(text))
 
 
+def test_raw(home):
+    t = Terminal(home, *GREEDY, '--max-tokens', '4', '--raw')
+    t.until(rb'> ')
+    for keys in ('/system You are a pirate.\r', '/system\r'):
+        t.send(keys)
+        check(f'raw chat: {keys!r} is refused', '--raw has no system message' in (t.until(PROMPT) or ''), t.text)
+    t.send('/save raw.json\r')
+    t.until(PROMPT)
+    check('raw chat: no system message is kept', saved(home, 'raw.json') == [])
+    t.send('/exit\r')
+    t.wait()
+    t.close()
+
+
 def test_gone(home):
     """Half a turn is not sent when the program is to end."""
     path = home + '/state/hearth/run-history'
@@ -454,7 +468,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_name, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

@@ -285,7 +285,9 @@ static void do_clear(struct chat *h, struct view rest)
 
 static void do_system(struct chat *h, struct view rest)
 {
-    if (rest.n > 0) {
+    if (h->c->is_raw) {
+        fprintf(stderr, "hearth: a chat with --raw has no system message\n");
+    } else if (rest.n > 0) {
         talk_system(&h->talk, rest);
         fprintf(edit_say(h->edit), "[the system message counts from the next turn on]\n");
     } else {
@@ -509,6 +511,14 @@ static enum err open_edit(struct edit **e)
     return err;
 }
 
+static enum err check_options(const struct conf *c)
+{
+    REQUIRE(!c->is_raw || c->system == NULL, ERR_USAGE,
+            "--raw continues a text without a chat template, where --system has no place; leave "
+            "one of them out");
+    return ERR_OK;
+}
+
 int cmd_run(const struct conf *c, const char *path)
 {
     struct chat h = { .c = c, .is_terminal = isatty(STDOUT_FILENO) };
@@ -517,7 +527,10 @@ int cmd_run(const struct conf *c, const char *path)
     buf_init(&prompt, TEXT_MAX);
     buf_init(&h.answer, TEXT_MAX);
     talk_init(&h.talk);
-    hearth_status s = (hearth_status)(is_chat ? open_edit(&h.edit) : gather(c, &prompt));
+    hearth_status s = (hearth_status)check_options(c);
+    if (s == HEARTH_OK) {
+        s = (hearth_status)(is_chat ? open_edit(&h.edit) : gather(c, &prompt));
+    }
     s = s == HEARTH_OK ? open_chat(&h, path) : s;
     int code = 0;
     if (s != HEARTH_OK) {
