@@ -163,10 +163,10 @@ struct hearth_request_params {
     size_t n_token;
     int32_t max_tokens;            /* per choice; 0: what the context leaves */
     int32_t n_choice;              /* 1..HEARTH_CHOICE_MAX; the prompt is computed once */
-    float temperature;             /* 0: greedy. default 1 */
+    float temperature;             /* 0: greedy; else 1e-6..100. default 1 */
     int32_t top_k;                 /* 0: off */
     float top_p, min_p, typical_p; /* 1, 0, 1: off (defaults) */
-    float repeat_penalty;          /* 1: off */
+    float repeat_penalty;          /* 0.01..100. 1: off */
     float presence_penalty, frequency_penalty; /* 0: off */
     int32_t repeat_last_n; /* tokens repeat_penalty looks back at; default 64, -1: all */
     uint64_t seed;         /* default: random; see docs/NUMERICS.md */

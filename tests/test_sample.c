@@ -259,6 +259,23 @@ static void test_penalties(void **state)
     }
 }
 
+/* The least values that are taken keep large scores finite. */
+static void test_least(void **state)
+{
+    (void)state;
+    struct sample_params p = defaults();
+    struct sample_output out;
+    p.temperature = 1e-6f;
+    p.repeat_penalty = 0.01f;
+    assert_int_equal(sample_check(&p, N), ERR_OK);
+    for (int i = 0; i < N; i++) {
+        logits[i] = i == 7 ? 1e5f : -1e5f;
+    }
+    const struct sample_input in = input(&p, 0);
+    assert_true(sample_row(&in, &out));
+    assert_int_equal(out.token, 7);
+}
+
 static void test_bad(void **state)
 {
     (void)state;
@@ -266,6 +283,11 @@ static void test_bad(void **state)
     struct sample_output out;
     assert_int_equal(sample_check(&p, N), ERR_OK);
     p.temperature = NAN;
+    assert_int_equal(sample_check(&p, N), ERR_USAGE);
+    p.temperature = 1e-20f;
+    assert_int_equal(sample_check(&p, N), ERR_USAGE);
+    p = defaults();
+    p.repeat_penalty = 1e-30f;
     assert_int_equal(sample_check(&p, N), ERR_USAGE);
     p = defaults();
     p.top_p = 0.0f;
@@ -288,7 +310,7 @@ int main(void)
         cmocka_unit_test(test_uniform),  cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_filters),  cmocka_unit_test(test_frequencies),
         cmocka_unit_test(test_logprobs), cmocka_unit_test(test_penalties),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_least),    cmocka_unit_test(test_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,16 +47,17 @@ double sample_uniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_
 
 enum err sample_check(const struct sample_params *p, int32_t n_vocab)
 {
-    CHECK(p->temperature >= 0.0f && p->temperature <= 100.0f,
-          "temperature is %g, must lie in 0..100", (double)p->temperature);
+    CHECK(p->temperature == 0.0f || (p->temperature >= 1e-6f && p->temperature <= 100.0f),
+          "temperature is %g, must be 0 (the best token) or lie in 1e-6..100",
+          (double)p->temperature);
     CHECK(p->top_k >= 0, "top_k is %d, must be 0 (off) or more", p->top_k);
     CHECK(p->top_p > 0.0f && p->top_p <= 1.0f, "top_p is %g, must lie above 0 and up to 1",
           (double)p->top_p);
     CHECK(p->min_p >= 0.0f && p->min_p <= 1.0f, "min_p is %g, must lie in 0..1", (double)p->min_p);
     CHECK(p->typical_p > 0.0f && p->typical_p <= 1.0f,
           "typical_p is %g, must lie above 0 and up to 1", (double)p->typical_p);
-    CHECK(p->repeat_penalty > 0.0f && p->repeat_penalty <= 100.0f,
-          "repeat_penalty is %g, must lie above 0 and up to 100", (double)p->repeat_penalty);
+    CHECK(p->repeat_penalty >= 0.01f && p->repeat_penalty <= 100.0f,
+          "repeat_penalty is %g, must lie in 0.01..100", (double)p->repeat_penalty);
     CHECK(fabsf(p->presence_penalty) <= 100.0f, "presence_penalty is %g, must lie in -100..100",
           (double)p->presence_penalty);
     CHECK(fabsf(p->frequency_penalty) <= 100.0f, "frequency_penalty is %g, must lie in -100..100",

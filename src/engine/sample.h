@@ -22,12 +22,12 @@ struct sample_bias {
 };
 
 struct sample_params {
-    float temperature; /* 0: the best token */
-    int32_t top_k;     /* 0: off */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
-    float typical_p;   /* 1: off */
-    float repeat_penalty;
+    float temperature;    /* 0: the best token; else 1e-6..100, so that scores stay finite */
+    int32_t top_k;        /* 0: off */
+    float top_p;          /* 1: off */
+    float min_p;          /* 0: off */
+    float typical_p;      /* 1: off */
+    float repeat_penalty; /* 0.01..100; 1: off */
     float presence_penalty, frequency_penalty;
     int32_t repeat_last_n; /* -1: all */
     uint64_t seed;
