@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import struct
@@ -38,7 +39,7 @@ def environment(home):
 class Terminal:
     """hearth run in a terminal of its own."""
 
-    def __init__(self, home, *args, env=None, stdout=None, path=model):
+    def __init__(self, home, *args, env=None, stdout=None, path=model, file_max=None):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
         self.before = termios.tcgetattr(slave)
@@ -47,6 +48,9 @@ class Terminal:
         def claim():
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            if file_max is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_max, file_max))
 
         self.p = subprocess.Popen([hearth, 'run', path, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
                                   env={**environment(home), **(env or {})}, cwd=home)
@@ -226,6 +230,41 @@ def test_history(home):
     t.send('/exit\r')
     t.wait()
     t.close()
+
+
+def test_shared_history(home):
+    """Sessions at once lose nothing; a full disk damages nothing."""
+    folder = home + '/state/hearth'
+    path = folder + '/run-history'
+    os.makedirs(folder)
+    with open(path, 'w') as f:
+        f.write('"old"\n')
+    t = Terminal(home, *GREEDY)
+    t.until(rb'> ')
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as a session that cuts the file
+    text = open(path).read()
+    t.send('/system mine\r')
+    check('a session waits for the other', t.until(PROMPT, 1) is None, t.text)
+    with open(path + '.new', 'w') as f:
+        f.write(text + '"theirs"\n')
+    os.rename(path + '.new', path)
+    os.close(lock)
+    t.until(PROMPT)
+    t.send('\x04')
+    t.wait()
+    t.close()
+    check('nothing is lost', open(path).read() == '"old"\n"theirs"\n"/system mine"\n', open(path).read())
+    before = open(path).read()
+    t = Terminal(home, *GREEDY, file_max=len(before) + 7)
+    t.until(rb'> ')
+    t.send('/system on a full disk\r')
+    text = t.until(PROMPT) or ''
+    check('a full disk is told', 'no history is kept' in text and '7 of 25 bytes' in text and 'full' in text and 'Success' not in text, text)
+    t.send('\x04')
+    check('and the chat goes on', t.wait() == 0 and 'counts from the next turn' in text, text)
+    t.close()
+    check('a full disk: no half line', open(path).read() == before, open(path).read())
 
 
 def test_lines(home):
@@ -468,7 +507,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_shared_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

@@ -10,9 +10,10 @@
  * stays one turn with its newlines. The same function of libedit shows a turn of several lines when
  * it is recalled from the history.
  *
- * The history is a file of JSON strings, one turn a line, to which each session appends: two
- * sessions at once lose nothing. It is cut to the newest EDIT_HISTORY_MAX turns when it is opened
- * and closed. Turns beyond ENTRY_MAX bytes and those that begin with a blank are not kept.
+ * The history is a file of JSON strings, one turn a line, to which each session appends. It is cut
+ * to the newest EDIT_HISTORY_MAX turns when it is opened and closed. Both are done with the file's
+ * folder locked (the file itself is replaced by the cut), so two sessions at once lose nothing.
+ * Turns beyond ENTRY_MAX bytes and those that begin with a blank are not kept.
  *
  * Rejected: libedit's history file (the last session to end overwrites what others wrote, and older
  * versions make it readable for everybody).
@@ -31,6 +32,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -51,7 +53,8 @@ struct edit {
     FILE *say;
     const char *prompt;
     char *history_path; /* NULL: not kept */
-    size_t n_stored;    /* turns in the file, as far as this session knows */
+    char *history_folder;
+    size_t n_stored; /* turns in the file, as far as this session knows */
     bool is_paste_marked;
 #ifdef HEARTH_LIBEDIT
     EditLine *el; /* NULL: plain lines */
@@ -207,6 +210,22 @@ static void enter_line(struct edit *e, struct view line)
     js_close(v);
 }
 
+/* Waits until no other session appends or cuts; Ctrl-C ends the wait. Closing *fd unlocks. */
+static enum err lock_history(const struct edit *e, int *fd)
+{
+    *fd = open(e->history_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    REQUIRE(*fd >= 0 && flock(*fd, LOCK_EX) == 0, ERR_IO, "%s: cannot lock it: %s",
+            e->history_folder, strerror(errno));
+    return ERR_OK;
+}
+
+static void unlock_history(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 /* Cuts the file to its newest turns; with is_used they can be recalled, too. */
 static enum err tidy(struct edit *e, bool is_used)
 {
@@ -214,7 +233,9 @@ static enum err tidy(struct edit *e, bool is_used)
     struct view text = { NULL, 0 };
     bool is_long = false;
     buf_init(&all, FILE_MAX);
-    enum err err = load(e, &all, &text, &is_long);
+    int lock = -1;
+    enum err err = lock_history(e, &lock);
+    err = err == ERR_OK ? load(e, &all, &text, &is_long) : err;
     e->n_stored = 0;
     for (struct view rest = text; err == ERR_OK && rest.n > 0;) {
         const size_t end = view_find(rest, VIEW("\n"), 0);
@@ -227,6 +248,7 @@ static enum err tidy(struct edit *e, bool is_used)
     if (err == ERR_OK && is_long) {
         err = os_write_file(e->history_path, text);
     }
+    unlock_history(lock);
     buf_release(&all);
     return err;
 }
@@ -240,42 +262,53 @@ static void no_history(struct edit *e, const char *why)
 
 static void open_history(struct edit *e, const char *path)
 {
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash != NULL && slash > path ? (size_t)(slash - path) : 1;
     e->history_path = mem_strdup(path, strlen(path));
-    char *folder = mem_strdup(path, strlen(path));
-    char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
-    if (slash != NULL && slash != folder) {
-        *slash = '\0';
-    }
-    enum err err = e->history_path == NULL || folder == NULL
+    e->history_folder = mem_strdup(slash != NULL ? path : ".", n);
+    enum err err = e->history_path == NULL || e->history_folder == NULL
                        ? err_set(ERR_MEMORY, "%s: no memory to read it", path)
                        : ERR_OK;
-    err = err == ERR_OK && slash != NULL ? os_make_dirs(folder) : err;
+    err = err == ERR_OK ? os_make_dirs(e->history_folder) : err;
     err = err == ERR_OK && os_exists(path) ? tidy(e, true) : err;
-    mem_free(folder);
     if (err != ERR_OK) {
         no_history(e, err_text());
     }
 }
 
-/* Appends in one write, so that lines of two sessions do not mix. */
-static void append(struct edit *e, struct view turn)
+/* Adds a line to the open file, or nothing. */
+static enum err write_line(const char *path, int fd, struct view line)
+{
+    struct stat st;
+    REQUIRE(fd >= 0 && fchmod(fd, 0600) == 0 && fstat(fd, &st) == 0, ERR_IO,
+            "%s: cannot open it: %s", path, strerror(errno));
+    const ssize_t n = write(fd, line.p, line.n);
+    REQUIRE(n >= 0, ERR_IO, "%s: cannot write to it: %s", path, strerror(errno));
+    REQUIRE((size_t)n == line.n, ERR_IO, "%s: %zd of %zu bytes were written, the disk is full%s",
+            path, n, line.n, ftruncate(fd, st.st_size) == 0 ? "" : "; its last line is damaged");
+    return ERR_OK;
+}
+
+static enum err append(const struct edit *e, struct view turn)
 {
     struct buf line;
+    int lock = -1;
     buf_init(&line, 8 * ENTRY_MAX);
     js_put_string(&line, turn, false);
     buf_add_char(&line, '\n');
-    const int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
-    const int fd = open(e->history_path, flags, 0600);
-    const bool is_done = fd >= 0 && fchmod(fd, 0600) == 0 && !line.is_full &&
-                         write(fd, line.p, line.n) == (ssize_t)line.n;
-    if (fd >= 0) {
-        close(fd);
+    enum err err = buf_check(&line, "a line of the history");
+    err = err == ERR_OK ? lock_history(e, &lock) : err;
+    if (err == ERR_OK) {
+        const int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+        const int fd = open(e->history_path, flags, 0600);
+        err = write_line(e->history_path, fd, buf_view(&line));
+        if (fd >= 0) {
+            close(fd);
+        }
     }
+    unlock_history(lock);
     buf_release(&line);
-    if (!is_done) {
-        no_history(e, strerror(errno));
-    }
-    e->n_stored++;
+    return err;
 }
 
 static void remember(struct edit *e, const struct buf *turn)
@@ -286,7 +319,10 @@ static void remember(struct edit *e, const struct buf *turn)
         enter(e, turn->p);
     }
     if (is_kept && e->history_path != NULL) {
-        append(e, buf_view(turn));
+        if (append(e, buf_view(turn)) != ERR_OK) {
+            no_history(e, err_text());
+        }
+        e->n_stored++;
     }
 }
 
@@ -593,6 +629,7 @@ void edit_close(struct edit *e)
     close_line(e);
     event_close(e->wake);
     mem_free(e->history_path);
+    mem_free(e->history_folder);
     mem_free(e);
 }
 
