@@ -9,8 +9,8 @@
  *            object is closed last. Nothing calls back but `progress`, on the thread that opens.
  * Ownership  Strings and arrays passed in are borrowed for the call. What an event points to stays
  *            valid until the next hearth_next on the same request.
- * Structs    Parameters begin with `size`: fill with the _init function, then set fields. New ones
- *            are added at the end, so programs built against older headers keep working.
+ * Structs    Parameters begin with `size`: fill with the _init function, then set fields; another
+ *            size is USAGE. Outputs are written whole. Layouts change only with the soname.
  * Limits     All memory is planned and taken by hearth_model_open; generating takes none. */
 #ifndef HEARTH_H
 #define HEARTH_H

@@ -124,6 +124,12 @@ def drain(r, limit_s=120):
     raise SystemExit('no end event')
 
 
+def size_of(struct, init):
+    room = c.create_string_buffer(4096)
+    init(room)
+    return struct.from_buffer(room).size
+
+
 def is_silent(m):
     """Nothing polls readable while no request is there; what came before may still be under way at the first look."""
     for _ in range(3):
@@ -165,7 +171,10 @@ def abandon(b, short, greedy, want):
 
 def main():
     check('status of a bad instruction set', box(isa=b'mmx')[0] == USAGE)
+    check('a struct of another size is refused', box(size=8)[0] == USAGE and b'hearth_box_init' in L.hearth_error())
     s, b = box(n_thread=2)
+    check('the structs here are those of the library', all(size_of(*x) == c.sizeof(x[0]) for x in (
+        (BoxParams, L.hearth_box_init), (ModelParams, L.hearth_model_init), (RequestParams, L.hearth_request_init))))
     check('box opens', s == OK)
     check('missing file', open_model(b, '/nonexistent.gguf')[0] == NOT_FOUND)
     check('too large a context is refused', open_model(b, model_path, n_ctx=1 << 20)[0] == LIMIT)
@@ -222,6 +231,7 @@ def main():
     s, _ = submit(m, [1] * 2000)
     check('a prompt that does not fit is refused with both numbers', s == LIMIT and b'2000' in L.hearth_error() and b'1024' in L.hearth_error())
     check('a bad token is refused', submit(m, [1 << 30])[0] == USAGE)
+    check('a request of another size is refused', submit(m, [1], size=8)[0] == USAGE)
     check('a bad temperature is refused', submit(m, [1], temperature=float('nan'))[0] == USAGE)
     check('too many choices are refused', submit(m, [1], n_choice=5)[0] == LIMIT)
     filled = drain(submit(m, prompts[3], ignore_eos=1, temperature=0.0)[1])
