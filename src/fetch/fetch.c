@@ -12,8 +12,9 @@
  *   done N            finished; exit code 0
  *   error CODE TEXT   failed; CODE is one of enum err's values, also the exit code
  *
- * A file is resumed (Range) only when the server can say that it is still the same one (If-Range
- * with VALIDATOR); else it begins again from the front. A cut connection and an overloaded server
+ * A file is resumed (Range) only when the server says that it is still the same one: it is asked
+ * (If-Range with VALIDATOR), and its answer must carry that validator; else it begins again from
+ * the front. A cut connection and an overloaded server
  * are tried again some times, an address that does not exist or a refused certificate is not.
  *
  * Only https, also after redirects; plain http is allowed to the loopback addresses, for tests and
@@ -211,6 +212,14 @@ static enum code check_room(struct fetch *f)
     return fail(f, CODE_IO, "the disk is too small", text);
 }
 
+/* Whether the response is of the file that FILE began with. If-Range asks the server for that, but
+ * caches and simple servers answer with a range of whatever is there now. */
+static bool is_same_file(const struct fetch *f)
+{
+    const char *now = f->validator[0] == '"' ? f->new_etag : f->new_date;
+    return f->validator[0] != '\0' && strcmp(f->validator, now) == 0;
+}
+
 /* Looks at the status before the first byte is written. */
 static enum code begin_body(struct fetch *f, CURL *curl)
 {
@@ -219,6 +228,10 @@ static enum code begin_body(struct fetch *f, CURL *curl)
     if (f->status == 206) {
         if (!f->has_range || f->range_at != f->n) {
             return fail(f, CODE_INTEGRITY, "the server sent another range than asked for", "");
+        }
+        if (f->n > 0 && !is_same_file(f)) {
+            snprintf(f->text, sizeof f->text, "the file changed while it was fetched");
+            return begin_again(f) == CODE_OK ? CODE_AGAIN : f->failure;
         }
         f->total = f->range_total;
     } else if (f->status == 200) {
@@ -289,7 +302,8 @@ static enum code judge_status(struct fetch *f)
     case 410:
         return fail(f, CODE_NOT_FOUND, text, "there is no such file");
     case 416: /* the range begins behind the end: either all is there, or the file is another one */
-        if (f->has_range && f->range_total == f->n && f->n > 0) {
+        if (f->has_range && f->range_total == f->n && f->n > 0 &&
+            ((f->new_etag[0] == '\0' && f->new_date[0] == '\0') || is_same_file(f))) {
             f->total = f->n;
             return CODE_OK;
         }
@@ -321,6 +335,8 @@ static enum code judge(struct fetch *f, CURL *curl, CURLcode rc, const char *det
         return fail(f, CODE_USAGE, "not an address", detail);
     case CURLE_TOO_MANY_REDIRECTS:
         return fail(f, CODE_NET, "too many redirects", "");
+    case CURLE_WRITE_ERROR: /* begin_body wants another try and said why */
+        return CODE_AGAIN;
     default:
         snprintf(f->text, sizeof f->text, "%s",
                  detail[0] != '\0' ? detail : curl_easy_strerror(rc));
@@ -329,8 +345,9 @@ static enum code judge(struct fetch *f, CURL *curl, CURLcode rc, const char *det
     if (f->status != 200 && f->status != 206) {
         return judge_status(f);
     }
-    if (!f->is_begun && begin_body(f, curl) != CODE_OK) { /* an empty file */
-        return f->failure;
+    const enum code begun = f->is_begun ? CODE_OK : begin_body(f, curl); /* an empty file */
+    if (begun != CODE_OK) {
+        return begun;
     }
     if (f->total > 0 && f->n != f->total) {
         snprintf(f->text, sizeof f->text, "the connection ended after %llu of %llu bytes",
