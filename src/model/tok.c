@@ -24,6 +24,8 @@
 #include <string.h>
 
 #define TEXT_MAX_BYTES ((size_t)256 << 20)
+#define MERGES         "tokenizer.ggml.merges"
+#define STRANGE_SHARE  10 /* at most one merge in so many may name what is no token */
 
 struct view tok_piece_of(const struct tok *t, int32_t id)
 {
@@ -45,6 +47,11 @@ int32_t tok_lookup(const struct tok *t, struct view piece)
 static uint64_t pair_hash(struct view a, struct view b)
 {
     return hash_mix(b.p, b.n, hash_mix(a.p, a.n, 2));
+}
+
+static struct view merge_of(const struct tok *t, size_t i)
+{
+    return (struct view){ (const char *)t->merge_blob + t->merge_at[i], t->merge_n[i] };
 }
 
 int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b)
@@ -129,35 +136,72 @@ static enum err index_pieces(struct tok *t, const struct gguf *g)
     return ERR_OK;
 }
 
+/* Refuses a merge that can never be one: without a blank, or with nothing on a side of it. */
+static enum err cut_merge(const struct gguf *g, size_t i, struct view m, struct view *a,
+                          struct view *b)
+{
+    const size_t cut = view_find(m, VIEW(" "), 1); /* a piece may itself begin with a blank */
+    REQUIRE(cut != SIZE_MAX && cut + 1 < m.n, ERR_INTEGRITY,
+            "%s: key " MERGES ", entry %zu: two pieces with a blank between them are wanted, "
+            "\"%.*s\" was found: the file is damaged or was converted wrongly",
+            gguf_path(g), i, (int)(m.n > 64 ? 64 : m.n), m.p);
+    *a = view_part(m, 0, cut);
+    *b = view_from(m, cut + 1);
+    return ERR_OK;
+}
+
+/* Whether both pieces and what they make are tokens. */
+static bool is_merge_of_tokens(const struct tok *t, struct view a, struct view b)
+{
+    char whole[TOK_PIECE_MAX];
+    if (a.n > sizeof whole || b.n > sizeof whole - a.n) {
+        return false;
+    }
+    memcpy(whole, a.p, a.n);
+    memcpy(whole + a.n, b.p, b.n);
+    return tok_lookup(t, a) >= 0 && tok_lookup(t, b) >= 0 &&
+           tok_lookup(t, (struct view){ whole, a.n + b.n }) >= 0;
+}
+
+/* A vocabulary that somebody cut down may keep merges of the tokens it lost: they change nothing
+ * but the cutting of rare words. A file whose merges belong to another vocabulary is refused. */
 static enum err index_merges(struct tok *t, const struct gguf *g)
 {
     struct gguf_array a = { 0 };
     bool found = false;
-    TRY(gguf_array(g, "tokenizer.ggml.merges", &a, &found));
-    REQUIRE(!found || (a.type == GGUF_STRING && a.n < UINT32_MAX / 2), ERR_INTEGRITY,
-            "%s: key tokenizer.ggml.merges: a list of strings is wanted", gguf_path(g));
-    if (!found || a.n == 0) {
-        return ERR_OK;
-    }
+    TRY(gguf_array(g, MERGES, &a, &found));
+    REQUIRE(found && a.type == GGUF_STRING && a.n > 0 && a.n < UINT32_MAX / 2, ERR_INTEGRITY,
+            "%s: key " MERGES " %s: a list of 1 or more strings is wanted; convert the model again",
+            gguf_path(g),
+            !found     ? "is missing"
+            : a.n == 0 ? "is empty"
+                       : "is something else");
     t->n_merge = (size_t)a.n;
     t->n_merge_slot = slots_for(t->n_merge);
-    TRY(copy_strings(g, "tokenizer.ggml.merges", &a, &t->merge_blob, &t->merge_at, &t->merge_n,
-                     &t->bytes));
+    TRY(copy_strings(g, MERGES, &a, &t->merge_blob, &t->merge_at, &t->merge_n, &t->bytes));
     t->by_merge = mem_alloc_array(t->n_merge_slot, sizeof t->by_merge[0]);
     REQUIRE(t->by_merge != NULL, ERR_MEMORY, "%s: no memory for %zu merges", gguf_path(g),
             t->n_merge);
+    size_t n_strange = 0;
+    size_t first = 0;
     for (size_t i = 0; i < t->n_merge; i++) {
-        const struct view m = { (const char *)t->merge_blob + t->merge_at[i], t->merge_n[i] };
-        const size_t cut = view_find(m, VIEW(" "), 1); /* a piece may itself begin with a blank */
-        if (cut == SIZE_MAX) {
-            continue;
+        struct view l;
+        struct view r;
+        TRY(cut_merge(g, i, merge_of(t, i), &l, &r));
+        if (!is_merge_of_tokens(t, l, r)) {
+            first = n_strange++ == 0 ? i : first;
         }
-        size_t at = pair_hash(view_part(m, 0, cut), view_from(m, cut + 1)) & (t->n_merge_slot - 1);
+        size_t at = pair_hash(l, r) & (t->n_merge_slot - 1);
         while (t->by_merge[at] != 0) {
             at = (at + 1) & (t->n_merge_slot - 1);
         }
         t->by_merge[at] = (uint32_t)i + 1;
     }
+    const struct view m = merge_of(t, first);
+    REQUIRE(n_strange <= t->n_merge / STRANGE_SHARE, ERR_INTEGRITY,
+            "%s: key " MERGES ", entry %zu: \"%.*s\" merges what the vocabulary does not have, as "
+            "do %zu of %zu entries: they belong to another vocabulary",
+            gguf_path(g), first, (int)(m.n > 64 ? 64 : m.n), m.p, n_strange, t->n_merge);
     t->bytes += t->n_merge_slot * sizeof t->by_merge[0];
     return ERR_OK;
 }
@@ -285,6 +329,17 @@ static void mark_ends(struct tok *t)
     }
 }
 
+/* Whether some word of a WordPiece vocabulary can have a token. */
+static bool has_word_starts(const struct tok *t)
+{
+    for (int32_t i = 0; i < t->n; i++) {
+        if (view_starts(tok_piece_of(t, i), VIEW("\xE2\x96\x81"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum err read_ids(struct tok *t, const struct gguf *g)
 {
     t->bos = t->eos = t->unk = t->cls = t->sep = -1;
@@ -294,9 +349,9 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
         t->eos = t->n > 2 ? 2 : -1;
         t->unk = 0;
     } else if (t->family == TOK_WPM) {
-        t->bos = t->n > 101 ? 101 : -1;
-        t->unk = t->n > 100 ? 100 : -1;
-        t->sep = t->n > 102 ? 102 : -1;
+        t->bos = tok_lookup(t, VIEW("[CLS]"));
+        t->unk = tok_lookup(t, VIEW("[UNK]"));
+        t->sep = tok_lookup(t, VIEW("[SEP]"));
     } else if (t->family == TOK_UGM) {
         t->eos = t->n > 1 ? 1 : -1;
         t->unk = t->n > 2 ? 2 : -1;
@@ -316,8 +371,22 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
     t->is_lower = t->is_stripped = t->family == TOK_WPM;
     TRY(gguf_bool(g, "tokenizer.ggml.normalizer.lowercase", &t->is_lower, NULL));
     TRY(gguf_bool(g, "tokenizer.ggml.normalizer.strip_accents", &t->is_stripped, NULL));
-    REQUIRE((t->family != TOK_WPM && t->family != TOK_UGM) || t->unk >= 0, ERR_INTEGRITY,
-            "%s: a WordPiece or unigram vocabulary without unknown token", gguf_path(g));
+    REQUIRE(t->family != TOK_UGM || t->unk >= 0, ERR_INTEGRITY,
+            "%s: a unigram vocabulary without unknown token", gguf_path(g));
+    REQUIRE(t->family != TOK_WPM || (t->unk >= 0 && t->bos >= 0 && t->sep >= 0), ERR_INTEGRITY,
+            "%s: tokenizer.ggml.model is bert (WordPiece), but the vocabulary has no token %s and "
+            "no key tokenizer.ggml.%s_token_id names one",
+            gguf_path(g),
+            t->unk < 0   ? "[UNK]"
+            : t->bos < 0 ? "[CLS]"
+                         : "[SEP]",
+            t->unk < 0   ? "unknown"
+            : t->bos < 0 ? "cls"
+                         : "seperator");
+    REQUIRE(t->family != TOK_WPM || has_word_starts(t), ERR_INTEGRITY,
+            "%s: key tokenizer.ggml.tokens: tokenizer.ggml.model is bert (WordPiece), but none of "
+            "%d tokens begins a word (U+2581): every word would be unknown",
+            gguf_path(g), t->n);
     mark_ends(t);
     if (eot >= 0) {
         t->is_end[eot] = 1;

@@ -1,0 +1,108 @@
+/* test_tok_open - vocabularies that would answer differently without a word are refused by name */
+#include "gguf_write.h"
+#include "model/tok.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define MARK "\xE2\x96\x81"
+#define END  NULL
+
+static void add_strings(struct gguf_write *w, const char *name, const char *const *strings)
+{
+    uint64_t n = 0;
+    while (strings[n] != END) {
+        n++;
+    }
+    gguf_write_array(w, name, GGUF_STRING, n);
+    for (uint64_t i = 0; i < n; i++) {
+        gguf_write_text(w, view_of(strings[i]));
+    }
+}
+
+/* Opens a vocabulary; merges may be NULL: no such key. */
+static enum err open_with(const char *model, const char *const *tokens, const char *const *merges)
+{
+    struct gguf_write w;
+    struct gguf *g = NULL;
+    struct tok *t = NULL;
+    gguf_write_begin(&w);
+    gguf_write_string(&w, "general.architecture", VIEW("test"));
+    gguf_write_string(&w, "model", view_of(model));
+    gguf_write_string(&w, "pre", VIEW("gpt-2"));
+    add_strings(&w, "tokens", tokens);
+    if (merges != NULL) {
+        add_strings(&w, "merges", merges);
+    }
+    assert_int_equal(gguf_write_open(&w, &g), ERR_OK);
+    const enum err e = tok_open(&t, g);
+    tok_close(t);
+    gguf_close(g);
+    return e;
+}
+
+static void refuses(const char *model, const char *const *tokens, const char *const *merges,
+                    const char *const *words)
+{
+    assert_int_equal(open_with(model, tokens, merges), ERR_INTEGRITY);
+    for (size_t i = 0; words[i] != END; i++) {
+        if (strstr(err_text(), words[i]) == NULL) {
+            print_error("\"%s\" is not in: %s\n", words[i], err_text());
+            fail();
+        }
+    }
+}
+
+#define LIST(...)                                                                                  \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, END                                                                           \
+    }
+#define NONE                                                                                       \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        END                                                                                        \
+    }
+
+static void test_merges(void **state)
+{
+    (void)state;
+    const char *const *tokens =
+        LIST("a", "b", "c", "ab", "bc", "ca", "cb", "ba", "ac", "aa", "bb", "abc");
+    assert_int_equal(open_with("gpt2", tokens, LIST("a b", "b c", "ab c")), ERR_OK);
+    refuses("gpt2", tokens, NULL, LIST("tokenizer.ggml.merges", "is missing"));
+    refuses("gpt2", tokens, NONE, LIST("tokenizer.ggml.merges", "is empty"));
+    refuses("gpt2", tokens, LIST("a b", ""), LIST("tokenizer.ggml.merges, entry 1", "\"\""));
+    refuses("gpt2", tokens, LIST("a b", "b c", "abc"), LIST("merges, entry 2", "\"abc\""));
+    refuses("gpt2", tokens, LIST("a b", "b "), LIST("merges, entry 1", "\"b \""));
+    refuses("gemma4", tokens, LIST("a b", "bc"), LIST("merges, entry 1", "\"bc\""));
+    /* of another vocabulary: the parts, or what they make, are no tokens */
+    refuses("gpt2", tokens, LIST("a b", "x y"), LIST("merges, entry 1", "\"x y\"", "1 of 2"));
+    refuses("gpt2", tokens, LIST("abc c", "a b"), LIST("merges, entry 0", "\"abc c\"", "1 of 2"));
+    /* one of ten: a vocabulary that was cut down */
+    assert_int_equal(
+        open_with("gpt2", tokens,
+                  LIST("a b", "b c", "c a", "c b", "b a", "a c", "a a", "b b", "ab c", "abc a")),
+        ERR_OK);
+}
+
+static void test_word_pieces(void **state)
+{
+    (void)state;
+    assert_int_equal(open_with("bert", LIST("[SEP]", "[CLS]", "[UNK]", MARK "a"), NULL), ERR_OK);
+    refuses("bert", LIST("[SEP]", "[CLS]", "[UNK]", "a"), NULL, LIST("tokens", "U+2581"));
+    refuses("bert", LIST("[SEP]", "[CLS]", MARK "a"), NULL, LIST("[UNK]", "unknown_token_id"));
+    refuses("bert", LIST("[SEP]", "[UNK]", MARK "a"), NULL, LIST("[CLS]", "cls_token_id"));
+    refuses("bert", LIST("[CLS]", "[UNK]", MARK "a"), NULL, LIST("[SEP]", "seperator_token_id"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_merges),
+                                        cmocka_unit_test(test_word_pieces) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
