@@ -6,7 +6,8 @@
  * some stop text stays; everything before it is released.
  *
  * The search looks at the whole held text, which is short: at most one stop text's length plus the
- * last piece.
+ * last piece. A piece may be no UTF-8 at all (the vocabulary is read from a file), and each byte
+ * that is no part of a character becomes U+FFFD, three bytes.
  *
  * Next: engine.c calls this after sampling. */
 #include "engine/emit.h"
@@ -15,10 +16,17 @@
 
 #include <string.h>
 
+#define PENDING_MAX 16 /* bytes of a character begun by earlier pieces: tok_stream.pending */
+
+size_t emit_room_bytes(size_t piece_max)
+{
+    return EMIT_STOP_BYTES + 3 * (piece_max + PENDING_MAX);
+}
+
 enum err emit_init(struct emit *e, size_t piece_max)
 {
     *e = (struct emit){ 0 };
-    const size_t room = EMIT_STOP_BYTES + 2 * piece_max + 64;
+    const size_t room = emit_room_bytes(piece_max);
     buf_init(&e->held, room);
     char *zeros = mem_alloc(room);
     REQUIRE(zeros != NULL, ERR_MEMORY, "no memory for %zu bytes of held text", room);

@@ -27,7 +27,9 @@ struct emit {
     bool is_stopped; /* a stop text was met */
 };
 
-/* piece_max: longest piece of the vocabulary, bytes. */
+/* Most bytes that are held at once, which is also the most that one call gives out. piece_max:
+ * longest piece of the vocabulary, bytes. */
+size_t emit_room_bytes(size_t piece_max);
 enum err emit_init(struct emit *e, size_t piece_max) MUST_USE;
 void emit_release(struct emit *e);
 void emit_start(struct emit *e); /* a new answer */

@@ -104,11 +104,6 @@ struct engine {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-static size_t held_room(size_t piece_max)
-{
-    return EMIT_STOP_BYTES + 2 * piece_max + 64;
-}
-
 /* Takes everything but cache and workspace; the same code sizes and fills. */
 static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
 {
@@ -149,7 +144,7 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
 static void size_text(struct engine *e, size_t piece_max)
 {
     e->piece_max = piece_max;
-    e->text_room = 2 * ENGINE_CHOICE_MAX * held_room(piece_max);
+    e->text_room = 2 * ENGINE_CHOICE_MAX * emit_room_bytes(piece_max);
 }
 
 /* --- events (holding the lock)
@@ -157,7 +152,7 @@ static void size_text(struct engine *e, size_t piece_max)
 
 static bool has_room(const struct engine *e, const struct job *j)
 {
-    const size_t need = 2 * (size_t)j->spec.n_choice * held_room(e->piece_max);
+    const size_t need = 2 * (size_t)j->spec.n_choice * emit_room_bytes(e->piece_max);
     return RING - j->n_event >= 2 * j->spec.n_choice + 2 && e->text_room - j->text_used >= need;
 }
 
@@ -804,13 +799,14 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
     struct engine e = { .config = *c };
     struct arena count;
     const size_t piece_max = longest_piece(tok);
-    REQUIRE(held_room(piece_max) <= ENGINE_TEXT_MAX, ERR_LIMIT,
-            "the vocabulary has a piece of %zu bytes; at most %d are supported", piece_max,
-            ENGINE_TEXT_MAX / 2 - 256);
+    REQUIRE(emit_room_bytes(piece_max) <= ENGINE_TEXT_MAX, ERR_LIMIT,
+            "the vocabulary has a piece of %zu bytes, which takes %zu as text; at most %d are "
+            "supported",
+            piece_max, emit_room_bytes(piece_max), ENGINE_TEXT_MAX);
     size_text(&e, piece_max);
     arena_open_counting(&count);
     REQUIRE(take_requests(&e, &count, a->n_vocab), ERR_LIMIT, "requests: sizes overflow");
-    *out = count.peak + (uint64_t)c->n_parallel * held_room(piece_max);
+    *out = count.peak + (uint64_t)c->n_parallel * emit_room_bytes(piece_max);
     return ERR_OK;
 }
 

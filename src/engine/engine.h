@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define ENGINE_CHOICE_MAX 8
-#define ENGINE_TEXT_MAX   8192 /* bytes of one event's text */
+#define ENGINE_TEXT_MAX   12288 /* bytes of one event's text */
 
 enum engine_finish { /* from good to bad: a request's is the worst of its choices */
                      ENGINE_FINISH_NONE,
