@@ -327,6 +327,36 @@ def slow_clients(s):
         same('exit code', k.end(), 0)
 
 
+@test
+def memory(s):
+    """What clients make the service hold has a bound together, here 4 MiB, and the plan counts it."""
+    with Served(ARGS.hearth, ARGS.model, '--max-body', '1', '--ctx', '256', slack=ARGS.slack) as k:
+        mib = 1 << 20
+        large, held = post(b'{"content":"' + b'a ' * (mib // 2 - 7) + b'"}'), []
+        for i in range(3):
+            held.append(Wire(k, large[:-1]))
+        time.sleep(0.2 * k.slack)
+        for name, data in (('a large body', large[:300]), ('a chunked one', chunked(b'%x\r\n' % (mib // 2) + b'a' * (mib // 2) + b'\r\n'))):
+            with Wire(k, data) as w:
+                r = w.reply()
+                check(f'{name} beyond the bound: 503 before all of it is there', r[0] == 503 and json.loads(r[1])['error']['code'] == 'queue_full', r)
+        same('a small one finds room', ask(k, 'POST', '/tokenize', {'content': 'a b'}).status, 200)
+        same('and is answered', ask(k, 'POST', '/v1/completions', {'prompt': 'a', 'max_tokens': 2}).status, 200)
+        for w in held[:2]:
+            w.close()
+        held[2].send(large[-1:])
+        same('one that had its room is read', held[2].reply()[0], 200)
+        held[2].close()
+        check('the others are forgotten', wait_metric(k, 'hearth_http_connections', 1, 20 * k.slack) is not None)
+        for i in range(5):
+            same(f'their room is free again ({i})', ask(k, 'POST', '/tokenize', large.split(b'\r\n\r\n')[1]).status, 200)
+        tree = ask(k, 'POST', '/tokenize', b'{"content":"a","x":[' + b'{},' * (mib // 4) + b'1]}')
+        check('values that would take a hundred times their text', tree.status == 400 and tree.error['code'] == 'limit_reached', tree.data)
+        m = metrics(k)
+        check('the peak lies within the plan', k.slack > 1 or m['hearth_memory_peak_bytes'] <= m['hearth_memory_planned_bytes'], m)
+        same('exit code', k.end(), 0)
+
+
 # --- bodies -------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     const struct sigaction act = { .sa_handler = on_signal };
     open_params(c, &p.model);
     p.model.n_queue = (int32_t)c->queue;
+    p.model.extra_bytes = server_extra_bytes(&p);
     choose_parallel(box, path, &p.model);
     sigset_t both;
     sigset_t before;

@@ -27,7 +27,7 @@
 #define PIECE_MAX 1024 /* bytes of a token's text that are shown */
 
 void answer_init(struct answer *a, const struct hearth_model *model, const char *model_id,
-                 const struct params *p, const char *request_id)
+                 const struct params *p, const char *request_id, size_t max_bytes)
 {
     *a = (struct answer){ .model = model,
                           .model_id = model_id,
@@ -41,12 +41,12 @@ void answer_init(struct answer *a, const struct hearth_model *model, const char 
     snprintf(a->id, sizeof a->id, "%s%s", a->is_chat ? "chatcmpl-" : "cmpl-", request_id + skip);
     for (int32_t i = 0; i < a->n_choice; i++) {
         struct answer_choice *c = &a->choice[i];
-        buf_init(&c->text, ANSWER_MAX_BYTES);
-        buf_init(&c->entries, ANSWER_MAX_BYTES);
-        buf_init(&c->tokens, ANSWER_MAX_BYTES);
-        buf_init(&c->logprobs, ANSWER_MAX_BYTES);
-        buf_init(&c->tops, ANSWER_MAX_BYTES);
-        buf_init(&c->offsets, ANSWER_MAX_BYTES);
+        buf_init(&c->text, max_bytes);
+        buf_init(&c->entries, max_bytes);
+        buf_init(&c->tokens, max_bytes);
+        buf_init(&c->logprobs, max_bytes);
+        buf_init(&c->tops, max_bytes);
+        buf_init(&c->offsets, max_bytes);
     }
 }
 
@@ -62,6 +62,17 @@ void answer_release(struct answer *a)
         buf_release(&c->offsets);
     }
     a->n_choice = 0;
+}
+
+size_t answer_bytes(const struct answer *a)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < a->n_choice; i++) {
+        const struct answer_choice *c = &a->choice[i];
+        n += c->text.cap + c->entries.cap + c->tokens.cap + c->logprobs.cap + c->tops.cap +
+             c->offsets.cap;
+    }
+    return n;
 }
 
 /* --- log probabilities ------------------------------------------------------------------------ */

@@ -13,8 +13,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ANSWER_MAX_BYTES ((size_t)64 << 20) /* one choice of a whole answer */
-
 struct answer_choice {
     struct buf text;
     struct buf entries;          /* chat: log probabilities, one object per token */
@@ -35,9 +33,11 @@ struct answer {
     struct answer_choice choice[HEARTH_CHOICE_MAX];
 };
 
+/* max_bytes: of each part of a choice. */
 void answer_init(struct answer *a, const struct hearth_model *model, const char *model_id,
-                 const struct params *p, const char *request_id);
-void answer_release(struct answer *a); /* accepts a zeroed object */
+                 const struct params *p, const char *request_id, size_t max_bytes);
+void answer_release(struct answer *a);       /* accepts a zeroed object */
+size_t answer_bytes(const struct answer *a); /* allocated for its parts */
 
 /* Takes one event. A stream appends to `out` what is to be sent now; else the body is appended with
  * the event of kind END. */

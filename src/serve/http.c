@@ -21,6 +21,10 @@
  * close with unread bytes can destroy the refusal on its way. Small bodies are therefore read and
  * dropped before the reply; with others the connection lingers (http_linger).
  *
+ * Memory. A body's room is taken from the budget before it is read: so much as its length says, or,
+ * for a chunked one, as it grows. Large ones leave a part of the budget to small ones and to
+ * answers, so that a flood of uploads stops neither.
+ *
  * Rejected: the library's own threads (a second place where state lives), its time-outs (above).
  *
  * Next: serve/api.c decides about requests. */
@@ -51,6 +55,7 @@
 #define RUNS_MAX          8       /* turns of the library before others get theirs */
 #define VALUE_MAX         400     /* bytes of a header value of ours */
 #define BLOCK_BYTES       16384
+#define SMALL_BODY_BYTES  65536 /* may take the last of the budget */
 
 enum state { STATE_IDLE, STATE_HEAD, STATE_BODY, STATE_WORK, STATE_REPLY };
 
@@ -80,6 +85,7 @@ struct http_req {
     struct conn *conn;
     const char *method, *path;
     struct buf body;
+    size_t n_held;        /* bytes of the budget */
     bool is_body_refused; /* a reply exists before the body: the body is dropped */
     size_t n_dropped;
     struct MHD_Response *response; /* made, not yet queued */
@@ -321,6 +327,7 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
     }
     buf_release(&r->body);
     buf_release(&r->out);
+    budget_give(c->http->params.budget, r->n_held);
     mem_free(r);
     c->req = NULL;
     c->state = STATE_IDLE;
@@ -382,6 +389,38 @@ static void refuse(struct http_req *r, const struct refusal *why)
     buf_release(&body);
 }
 
+/* Makes what the request holds of the budget at least n bytes. */
+static bool hold(struct http_req *r, size_t n, size_t leave)
+{
+    if (n > r->n_held && !budget_take(r->conn->http->params.budget, n - r->n_held, leave)) {
+        return false;
+    }
+    r->n_held = n > r->n_held ? n : r->n_held;
+    return true;
+}
+
+static bool hold_body(struct http_req *r, size_t n)
+{
+    return hold(r, n, n > SMALL_BODY_BYTES ? r->conn->http->params.budget->max / 4 : 0);
+}
+
+static void say_no_room(const struct http_req *r, struct refusal *why)
+{
+    const struct budget *b = r->conn->http->params.budget;
+    (void)refusal_set(why, 503, "queue_full", NULL,
+                      "requests and answers under way hold %zu of the %zu bytes that this service "
+                      "keeps for them; try again later",
+                      b->used, b->max);
+}
+
+static void refuse_room(struct http_req *r)
+{
+    struct refusal why;
+    say_no_room(r, &why);
+    http_set_header(r, "Retry-After", "1");
+    refuse(r, &why);
+}
+
 static enum MHD_Result queue_response(struct http_req *r)
 {
     struct conn *c = r->conn;
@@ -422,6 +461,12 @@ static enum MHD_Result begin_request(struct conn *c, const char *url, const char
     if (!is_framed && r->response == NULL) {
         refuse(r, &why);
     }
+    if (r->response == NULL && n_body <= h->params.body_max_bytes) {
+        buf_init(&r->body, (size_t)n_body); /* no more comes, so no more is taken */
+        if (!hold_body(r, (size_t)n_body)) {
+            refuse_room(r);
+        }
+    }
     if (r->response == NULL) {
         return MHD_YES;
     }
@@ -446,9 +491,18 @@ static void take_body(struct http_req *r, const char *bytes, size_t n)
         }
         return;
     }
+    size_t want = 2 * (r->body.n + n); /* a buf grows twofold at most */
+    want = want < SMALL_BODY_BYTES ? SMALL_BODY_BYTES : want;
+    struct refusal why;
+    if (!hold_body(r, want < r->body.max ? want : r->body.max)) {
+        say_no_room(r, &why);
+        r->status = why.status;
+        c->lingers = true;
+        refuse_by_hand(c, "Service Unavailable", &why);
+        return;
+    }
     buf_add(&r->body, bytes, n);
     if (r->body.is_full && !c->is_dead) {
-        struct refusal why;
         (void)refusal_set(&why, 413, "body_too_large", NULL,
                           "the body has more than %zu bytes, which is the most that is taken",
                           r->body.max);
@@ -520,10 +574,13 @@ struct view http_body(const struct http_req *r)
     return buf_view(&r->body);
 }
 
-void http_take_body(struct http_req *r, struct buf *out)
+size_t http_take_body(struct http_req *r, struct buf *out)
 {
+    const size_t n_held = r->n_held;
     *out = r->body;
     buf_init(&r->body, out->max);
+    r->n_held = 0;
+    return n_held;
 }
 
 const char *http_id(const struct http_req *r)
@@ -593,6 +650,11 @@ static void reply_buffer(struct http_req *r, int status, const char *type, struc
                          enum MHD_ResponseMemoryMode mode)
 {
     if (r->response != NULL || r->has_ended || NEVER(r->status != 0)) {
+        return;
+    }
+    if (mode == MHD_RESPMEM_MUST_COPY && body.n > HTTP_REPLY_FREE_BYTES &&
+        !hold(r, r->n_held + body.n, 0)) {
+        refuse_room(r); /* which needs none */
         return;
     }
     void *bytes = (void *)(uintptr_t)(body.n > 0 ? body.p : "");
@@ -670,7 +732,7 @@ bool http_write(struct http_req *r, struct view bytes)
         wake(c);
         c->deadline_us = os_now_us() + c->http->params.write_us;
     }
-    return !r->out.is_full;
+    return !r->out.is_full && hold(r, r->out.cap, 0);
 }
 
 size_t http_pending(const struct http_req *r)

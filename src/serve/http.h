@@ -5,12 +5,14 @@
  *       is gone after it.
  * HT-2  between `request` and the reply the connection is suspended: it costs nothing, and its
  *       client is watched. A client that leaves leads to `end` at once.
- * HT-3  every wait for a client has a deadline. */
+ * HT-3  every wait for a client has a deadline.
+ * HT-4  bodies, streams and all but small replies are held only within the budget. */
 #ifndef HEARTH_HTTP_H
 #define HEARTH_HTTP_H
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "serve/budget.h"
 #include "serve/loop.h"
 
 #include <stdbool.h>
@@ -26,6 +28,7 @@ struct http_params {
     bool allows_remote; /* addresses other than loopback may be bound */
     size_t header_max_bytes;
     size_t body_max_bytes;
+    struct budget *budget; /* borrows */
     int n_client_max;  /* connections kept; beyond, the oldest idle one is closed for a new one */
     uint64_t head_us;  /* from connection or first byte to the end of the headers */
     uint64_t body_us;  /* for the body */
@@ -63,14 +66,17 @@ const char *http_method(const struct http_req *r);                   /* "GET" al
 const char *http_path(const struct http_req *r);                     /* decoded, without query */
 const char *http_header(const struct http_req *r, const char *name); /* NULL: not there */
 struct view http_body(const struct http_req *r);
-void http_take_body(struct http_req *r, struct buf *out); /* moves it into a fresh buf */
-const char *http_id(const struct http_req *r);            /* for the x-request-id header */
-uint64_t http_begin_us(const struct http_req *r);         /* when its headers were complete */
-int http_status(const struct http_req *r);                /* of the reply; 0: none yet */
+/* Moves it into a fresh buf. What it holds of the budget is the caller's to give back. */
+size_t http_take_body(struct http_req *r, struct buf *out);
+const char *http_id(const struct http_req *r);    /* for the x-request-id header */
+uint64_t http_begin_us(const struct http_req *r); /* when its headers were complete */
+int http_status(const struct http_req *r);        /* of the reply; 0: none yet */
 void http_set_user(struct http_req *r, void *user);
 void *http_user(const struct http_req *r);
 
 /* --- a reply; one http_reply or one http_stream per request -------------------------------- */
+
+#define HTTP_REPLY_FREE_BYTES ((size_t)16 << 10) /* replies up to here need no budget */
 
 /* Adds a header to the reply that follows; at most HTTP_HEADERS_MAX, name is kept (static text). */
 #define HTTP_HEADERS_MAX 12
@@ -80,7 +86,8 @@ void http_reply_static(struct http_req *r, int status, const char *type, struct 
 
 /* Status 200 and a body of unknown length. */
 void http_stream(struct http_req *r, const char *type);
-/* False when HTTP_OUT_MAX_BYTES wait already or the client is gone: end the stream then. */
+/* False when HTTP_OUT_MAX_BYTES wait already, the budget is used up or the client is gone: end the
+ * stream then. */
 #define HTTP_OUT_MAX_BYTES  ((size_t)4 << 20)
 #define HTTP_OUT_HIGH_BYTES ((size_t)64 << 10) /* stop producing here */
 #define HTTP_OUT_LOW_BYTES  ((size_t)16 << 10) /* `drained` is called below */

@@ -37,6 +37,7 @@ struct job {
     struct job *next, *prev;
     struct http_req *http; /* NULL: the client left */
     bool is_in_prep;
+    size_t n_held;                  /* bytes of the budget: for the body, then for the answer */
     struct hearth_request *request; /* NULL until submitted */
     struct answer answer;
     uint64_t begin_us, sent_us;
@@ -48,6 +49,7 @@ struct jobs {
     struct hearth_model *model;
     const char *model_id;
     struct metrics *metrics;
+    struct budget *budget;
     struct loop *loop;
     struct loop_watch engine_watch, prep_watch; /* each finds its jobs by container */
     struct prep *prep;
@@ -92,6 +94,7 @@ static void free_job(struct job *b)
     hearth_request_close(b->request);
     answer_release(&b->answer);
     prep_item_release(&b->item);
+    budget_give(j->budget, b->n_held);
     mem_free(b);
 }
 
@@ -112,6 +115,24 @@ static void refuse(struct job *b, const struct refusal *why)
     struct http_req *r = finish(b);
     if (r != NULL) {
         job_refuse(r, &copy);
+    }
+}
+
+/* Ends an answer that cannot go on. */
+static void break_off(struct job *b, const struct refusal *why)
+{
+    struct buf *out = &b->jobs->out;
+    if (!b->answer.is_stream) {
+        refuse(b, why);
+        return;
+    }
+    buf_reset(out);
+    answer_break(&b->answer, why, out);
+    struct http_req *r = finish(b);
+    if (http_write(r, buf_view(out))) {
+        http_finish(r);
+    } else {
+        http_abort(r);
     }
 }
 
@@ -178,11 +199,38 @@ static void end_answer(struct job *b, const struct hearth_event *e)
         job_refuse(r, &why);
     } else if (!is_stream) {
         http_reply(r, 200, "application/json", buf_view(out));
+        const size_t max = out->max;
+        buf_release(out); /* the next answer may be small */
+        buf_init(out, max);
     } else if (http_write(r, buf_view(out))) {
         http_finish(r);
     } else {
         http_abort(r);
     }
+}
+
+/* Takes from the budget what the answer's texts hold by now. */
+static bool hold_answer(struct job *b, struct refusal *why)
+{
+    struct budget *budget = b->jobs->budget;
+    const size_t n = answer_bytes(&b->answer);
+    if (n > budget->max / JOB_ANSWER_PART) {
+        (void)refusal_set(why, 500, "answer_too_large", NULL,
+                          "the answer takes more than %zu bytes, which is the most that is kept "
+                          "for one: ask for a stream",
+                          budget->max / JOB_ANSWER_PART);
+        return false;
+    }
+    if (n > b->n_held && !budget_take(budget, n - b->n_held, 0)) {
+        (void)refusal_set(why, 503, "out_of_memory", NULL,
+                          "requests and answers under way hold all of the %zu bytes that this "
+                          "service keeps for them; try again later",
+                          budget->max);
+        why->retry_ms = 1000;
+        return false;
+    }
+    b->n_held = n > b->n_held ? n : b->n_held;
+    return true;
 }
 
 /* Moves events to the client while it keeps up. The job may be gone afterwards. */
@@ -202,6 +250,11 @@ static void pump(struct job *b)
             return;
         }
         answer_take(&b->answer, &e, &j->out);
+        struct refusal why;
+        if (!hold_answer(b, &why)) {
+            break_off(b, &why);
+            return;
+        }
     }
     if (is_stream && j->out.n > 0) {
         b->sent_us = os_now_us();
@@ -238,7 +291,8 @@ static void submit(struct job *b)
         refuse(b, &why);
         return;
     }
-    answer_init(&b->answer, b->jobs->model, b->jobs->model_id, &b->item.params, http_id(b->http));
+    answer_init(&b->answer, b->jobs->model, b->jobs->model_id, &b->item.params, http_id(b->http),
+                b->jobs->budget->max / JOB_ANSWER_PART);
     prep_item_release(&b->item);
     prep_item_init(&b->item, b->item.kind);
     if (b->answer.is_stream) {
@@ -251,7 +305,10 @@ static void submit(struct job *b)
 
 static void take_prepared(struct job *b)
 {
+    struct jobs *j = b->jobs;
     b->is_in_prep = false;
+    budget_give(j->budget, b->n_held); /* the body is gone, or goes below */
+    b->n_held = 0;
     if (b->http == NULL) {
         free_job(b);
     } else if (b->item.why.status != 0) {
@@ -291,7 +348,7 @@ void jobs_start(struct jobs *j, struct http_req *r, enum params_kind kind)
     }
     *b = (struct job){ .jobs = j, .http = r, .begin_us = http_begin_us(r), .next = j->first };
     prep_item_init(&b->item, kind);
-    http_take_body(r, &b->item.body);
+    b->n_held = http_take_body(r, &b->item.body);
     if (j->first != NULL) {
         j->first->prev = b;
     }
@@ -354,36 +411,26 @@ void jobs_break(struct jobs *j, const struct refusal *why)
             }
             continue;
         }
-        if (!b->answer.is_stream) {
-            refuse(b, why);
-            continue;
-        }
-        buf_reset(&j->out);
-        answer_break(&b->answer, why, &j->out);
-        struct http_req *r = finish(b);
-        if (http_write(r, buf_view(&j->out))) {
-            http_finish(r);
-        } else {
-            http_abort(r);
-        }
+        break_off(b, why);
     }
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
 enum err jobs_open(struct jobs **out, struct loop *loop, struct hearth_model *model,
-                   const char *model_id, struct metrics *metrics, int n_max)
+                   const char *model_id, struct metrics *metrics, struct budget *budget, int n_max)
 {
     struct jobs *j = mem_alloc(sizeof *j);
     REQUIRE(j != NULL, ERR_MEMORY, "no memory for requests");
     *j = (struct jobs){ .model = model,
                         .model_id = model_id,
                         .metrics = metrics,
+                        .budget = budget,
                         .loop = loop,
                         .engine_watch = { .fd = -1, .ready = engine_ready },
                         .prep_watch = { .fd = -1, .ready = prep_ready },
                         .n_max = n_max };
-    buf_init(&j->out, (size_t)HEARTH_CHOICE_MAX * ANSWER_MAX_BYTES);
+    buf_init(&j->out, budget->max / JOB_ANSWER_PART);
     enum err e = prep_open(&j->prep, model, model_id, (size_t)n_max);
     e = e == ERR_OK ? loop_add(loop, &j->engine_watch, hearth_fd(model), LOOP_IN, 0) : e;
     e = e == ERR_OK ? loop_add(loop, &j->prep_watch, prep_fd(j->prep), LOOP_IN, 0) : e;

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "hearth.h"
+#include "serve/budget.h"
 #include "serve/http.h"
 #include "serve/loop.h"
 #include "serve/metrics.h"
@@ -19,9 +20,12 @@
 
 struct jobs;
 
-/* n_max: jobs under way at most. model_id and metrics are borrowed. */
+#define JOB_ANSWER_PART 4 /* a whole answer takes 1/4 of the budget at most */
+
+/* n_max: jobs under way at most. model_id, metrics and budget are borrowed. */
 enum err jobs_open(struct jobs **out, struct loop *loop, struct hearth_model *model,
-                   const char *model_id, struct metrics *metrics, int n_max) MUST_USE;
+                   const char *model_id, struct metrics *metrics, struct budget *budget,
+                   int n_max) MUST_USE;
 void jobs_close(struct jobs *j);      /* cancels all; no http request may have one; accepts NULL */
 int jobs_count(const struct jobs *j); /* NULL counts as none */
 

@@ -18,10 +18,10 @@
 enum params_kind { PARAMS_CHAT, PARAMS_COMPLETION, PARAMS_TOKENIZE, PARAMS_DETOKENIZE };
 
 #define PARAMS_MODEL_BYTES  256
-#define PARAMS_DEPTH_MAX    64      /* nested arrays and objects */
-#define PARAMS_MESSAGES_MAX 4096    /* messages of a conversation */
-#define PARAMS_IDS_MAX      4194304 /* token ids given in place of text */
-#define PARAMS_TEXT_MAX     ((size_t)32 << 20)
+#define PARAMS_DEPTH_MAX    64                 /* nested arrays and objects */
+#define PARAMS_MESSAGES_MAX 4096               /* messages of a conversation */
+#define PARAMS_TREE_MAX     ((size_t)32 << 20) /* bytes of a parsed body, without its texts */
+#define PARAMS_TEXT_MAX     ((size_t)2 << 20)  /* of messages or a prompt: half a million tokens */
 
 struct params {
     enum params_kind kind;

@@ -139,7 +139,7 @@ static enum err reply_text(const struct prep *p, struct prep_item *i)
     }
     char *text = mem_alloc(n + 1);
     struct buf clean;
-    buf_init(&clean, PARAMS_TEXT_MAX);
+    buf_init(&clean, PREP_REPLY_MAX);
     s = text == NULL ? HEARTH_MEMORY
                      : hearth_detokenize(p->model, q->ids, q->n_id, HEARTH_SHOW_SPECIAL, text, &n);
     if (s == HEARTH_OK) {
@@ -249,7 +249,7 @@ void prep_item_init(struct prep_item *i, enum params_kind kind)
 {
     memset(i, 0, sizeof *i);
     i->kind = kind;
-    buf_init(&i->reply, PARAMS_TEXT_MAX);
+    buf_init(&i->reply, PREP_REPLY_MAX);
 }
 
 void prep_item_release(struct prep_item *i)

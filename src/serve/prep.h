@@ -17,6 +17,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PREP_REPLY_MAX ((size_t)16 << 20)
+/* What tokenizing takes at most, seen with one word of the largest size; trees take less. */
+#define PREP_SCRATCH_MAX (48 * PARAMS_TEXT_MAX)
+
 struct prep;
 
 struct prep_item {

@@ -26,6 +26,7 @@
 #include "serve/job.h"
 #include "serve/keys.h"
 #include "serve/loop.h"
+#include "serve/prep.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +38,9 @@
 #define WRITE_US         30000000
 #define TICK_US          1000000
 #define FLUSH_US         1000000 /* for the last bytes */
+#define BUDGET_BODIES    4       /* what clients make the service hold, in largest bodies */
+#define PREP_BODIES      3       /* the copies of a text while it is parsed */
+#define CLIENT_BYTES     98304   /* of a connection: buffer, request, job, small reply */
 
 enum phase { PHASE_LOADING, PHASE_SERVING, PHASE_ENDING, PHASE_FLUSHING };
 
@@ -48,6 +52,7 @@ struct server {
     struct cell n_stop;      /* calls of server_stop */
     struct cell is_loaded;   /* model or load_error may be read */
     struct keys *keys;
+    struct budget budget;
     struct api api;
     struct http *http;
     struct jobs *jobs;
@@ -85,7 +90,8 @@ static enum err take_model(struct server *s)
     s->loader = NULL;
     REQUIRE(s->load_result == ERR_OK, s->load_result, "%s", s->load_error);
     const int n_job_max = s->params.n_client_max;
-    TRY(jobs_open(&s->jobs, s->loop, s->model, s->params.model_id, &s->api.metrics, n_job_max));
+    TRY(jobs_open(&s->jobs, s->loop, s->model, s->params.model_id, &s->api.metrics, &s->budget,
+                  n_job_max));
     api_set_model(&s->api, s->model, s->jobs, &s->plan);
     s->phase = PHASE_SERVING;
     if (s->params.report != NULL) {
@@ -170,6 +176,14 @@ static void event_ready(struct loop_watch *w, uint32_t events)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+uint64_t server_extra_bytes(const struct server_params *p)
+{
+    const uint64_t budget = BUDGET_BODIES * p->body_max_bytes;
+    return budget + budget / JOB_ANSWER_PART /* an answer on its way from its parts to the reply */
+           + PREP_BODIES * p->body_max_bytes + PREP_SCRATCH_MAX +
+           (uint64_t)p->n_client_max * CLIENT_BYTES;
+}
+
 static enum err open_parts(struct server *s)
 {
     const struct server_params *p = &s->params;
@@ -177,6 +191,7 @@ static enum err open_parts(struct server *s)
     if (p->key_file != NULL) {
         TRY(keys_open(&s->keys, p->key_file));
     }
+    s->budget.max = BUDGET_BODIES * p->body_max_bytes;
     s->api.keys = s->keys;
     s->api.model_id = p->model_id;
     s->api.n_queue = p->model.n_queue;
@@ -189,6 +204,7 @@ static enum err open_parts(struct server *s)
                                    .allows_remote = keys_count(s->keys) > 0,
                                    .header_max_bytes = HEADER_MAX_BYTES,
                                    .body_max_bytes = p->body_max_bytes,
+                                   .budget = &s->budget,
                                    .n_client_max = p->n_client_max,
                                    .head_us = HEAD_US,
                                    .body_us = BODY_US,

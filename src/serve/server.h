@@ -28,6 +28,8 @@ struct server_params {
     void *report_arg;
 };
 
+/* What the service takes beside the model at most, for model.extra_bytes. */
+uint64_t server_extra_bytes(const struct server_params *p);
 /* Binds the port and starts loading the model on a thread of its own. All strings are borrowed. */
 enum err server_open(struct server **out, const struct server_params *p) MUST_USE;
 /* Serves until server_stop. Returns why it ended: ERR_OK, or what loading or the loop failed with.
