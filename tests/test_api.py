@@ -400,6 +400,14 @@ def too_large(s):
         check('413 through the client', e.status_code == 413 and e.code == 'body_too_large', e)
     r = ask(s, 'POST', '/tokenize', {'content': 'word ' * 400000})
     check('2 MB are fine', r.status == 200 and r.body['count'] >= 400000, r.data[:200])
+    with Served(ARGS.hearth, ARGS.model, '--max-body', '1', '--parallel', '1', slack=ARGS.slack) as k:
+        for path, more in (('/v1/chat/completions', {'messages': HELLO, 'logprobs': True, 'top_logprobs': 20}), ('/v1/completions', {'prompt': 'The sea', 'logprobs': 20})):
+            r = ask(k, 'POST', path, {'max_tokens': 2000, 'ignore_eos': True, **more})
+            check(f'{path}: an answer beyond what is kept', r.status == 500 and r.error['code'] == 'answer_too_large', (r.status, len(r.data), r.data[:300]))
+            check(f'{path}: its generation ends', wait_metric(k, 'hearth_requests_running', 0, 10 * k.slack) is not None)
+            r = ask(k, 'POST', path, {'max_tokens': 20, 'ignore_eos': True, **more})
+            check(f'{path}: the next is given whole', r.status == 200 and r.body['usage']['completion_tokens'] == 20, r.data[:300])
+        same('exit code', k.end(), 0)
 
 
 @test

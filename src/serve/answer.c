@@ -289,14 +289,20 @@ static void put_end(const struct answer *a, const struct hearth_event *e, struct
     buf_add_str(out, "data: [DONE]\n\n");
 }
 
-void answer_take(struct answer *a, const struct hearth_event *e, struct buf *out)
+static bool is_full(const struct answer_choice *c)
+{
+    return c->text.is_full || c->entries.is_full || c->tokens.is_full || c->logprobs.is_full ||
+           c->tops.is_full || c->offsets.is_full;
+}
+
+bool answer_take(struct answer *a, const struct hearth_event *e, struct buf *out)
 {
     if (e->kind == HEARTH_EVENT_END) {
         put_end(a, e, out);
-        return;
+        return !out->is_full;
     }
     if (NEVER(e->choice < 0 || e->choice >= a->n_choice)) {
-        return;
+        return false;
     }
     struct answer_choice *c = &a->choice[e->choice];
     buf_add(&c->text, e->text, e->n_text);
@@ -307,6 +313,9 @@ void answer_take(struct answer *a, const struct hearth_event *e, struct buf *out
             add_lists(a, c, e);
         }
     }
+    if (is_full(c)) {
+        return false;
+    }
     c->n_char += count_chars(e->text, e->n_text);
     if (e->kind == HEARTH_EVENT_CHOICE_END) {
         c->finish = e->finish;
@@ -316,6 +325,7 @@ void answer_take(struct answer *a, const struct hearth_event *e, struct buf *out
     if (a->is_stream && has_news) {
         put_chunk(a, c, out);
     }
+    return !out->is_full;
 }
 
 void answer_break(const struct answer *a, const struct refusal *why, struct buf *out)

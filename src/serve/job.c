@@ -163,6 +163,14 @@ static void count_event(struct job *b, const struct hearth_event *e)
     *last_us = now_us;
 }
 
+static void say_too_large(const struct job *b, struct refusal *why)
+{
+    (void)refusal_set(why, 500, "answer_too_large", NULL,
+                      "the answer takes more than %zu bytes, which is the most that is kept for "
+                      "one: ask for a stream",
+                      b->jobs->budget->max / JOB_ANSWER_PART);
+}
+
 static void fail_answer(const struct hearth_event *e, struct refusal *why)
 {
     if (e->finish == HEARTH_FINISH_CANCELLED) {
@@ -184,12 +192,8 @@ static void end_answer(struct job *b, const struct hearth_event *e)
         if (is_stream) {
             answer_break(&b->answer, &why, out);
         }
-    } else {
-        answer_take(&b->answer, e, out);
-    }
-    if (why.status == 0 && out->is_full) {
-        (void)refusal_set(&why, 500, "answer_too_large", NULL, "the answer has more than %zu bytes",
-                          out->max);
+    } else if (!answer_take(&b->answer, e, out)) {
+        say_too_large(b, &why);
     }
     struct http_req *r = finish(b);
     if (r == NULL) {
@@ -215,10 +219,7 @@ static bool hold_answer(struct job *b, struct refusal *why)
     struct budget *budget = b->jobs->budget;
     const size_t n = answer_bytes(&b->answer);
     if (n > budget->max / JOB_ANSWER_PART) {
-        (void)refusal_set(why, 500, "answer_too_large", NULL,
-                          "the answer takes more than %zu bytes, which is the most that is kept "
-                          "for one: ask for a stream",
-                          budget->max / JOB_ANSWER_PART);
+        say_too_large(b, why);
         return false;
     }
     if (n > b->n_held && !budget_take(budget, n - b->n_held, 0)) {
@@ -249,16 +250,18 @@ static void pump(struct job *b)
             end_answer(b, &e);
             return;
         }
-        answer_take(&b->answer, &e, &j->out);
-        struct refusal why;
-        if (!hold_answer(b, &why)) {
+        struct refusal why = { 0 };
+        if (!answer_take(&b->answer, &e, &j->out)) {
+            say_too_large(b, &why);
+        }
+        if (why.status != 0 || !hold_answer(b, &why)) {
             break_off(b, &why);
             return;
         }
     }
     if (is_stream && j->out.n > 0) {
         b->sent_us = os_now_us();
-        if (j->out.is_full || !http_write(b->http, buf_view(&j->out))) {
+        if (!http_write(b->http, buf_view(&j->out))) {
             http_abort(b->http);
         }
     }
