@@ -523,7 +523,13 @@ def wrong_checksum(b):
 def not_a_model_there(b):
     b.site.files['/m.gguf'] = b'<html>please log in</html>'
     _, err = b.run('pull', b.url + '/m.gguf', want=INTEGRITY)
-    assert 'not a GGUF' in err and b.names() == []
+    assert 'not a GGUF' in err and 'HTML' in err and b.url + '/m.gguf' in err and b.names() == [] and b.partial() == []
+    b.site.files['/m.gguf'] = b'\x1f\x8b\x08 some archive'
+    _, err = b.run('pull', b.url.replace('http', 'HTTP') + '/m.gguf', want=INTEGRITY)
+    assert 'gzip' in err and b.url + '/m.gguf' in err and b.partial() == []
+    b.site.files['/m.gguf'] = b'\0'
+    b.run('pull', b.url + '/m.gguf', want=INTEGRITY)
+    assert b.partial() == [] and b.blobs() == []
 
 
 @waiting
@@ -533,6 +539,7 @@ def errors_of_the_server(b):
         b.site.requests = []
         _, err = b.run('pull', b.url + '/m.gguf', want=code)
         assert '/m.gguf' in err and len(b.site.requests) == (6 if status == 503 else 1), (status, b.site.requests)
+        assert f'answered {status}' in err and b.partial() == [], (err, b.partial())
     b.site.status = {}
     with socket.socket() as s:  # a port where nobody listens
         s.bind(('127.0.0.1', 0))
@@ -546,10 +553,14 @@ def only_https(b):
     b.run('pull', 'https://me:secret@192.0.2.1/m.gguf', want=USAGE)
     b.run('pull', 'ftp://192.0.2.1/m.gguf', want=NOT_FOUND)
     b.site.redirect['/m.gguf'] = b.url + '/other.gguf'
-    b.run('pull', b.url + '/m.gguf', want=USAGE)  # a redirect must not lead to plain http
+    _, err = b.run('pull', b.url + '/m.gguf', want=USAGE)  # a redirect must not lead to plain http
+    assert re.search(re.escape(b.url) + '/m.gguf: .*redirect.*' + re.escape(b.url) + '/other.gguf', err), err
     assert [r[0] for r in b.site.requests] == ['/m.gguf']
     b.site.redirect['/m.gguf'] = 'file:///etc/passwd'
     b.run('pull', b.url + '/m.gguf', want=USAGE)
+    assert b.partial() == []
+    _, err = b.run('pull', 'HTTP://192.0.2.1/m.gguf', want=USAGE)
+    assert 'only https' in err
 
 
 @test

@@ -40,6 +40,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -399,6 +400,19 @@ static enum err follow(struct child *c, struct progress *bar, const char *valida
     return failure != ERR_OK ? failure : e;
 }
 
+/* After a failure: what has come is kept when the next pull of the address can go on from it. */
+static void keep_or_remove(enum err e, const char *part, const char *validator_path)
+{
+    struct stat s;
+    struct stat v;
+    const bool may_pass = e == ERR_NET || e == ERR_IO || e == ERR_AUTH;
+    if (!may_pass || stat(part, &s) != 0 || s.st_size == 0 || stat(validator_path, &v) != 0 ||
+        v.st_size == 0) {
+        unlink(part);
+        unlink(validator_path);
+    }
+}
+
 /* Fetches url into `to`, from where an earlier try ended. */
 static enum err fetch(struct pull *p, const char *url, const char *to)
 {
@@ -442,8 +456,34 @@ static enum err fetch(struct pull *p, const char *url, const char *to)
     buf_release(&validator);
     if (e == ERR_OK) {
         unlink(validator_path);
+    } else {
+        keep_or_remove(e, to, validator_path);
     }
     return e;
+}
+
+/* Refuses what an address gave when it is no model file, and says what it is instead. */
+static enum err check_came(const char *url, const char *path)
+{
+    struct os_file f = { .fd = -1 };
+    char first[64] = "";
+    if (check_magic(path) == ERR_OK) {
+        return ERR_OK;
+    }
+    TRY(os_open(&f, path));
+    const size_t n = f.size < sizeof first - 1 ? (size_t)f.size : sizeof first - 1;
+    const enum err e = os_read_at(&f, first, n, 0);
+    os_close(&f);
+    unlink(path); /* the rest of it would not help */
+    TRY(e);
+    const bool is_page = first[strspn(first, " \t\r\n")] == '<';
+    const bool is_gzip = memcmp(first, "\x1f\x8b", 2) == 0;
+    return err_set(ERR_INTEGRITY, "%.300s: %s came, not a GGUF model file; nothing was stored%s",
+                   url,
+                   is_page   ? "an HTML page"
+                   : is_gzip ? "a gzip archive"
+                             : "something else",
+                   is_page ? "; give the address of the file itself" : "");
 }
 
 /* Fetches one file and makes a blob of it. */
@@ -455,7 +495,7 @@ static enum err pull_one_url(struct pull *p, const char *url, const char *want,
     hash_sha256_of(url, strlen(url), key);
     snprintf(to, sizeof to, "%s/%.16s.part", store_partial(p->st), key);
     TRY(fetch(p, url, to));
-    TRY(check_magic(to));
+    TRY(check_came(url, to));
     return store_adopt(p->st, to, want, NULL, f);
 }
 
@@ -467,6 +507,9 @@ static enum err split_fragment(const char *what, char url[URL_MAX], char want[65
     REQUIRE(n < URL_MAX, ERR_USAGE, "%.64s...: an address of more than %d bytes", what, URL_MAX);
     memcpy(url, what, n);
     url[n] = '\0';
+    for (char *c = url; *c != ':'; c++) { /* https, however it was written */
+        *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
+    }
     const char *host = strstr(url, "://") + 3;
     REQUIRE(
         memchr(host, '@', strcspn(host, "/?")) == NULL, ERR_USAGE,
@@ -791,7 +834,7 @@ static enum err pull(struct pull *p, const char *what)
     if (k != NULL) {
         return pull_known(p, k);
     }
-    if (strncmp(what, "https://", 8) == 0 || strncmp(what, "http://", 7) == 0) {
+    if (strncasecmp(what, "https://", 8) == 0 || strncasecmp(what, "http://", 7) == 0) {
         return pull_url(p, what);
     }
     const struct known *near = known_near(what);

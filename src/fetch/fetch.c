@@ -69,6 +69,7 @@ struct fetch {
     bool has_range;       /* Content-Range was read */
     uint64_t range_at, range_total, length;
     char validator[VALIDATOR_MAX], new_etag[VALIDATOR_MAX], new_date[VALIDATOR_MAX];
+    char location[300]; /* where the last redirect led; printable */
     enum code failure;
     char text[400]; /* of the failure */
 };
@@ -178,6 +179,11 @@ static size_t on_header(char *bytes, size_t each, size_t n, void *arg)
         snprintf(f->new_etag, sizeof f->new_etag, "%.199s", v);
     } else if (is_header(line, "Last-Modified", &v)) {
         snprintf(f->new_date, sizeof f->new_date, "%.199s", v);
+    } else if (is_header(line, "Location", &v)) {
+        snprintf(f->location, sizeof f->location, "%.299s", v);
+        for (char *c = f->location; *c != '\0'; c++) {
+            *c = *c >= ' ' && *c <= '~' ? *c : '?';
+        }
     }
     return all;
 }
@@ -277,7 +283,11 @@ static size_t on_body(char *bytes, size_t each, size_t n, void *arg)
             continue;
         }
         if (got <= 0) {
-            fail(f, CODE_IO, "cannot write", strerror(errno));
+            const int saved = errno;
+            if (saved == ENOSPC && begin_again(f) == CODE_OK) { /* others need the room, too */
+                fail(f, CODE_IO, "cannot write, the disk is full; what had come was removed", "");
+            }
+            fail(f, CODE_IO, "cannot write", strerror(saved));
             return 0;
         }
         done += (size_t)got;
@@ -294,6 +304,7 @@ static enum code judge_status(struct fetch *f)
 {
     char text[64];
     snprintf(text, sizeof text, "the server answered %ld", f->status);
+    snprintf(f->text, sizeof f->text, "%s", text); /* should it be worth another try */
     switch (f->status) {
     case 401:
     case 403:
@@ -330,6 +341,10 @@ static enum code judge(struct fetch *f, CURL *curl, CURLcode rc, const char *det
     case CURLE_SSL_CACERT_BADFILE:
         return fail(f, CODE_NET, "the server's certificate is not trusted", detail);
     case CURLE_UNSUPPORTED_PROTOCOL:
+        if (f->location[0] != '\0') {
+            return fail(f, CODE_USAGE, "a redirect may lead to https only, it leads to",
+                        f->location);
+        }
         return fail(f, CODE_USAGE, "only https is allowed (plain http on loopback only)", detail);
     case CURLE_URL_MALFORMAT:
         return fail(f, CODE_USAGE, "not an address", detail);
@@ -404,6 +419,7 @@ static enum code try_once(struct fetch *f)
         return fail(f, CODE_IO, "libcurl does not start", "");
     }
     f->is_begun = f->has_range = false;
+    f->location[0] = '\0';
     set_options(f, curl, &body, detail);
     if (f->n > 0 && f->validator[0] == '\0' && begin_again(f) != CODE_OK) {
         curl_easy_cleanup(curl);
