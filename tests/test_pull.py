@@ -640,7 +640,41 @@ def two_at_once(b):
 def left_overs(b):
     """A copy that was killed half-way is cleared away by the next pull."""
     b.run('list')
-    b.file('data/hearth/models/partial/new-12345', b'half')
+    for name in ('new-12345', 'wheel/half.whl', 'temp/pip-unpack-1/half.whl', 'pip.log', 'old.part', 'old.part.validator', 'young.part'):
+        path = b.file('data/hearth/models/partial/' + name, b'half')
+        if name.startswith('old'):
+            os.utime(path, (time.time() - 8 * 86400,) * 2)
+    b.run('pull', b.file('m.gguf', model()))
+    assert b.partial() == ['young.part']  # that one may still be resumed
+
+
+def is_running(pid):
+    """A zombie is not: whoever inherited it has not looked yet."""
+    try:
+        with open(f'/proc/{pid}/stat') as f:
+            return f.read().split(') ')[1][0] != 'Z'
+    except OSError:
+        return False
+
+
+@test
+def killed_with_its_child(b):
+    """Killed while pip runs: pip ends, too, and what it left goes with the next pull."""
+    bin_ = b.top + '/bin'
+    b.file('bin/python3', b'#!/bin/sh\necho half > "$TMPDIR/half.whl"\necho $$ > "$TMPDIR/pid"\nexec sleep 60\n')
+    os.chmod(bin_ + '/python3', 0o755)
+    p = b.start('pull', 'smollm2:135m', env=b.env(PATH=bin_ + ':/usr/bin:/bin'))
+    path, pid, deadline = b.models + '/partial/temp/pid', '', time.monotonic() + 20
+    while not pid.endswith('\n') and time.monotonic() < deadline:
+        time.sleep(0.01)
+        pid = open(path).read() if os.path.exists(path) else ''
+    p.kill()
+    p.communicate()
+    while is_running(pid.strip()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if is_running(pid.strip()):
+        os.kill(int(pid), signal.SIGKILL)
+        raise AssertionError('pip goes on')
     b.run('pull', b.file('m.gguf', model()))
     assert b.partial() == []
 

@@ -3,7 +3,9 @@
  * hearth fetches files through two helpers: its own hearth-fetch, the only program here that opens
  * a connection outwards, and pip, which knows the user's index, mirror and certificates. Both are
  * started without a shell, with an empty standard input, and with nothing of ours open but the
- * pipe; every descriptor of this program is close-on-exec.
+ * pipe; every descriptor of this program is close-on-exec. They die with this program, however it
+ * ends: what they fetch is for nobody then, and the next pull would meet them in its folder. (That
+ * is why they are forked here: posix_spawn has no word for it.)
  *
  * The end of the pipe is the end of the program: waiting for it with a time-out lets the caller
  * draw a progress bar meanwhile.
@@ -17,9 +19,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,31 +48,52 @@ static char **environment_with(char *temp)
     return all;
 }
 
+/* The new process, up to the moment when it becomes the program. Only what is safe between fork and
+ * exec is called. A failure's errno goes through the pipe `failure`, which exec closes. */
+static void become(const struct child *c, char *const *args, char **env, int out_end, int failure,
+                   pid_t parent)
+{
+    const int in = open("/dev/null", O_RDONLY);
+    const int log = open(c->err_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (in >= 0 && log >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(out_end, STDOUT_FILENO) >= 0 &&
+        dup2(log, STDERR_FILENO) >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0) {
+        close(in);
+        close(log);
+        if (getppid() != parent) { /* it died before the line above */
+            _exit(127);
+        }
+        execvpe(args[0], args, env);
+    }
+    const int code = errno;
+    const ssize_t n = write(failure, &code, sizeof code);
+    _exit(n == sizeof code ? 126 : 127);
+}
+
 static enum err spawn(struct child *c, const char *const *argv, char **env, int out_end)
 {
-    posix_spawn_file_actions_t actions;
-    REQUIRE(posix_spawn_file_actions_init(&actions) == 0, ERR_MEMORY, "no memory to start %s",
-            argv[0]);
-    const int flags = O_WRONLY | O_CREAT | O_TRUNC;
-    int rc = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    rc = rc != 0 ? rc : posix_spawn_file_actions_adddup2(&actions, out_end, STDOUT_FILENO);
-    rc = rc != 0
-             ? rc
-             : posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, c->err_path, flags, 0600);
     char *args[32];
+    int ends[2];
+    int code = 0;
     size_t n = 0;
     while (argv[n] != NULL && n + 1 < sizeof args / sizeof args[0]) {
         args[n] = (char *)(uintptr_t)argv[n]; /* the interface lacks a const */
         n++;
     }
     args[n] = NULL;
-    rc = rc != 0 ? rc : posix_spawnp(&c->pid, argv[0], &actions, NULL, args, env);
-    posix_spawn_file_actions_destroy(&actions);
-    if (rc != 0) {
-        c->pid = 0;
-        return err_set(rc == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot start %s: %s", argv[0],
-                       strerror(rc));
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0, ERR_IO, "no pipe: %s", strerror(errno));
+    const pid_t parent = getpid();
+    c->pid = fork();
+    if (c->pid == 0) {
+        become(c, args, env, out_end, ends[1], parent);
     }
+    code = c->pid < 0 ? errno : 0;
+    c->pid = c->pid < 0 ? 0 : c->pid;
+    close(ends[1]);
+    while (c->pid > 0 && read(ends[0], &code, sizeof code) < 0 && errno == EINTR) {
+    }
+    close(ends[0]);
+    REQUIRE(code == 0, code == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot start %s: %s", argv[0],
+            strerror(code));
     return ERR_OK;
 }
 

@@ -37,6 +37,7 @@
 #define PATH_BYTES     4200
 #define PIECE          ((size_t)1 << 20)
 #define PROVENANCE_MAX 65536
+#define RESUME_S       (7 * 24 * 3600)
 
 struct store {
     struct db *db;
@@ -122,14 +123,50 @@ void store_close(struct store *st)
     mem_free(st);
 }
 
-/* What a pull that was killed left half written. Files that can be resumed have other names. */
-static void clear_new(const struct store *st)
+static void remove_below(const char *folder, int depth)
+{
+    DIR *d = depth < STORE_TREE_DEPTH ? opendir(folder) : NULL;
+    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
+        char path[PATH_BYTES];
+        struct stat s;
+        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
+        if (strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 || lstat(path, &s) != 0) {
+            continue;
+        }
+        if (S_ISDIR(s.st_mode)) {
+            remove_below(path, depth + 1);
+        } else {
+            unlink(path);
+        }
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    rmdir(folder);
+}
+
+void store_remove_tree(const char *folder)
+{
+    remove_below(folder, 0);
+}
+
+/* What a pull that was killed left half written. What can be resumed (downloads, whole wheels) has
+ * a week for that. */
+static void clear_partial(const struct store *st)
 {
     char path[PATH_BYTES];
+    struct stat s;
     DIR *d = opendir(st->partial);
     for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        if (strncmp(x->d_name, "new-", 4) == 0) {
-            snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
+        const struct view name = view_of(x->d_name);
+        snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
+        if (view_is(name, ".") || view_is(name, "..") || lstat(path, &s) != 0) {
+            continue;
+        }
+        if (S_ISDIR(s.st_mode)) {
+            store_remove_tree(path);
+        } else if (view_starts(name, VIEW("new-")) || view_ends(name, VIEW(".log")) ||
+                   s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
             unlink(path);
         }
     }
@@ -146,7 +183,7 @@ enum err store_lock(struct store *st)
     REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
     REQUIRE(flock(st->lock_fd, LOCK_EX | LOCK_NB) == 0, ERR_BUSY,
             "%s: another hearth is changing the model store; try again when it is done", path);
-    clear_new(st);
+    clear_partial(st);
     return ERR_OK;
 }
 

@@ -21,8 +21,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STORE_NAME_MAX 128
-#define STORE_PART_MAX 512
+#define STORE_NAME_MAX   128
+#define STORE_PART_MAX   512
+#define STORE_TREE_DEPTH 8 /* folders below the partial folder */
 
 struct store;
 
@@ -51,9 +52,11 @@ enum err store_resolve(const char *model, struct buf *path) MUST_USE;
 
 enum err store_open(struct store **out) MUST_USE; /* makes the folders */
 void store_close(struct store *st);               /* accepts NULL */
-/* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. */
+/* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. Clears
+ * away what a pull left that was killed, and downloads that nobody went on with for a week. */
 enum err store_lock(struct store *st) MUST_USE;
 const char *store_partial(const struct store *st); /* the folder for unfinished files */
+void store_remove_tree(const char *folder);        /* a folder of ours with all that is in it */
 
 /* --- the index */
 

