@@ -183,6 +183,12 @@ def messages(s):
     check('history counts', say([*HELLO, {'role': 'assistant', 'content': 'Wet.'}, {'role': 'user', 'content': 'More.'}])[1] > say(HELLO)[1] + 8)
     image = [{'type': 'image_url', 'image_url': {'url': 'data:,'}}]
     fails('image', openai.BadRequestError, lambda: say([{'role': 'user', 'content': image}]), param='messages', code='unsupported', text='image_url')
+    for name, message, param, code in (('images', {'images': ['x']}, 'messages[1].images', 'unknown_field'), ('an old call', {'function_call': {'name': 'f'}}, 'messages[1].function_call', 'unsupported'),
+                                       ('a part', {'content': [parts[0], {**parts[1], 'cache_control': {}}]}, 'messages[1].content[1].cache_control', 'unknown_field')):
+        fails(f'key of a message: {name}', openai.BadRequestError, lambda m=message: say([system, {**HELLO[0], **m}]), param=param, code=code, text=re.escape(param))
+    answer = c.chat.completions.create(model=s.model_id, messages=HELLO, max_tokens=2).choices[0].message.model_dump()
+    check('an answer may be sent back as it came', say([*HELLO, answer, *HELLO])[1] > 20, answer)
+    check('keys that templates know', say([{**HELLO[0], 'name': 'me'}, {'role': 'assistant', 'content': 'a', 'reasoning_content': 'b', 'tool_calls': []}, {'role': 'tool', 'content': 'c', 'tool_call_id': 'd'}])[1] > 9)
     fails('role', openai.BadRequestError, lambda: say([{'role': 'pope', 'content': 'x'}]), param='messages', text='pope')
     fails('no content', openai.BadRequestError, lambda: say([{'role': 'user'}]), param='messages')
     fails('no messages', openai.BadRequestError, lambda: say([]), param='messages')

@@ -223,6 +223,54 @@ static enum err read_tokens(struct reader *r)
 
 /* --- messages --------------------------------------------------------------------------------- */
 
+/* Keys of a message. What no template looks at may be there as null: clients send answers back as
+ * they came. */
+static const struct {
+    const char *name;
+    bool is_used;
+} message_keys[] = {
+    { "role", true },           { "content", true },      { "name", true },
+    { "tool_calls", true },     { "tool_call_id", true }, { "reasoning_content", true },
+    { "refusal", false },       { "annotations", false }, { "audio", false },
+    { "function_call", false },
+};
+
+static enum err refuse_key(struct reader *r, const char *where, struct view key, const char *code)
+{
+    char name[100];
+    snprintf(name, sizeof name, "%s.%.*s", where, (int)(key.n < 40 ? key.n : 40), key.p);
+    return refusal_set(r->why, 400, code, name, "field \"%s\" is not known here; take it out",
+                       name);
+}
+
+static enum err check_message_key(struct reader *r, size_t i_message, const struct js_iter *it)
+{
+    char where[32];
+    snprintf(where, sizeof where, "messages[%zu]", i_message);
+    for (size_t k = 0; k < sizeof message_keys / sizeof message_keys[0]; k++) {
+        if (view_is(it->key, message_keys[k].name)) {
+            return message_keys[k].is_used || js_type(it->value) == JS_NULL
+                       ? ERR_OK
+                       : refuse_key(r, where, it->key, "unsupported");
+        }
+    }
+    return refuse_key(r, where, it->key, "unknown_field");
+}
+
+/* A part has nothing beside its type and text. */
+static enum err check_part(struct reader *r, const struct js *part, size_t i_message, size_t i)
+{
+    char where[64];
+    struct js_iter it = { 0 };
+    snprintf(where, sizeof where, "messages[%zu].content[%zu]", i_message, i);
+    while (js_next(part, &it)) {
+        if (!view_is(it.key, "type") && !view_is(it.key, "text")) {
+            return refuse_key(r, where, it.key, "unknown_field");
+        }
+    }
+    return ERR_OK;
+}
+
 /* A list of {"type": "text", "text": ...} as one text. */
 static enum err put_parts(struct reader *r, const struct js *parts, size_t i_message)
 {
@@ -239,6 +287,10 @@ static enum err put_parts(struct reader *r, const struct js *parts, size_t i_mes
                                "\"text\"",
                                i_message, i, (int)(type.n < 40 ? type.n : 40),
                                type.n > 0 ? type.p : "");
+        }
+        if (check_part(r, part, i_message, i) != ERR_OK) {
+            buf_release(&all);
+            return ERR_USAGE;
         }
         buf_add_view(&all, js_string(text));
     }
@@ -285,6 +337,7 @@ static enum err put_message(struct reader *r, const struct js *m, size_t i)
     TRY(put_content(r, m, i));
     struct js_iter it = { 0 };
     while (js_next(m, &it)) {
+        TRY(check_message_key(r, i, &it));
         if (!view_is(it.key, "role") && !view_is(it.key, "content") &&
             js_type(it.value) != JS_NULL) {
             buf_add_str(out, ", ");
