@@ -367,10 +367,11 @@ def refusals(s):
 
     def chat(**more):
         return c.chat.completions.create(**{'model': s.model_id, 'messages': HELLO, 'max_tokens': 2, **more})
-    for field, value in (('max_tokens', 'many'), ('max_tokens', 0), ('max_tokens', 2.5), ('temperature', 'hot'), ('temperature', -1), ('top_p', 2), ('seed', 1.5), ('stop', 5), ('stream', 'yes'),
+    for field, value in (('max_tokens', 'many'), ('max_tokens', 0), ('max_tokens', 2.5), ('temperature', 'hot'), ('temperature', -1), ('temperature', 1e-20), ('temperature', 1e-300), ('temperature', 101), ('top_p', 2), ('seed', 1.5), ('stop', 5), ('stream', 'yes'),
                          ('n', 0), ('logit_bias', [1]), ('logprobs', 3), ('messages', 'hi'), ('presence_penalty', 3), ('stream_options', 1), ('model', 7),
                          ('top_p', 0), ('messages', [{'role': 'assistant', 'content': None, 'tool_calls': []}])):
         fails(f'{field}={value!r}', openai.BadRequestError, lambda f=field, v=value: chat(**{f: v}), param=field)
+    check('the smallest temperature', chat(temperature=1e-6).choices)
     fails('unknown field', openai.BadRequestError, lambda: chat(extra_body={'no_such_field': 1}), param='no_such_field', code='unknown_field')
     tool = [{'type': 'function', 'function': {'name': 'f', 'parameters': {}}}]
     schema = {'type': 'json_schema', 'json_schema': {'name': 'x', 'schema': {}}}

@@ -100,6 +100,18 @@ static enum err add_stop(struct reader *r, const struct js *v)
     return ERR_OK;
 }
 
+/* The bounds are the engine's; below the first, scores are divided by next to nothing. */
+static enum err read_temperature(struct reader *r)
+{
+    const double v = js_real(r->value);
+    const bool is_number = js_type(r->value) == JS_INT || js_type(r->value) == JS_REAL;
+    if (!is_number || !(v == 0.0 || (v >= 1e-6 && v <= 100.0))) {
+        return wrong(r, "0 (the best token) or a number from 1e-6 to 100");
+    }
+    r->p->request.temperature = (float)v;
+    return ERR_OK;
+}
+
 static enum err read_seed(struct reader *r)
 {
     r->p->request.seed = (uint64_t)js_int(r->value);
@@ -453,7 +465,7 @@ static const struct field {
     I("max_tokens", GENERATE, max_tokens, 1, 1 << 24),
     I("max_completion_tokens", BIT(CHAT), max_tokens, 1, 1 << 24),
     I("n", GENERATE, n_choice, 1, HEARTH_CHOICE_MAX),
-    F("temperature", GENERATE, temperature, 0, 100),
+    R("temperature", GENERATE, read_temperature),
     F("top_p", GENERATE, top_p, 1e-6, 1),
     I("top_k", GENERATE, top_k, 0, 1 << 24),
     F("min_p", GENERATE, min_p, 0, 1),
