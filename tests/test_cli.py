@@ -112,6 +112,10 @@ def test_models(home):
     case = b'{"id": 1, "text": "Hello"}\n'
     check('a probe takes a name', run(home, 'tokenize', '-m', 'a', data=case) == run(home, 'tokenize', '-m', TINY, data=case))
     check('verify', json.loads(run(home, 'verify', '--json')[1])['damaged'] == 0)
+    for c in (['list'], ['show', 'a'], ['show', TINY], ['verify'], ['plan', 'a'], ['run', 'a', 'x', '--raw', '--max-tokens', '1'], ['bench', '--kernels'],
+              ['pull', TINY, '--name', 'b:c'], ['rm', 'b']):
+        text = run(home, *c, '--json')[1]
+        check(f'{c} --json: its version comes first', list(json.loads(text).items())[:1] == [('version', 1)], text)
     check('show', json.loads(run(home, 'show', 'a', '--json')[1])['name'] == 'a:b')
     check('rm', json.loads(run(home, 'rm', 'a', '--json')[1])['freed_bytes'] > 0 and run(home, 'list')[1].count('not here') == 2)
 

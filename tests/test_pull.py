@@ -219,7 +219,7 @@ def empty_store(b):
     j = b.json('list')
     assert j['models'] == [] and j['known'][0]['name'] == 'smollm2:135m' and j['known'][0]['bytes'] == 98362432
     assert 'hearth pull smollm2:135m' in b.run('list')[0]
-    assert b.json('verify') == {'schema': 1, 'files': [], 'damaged': 0}
+    assert b.json('verify') == {'version': 1, 'files': [], 'damaged': 0}
     _, err = b.run('show', 'smollm2:135m', want=NOT_FOUND)
     assert 'hearth pull smollm2:135m' in err
     _, err = b.run('show', 'no-such-model', want=NOT_FOUND)
@@ -254,7 +254,7 @@ def shown(b):
     b.run('pull', path)
     for what in ('m', path):
         j = b.json('show', what)
-        assert j['version'] == 3 and j['parameters'] == 1024 and j['types'] == {'F32': {'tensors': 1, 'bytes': 4096}}
+        assert j['version'] == 1 and j['gguf_version'] == 3 and j['parameters'] == 1024 and j['types'] == {'F32': {'tensors': 1, 'bytes': 4096}}
         assert j['metadata']['general.name'] == 'tiny \u2615 \x1b[31m' and j['metadata']['llama.eps'] == 0.5
         assert j['metadata']['tokenizer.ggml.tokens'] == {'n': 3, 'first': ['a', 'b "c"', '\ufffd']}
         assert j['tensors'][0]['name'] == 't0.weight' and j['tensors'][0]['shape'] == [1024] and j['tensors'][0]['bytes'] == 4096

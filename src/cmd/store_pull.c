@@ -171,6 +171,7 @@ static void print_stored(const struct pull *p)
     }
     struct buf b;
     buf_init(&b, PROVENANCE_MAX);
+    buf_add_str(&b, "{\"version\":1");
     add_field(&b, "name", m->name);
     add_field(&b, "digest", m->files[0].digest);
     add_field(&b, "licence", m->licence);

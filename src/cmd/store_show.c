@@ -1,7 +1,7 @@
 /* store_show - list, show, rm and verify
  *
  * What the store holds and what a model file says about itself, for people and for scripts. The
- * JSON forms have the same facts as the text; their key "schema" is 1 and would change with them.
+ * JSON forms have the same facts as the text; their key "version" is 1 and would change with them.
  *
  * `show` is also the way to look at a file one does not trust: it reads the header only, through
  * the checked reader, prints nothing unescaped, and shortens what is long. Arrays are shown by
@@ -173,7 +173,7 @@ enum err store_cmd_list(bool is_json)
     struct buf b;
     TRY(store_open(&st));
     buf_init(&b, OUT_MAX);
-    buf_add_str(&b, is_json ? "{\"schema\":1,\"models\":[" : "");
+    buf_add_str(&b, is_json ? "{\"version\":1,\"models\":[" : "");
     enum err e = list_models(st, &b, is_json);
     buf_add_str(&b, is_json ? "],\"known\":[" : "");
     e = e == ERR_OK ? list_known(st, &b, is_json) : e;
@@ -322,7 +322,7 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
     struct count all = { 0 };
     bool is_first = true;
     count_types(g, types, &all);
-    buf_add_str(b, "{\"schema\":1");
+    buf_add_str(b, "{\"version\":1");
     put_field(b, "path", view_of(gguf_path(g)));
     if (m->n_file > 0) {
         put_field(b, "name", view_of(m->name));
@@ -331,7 +331,8 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
         put_field(b, "source", view_of(m->source));
         buf_printf(b, ",\"provenance\":%s", buf_str(&m->provenance));
     }
-    buf_printf(b, ",\"version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"types\":{",
+    buf_printf(b,
+               ",\"gguf_version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"types\":{",
                gguf_version(g), gguf_file_bytes(g), all.n_elem);
     for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
         if (types[t].n_tensor > 0) {
@@ -466,7 +467,7 @@ enum err store_cmd_rm(const char *model, bool is_json)
     store_close(st);
     TRY(e);
     if (is_json) {
-        printf("{\"schema\":1,\"freed_bytes\":%" PRIu64 "}\n", freed);
+        printf("{\"version\":1,\"freed_bytes\":%" PRIu64 "}\n", freed);
     } else {
         printf("%s is gone, %s free again\n", model, progress_bytes(freed, size));
     }
@@ -558,7 +559,7 @@ enum err store_cmd_verify(const char *model, bool is_json)
 {
     struct buf b;
     buf_init(&b, OUT_MAX);
-    buf_add_str(&b, "{\"schema\":1,\"files\":[");
+    buf_add_str(&b, "{\"version\":1,\"files\":[");
     struct verdict v = { .json = is_json ? &b : NULL };
     const bool is_file = model != NULL && os_exists(model);
     enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
