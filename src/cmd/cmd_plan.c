@@ -1,8 +1,15 @@
 /* cmd_plan - `hearth plan`: what a model takes on this box
  *
  * Prints the plan that opening the model would follow, line by line, against what the box and its
- * cgroup have left. Nothing is loaded. The figures are those of the forward pass run dry, not
- * estimates.
+ * cgroup have left. Only the file's header is read; nothing is loaded. The figures are those of the
+ * forward pass run dry, not estimates, and opening the model follows them.
+ *
+ * A model that does not fit is an answer and no failure: the plan is printed as a whole, with what
+ * is missing, and only the exit code is that of HEARTH_MEMORY, for scripts. Text and JSON print the
+ * same struct; "parts" add up to "total_bytes".
+ *
+ * Rejected: values of the options with which it would fit. Which of context, cache type and number
+ * of conversations to give up is the user's choice.
  *
  * Next: engine/plan.c. */
 #include "cmd/cmd_plan.h"

@@ -1,8 +1,15 @@
 /* main - the hearth program: from a command line to one of its commands
  *
- * Nothing happens here but choosing, and a last look at standard output: what could not be written
- * there (a full disk) is a failure like any other, while a reader that went away ends the program
- * by SIGPIPE. Exit codes are the status values of include/hearth.h, documented in the manual.
+ * Nothing happens here but choosing, and a look at the standard streams before and after. Before:
+ * those that are closed are filled, lest a file that is opened later gets their number. After: what
+ * could not be written to standard output (a full disk) is a failure like any other, while a reader
+ * that went away ends the program by SIGPIPE.
+ *
+ * Where a command takes MODEL, it is resolved here, so that a file and a name in the store are the
+ * same to all of them. Exit codes are the status values of include/hearth.h; `hearth man` lists
+ * them, and a failure is one line on standard error.
+ *
+ * Commands of people use the public library or the store; the probes reach below it, for tests.
  *
  * Next: cmd/conf.c has the tables, cmd/cmd_*.c the commands. */
 #include "base/cpu.h"

@@ -1,8 +1,13 @@
 /* open - what the commands share: the box and the model that the options ask for
  *
+ * An option that was not given is 0 or NULL in struct conf, and 0 or NULL lets the library choose:
+ * so the options are copied, and no default stands here a second time.
+ *
  * Loading shows a bar on standard error when that is a terminal and loading takes long enough to be
- * noticed; otherwise it is silent. Errors have one form everywhere: "hearth: " and the library's
- * line.
+ * noticed, and is wiped when it is full; otherwise it is silent. Errors have one form everywhere:
+ * "hearth: " and the library's line.
+ *
+ * Box and model are opened and closed as one because no command needs two of either.
  *
  * Next: cmd/cmd_run.c. */
 #include "cmd/open.h"

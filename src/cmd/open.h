@@ -1,25 +1,33 @@
-/* open - what the commands share: the box and the model that the options ask for (cmd/open.c) */
+/* open - what the commands share: the box and the model that the options ask for (cmd/open.c)
+ *
+ * Owner: the main thread. Errors are the library's, with its text in hearth_error(). */
 #ifndef HEARTH_OPEN_H
 #define HEARTH_OPEN_H
 
 #include "cmd/conf.h"
 #include "hearth.h"
 
+/* owner: the main thread; each member NULL or open */
 struct open_model {
     struct hearth_box *box;
     struct hearth_model *model;
     struct hearth_model_info info;
 };
 
-/* Box parameters and model parameters from the options. */
-hearth_status open_box(const struct conf *c, struct hearth_box **box);
+/* Opens the box of --threads, --isa and --memory; the caller closes it with hearth_box_close.
+ * HEARTH_USAGE, HEARTH_UNSUPPORTED, HEARTH_MEMORY; *box is left as it was then. */
+hearth_status open_box(const struct conf *c, struct hearth_box **box) MUST_USE;
+
+/* Fills p from --ctx, --parallel and --kv; texts are borrowed from c. Cannot fail. */
 void open_params(const struct conf *c, struct hearth_model_params *p);
-/* Opens both, with a progress bar on a terminal. The path is that of a file or of a model in the
- * store. */
-hearth_status open_all(const struct conf *c, const char *path, struct open_model *out);
+
+/* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file.
+ * `out` comes zeroed, and goes to open_close in any case. Errors of open_box and
+ * hearth_model_open. */
+hearth_status open_all(const struct conf *c, const char *path, struct open_model *out) MUST_USE;
 void open_close(struct open_model *o); /* accepts a zeroed object */
 
 /* Prints the last error in the program's form and returns the exit code for it. */
-int open_fail(hearth_status status);
+int open_fail(hearth_status status) MUST_USE;
 
 #endif

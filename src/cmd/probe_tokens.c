@@ -1,7 +1,14 @@
 /* probe_tokens - the `tokenize` and `detokenize` probes
  *
- * Reads cases line by line, answers line by line, and goes on after a case that cannot be done.
- * Bytes that need not be UTF-8 travel as base64.
+ * Tests compare the tokenizer with other programs through them: cases come in line by line as JSON,
+ * answers go out line by line with the case's id, as tests/fixtures/PROBE.md has it. A case that
+ * cannot be done is answered with "error", and the next one is read: one bad case of ten thousand
+ * must not hide the others.
+ *
+ * Bytes that need not be UTF-8 travel as base64: a text to tokenize may, what tokens stand for
+ * always does. Ids that are no int32_t become -1, which the tokenizer refuses.
+ *
+ * The vocabulary alone is loaded, not the weights: a vocabulary file without tensors will do.
  *
  * Next: model/tok.c. */
 #include "cmd/probe_tokens.h"

@@ -5,6 +5,10 @@
  * by cutting them to where they were. The system message stands apart, because a person may change
  * it in the middle; it counts from the next turn on.
  *
+ * All three have TALK_MAX as their limit. What goes beyond it is seen when the conversation is
+ * rendered, so that it is an error of that turn, which is then taken back. /save writes over no
+ * file: a conversation is quickly named like something that one wants to keep.
+ *
  * Next: cmd/cmd_run.c. */
 #include "cmd/talk.h"
 
