@@ -52,6 +52,17 @@ def test_help(home):
         check(f'{c} -h', run(home, c, '-h')[1] == text)
 
 
+def test_readme():
+    """README.md names the architectures of src/model/arch.c and counts the models of tests/zoo.list."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    page, table, zoo = (open(f'{root}/{x}').read() for x in ('README.md', 'src/model/arch.c', 'tests/zoo.list'))
+    rows = re.findall(r'\{ \.name = "([^"]+)"', table)
+    m = re.search(r'of (\d+) dense architectures, by their names in the format: ([^;]+);.*?\. (\d+) small models', page, re.S)
+    names = re.sub(r'\s*\([^)]*\)', '', m.group(2)).replace('\n', ' ') if m else ''
+    check('README.md: the architectures', m and int(m.group(1)) == len(rows) and re.split(r',\s+', names) == rows, (names, rows))
+    check('README.md: the models compared', m and int(m.group(3)) == len(zoo.strip().split(',')), m)
+
+
 def test_usage(home):
     refused(home, ['plna', TINY], 2, '"plna"', 'did you mean plan?')
     refused(home, ['frobnicate'], 2, 'frobnicate', '--help')
@@ -242,6 +253,7 @@ def test_made(home):
 
 
 def main():
+    test_readme()
     for test in [test_help, test_usage, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
