@@ -600,6 +600,30 @@ def disk_full(b):
     assert b.site.requests[-1][3] == 206 and b.blobs() == [sha(m)]
 
 
+def on_a_full_disk(b, script):
+    """Runs a shell script with the data folder on a disk of 1 MB that is full; $H is the program."""
+    mount = f'mount -t tmpfs -o size=1m none {b.data} && mkdir -p {b.data}/hearth && $H pull {b.top}/m.gguf >&2 && cat /dev/zero > {b.data}/fill'
+    return subprocess.run(['unshare', '-rm', 'sh', '-c', f'{mount} 2>&1\nstat -f -c %a {b.data}\n{script}'], env=b.env(H=b.a.hearth),
+                          capture_output=True, text=True, timeout=60)
+
+
+@test
+def full_and_read_only(b):
+    """Reading needs no room and no right to write; removing makes room."""
+    os.makedirs(b.data)
+    b.file('m.gguf', model(1 << 17))
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
+        return 'needs unshare -rm'
+    read = '$H list >&2 && $H verify >&2 && $H show m >&2'
+    p = on_a_full_disk(b, f'{read} && $H rm m && $H list --json')
+    assert p.returncode == OK and p.stdout.startswith('0\n') and 'm is gone, 1' in p.stdout, p.stdout + p.stderr
+    assert json.loads(p.stdout[p.stdout.index('{'):])['models'] == []
+    p = on_a_full_disk(b, f'$H pull {b.top}/m.gguf --name twice')
+    assert p.returncode == IO and re.search('hearth: .*' + re.escape(b.data) + '.*(left|full)', p.stderr), p.stderr
+    p = on_a_full_disk(b, f'mount -o remount,ro {b.data} && {read} && $H rm m')
+    assert p.returncode == IO and 'sha256-' in p.stderr and re.search('hearth: .*lock: Read-only', p.stderr), p.stderr
+
+
 @test
 def no_index(b):
     """pip fails: the line says what to copy where."""

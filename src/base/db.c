@@ -6,6 +6,10 @@
  * date step by step inside transactions, and wraps statements so that values are always bound,
  * never pasted.
  *
+ * Reading has to work where nothing can be written: WAL wants a file for its shared memory, which a
+ * full disk or a read-only one does not give. Then the memory is kept in the process, which locks
+ * others out meanwhile, and at last the file is read as one that nobody changes.
+ *
  * A database made by a newer version is refused, not guessed at.
  *
  * Next: num/quant.c. */
@@ -14,12 +18,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define BUSY_MS     5000
 #define WAL_WAIT_MS 5
+#define URI_MAX     16384
 
 struct db {
     sqlite3 *handle;
@@ -29,6 +36,20 @@ struct db_query {
     sqlite3_stmt *statement;
 };
 
+/* What the failure means for the user; NULL when SQLite's own words are the best there are. */
+static const char *meaning(sqlite3 *h, int code)
+{
+    const int system = sqlite3_system_errno(h);
+    if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT) {
+        return "the file is damaged; move it, its -wal and its -shm away and a new one is made";
+    }
+    if (code == SQLITE_FULL || system == ENOSPC || system == EDQUOT) {
+        return "the disk is full";
+    }
+    return code == SQLITE_READONLY || system == EROFS || system == EACCES ? "it is read-only here"
+                                                                          : NULL;
+}
+
 static enum err failed(sqlite3 *h, const char *what)
 {
     const int code = sqlite3_errcode(h);
@@ -36,7 +57,12 @@ static enum err failed(sqlite3 *h, const char *what)
                        : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? ERR_INTEGRITY
                        : code == SQLITE_NOMEM                            ? ERR_MEMORY
                                                                          : ERR_IO;
-    return err_set(e, "database: %s: %s", what, sqlite3_errmsg(h));
+    const char *path = sqlite3_db_filename(h, "main");
+    const char *why = meaning(h, code);
+    return why != NULL
+               ? err_set(e, "%s: %s (%s)", path != NULL ? path : "database", why, sqlite3_errmsg(h))
+               : err_set(e, "%s: %s: %s", path != NULL ? path : "database", what,
+                         sqlite3_errmsg(h));
 }
 
 enum err db_exec(struct db *d, const char *sql)
@@ -119,32 +145,90 @@ static enum err use_wal(struct db *d, const char *path)
     return e;
 }
 
-static enum err configure(struct db *d, const char *path, const char *const *steps, int version)
+/* How a file is opened, from the wanted way to the last resort. */
+enum way {
+    WAY_SHARED,    /* WAL, with its shared memory in a file beside the database */
+    WAY_EXCLUSIVE, /* shared memory in this process only: nothing has to be written for reading */
+    WAY_IMMUTABLE, /* the medium is read-only, nobody changes the file */
+    WAY_COUNT
+};
+
+static enum err configure(struct db *d, const char *path, const char *const *steps, int version,
+                          enum way way)
 {
     sqlite3_busy_timeout(d->handle, BUSY_MS);
-    TRY(use_wal(d, path));
+    TRY(way == WAY_EXCLUSIVE ? db_exec(d, "PRAGMA locking_mode = EXCLUSIVE") : ERR_OK);
+    TRY(way != WAY_IMMUTABLE ? use_wal(d, path) : ERR_OK);
     TRY(db_exec(d, "PRAGMA synchronous = FULL"));
     TRY(db_exec(d, "PRAGMA foreign_keys = ON"));
     return migrate(d, path, steps, version);
 }
 
+/* The file as a URI that SQLite takes for unchangeable. */
+static enum err immutable_uri(const char *path, struct buf *uri)
+{
+    buf_add_str(uri, "file:");
+    for (const char *c = path; *c != '\0'; c++) {
+        if (strchr("%?#", *c) != NULL) {
+            buf_printf(uri, "%%%02x", (unsigned char)*c);
+        } else {
+            buf_add_char(uri, *c);
+        }
+    }
+    buf_add_str(uri, "?immutable=1");
+    return buf_check(uri, "file name");
+}
+
+/* A write-ahead log with something in it is part of the database; the last resort would miss it. */
+static bool has_log(const char *path)
+{
+    char wal[4200];
+    struct stat s;
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    return stat(wal, &s) == 0 && s.st_size > 0;
+}
+
+static enum err open_way(struct db *d, const char *path, const char *const *steps, int version,
+                         enum way way)
+{
+    struct buf uri;
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    buf_init(&uri, URI_MAX);
+    enum err e = ERR_OK;
+    if (way == WAY_IMMUTABLE) {
+        flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX;
+        e = immutable_uri(path, &uri);
+    } else {
+        buf_add_str(&uri, path);
+    }
+    if (e == ERR_OK && sqlite3_open_v2(buf_str(&uri), &d->handle, flags, NULL) != SQLITE_OK) {
+        e = d->handle != NULL ? failed(d->handle, "cannot open")
+                              : err_set(ERR_MEMORY, "%s: no memory", path);
+    }
+    buf_release(&uri);
+    return e == ERR_OK ? configure(d, path, steps, version, way) : e;
+}
+
 enum err db_open(struct db **out, const char *path, const char *const *steps, int version)
 {
     struct db *d = mem_alloc(sizeof *d);
+    char text[ERR_TEXT_MAX] = "";
     REQUIRE(d != NULL, ERR_MEMORY, "%s: no memory", path);
-    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-    enum err e = ERR_OK;
-    if (sqlite3_open_v2(path, &d->handle, flags, NULL) != SQLITE_OK) {
-        e = err_set(ERR_IO, "%s: cannot open: %s", path,
-                    d->handle != NULL ? sqlite3_errmsg(d->handle) : "no memory");
-    }
-    if (e == ERR_OK) {
-        e = configure(d, path, steps, version);
-        e = e == ERR_OK || e == ERR_UNSUPPORTED ? e : err_at(e, "%s", path);
+    enum err e = open_way(d, path, steps, version, WAY_SHARED);
+    for (int way = WAY_EXCLUSIVE; way < WAY_COUNT && e == ERR_IO; way++) {
+        if (text[0] == '\0') {
+            snprintf(text, sizeof text, "%s", err_text());
+        }
+        if (way == WAY_IMMUTABLE && has_log(path)) {
+            break;
+        }
+        sqlite3_close_v2(d->handle);
+        d->handle = NULL;
+        e = open_way(d, path, steps, version, (enum way)way);
     }
     if (e != ERR_OK) {
         db_close(d);
-        return e;
+        return e == ERR_IO ? err_set(e, "%s", text) : e; /* the first failure tells most */
     }
     *out = d;
     return ERR_OK;

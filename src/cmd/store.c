@@ -371,12 +371,15 @@ static enum err in_transaction(struct store *st, enum err e)
     return err_set(e, "%s", text);
 }
 
-static enum err is_used(struct store *st, const char *digest, bool *used)
+/* Whether more than n models have the file. */
+static enum err is_used(struct store *st, const char *digest, int64_t n, bool *used)
 {
     struct db_query *q = NULL;
     const struct view v = view_of(digest);
-    const void *args[] = { &v };
-    TRY(db_query_open(&q, st->db, "SELECT 1 FROM file WHERE digest = ? LIMIT 1", "s", args));
+    const void *args[] = { &v, &n };
+    TRY(db_query_open(&q, st->db,
+                      "SELECT 1 FROM file WHERE digest = ? GROUP BY name LIMIT 1 OFFSET ?", "si",
+                      args));
     const enum err e = db_query_next(q, used);
     db_query_close(q);
     return e;
@@ -409,15 +412,16 @@ static void remove_set(const struct store *st, const struct store_model *m)
     buf_release(&path);
 }
 
-/* Removes the files of m that no model has any more. */
-static enum err sweep(struct store *st, const struct store_model *m, uint64_t *freed_bytes)
+/* Removes the files of m that no more than n_user models have. */
+static enum err sweep(struct store *st, const struct store_model *m, int64_t n_user,
+                      uint64_t *freed_bytes)
 {
     struct buf path;
     buf_init(&path, PATH_BYTES);
     enum err e = ERR_OK;
     for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
         bool used = false;
-        e = is_used(st, m->files[i].digest, &used);
+        e = is_used(st, m->files[i].digest, n_user, &used);
         if (e == ERR_OK && !used) {
             buf_reset(&path);
             store_blob_path(st, m->files[i].digest, &path);
@@ -487,7 +491,7 @@ enum err store_put(struct store *st, struct store_model *m)
     enum err e = check_model(st, m);
     if (e != ERR_OK) {
         snprintf(text, sizeof text, "%s", err_text());
-        const enum err swept = sweep(st, m, &freed);
+        const enum err swept = sweep(st, m, 0, &freed);
         (void)swept; /* the first failure is the one to tell */
         return err_set(e, "%s", text);
     }
@@ -497,7 +501,7 @@ enum err store_put(struct store *st, struct store_model *m)
         e = db_exec(st->db, "BEGIN IMMEDIATE");
         e = e == ERR_OK ? in_transaction(st, put_rows(st, m)) : e;
     }
-    e = e == ERR_OK && has_old ? sweep(st, &old, &freed) : e;
+    e = e == ERR_OK && has_old ? sweep(st, &old, 0, &freed) : e;
     store_model_clear(&old);
     return e;
 }
@@ -509,9 +513,13 @@ enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
     if (e == ERR_OK) {
         const struct view v = view_of(m.name);
         const void *args[] = { &v };
-        e = run(st, "DELETE FROM model WHERE name = ?", "s", args);
+        const char *sql = "DELETE FROM model WHERE name = ?";
+        e = run(st, sql, "s", args);
+        if (e == ERR_IO && sweep(st, &m, 1, freed_bytes) == ERR_OK && *freed_bytes > 0) {
+            e = run(st, sql, "s", args); /* the disk was full: the files made room for this */
+        }
     }
-    e = e == ERR_OK ? sweep(st, &m, freed_bytes) : e;
+    e = e == ERR_OK ? sweep(st, &m, 0, freed_bytes) : e;
     store_model_clear(&m);
     return e;
 }
