@@ -615,6 +615,27 @@ def clients_leave(s):
 
 
 @test
+def left_before_prepared(s):
+    """Bodies whose clients left are not prepared: who comes behind them waits for none of them."""
+    word = {'content': 'a' * 700000}  # one long word: slow to tokenize
+    begin = time.monotonic()
+    ask(s, 'POST', '/tokenize', word)
+    one_s = time.monotonic() - begin
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, s, 'POST', '/tokenize', word)
+        for _ in range(20):
+            c = http.client.HTTPConnection('127.0.0.1', s.port)
+            c.request('POST', '/tokenize', json.dumps(word))
+            time.sleep(0.02)
+            c.close()
+        same('the first is answered', first.result().status, 200)
+        begin = time.monotonic()
+        same('who comes behind them', ask(s, 'POST', '/tokenize', {'content': 'a'}).status, 200)
+        last_s = time.monotonic() - begin
+        check('did not wait for all that left', last_s < 5 * one_s, (last_s, one_s))
+
+
+@test
 def slow_reader(s):
     """A client that does not read holds up nobody, and its answer is whole when it reads at last."""
     k = socket.socket()

@@ -383,6 +383,7 @@ void jobs_gone(struct jobs *j, struct http_req *r)
     j->metrics->n_client_gone++;
     http_set_user(r, NULL);
     b->http = NULL;
+    cell_set(&b->item.is_unwanted, 1);
     if (!b->is_in_prep) {
         free_job(b);
     }
@@ -408,6 +409,7 @@ void jobs_break(struct jobs *j, const struct refusal *why)
         if (b->is_in_prep) { /* answered now; the prep thread gives the rest back */
             struct http_req *r = b->http;
             b->http = NULL;
+            cell_set(&b->item.is_unwanted, 1);
             if (r != NULL) {
                 http_set_user(r, NULL);
                 job_refuse(r, why);

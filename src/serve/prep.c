@@ -12,7 +12,6 @@
  * Next: serve/job.c, which follows a request from here to its end. */
 #include "serve/prep.h"
 
-#include "base/cell.h"
 #include "base/event.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -153,13 +152,21 @@ static enum err reply_text(const struct prep *p, struct prep_item *i)
     return s == HEARTH_OK ? ERR_OK : refuse(i, s, "tokens");
 }
 
+static bool is_unwanted(const struct prep_item *i)
+{
+    return cell_get(&i->is_unwanted) != 0;
+}
+
 static void work(const struct prep *p, struct prep_item *i)
 {
-    if (params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
+    if (is_unwanted(i) || params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
         return;
     }
     buf_release(&i->body);
     enum err e = check_model(p, i);
+    if (is_unwanted(i)) {
+        return;
+    }
     if (e == ERR_OK && i->kind == PARAMS_TOKENIZE) {
         e = reply_tokens(p, i);
     } else if (e == ERR_OK && i->kind == PARAMS_DETOKENIZE) {

@@ -3,11 +3,14 @@
  * Templates and tokenizers may need longer than a health check can wait, so the loop thread hands
  * bodies over and gets them back ready. An item is owned by the loop before prep_push and after
  * prep_pop, by the prep thread between.
+ * Between the two, only `is_unwanted` is the loop's: set, it makes the thread hand the item back with
+ * what is done of it.
  * PR-1  each item that was pushed is popped exactly once, in order. */
 #ifndef HEARTH_PREP_H
 #define HEARTH_PREP_H
 
 #include "base/buf.h"
+#include "base/cell.h"
 #include "base/err.h"
 #include "hearth.h"
 #include "serve/params.h"
@@ -24,6 +27,7 @@
 struct prep;
 
 struct prep_item {
+    struct cell is_unwanted; /* the client left: no further stage is begun */
     enum params_kind kind;
     struct buf body; /* in; owns */
     struct params params;
