@@ -40,8 +40,8 @@ void answer_release(struct answer *a);       /* accepts a zeroed object */
 size_t answer_bytes(const struct answer *a); /* allocated for its parts */
 
 /* Takes one event; false when a part of its choice, or the body, has no room for it: the answer
- * cannot be given then. A stream appends to `out` what is to be sent now; else the body is appended with
- * the event of kind END. */
+ * cannot be given then. A stream appends to `out` what is to be sent now; else the body is appended
+ * with the event of kind END. */
 bool answer_take(struct answer *a, const struct hearth_event *e, struct buf *out) MUST_USE;
 /* The end of a stream that cannot go on. */
 void answer_break(const struct answer *a, const struct refusal *why, struct buf *out);

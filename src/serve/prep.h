@@ -3,8 +3,8 @@
  * Templates and tokenizers may need longer than a health check can wait, so the loop thread hands
  * bodies over and gets them back ready. An item is owned by the loop before prep_push and after
  * prep_pop, by the prep thread between.
- * Between the two, only `is_unwanted` is the loop's: set, it makes the thread hand the item back with
- * what is done of it.
+ * Between the two, only `is_unwanted` is the loop's: set, it makes the thread hand the item back as
+ * it is.
  * PR-1  each item that was pushed is popped exactly once, in order. */
 #ifndef HEARTH_PREP_H
 #define HEARTH_PREP_H
