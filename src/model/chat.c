@@ -222,7 +222,11 @@ enum err chat_render(const struct chat_template *t, const struct chat_input *in,
     enum err e = render(t, in, &m, &text);
     if (e == ERR_OK) {
         e = hand_out(text, out, trusted);
-    } else if (e != ERR_USAGE && m.line > 0) {
+    } else if (e == ERR_USAGE) {
+        e = err_at(e, "the chat template refuses this conversation");
+    } else if (m.is_full) {
+        e = err_at(e, "the conversation is too long for its chat template (line %u)", m.line);
+    } else if (m.line > 0) {
         e = err_at(e, "chat template line %u", m.line);
     }
     jmem_release(&m);

@@ -39,7 +39,7 @@ static enum err g_range(struct jcall *c, struct jv *out)
     const bool is_empty = is_up ? v[0] >= v[1] : v[0] <= v[1];
     const uint64_t n = is_empty ? 0 : (gap - 1) / step + 1;
     if (n > JV_RANGE_MAX) {
-        return JMEM_FAIL(c->m, ERR_FAILED, "range of %llu elements, %d are allowed",
+        return JMEM_FAIL(c->m, ERR_LIMIT, "range of %llu elements, %d are allowed",
                          (unsigned long long)n, JV_RANGE_MAX);
     }
     struct jv_range *r = jmem_take(c->m, sizeof(*r));

@@ -48,6 +48,16 @@ void jmem_release(struct jmem *m)
     *m = (struct jmem){ 0 };
 }
 
+/* Notes that bytes_max is too little for n_bytes more. */
+static void *full(struct jmem *m, size_t n_bytes)
+{
+    const size_t all = n_bytes < SIZE_MAX - m->used_bytes ? m->used_bytes + n_bytes : SIZE_MAX;
+    m->is_full = true;
+    JMEM_FAIL(m, ERR_LIMIT, "%zu MB of memory are wanted, %zu MB are allowed", (all >> 20) + 1,
+              m->bytes_max >> 20);
+    return NULL;
+}
+
 static bool add_block(struct jmem *m, size_t need)
 {
     size_t n = m->block_bytes;
@@ -58,9 +68,7 @@ static bool add_block(struct jmem *m, size_t need)
         n = need;
     }
     if (n > m->bytes_max - m->used_bytes) {
-        JMEM_FAIL(m, ERR_LIMIT, "wants %zu bytes more memory, %zu of %zu are in use", need,
-                  m->used_bytes, m->bytes_max);
-        return false;
+        return full(m, need) != NULL;
     }
     struct jmem_block *b = mem_alloc(sizeof(*b) + n);
     if (b == NULL) {
@@ -82,9 +90,7 @@ static bool add_block(struct jmem *m, size_t need)
 void *jmem_take(struct jmem *m, size_t n_bytes)
 {
     if (n_bytes > m->bytes_max) {
-        JMEM_FAIL(m, ERR_LIMIT, "wants %zu bytes at once, %zu are allowed in all", n_bytes,
-                  m->bytes_max);
-        return NULL;
+        return full(m, n_bytes);
     }
     m->err = jmem_step(m, 1 + n_bytes / JMEM_STEP_BYTES);
     if (m->err != ERR_OK) {
@@ -107,9 +113,7 @@ void *jmem_take_array(struct jmem *m, size_t n, size_t each_bytes)
 {
     size_t n_bytes = 0;
     if (!mem_mul(n, each_bytes, &n_bytes)) {
-        JMEM_FAIL(m, ERR_LIMIT, "wants %zu elements, %zu bytes are allowed in all", n,
-                  m->bytes_max);
-        return NULL;
+        return full(m, SIZE_MAX);
     }
     return jmem_take(m, n_bytes);
 }

@@ -32,6 +32,7 @@ struct jmem {
     uint64_t steps;
     uint64_t steps_max;
     int depth;
+    bool is_full;  /* bytes_max was reached */
     enum err err;  /* of the last failure; its text is in err_text() */
     uint32_t line; /* of the template, where the run is */
     int64_t now_s; /* for strftime_now */
