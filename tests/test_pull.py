@@ -329,7 +329,28 @@ def name_replaced(b):
     old, new = model(fill=1), model(fill=2)
     b.run('pull', b.file('m.gguf', old))
     b.run('pull', b.file('m.gguf', new))
-    assert b.names() == ['m'] and b.blobs() == [sha(new)]
+    assert b.names() == ['m'] and b.blobs() == [sha(new)]  # a newer one from the same place
+
+
+@test
+def name_taken(b):
+    """A name does not pass to another model unasked."""
+    one, two = model(fill=1), model(fill=2)
+    b.run('pull', b.file('one.gguf', one), '--name', 'x')
+    b.site.files['/two.gguf'] = two
+    for what in (b.file('two.gguf', two), b.url + '/two.gguf', b.file('else/x.gguf', two)):
+        _, err = b.run('pull', what, '--name', 'x', want=USAGE)
+        assert 'hearth rm x' in err and 'one.gguf' in err and b.site.requests == []
+    b.run('pull', b.top + '/else/x.gguf', want=USAGE)
+    b.run('pull', b.file('same.gguf', one), '--name', 'x')  # the same bytes
+    b.run('pull', f'{b.url}/two.gguf', '--name', 'smollm2:135m', want=USAGE)
+    _, err = b.run('pull', b.top + '/two.gguf', '--name', 'smollm2:135m', want=USAGE)
+    assert 'known model' in err and b.names() == ['x'] and b.blobs() == [sha(one)] and b.partial() == []
+    _, err = b.run('pull', b.top + '/two.gguf', '--name', '-x', want=USAGE)
+    assert "not with '-'" in err
+    b.run('rm', 'x')
+    b.run('pull', b.url + '/two.gguf', '--name', 'x')
+    assert b.blobs() == [sha(two)]
 
 
 @test

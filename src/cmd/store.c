@@ -482,13 +482,43 @@ static enum err check_model(struct store *st, struct store_model *m)
     return e;
 }
 
+static bool has_same_files(const struct store_model *a, const struct store_model *b)
+{
+    bool is_same = a->n_file == b->n_file;
+    for (size_t i = 0; is_same && i < a->n_file; i++) {
+        is_same = strcmp(a->files[i].digest, b->files[i].digest) == 0;
+    }
+    return is_same;
+}
+
+enum err store_check_name(struct store *st, const struct store_model *m)
+{
+    struct store_model old = { 0 };
+    bool has_old = false;
+    const struct known *k = known_find(m->name);
+    REQUIRE(k == NULL || strcmp(k->sha256, m->files[0].digest) == 0, ERR_USAGE,
+            "%s is the name of a known model with other contents; give another one with --name",
+            m->name);
+    enum err e = find(st, m->name, &old, &has_old);
+    if (e == ERR_OK && has_old && strcmp(old.name, m->name) == 0 &&
+        strcmp(old.source, m->source) != 0 && !has_same_files(&old, m)) {
+        e = err_set(ERR_USAGE,
+                    "%s: another model has this name (it came from %.300s); give another one with "
+                    "--name, or run first: hearth rm %s",
+                    m->name, old.source, m->name);
+    }
+    store_model_clear(&old);
+    return e;
+}
+
 enum err store_put(struct store *st, struct store_model *m)
 {
     char text[ERR_TEXT_MAX];
     struct store_model old = { 0 };
     bool has_old = false;
     uint64_t freed = 0;
-    enum err e = check_model(st, m);
+    enum err e = store_check_name(st, m);
+    e = e == ERR_OK ? check_model(st, m) : e;
     if (e != ERR_OK) {
         snprintf(text, sizeof text, "%s", err_text());
         const enum err swept = sweep(st, m, 0, &freed);

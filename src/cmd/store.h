@@ -64,8 +64,11 @@ void store_remove_tree(const char *folder);        /* a folder of ours with all 
 enum err store_find(struct store *st, const char *name, struct store_model *m) MUST_USE;
 /* Model i in the order of names; *found is false behind the last. */
 enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found) MUST_USE;
+/* ERR_USAGE when the model's name is taken: by a known model with other contents, or by a model here
+ * with other files from another source. An empty digest is other contents. */
+enum err store_check_name(struct store *st, const struct store_model *m) MUST_USE;
 /* Adds the model, or puts it in the place of one of that name. Its blobs must be there and open as
- * a model (else they go again); an empty licence is filled in from the file. Blobs that no model
+ * a model and the name must be free (else they go again); an empty licence is filled in from the file. Blobs that no model
  * has any more are removed. */
 enum err store_put(struct store *st, struct store_model *m) MUST_USE;
 enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes) MUST_USE;

@@ -568,6 +568,8 @@ static enum err pull_url(struct pull *p, const char *what)
         print_stored(p);
         return ERR_OK;
     }
+    snprintf(p->m.files[0].digest, sizeof p->m.files[0].digest, "%s", has_want ? want : "");
+    TRY(store_check_name(p->st, &p->m)); /* before anything is fetched for nothing */
     buf_init(&part, URL_MAX);
     enum err e = ERR_OK;
     for (unsigned i = 0; i < n && e == ERR_OK; i++) {
@@ -793,6 +795,7 @@ static enum err pull_known(struct pull *p, const struct known *k)
         add_field(&p->m.provenance, k->wheels[i].file, k->wheels[i].sha256);
     }
     add_field(&p->m.provenance, "licence_url", k->licence_url);
+    TRY(store_check_name(p->st, &p->m));
     if (!store_has_blob(p->st, f)) {
         fprintf(stderr, "%s: %s, licence %s (%s)\n", k->name, progress_bytes(bytes, size),
                 k->licence, k->licence_url);
@@ -826,7 +829,10 @@ enum err store_cmd_pull(const char *what, const char *name, bool is_json)
 {
     struct pull p = { .name = name, .is_json = is_json };
     REQUIRE(name == NULL || store_name_is_good(name), ERR_USAGE,
-            "%.100s: a name has letters, digits and . _ - : only, and at most 100 of them", name);
+            "--name \"%.100s\": a name begins with a letter or digit%s, has letters, digits and . "
+            "_ - : "
+            "only, and at most 100 of them",
+            name, name[0] == '-' ? " and not with '-'" : "");
     TRY(store_open(&p.st));
     enum err e = store_lock(p.st);
     e = e == ERR_OK ? pull(&p, what) : e;
