@@ -2,10 +2,13 @@
 #include "engine/kv.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -40,7 +43,6 @@ static void test_random(void **state)
     struct arena arena;
     struct kv kv;
     struct kv_seq seq[N_SEQ];
-    const struct kv_seq *all[N_SEQ];
     static uint8_t content[N_SEQ][N_CTX];
     const int32_t n_page = 40; /* fewer than all sequences together could take */
     size_t bytes = 0;
@@ -50,7 +52,6 @@ static void test_random(void **state)
     assert_true(arena.used <= bytes);
     for (int i = 0; i < N_SEQ; i++) {
         assert_int_equal(kv_seq_init(&seq[i], N_CTX, &arena), ERR_OK);
-        all[i] = &seq[i];
     }
     uint32_t x = 12345;
     int n_refused = 0;
@@ -85,7 +86,7 @@ static void test_random(void **state)
             memcpy(content[i], content[k], sizeof content[i]);
             n_shared += seq[k].n_tok > 0;
         }
-        kv_check(&kv, all, N_SEQ);
+        kv_check(&kv, seq, N_SEQ);
         for (int32_t p = 0; p < s->n_tok; p += 7) {
             assert_int_equal(marked(&kv, s, p), content[i][p]);
         }
@@ -98,6 +99,46 @@ static void test_random(void **state)
     }
     assert_int_equal(kv.n_free, n_page);
     assert_true(n_refused > 20 && n_shared > 20);
+    arena_close(&arena);
+}
+
+/* Whether kv_check ends a process that looks at this. */
+static bool is_found(struct kv *kv, const struct kv_seq *seq, int32_t n_seq)
+{
+    const pid_t child = fork();
+    int how = 0;
+    if (child == 0) {
+        close(STDERR_FILENO); /* the text of the assert */
+        kv_check(kv, seq, n_seq);
+        _exit(0);
+    }
+    assert_true(child > 0 && waitpid(child, &how, 0) == child);
+    return WIFSIGNALED(how) && WTERMSIG(how) == SIGABRT;
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    const struct arch a = small_arch();
+    struct arena arena;
+    struct kv kv;
+    struct kv_seq seq;
+    size_t bytes = 0;
+    assert_true(kv_bytes(&a, KERN_KV_F16, 8, &bytes));
+    assert_int_equal(arena_open(&arena, bytes + 4096, false), ERR_OK);
+    assert_int_equal(kv_init(&kv, &a, KERN_KV_F16, 8, &arena), ERR_OK);
+    assert_int_equal(kv_seq_init(&seq, N_CTX, &arena), ERR_OK);
+    assert_true(kv_seq_grow(&kv, &seq, 2 * KERN_PAGE));
+    assert_false(is_found(&kv, &seq, 1));
+    const int32_t page = kv.free[1];
+    kv.free[1] = kv.free[0]; /* KV-3: one page twice, another never */
+    assert_true(is_found(&kv, &seq, 1));
+    kv.free[1] = page;
+    kv.n_free--; /* KV-1 */
+    assert_true(is_found(&kv, &seq, 1));
+    kv.n_free++;
+    seq.n_tok = KERN_PAGE; /* KV-4 */
+    assert_true(is_found(&kv, &seq, 1));
     arena_close(&arena);
 }
 
@@ -116,7 +157,7 @@ static void test_sizes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_random),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_random), cmocka_unit_test(test_check),
                                         cmocka_unit_test(test_sizes) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

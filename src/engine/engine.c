@@ -242,6 +242,15 @@ static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
+/* Holding the lock, after every change of queue, sequences or pages. */
+static void check_state(struct engine *e)
+{
+    if (ERR_IS_CHECKED) {
+        sched_check(&e->sched);
+        kv_check(&e->x.kv, e->x.seqs, e->config.n_parallel);
+    }
+}
+
 static uint64_t deadline_of(const struct job *j)
 {
     const uint64_t left = UINT64_MAX - j->submit_us;
@@ -473,6 +482,7 @@ static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t
         }
     }
     sched_done(&e->sched, pieces, n_piece, os_now_us() - begin);
+    check_state(e);
     lock_drop(e->lock);
     n_row = 0;
     for (int32_t i = 0; i < n_piece; i++) {
@@ -483,6 +493,7 @@ static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t
     }
     lock_take(e->lock);
     tell(e);
+    check_state(e);
     lock_drop(e->lock);
 }
 
@@ -568,6 +579,7 @@ static void engine_thread(void *arg)
         admit(e);
         const int32_t n_piece = goes_on ? sched_plan(&e->sched, pieces) : 0;
         const int32_t n_tok = lay_out(e, pieces, n_piece);
+        check_state(e);
         e->x.decoder.deadline_us = first_deadline(e);
         cell_set(&e->stop, 0); /* whoever stops from here on means this step */
         e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);

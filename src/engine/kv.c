@@ -185,7 +185,7 @@ struct back_kv kv_layer(const struct kv *kv, int32_t i_layer)
                              .hd_v = kv->hd_v };
 }
 
-void kv_check(const struct kv *kv, const struct kv_seq *const *seqs, int32_t n_seq)
+void kv_check(struct kv *kv, const struct kv_seq *seqs, int32_t n_seq)
 {
     int64_t n_ref = 0;
     int32_t n_used = 0;
@@ -197,10 +197,14 @@ void kv_check(const struct kv *kv, const struct kv_seq *const *seqs, int32_t n_s
     assert(n_used + kv->n_free == kv->n_page); /* KV-1 */
     for (int32_t i = 0; i < kv->n_free; i++) {
         assert(kv->refs[kv->free[i]] == 0); /* KV-3 */
+        kv->refs[kv->free[i]] = -1;         /* marked: met twice, it is found */
+    }
+    for (int32_t i = 0; i < kv->n_free; i++) {
+        kv->refs[kv->free[i]] = 0;
     }
     for (int32_t i = 0; i < n_seq; i++) {
-        assert(seqs[i]->n_page == (seqs[i]->n_tok + KERN_PAGE - 1) / KERN_PAGE); /* KV-4 */
-        n_ref -= seqs[i]->n_page;
+        assert(seqs[i].n_page == (seqs[i].n_tok + KERN_PAGE - 1) / KERN_PAGE); /* KV-4 */
+        n_ref -= seqs[i].n_page;
     }
     assert(n_ref == 0);
     (void)n_ref;

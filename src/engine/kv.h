@@ -59,7 +59,7 @@ void kv_seq_cut(struct kv *kv, struct kv_seq *s, int32_t n_tok);
 void kv_seq_share(struct kv *kv, struct kv_seq *to, const struct kv_seq *from);
 
 struct back_kv kv_layer(const struct kv *kv, int32_t i_layer);
-/* Walks everything and asserts KV-1..KV-4 for the given sequences (checked builds, tests). */
-void kv_check(const struct kv *kv, const struct kv_seq *const *seqs, int32_t n_seq);
+/* Walks everything and asserts KV-1..KV-4; seqs[n_seq] are all there are (checked builds). */
+void kv_check(struct kv *kv, const struct kv_seq *seqs, int32_t n_seq);
 
 #endif
