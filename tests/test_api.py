@@ -25,6 +25,8 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + '/tools')
+import gguf_file
 from served import BAD, Served, ask, metrics, wait_metric
 
 TESTS, STATE = [], {'passed': 0, 'failed': 0, 'skipped': 0}
@@ -308,6 +310,31 @@ def same_in_company(s):
 
 
 # --- other routes -------------------------------------------------------------------------------
+
+
+@test
+def failing_engine(s):
+    """A model whose scores are not numbers behind one token: its answers fail, in every form."""
+    with tempfile.TemporaryDirectory() as d:
+        tiny = os.path.dirname(os.path.dirname(ARGS.model)) + '/zoo/llama.gguf'
+        m = gguf_file.Model.parse(open(tiny, 'rb').read())
+        t = next(t for t in m.tensors if t.name == b'token_embd.weight')
+        row, bad = len(t.data) // t.dims[1], 200
+        t.data = bytes(t.data[:bad * row]) + b'\0\0\xc0\x7f' * (row // 4) + bytes(t.data[(bad + 1) * row:])
+        with open(d + '/broken.gguf', 'wb') as f:
+            f.write(m.pack())
+        with Served(ARGS.hearth, d + '/broken.gguf', slack=ARGS.slack) as k:
+            for n in (1, 3):
+                ask_for = {'prompt': [5, bad, 6], 'max_tokens': 4, 'n': n, 'logprobs': 2}
+                r = ask(k, 'POST', '/v1/completions', ask_for)
+                check(f'{n} choices: 500', r.status == 500 and r.error['code'] == 'engine_error', r.data[:300])
+                c, r = open_stream(k, ask_for, '/v1/completions', pieces=0)
+                got = events(r)
+                check(f'{n} choices: a stream is an error alone', len(got) == 2 and json.loads(got[0])['error']['code'] == 'engine_error' and got[1] == '[DONE]', got)
+                c.close()
+            same('others are answered', ask(k, 'POST', '/v1/completions', {'prompt': [5, 6], 'max_tokens': 4, 'temperature': 0}).status, 200)
+            same('none runs', metrics(k)['hearth_requests_running'], 0)
+            same('exit code', k.end(), 0)
 
 
 @test

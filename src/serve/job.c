@@ -251,10 +251,13 @@ static void pump(struct job *b)
             return;
         }
         struct refusal why = { 0 };
-        if (!answer_take(&b->answer, &e, &j->out)) {
+        if (e.kind == HEARTH_EVENT_CHOICE_END && e.finish == HEARTH_FINISH_ERROR) {
+            fail_answer(&e, &why); /* an answer with a hole is none: the other choices end too */
+        } else if (!answer_take(&b->answer, &e, &j->out)) {
             say_too_large(b, &why);
         }
         if (why.status != 0 || !hold_answer(b, &why)) {
+            j->metrics->n_finish[HEARTH_FINISH_ERROR]++;
             break_off(b, &why);
             return;
         }
