@@ -98,6 +98,21 @@ static void test_this_box(void **state)
     assert_true(os_cores_granted() >= 1);
 }
 
+static void test_hidden_meminfo(void **state)
+{
+    (void)state;
+    char path[256];
+    const char *name = NULL;
+    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    5000 kB\n");
+    snprintf(path, sizeof path, "%s/proc/meminfo", top);
+    assert_int_equal(box_memory(path, &name), 5000 * 1024);
+    assert_string_equal(name, "memory available on this box");
+    snprintf(path, sizeof path, "%s/proc/gone", top);
+    const uint64_t n = box_memory(path, &name);
+    assert_true(n > 0 && n <= os_memory_total());
+    assert_non_null(strstr(name, "/proc/meminfo cannot be read"));
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -115,10 +130,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2),
-        cmocka_unit_test(test_memory_v1),
-        cmocka_unit_test(test_cores),
-        cmocka_unit_test(test_this_box),
+        cmocka_unit_test(test_memory_v2),      cmocka_unit_test(test_memory_v1),
+        cmocka_unit_test(test_cores),          cmocka_unit_test(test_this_box),
+        cmocka_unit_test(test_hidden_meminfo),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -447,12 +448,27 @@ uint32_t os_cores_granted(void)
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
+/* What the kernel thinks can be taken. Where /proc is hidden (a sandbox): what is wholly free, as
+ * the kernel tells that without a file. It is less, as no page cache counts, but no invented 0. */
+static uint64_t box_memory(const char *meminfo, const char **name)
+{
+    const uint64_t kb = number_after(meminfo, "MemAvailable");
+    struct sysinfo s = { 0 };
+    if (kb != UINT64_MAX) {
+        *name = "memory available on this box";
+        return kb * 1024;
+    }
+    *name = "free memory only: MemAvailable in /proc/meminfo cannot be read";
+    return sysinfo(&s) == 0 ? (uint64_t)s.freeram * s.mem_unit : 0;
+}
+
 uint64_t os_memory_available(const char **limit_name)
 {
-    const uint64_t box = kb_after("/proc/meminfo", "MemAvailable");
+    const char *name = NULL;
+    const uint64_t box = box_memory("/proc/meminfo", &name);
     const uint64_t group = least_of_ours("memory", memory_v2, memory_v1);
     if (limit_name != NULL) {
-        *limit_name = group < box ? "the cgroup's memory limit" : "memory available on this box";
+        *limit_name = group < box ? "the cgroup's memory limit" : name;
     }
     return group < box ? group : box;
 }
