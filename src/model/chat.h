@@ -38,8 +38,9 @@ struct chat_input {
 };
 
 /* Renders. `trusted` (may be NULL) receives one byte per output byte: 1 when the template wrote it,
- * 0 when it came from messages, tools or vars. raise_exception gives ERR_USAGE and quotes the template's
- * text; anything the subset lacks gives ERR_UNSUPPORTED and is named; budgets give ERR_LIMIT. */
+ * 0 when it came from messages, tools or vars. raise_exception gives ERR_USAGE and quotes the
+ * template's text; anything the subset lacks gives ERR_UNSUPPORTED and is named; budgets give
+ * ERR_LIMIT. */
 enum err chat_render(const struct chat_template *t, const struct chat_input *in, struct buf *out,
                      struct buf *trusted) MUST_USE;
 
