@@ -219,52 +219,15 @@ struct symbol {
     int32_t before, after; /* neighbours, -1 = none */
 };
 
-struct candidate {
-    int32_t rank, left, right;
-    size_t n; /* bytes of both when it was made: outdated when they differ */
-};
-
 /* One call's working memory. */
 struct work {
     struct rx_char *chars;
     uint32_t *cuts, *cuts2; /* ends of the pieces, in characters */
     struct buf spelled;
     struct symbol *symbols;
-    struct candidate *heap;
+    struct tok_pair *heap;
     size_t n_heap;
 };
-
-static bool is_better(struct candidate a, struct candidate b)
-{
-    return a.rank < b.rank || (a.rank == b.rank && a.left < b.left);
-}
-
-static void heap_push(struct work *w, struct candidate c)
-{
-    size_t i = w->n_heap++;
-    while (i > 0 && is_better(c, w->heap[(i - 1) / 2])) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    w->heap[i] = c;
-}
-
-static struct candidate heap_pop(struct work *w)
-{
-    const struct candidate top = w->heap[0];
-    const struct candidate last = w->heap[--w->n_heap];
-    size_t i = 0;
-    for (size_t k = 1; k < w->n_heap; k = 2 * i + 1) {
-        k += k + 1 < w->n_heap && is_better(w->heap[k + 1], w->heap[k]);
-        if (!is_better(w->heap[k], last)) {
-            break;
-        }
-        w->heap[i] = w->heap[k];
-        i = k;
-    }
-    w->heap[i] = last;
-    return top;
-}
 
 static void consider(const struct tok *t, struct work *w, int32_t left, int32_t right)
 {
@@ -275,7 +238,7 @@ static void consider(const struct tok *t, struct work *w, int32_t left, int32_t 
     const struct view b = w->symbols[right].text;
     const int32_t rank = tok_merge_rank(t, a, b);
     if (rank >= 0) {
-        heap_push(w, (struct candidate){ rank, left, right, a.n + b.n });
+        tok_push(w->heap, &w->n_heap, (struct tok_pair){ rank, left, right, a.n + b.n });
     }
 }
 
@@ -329,7 +292,7 @@ static void merge_word(const struct tok *t, struct work *w, struct view word, st
         consider(t, w, i - 1, i);
     }
     while (w->n_heap > 0) {
-        const struct candidate c = heap_pop(w);
+        const struct tok_pair c = tok_pop(w->heap, &w->n_heap);
         struct symbol *l = &w->symbols[c.left];
         struct symbol *r = &w->symbols[c.right];
         if (l->text.n == 0 || r->text.n == 0 || l->text.n + r->text.n != c.n ||

@@ -16,50 +16,12 @@ struct symbol {
     int32_t before, after;
 };
 
-struct candidate {
-    float score;
-    int32_t left, right;
-    size_t n;
-};
-
 struct work {
     struct view text;
     struct symbol *symbols;
-    struct candidate *heap;
+    struct tok_pair *heap;
     size_t n_heap;
 };
-
-static bool is_better(struct candidate a, struct candidate b)
-{
-    return a.score > b.score || (a.score == b.score && a.left < b.left);
-}
-
-static void push(struct work *w, struct candidate c)
-{
-    size_t i = w->n_heap++;
-    while (i > 0 && is_better(c, w->heap[(i - 1) / 2])) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    w->heap[i] = c;
-}
-
-static struct candidate pop(struct work *w)
-{
-    const struct candidate top = w->heap[0];
-    const struct candidate last = w->heap[--w->n_heap];
-    size_t i = 0;
-    for (size_t k = 1; k < w->n_heap; k = 2 * i + 1) {
-        k += k + 1 < w->n_heap && is_better(w->heap[k + 1], w->heap[k]);
-        if (!is_better(w->heap[k], last)) {
-            break;
-        }
-        w->heap[i] = w->heap[k];
-        i = k;
-    }
-    w->heap[i] = last;
-    return top;
-}
 
 static void consider(const struct tok *t, struct work *w, int32_t left, int32_t right)
 {
@@ -70,7 +32,8 @@ static void consider(const struct tok *t, struct work *w, int32_t left, int32_t 
     const size_t n = l->n + w->symbols[right].n;
     const int32_t id = tok_lookup(t, view_part(w->text, l->at, n));
     if (id >= 0 && t->type[id] != TOK_CONTROL) {
-        push(w, (struct candidate){ t->score != NULL ? t->score[id] : 0.0f, left, right, n });
+        const double cost = t->score != NULL ? -(double)t->score[id] : 0.0;
+        tok_push(w->heap, &w->n_heap, (struct tok_pair){ cost, left, right, n });
     }
 }
 
@@ -111,7 +74,7 @@ static void merge(const struct tok *t, struct work *w, struct tok_list *out)
         consider(t, w, i - 1, i);
     }
     while (w->n_heap > 0) {
-        const struct candidate c = pop(w);
+        const struct tok_pair c = tok_pop(w->heap, &w->n_heap);
         struct symbol *l = &w->symbols[c.left];
         struct symbol *r = &w->symbols[c.right];
         if (l->n == 0 || r->n == 0 || l->n + r->n != c.n || l->after != c.right) {
