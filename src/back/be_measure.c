@@ -31,8 +31,7 @@ static void measure_embed(struct back *b, float *y, const struct tensor *table, 
 static void measure_norm(struct back *b, float *y, const float *x, size_t ld, int32_t n_tok,
                          int32_t n_group, int32_t n, const struct back_norm *p)
 {
-    (void)y, (void)x, (void)ld, (void)p;
-    self(b)->flops += 4ull * (uint64_t)n_tok * (uint64_t)n_group * (uint64_t)n;
+    (void)b, (void)y, (void)x, (void)ld, (void)n_tok, (void)n_group, (void)n, (void)p;
 }
 
 static void measure_matmul(struct back *b, const struct back_out *out, int32_t n_out,
@@ -45,23 +44,19 @@ static void measure_matmul(struct back *b, const struct back_out *out, int32_t n
     for (int32_t i = 0; i < n_out; i++) {
         const struct tensor *w = out[i].w;
         self(b)->weight_bytes += w->bytes;
-        self(b)->flops += 2ull * (uint64_t)w->n_row * (uint64_t)w->n_col * (uint64_t)n_tok;
     }
-    self(b)->syncs++;
 }
 
 static void measure_angles(struct back *b, float *cos, float *sin, const int32_t *pos,
                            int32_t n_tok, const double *freq, int32_t n_half, double mscale)
 {
-    (void)cos, (void)sin, (void)pos, (void)freq, (void)mscale;
-    self(b)->flops += 40ull * (uint64_t)n_tok * (uint64_t)n_half;
+    (void)b, (void)cos, (void)sin, (void)pos, (void)n_tok, (void)freq, (void)n_half, (void)mscale;
 }
 
 static void measure_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t n_head,
                          int32_t hd, const struct back_angles *angles)
 {
-    (void)x, (void)ld, (void)hd;
-    self(b)->flops += 3ull * (uint64_t)n_tok * (uint64_t)n_head * (uint64_t)angles->n_rot;
+    (void)b, (void)x, (void)ld, (void)n_tok, (void)n_head, (void)hd, (void)angles;
 }
 
 static void measure_kv_write(struct back *b, const struct back_attend *p, const float *k,
@@ -83,31 +78,25 @@ static void measure_attend(struct back *b, const struct back_attend *p, float *y
         const uint64_t seen =
             p->window > 0 && (uint64_t)p->window < n_pos ? (uint64_t)p->window : n_pos;
         self(b)->kv_bytes += seen * (p->kv.k_page + p->kv.v_page) / KERN_PAGE;
-        self(b)->flops += 2ull * (uint64_t)r->n_tok * seen * (uint64_t)p->n_head *
-                          (uint64_t)(p->kv.hd_k + p->kv.hd_v);
     }
-    self(b)->syncs++;
 }
 
 static void measure_glu(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
                         int32_t n_tok, int32_t n)
 {
-    (void)fn, (void)gate, (void)up, (void)ld;
-    self(b)->flops += 20ull * (uint64_t)n_tok * (uint64_t)n;
+    (void)b, (void)fn, (void)gate, (void)up, (void)ld, (void)n_tok, (void)n;
 }
 
 static void measure_add(struct back *b, float *x, const float *y, float a, size_t ld, int32_t n_tok,
                         int32_t n)
 {
-    (void)x, (void)y, (void)a, (void)ld;
-    self(b)->flops += 2ull * (uint64_t)n_tok * (uint64_t)n;
+    (void)b, (void)x, (void)y, (void)a, (void)ld, (void)n_tok, (void)n;
 }
 
 static void measure_scale(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
                           int32_t n)
 {
-    (void)x, (void)a, (void)cap, (void)ld;
-    self(b)->flops += (uint64_t)n_tok * (uint64_t)n;
+    (void)b, (void)x, (void)a, (void)cap, (void)ld, (void)n_tok, (void)n;
 }
 
 static void measure_gather(struct back *b, float *y, const float *x, const int32_t *rows,

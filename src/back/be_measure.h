@@ -1,7 +1,7 @@
 /* be_measure - the backend that computes nothing (back/be_measure.c)
  *
- * Adds up the memory traffic and the arithmetic of the operations it is given, and takes the same
- * workspace as be_cpu from a counting arena. Owner: the thread that plans. */
+ * Adds up the memory traffic of the operations it is given, and takes the same workspace as be_cpu
+ * from a counting arena. Owner: the thread that plans. */
 #ifndef HEARTH_BE_MEASURE_H
 #define HEARTH_BE_MEASURE_H
 
@@ -12,8 +12,6 @@ struct be_measure {
     int32_t n_worker;      /* of the team that will do the work: cuts depend on it */
     uint64_t weight_bytes; /* read */
     uint64_t kv_bytes;     /* read and written */
-    uint64_t flops;        /* multiply and add count as two */
-    uint64_t syncs;        /* meetings of the team */
 };
 
 /* `step` must be a counting arena. */

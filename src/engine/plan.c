@@ -90,7 +90,6 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     one.n_ctx = 1;
     TRY(dry_step(&m, &x, &one, 0, 1));
     p->step_read_bytes = m.weight_bytes + m.kv_bytes;
-    p->step_flops = m.flops;
     p->tok_kv_bytes = kv_tok_bytes(a, c->kv);
     return ERR_OK;
 }

@@ -37,7 +37,6 @@ struct plan {
     size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
     size_t step_bytes;        /* arena: workspace */
     uint64_t step_read_bytes; /* to decode one token with an empty cache */
-    uint64_t step_flops;
     uint64_t tok_kv_bytes;
 };
 
