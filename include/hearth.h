@@ -208,7 +208,7 @@ struct hearth_event {
     float logprob; /* of the token, after temperature 1 softmax of the raw logits */
     int32_t n_top;
     const struct hearth_bias *top; /* [n_top] token and logprob, best first */
-    /* CHOICE_END and END */
+    /* CHOICE_END and END; with CANCELLED and TIMEOUT only END comes */
     enum hearth_finish finish;
     int32_t n_prompt, n_generated;            /* END: all choices together */
     uint64_t queue_us, prefill_us, decode_us; /* END: waiting, prompt, first to last token */

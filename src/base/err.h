@@ -2,7 +2,7 @@
  *
  * A function that can fail returns `enum err`, leaves its outputs untouched on failure and puts one
  * line for a person into a per-thread buffer: what was wanted, where, what was found, what to do.
- * ER-1  ERR_OK never carries a text.
+ * ER-1  the text is that of the thread's last failure; a success leaves it as it is.
  * ER-2  the text is one line of printable UTF-8: bytes from outside are escaped when it is made. */
 #ifndef HEARTH_ERR_H
 #define HEARTH_ERR_H

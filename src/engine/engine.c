@@ -34,7 +34,7 @@
 
 #define RING     64    /* events of one request */
 #define IDLE_US  50000 /* the idle loop shows life this often */
-#define ENDS_MAX 32    /* tokens that end an answer */
+#define ENDS_MAX 32    /* tokens that end an answer; tok.c marks 18 at most */
 
 struct record {
     struct engine_event event;
@@ -43,7 +43,10 @@ struct record {
 
 enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
 
-/* owner: the lock, but for what is marked engine */
+/* owner: the lock. The engine thread reads spec, prompt and n_prompt without it while a sequence is
+ * the job's: they were written before sched_submit, holding the lock under which the engine then
+ * admitted it, and are written again only after the place was free, which it becomes after its last
+ * sequence was freed (end_choice, end_all: the engine thread itself). */
 struct job {
     enum job_state state;
     uint32_t generation;
@@ -91,7 +94,8 @@ struct engine {
     int32_t ends[ENDS_MAX];
     int32_t n_end;
 
-    /* owner: the lock */
+    /* owner: the lock; sched.seq is written by the engine thread alone, which therefore reads it
+     * without */
     struct sched sched;
     struct engine_stats stats;
     bool is_closing, has_started;
@@ -788,8 +792,8 @@ void engine_get_stats(struct engine *e, struct engine_stats *out)
 
 static void find_ends(struct engine *e)
 {
-    for (int32_t i = 0; i < tok_n_vocab(e->parts.tok) && e->n_end < ENDS_MAX; i++) {
-        if (tok_is_end(e->parts.tok, i)) {
+    for (int32_t i = 0; i < tok_n_vocab(e->parts.tok); i++) {
+        if (tok_is_end(e->parts.tok, i) && ALWAYS(e->n_end < ENDS_MAX)) {
             e->ends[e->n_end++] = i;
         }
     }
