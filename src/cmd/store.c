@@ -81,7 +81,11 @@ static enum err open_in(struct store *st, const char *data)
     e = e == ERR_OK ? os_make_dirs(st->partial) : e;
     if (e == ERR_OK) {
         e = db_open(&st->db, db_path, schema, SCHEMA_VERSION);
-        e = e == ERR_OK ? e : err_at(e, "the index of the model store");
+        e = e == ERR_OK ? e
+                        : err_at(e, "the index of the model store%s",
+                                 e == ERR_INTEGRITY ? " (the models' files are whole: pull them "
+                                                      "again when it is made anew)"
+                                                    : "");
     }
     mem_free(db_path);
     mem_free(blobs);
@@ -185,6 +189,40 @@ enum err store_lock(struct store *st)
             "%s: another hearth is changing the model store; try again when it is done", path);
     clear_partial(st);
     return ERR_OK;
+}
+
+bool store_is_busy(const struct store *st)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/lock", st->root);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const bool is_busy = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return is_busy;
+}
+
+size_t store_unfinished(const struct store *st, uint64_t *bytes)
+{
+    char path[PATH_BYTES];
+    struct stat s;
+    size_t n = 0;
+    DIR *d = opendir(st->partial);
+    *bytes = 0;
+    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
+        const struct view name = view_of(x->d_name);
+        if ((view_ends(name, VIEW(".part")) || view_ends(name, VIEW(".whl"))) &&
+            lstat(path, &s) == 0) {
+            n++;
+            *bytes += (uint64_t)s.st_size;
+        }
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    return n;
 }
 
 const char *store_partial(const struct store *st)
@@ -536,9 +574,64 @@ enum err store_put(struct store *st, struct store_model *m)
     return e;
 }
 
+/* The digest of "sha256-HEX", or NULL. */
+static const char *digest_of(const char *name)
+{
+    const bool is_blob = strncmp(name, "sha256-", 7) == 0 && strlen(name) == 7 + 64 &&
+                         strspn(name + 7, "0123456789abcdef") == 64;
+    return is_blob ? name + 7 : NULL;
+}
+
+enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
+{
+    struct buf path;
+    struct stat s;
+    buf_init(&path, PATH_BYTES);
+    buf_printf(&path, "%s/blobs", st->root);
+    DIR *d = opendir(buf_str(&path));
+    enum err e = d != NULL ? ERR_OK : err_set(ERR_IO, "%s: %s", buf_str(&path), strerror(errno));
+    for (const struct dirent *x = NULL; e == ERR_OK && (x = readdir(d)) != NULL;) {
+        const char *digest = digest_of(x->d_name);
+        bool used = true;
+        e = digest != NULL ? is_used(st, digest, 0, &used) : ERR_OK;
+        if (e == ERR_OK && !used && fstatat(dirfd(d), x->d_name, &s, 0) == 0) {
+            struct store_file f = { .bytes = (uint64_t)s.st_size };
+            copy_text(f.digest, sizeof f.digest, view_of(digest));
+            fn(arg, &f);
+        }
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    buf_release(&path);
+    return e;
+}
+
+/* A blob that no model has goes by its own name. */
+static enum err remove_blob(struct store *st, const char *name, uint64_t *freed_bytes)
+{
+    struct buf path;
+    struct stat s;
+    bool used = false;
+    TRY(is_used(st, digest_of(name), 0, &used));
+    REQUIRE(!used, ERR_USAGE, "%s: a model has this file; hearth show MODEL lists its files", name);
+    buf_init(&path, PATH_BYTES);
+    store_blob_path(st, digest_of(name), &path);
+    const bool is_there = stat(buf_str(&path), &s) == 0;
+    const bool is_gone = is_there && unlink(buf_str(&path)) == 0;
+    buf_release(&path);
+    REQUIRE(is_there, ERR_NOT_FOUND, "%s: no such file in the store", name);
+    REQUIRE(is_gone, ERR_IO, "%s: cannot remove: %s", name, strerror(errno));
+    *freed_bytes = (uint64_t)s.st_size;
+    return ERR_OK;
+}
+
 enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
 {
     struct store_model m = { 0 };
+    if (digest_of(name) != NULL) {
+        return remove_blob(st, name, freed_bytes);
+    }
     enum err e = store_find(st, name, &m);
     if (e == ERR_OK) {
         const struct view v = view_of(m.name);

@@ -55,6 +55,9 @@ void store_close(struct store *st);               /* accepts NULL */
 /* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. Clears
  * away what a pull left that was killed, and downloads that nobody went on with for a week. */
 enum err store_lock(struct store *st) MUST_USE;
+bool store_is_busy(const struct store *st); /* whether another process has that lock */
+/* How many halves of downloads wait to be resumed, and their bytes. */
+size_t store_unfinished(const struct store *st, uint64_t *bytes);
 const char *store_partial(const struct store *st); /* the folder for unfinished files */
 void store_remove_tree(const char *folder);        /* a folder of ours with all that is in it */
 
@@ -64,14 +67,18 @@ void store_remove_tree(const char *folder);        /* a folder of ours with all 
 enum err store_find(struct store *st, const char *name, struct store_model *m) MUST_USE;
 /* Model i in the order of names; *found is false behind the last. */
 enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found) MUST_USE;
-/* ERR_USAGE when the model's name is taken: by a known model with other contents, or by a model here
- * with other files from another source. An empty digest is other contents. */
+/* ERR_USAGE when the model's name is taken: by a known model with other contents, or by one that is
+ * here with other files from another source. An empty digest is other contents. */
 enum err store_check_name(struct store *st, const struct store_model *m) MUST_USE;
 /* Adds the model, or puts it in the place of one of that name. Its blobs must be there and open as
- * a model and the name must be free (else they go again); an empty licence is filled in from the file. Blobs that no model
- * has any more are removed. */
+ * a model and the name must be free (else they go again); an empty licence is filled in from the
+ * file. Blobs that no model has any more are removed. */
 enum err store_put(struct store *st, struct store_model *m) MUST_USE;
+/* name: a model's, or "sha256-HEX" for a blob that no model has. */
 enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes) MUST_USE;
+/* Every blob that no model has: those of a pull that goes on, or of an index that was lost. */
+typedef void store_unnamed_fn(void *arg, const struct store_file *f);
+enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg) MUST_USE;
 /* Letters, digits and . _ - : only, at most 100, beginning with a letter or digit. */
 bool store_name_is_good(const char *name);
 

@@ -167,6 +167,22 @@ static enum err list_models(struct store *st, struct buf *b, bool is_json)
     return ERR_OK;
 }
 
+/* Halves of downloads; nothing when there are none. */
+static void put_unfinished(const struct store *st, struct buf *b, bool is_json)
+{
+    uint64_t bytes = 0;
+    char size[16];
+    const size_t n = store_unfinished(st, &bytes);
+    if (is_json) {
+        buf_printf(b, ",\"unfinished\":{\"files\":%zu,\"bytes\":%" PRIu64 "}", n, bytes);
+    } else if (n > 0) {
+        buf_printf(b,
+                   "unfinished: %zu file%s, %s, in %s; a pull of the same goes on, after a week "
+                   "the next pull or rm removes them\n",
+                   n, n > 1 ? "s" : "", progress_bytes(bytes, size), store_partial(st));
+    }
+}
+
 enum err store_cmd_list(bool is_json)
 {
     struct store *st = NULL;
@@ -177,7 +193,9 @@ enum err store_cmd_list(bool is_json)
     enum err e = list_models(st, &b, is_json);
     buf_add_str(&b, is_json ? "],\"known\":[" : "");
     e = e == ERR_OK ? list_known(st, &b, is_json) : e;
-    buf_add_str(&b, is_json ? "]}\n" : "");
+    buf_add_str(&b, is_json ? "]" : "");
+    put_unfinished(st, &b, is_json);
+    buf_add_str(&b, is_json ? "}\n" : "");
     store_close(st);
     if (e != ERR_OK) {
         buf_release(&b);
@@ -478,12 +496,16 @@ enum err store_cmd_rm(const char *model, bool is_json)
 
 struct verdict {
     struct buf *json; /* NULL: text, printed at once */
-    size_t n_file, n_bad;
+    struct buf unnamed, unfinished;
+    size_t n_file, n_bad, n_busy, n_unnamed;
 };
 
-static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault)
+static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault,
+                 bool is_busy)
 {
-    v->n_bad += fault[0] != '\0';
+    const bool is_bad = fault[0] != '\0' && !is_busy;
+    v->n_bad += is_bad;
+    v->n_busy += is_busy;
     if (v->json != NULL) {
         buf_add_str(v->json, v->n_file > 0 ? ",\n{" : "\n{");
         put_field(v->json, "model", view_of(name));
@@ -491,35 +513,87 @@ static void tell(struct verdict *v, const char *name, const struct store_file *f
         buf_printf(v->json, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes,
                    fault[0] != '\0' ? "false" : "true");
         if (fault[0] != '\0') {
-            put_field(v->json, "fault", view_of(fault));
+            put_field(v->json, is_busy ? "busy" : "fault", view_of(fault));
         }
         buf_add_char(v->json, '}');
     } else {
-        printf("%-7s %s  sha256-%s%s%s\n", fault[0] != '\0' ? "DAMAGED" : "ok", name, f->digest,
-               fault[0] != '\0' ? "  " : "", fault);
+        printf("%-7s %s  sha256-%s%s%s\n",
+               is_bad    ? "DAMAGED"
+               : is_busy ? "busy"
+                         : "ok",
+               name, f->digest, fault[0] != '\0' ? "  " : "", fault);
         fflush(stdout);
     }
     v->n_file++;
 }
 
-static void verify_blob(struct store *st, const struct store_model *m, size_t i, struct verdict *v)
+/* Reads a blob; fault stays empty when it is sound. A failure with ERR_OK is one of its bytes. */
+static enum err try_blob(struct store *st, const struct store_model *m, size_t i,
+                         char fault[ERR_TEXT_MAX])
 {
     struct buf path;
     char hex[65];
-    char fault[ERR_TEXT_MAX] = "";
     struct progress bar;
+    fault[0] = '\0';
     buf_init(&path, PATH_BYTES);
     store_blob_path(st, m->files[i].digest, &path);
     progress_begin_short(&bar, m->name, m->files[i].bytes);
     const enum err e = store_hash(buf_str(&path), &bar, hex);
     progress_end(&bar);
     if (e != ERR_OK) {
-        snprintf(fault, sizeof fault, "%s", err_text());
+        snprintf(fault, ERR_TEXT_MAX, "%s", err_text());
     } else if (strcmp(hex, m->files[i].digest) != 0) {
-        snprintf(fault, sizeof fault, "its bytes have sha256 %s; remove it and pull it again", hex);
+        snprintf(fault, ERR_TEXT_MAX, "its bytes have sha256 %s; remove it and pull it again", hex);
     }
     buf_release(&path);
-    tell(v, m->name, &m->files[i], fault);
+    return e;
+}
+
+/* Whether the model still has its file i. */
+static enum err has_file(struct store *st, const struct store_model *m, size_t i, bool *has)
+{
+    struct store_model now = { 0 };
+    const enum err e = store_find(st, m->name, &now);
+    *has = e == ERR_OK && strcmp(now.name, m->name) == 0 && i < now.n_file &&
+           strcmp(now.files[i].digest, m->files[i].digest) == 0;
+    store_model_clear(&now);
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+/* A file that cannot be read may just have been replaced or removed: that is no damage. */
+static enum err verify_blob(struct store *st, const struct store_model *m, size_t i,
+                            struct verdict *v)
+{
+    char fault[ERR_TEXT_MAX];
+    bool is_there = true;
+    bool is_busy = false;
+    if (try_blob(st, m, i, fault) != ERR_OK) {
+        TRY(has_file(st, m, i, &is_there));
+        if (is_there && try_blob(st, m, i, fault) != ERR_OK) {
+            is_busy = store_is_busy(st);
+        }
+    }
+    if (is_there) {
+        tell(v, m->name, &m->files[i], fault, is_busy);
+    }
+    return ERR_OK;
+}
+
+static void tell_unnamed(void *arg, const struct store_file *f)
+{
+    struct verdict *v = arg;
+    char size[16];
+    if (v->json != NULL) {
+        buf_add_str(&v->unnamed, v->n_unnamed > 0 ? ",\n{" : "\n{");
+        put_field(&v->unnamed, "digest", view_of(f->digest));
+        buf_printf(&v->unnamed, ",\"bytes\":%" PRIu64 "}", f->bytes);
+    } else {
+        buf_printf(&v->unnamed,
+                   "unnamed sha256-%s  %s; no model has it: pull its model again, or hearth rm "
+                   "sha256-%s\n",
+                   f->digest, progress_bytes(f->bytes, size), f->digest);
+    }
+    v->n_unnamed++;
 }
 
 static enum err verify_store(const char *model, struct verdict *v)
@@ -532,10 +606,16 @@ static enum err verify_store(const char *model, struct verdict *v)
         struct store_model m = { 0 };
         e = model != NULL ? store_find(st, model, &m) : store_at(st, i, &m, &found);
         for (size_t k = 0; e == ERR_OK && k < m.n_file; k++) {
-            verify_blob(st, &m, k, v);
+            e = verify_blob(st, &m, k, v);
         }
         store_model_clear(&m);
         found = found && model == NULL;
+    }
+    if (e == ERR_OK && model == NULL && !store_is_busy(st)) { /* else a pull has some, rightly */
+        e = store_unnamed(st, tell_unnamed, v);
+    }
+    if (e == ERR_OK && model == NULL) {
+        put_unfinished(st, &v->unfinished, v->json != NULL);
     }
     store_close(st);
     return e;
@@ -551,7 +631,7 @@ static enum err verify_file(const char *path, struct verdict *v)
     gguf_close(g);
     TRY(store_hash(path, NULL, f.digest));
     const struct known *k = known_by_sha256(f.digest);
-    tell(v, k != NULL ? k->name : path, &f, "");
+    tell(v, k != NULL ? k->name : path, &f, "", false);
     return ERR_OK;
 }
 
@@ -561,14 +641,27 @@ enum err store_cmd_verify(const char *model, bool is_json)
     buf_init(&b, OUT_MAX);
     buf_add_str(&b, "{\"version\":1,\"files\":[");
     struct verdict v = { .json = is_json ? &b : NULL };
+    buf_init(&v.unnamed, OUT_MAX);
+    buf_init(&v.unfinished, OUT_MAX);
     const bool is_file = model != NULL && os_exists(model);
     enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
-    buf_printf(&b, "],\"damaged\":%zu}\n", v.n_bad);
+    buf_printf(&b, "],\"damaged\":%zu,\"busy\":%zu,\"unnamed\":[", v.n_bad, v.n_busy);
+    buf_add_view(&b, buf_view(&v.unnamed));
+    buf_add_str(&b, "]");
+    buf_add_view(&b, buf_view(&v.unfinished));
+    buf_add_str(&b, "}\n");
     if (e == ERR_OK && is_json) {
         e = print(&b);
+    } else if (e == ERR_OK) {
+        printf("%s%s", buf_str(&v.unnamed), buf_str(&v.unfinished));
     }
     buf_release(&b);
+    buf_release(&v.unnamed);
+    buf_release(&v.unfinished);
     TRY(e);
     REQUIRE(v.n_bad == 0, ERR_INTEGRITY, "%zu of %zu files are damaged", v.n_bad, v.n_file);
+    REQUIRE(v.n_busy == 0, ERR_BUSY,
+            "%zu of %zu files are being changed by another hearth; try again when it is done",
+            v.n_busy, v.n_file);
     return ERR_OK;
 }

@@ -14,9 +14,9 @@ enum err store_cmd_list(bool is_json) MUST_USE;
 enum err store_cmd_show(const char *model, bool is_json) MUST_USE;
 /* Takes a model out of the store; says how much room that made. */
 enum err store_cmd_rm(const char *model, bool is_json) MUST_USE;
-/* Reads files again and compares their digests; NULL: all of the store. ERR_INTEGRITY after the
- * last one when any was damaged. A file outside the store gets its digest and its structure shown.
- */
+/* Reads files again and compares their digests; NULL: all of the store, also what no model has and
+ * what is unfinished. ERR_INTEGRITY after the last one when any was damaged, else ERR_BUSY when any
+ * was being changed. A file outside the store gets its digest and its structure shown. */
 enum err store_cmd_verify(const char *model, bool is_json) MUST_USE;
 
 #endif
