@@ -44,9 +44,9 @@ struct record {
 enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
 
 /* owner: the lock. The engine thread reads spec, prompt and n_prompt without it while a sequence is
- * the job's: they were written before sched_submit, holding the lock under which the engine then
- * admitted it, and are written again only after the place was free, which it becomes after its last
- * sequence was freed (end_choice, end_all: the engine thread itself). */
+ * the job's: engine_submit writes them and queues the job holding the lock once, the engine takes
+ * the lock to admit it, and they are written again only when the place is free, which it becomes
+ * after its last sequence was freed (end_choice, end_all: the engine thread itself). */
 struct job {
     enum job_state state;
     uint32_t generation;
