@@ -5,8 +5,8 @@
  * JS-1  the bytes are well-formed UTF-8.
  * JS-2  n_char is the number of code points of p[0..n).
  * JS-3  a text never changes once made; parts share the bytes of the whole.
- * CH-2  (of chat.h) mark[i] is 1 when byte i was written by the template, 0 when it came from
- * data. */
+ * JS-4  mark[i] is 1 when byte i was written by the template, 0 when it came from data: CH-2 of
+ * chat.h holds by it. */
 #ifndef HEARTH_JINJA_STR_H
 #define HEARTH_JINJA_STR_H
 
