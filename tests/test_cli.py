@@ -112,6 +112,9 @@ def test_models(home):
         refused(home, [c, '-m', 'no.gguf'], 3, 'no.gguf')
         refused(home, [c, '-m', 'smollm2:135m'], 3, 'hearth pull smollm2:135m')
     refused(home, ['plan', 'folder'], 3, 'folder')
+    os.symlink('loop', home + '/loop')
+    for c in ('plan', 'run', 'pull'):
+        refused(home, [c, './loop'], 9, './loop', 'symbolic links')
     refused(home, ['verify', 'nonsense', '--json'], 3, 'nonsense')
     refused(home, ['pull', 'smolm2:135m'], 3, 'did you mean smollm2:135m?')
     refused(home, ['pull', TINY, '--name', 'no/name'], 2, 'no/name')

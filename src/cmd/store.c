@@ -674,13 +674,16 @@ static enum err resolve_name(struct store *st, const char *model, struct buf *pa
 enum err store_resolve(const char *model, struct buf *path)
 {
     struct stat s;
-    if (stat(model, &s) == 0 && !S_ISDIR(s.st_mode)) {
+    const int why = stat(model, &s) == 0 ? 0 : errno;
+    if (why == 0 && !S_ISDIR(s.st_mode)) {
         buf_add_str(path, model);
         return buf_check(path, "model path");
     }
+    REQUIRE(why == 0 || why == ENOENT || why == ENOTDIR || why == ENAMETOOLONG, ERR_IO,
+            "%.200s: %s", model, strerror(why));
     REQUIRE(store_name_is_good(model) && !view_ends(view_of(model), VIEW(".gguf")), ERR_NOT_FOUND,
             "%.200s: %s", model,
-            stat(model, &s) == 0 ? "is a folder; give the model file in it" : "no such file");
+            why == 0 ? "is a folder; give the model file in it" : "no such file");
     struct store *st = NULL;
     TRY(store_open(&st));
     const enum err e = resolve_name(st, model, path);

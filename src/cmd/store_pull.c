@@ -818,7 +818,10 @@ static enum err pull(struct pull *p, const char *what)
         return pull_url(p, what);
     }
     const struct known *near = known_near(what);
-    REQUIRE(stat(what, &s) == 0, ERR_NOT_FOUND,
+    const int why = stat(what, &s) == 0 ? 0 : errno;
+    REQUIRE(why == 0 || why == ENOENT || why == ENOTDIR || why == ENAMETOOLONG, ERR_IO,
+            "%.200s: %s", what, strerror(why));
+    REQUIRE(why == 0, ERR_NOT_FOUND,
             "\"%.200s\" is neither a known name, nor a file, nor an https address; %s%s%s", what,
             near != NULL ? "did you mean " : "hearth list shows the known names",
             near != NULL ? near->name : "", near != NULL ? "?" : "");
