@@ -1,7 +1,7 @@
 /* fuzz_params - one byte for the kind of request, then its body
  *
- * The body is freed before the result is looked at (PA-2). What is taken has all numbers in the
- * ranges that the library wants, and the same body with an unknown field more is refused (PA-1).
+ * The body is freed before the result is looked at (PM-2). What is taken has all numbers in the
+ * ranges that the library wants, and the same body with an unknown field more is refused (PM-1).
  * A conversation that is taken is JSON again and can be rendered with a template. A refusal is a
  * status, one line, and an answer that is JSON. */
 #include "base/js.h"
@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         params_release(&p);
         demand(read_copy(&other, kind, body, "\"zz\":1,", &why) != ERR_OK &&
                    strcmp(why.param, "zz") == 0,
-               "a field that is not known is refused by its name (PA-1)");
+               "a field that is not known is refused by its name (PM-1)");
         check_refusal(&why);
     } else {
         check_refusal(&why);

@@ -9,6 +9,7 @@ format      every C file is as clang-format-19 lays it out
 banned      calls that are not allowed, or only in named files
 essays      every .c begins with a comment that says what it is
 header      the public header has at most 250 lines
+invariants  each numbered invariant (XX-1) is stated in one header only
 map         docs/ARCHITECTURE.md lists the modules of src/LAYERS with the first line of each (--map writes it)
 Prints one line per finding and 'N passed, N failed' over the rules checked."""
 import argparse
@@ -142,6 +143,17 @@ def check_header():
     findings['header'] = [f'include/hearth.h: {n} lines, at most 250'] if n > 250 else []
 
 
+def check_invariants():
+    findings.setdefault('invariants', [])
+    stated = {}
+    for path in sorted(glob.glob('src/**/*.h', recursive=True)):
+        for name in re.findall(r'^ \* ([A-Z]{2}-\d+)  ', open(path).read(), re.M):
+            stated.setdefault(name, []).append(path)
+    for name, paths in stated.items():
+        if len(paths) > 1:
+            found('invariants', f'{name} is stated in {" and ".join(paths)}')
+
+
 def module_list(rows):
     """The second half of docs/ARCHITECTURE.md."""
     text, folder = '', ''
@@ -210,6 +222,7 @@ def main():
     check_essays()
     check_format()
     check_header()
+    check_invariants()
     check_map(rows, a.map)
     if a.build:
         check_symbols(rows, a.build)

@@ -3,7 +3,7 @@
  * A key is a random token, so a plain SHA-256 of it is enough to keep: there is no dictionary to
  * try. A presented key is hashed and compared with every digest, each in constant time and without
  * leaving the loop early, so that neither the place of a key in the file nor its first letters can
- * be measured from outside (KE-1).
+ * be measured from outside (KY-1).
  *
  * Short keys are refused at start, since they can be guessed.
  *

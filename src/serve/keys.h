@@ -1,7 +1,7 @@
 /* keys - the API keys that may use this service (serve/keys.c)
  *
  * Only digests are kept. Owner: the loop thread.
- * KE-1  the time of keys_check depends on the number of keys, not on their content. */
+ * KY-1  the time of keys_check depends on the number of keys, not on their content. */
 #ifndef HEARTH_KEYS_H
 #define HEARTH_KEYS_H
 

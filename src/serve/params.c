@@ -5,7 +5,7 @@
  * and /detokenize. A row says who knows the field, what type and range it has and where it goes, or
  * names the function that reads it.
  *
- * A field that is not in the table is refused by name (PA-1): a client that asks for something must
+ * A field that is not in the table is refused by name (PM-1): a client that asks for something must
  * not be answered as if it had not. For the same reason a field that hearth cannot honour yet
  * (tools, a JSON schema, images) is refused unless its value asks for nothing. Fields that only
  * label a request (user, metadata ...) are accepted and change nothing.

@@ -1,8 +1,8 @@
 /* params - the body of a request, checked and taken apart (serve/params.c)
  *
- * PA-1  a field is either understood, or known to change nothing, or refused: none is dropped
+ * PM-1  a field is either understood, or known to change nothing, or refused: none is dropped
  *       silently. null counts as absent everywhere.
- * PA-2  a params holds no pointer into the body. */
+ * PM-2  a params holds no pointer into the body. */
 #ifndef HEARTH_PARAMS_H
 #define HEARTH_PARAMS_H
 
