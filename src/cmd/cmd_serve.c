@@ -42,18 +42,16 @@ static void name_of(const char *model, char *out, size_t cap)
     snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), base);
 }
 
-/* As many conversations as fit, up to the wish. A plan that does not fit even with one is left to
- * fail where all failures to load are reported. */
-static void choose_parallel(struct hearth_box *box, const char *path, struct hearth_model_params *p)
+/* The plan, with as many conversations as fit, up to the wish, unless a number is given. What
+ * cannot be planned or does not fit is left to fail where all failures to load are reported. */
+static void make_plan(struct hearth_box *box, const char *path, struct hearth_model_params *p,
+                      struct hearth_plan *plan)
 {
-    struct hearth_plan plan = { .size = sizeof plan };
-    if (p->n_parallel > 0) {
-        return;
-    }
-    for (p->n_parallel = PARALLEL_WISH; p->n_parallel > 1; p->n_parallel /= 2) {
-        if (hearth_plan_make(box, path, p, &plan) != HEARTH_OK || plan.fits) {
-            return;
-        }
+    const bool is_given = p->n_parallel > 0;
+    p->n_parallel = is_given ? p->n_parallel : PARALLEL_WISH;
+    while (hearth_plan_make(box, path, p, plan) == HEARTH_OK && !plan->fits && !is_given &&
+           p->n_parallel > 1) {
+        p->n_parallel /= 2;
     }
 }
 
@@ -101,7 +99,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     open_params(c, &p.model);
     p.model.n_queue = (int32_t)c->queue;
     p.model.extra_bytes = server_extra_bytes(&p);
-    choose_parallel(box, path, &p.model);
+    make_plan(box, path, &p.model, &p.plan);
     sigset_t both;
     sigset_t before;
     sigemptyset(&both);

@@ -57,8 +57,7 @@ struct server {
     struct http *http;
     struct jobs *jobs;
     struct thread *loader;
-    struct hearth_model *model; /* owner: the loading thread until is_loaded, as of the next */
-    struct hearth_plan plan;
+    struct hearth_model *model; /* owner: the loading thread until is_loaded */
     enum err load_result;
     char load_error[ERR_TEXT_MAX];
     enum phase phase;
@@ -70,12 +69,8 @@ struct server {
 static void load(void *arg)
 {
     struct server *s = arg;
-    s->load_result =
-        (enum err)hearth_plan_make(s->params.box, s->params.model_path, &s->params.model, &s->plan);
-    if (s->load_result == ERR_OK) {
-        s->load_result = (enum err)hearth_model_open(s->params.box, s->params.model_path,
-                                                     &s->params.model, &s->model);
-    }
+    s->load_result = (enum err)hearth_model_open(s->params.box, s->params.model_path,
+                                                 &s->params.model, &s->model);
     if (s->load_result != ERR_OK) {
         snprintf(s->load_error, sizeof s->load_error, "%s", hearth_error());
     }
@@ -92,7 +87,7 @@ static enum err take_model(struct server *s)
     const int n_job_max = s->params.n_client_max;
     TRY(jobs_open(&s->jobs, s->loop, s->model, s->params.model_id, &s->api.metrics, &s->budget,
                   n_job_max));
-    api_set_model(&s->api, s->model, s->jobs, &s->plan);
+    api_set_model(&s->api, s->model, s->jobs, &s->params.plan);
     s->phase = PHASE_SERVING;
     if (s->params.report != NULL) {
         s->params.report(s->params.report_arg, s, 1);

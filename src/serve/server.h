@@ -19,6 +19,7 @@ struct server_params {
     const char *model_path, *model_id;
     struct hearth_box *box;
     struct hearth_model_params model; /* its progress is called on the loading thread */
+    struct hearth_plan plan;          /* of that model, for /metrics */
     int n_client_max;                 /* connections */
     uint64_t body_max_bytes;
     uint64_t grace_us; /* for running answers after server_stop */
