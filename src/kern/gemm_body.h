@@ -41,16 +41,7 @@
 #define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
 #define TOKENS_AT_ONCE 96   /* their activations should stay in the second-level cache */
 
-/* What a type needs beyond sum * d: chosen at compile time. */
-enum form {
-    FORM_PLAIN,    /* d */
-    FORM_M,        /* d, m */
-    FORM_SUB,      /* one sub-scale */
-    FORM_SUB_MIN,  /* one sub-scale and minimum */
-    FORM_SUB2,     /* two sub-scales */
-    FORM_SUB2_MIN, /* two sub-scales and minima */
-    FORM_HALVED,   /* two float scales */
-};
+#include "kern/gemm_panel.h"
 
 /* --- decode steps: block, unit within the block, step -> registers ---------------------------- */
 
@@ -94,10 +85,6 @@ INLINE void decode_q8_0(const uint8_t *b, int j, int s, struct unit *u)
     u->d[0] = r_halfs(b, s);
     bytes(b + 32, s, u->w);
 }
-
-static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
-                                       1,    13,   25,  38,  53,  69,  89,  113 };
-static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 INLINE void decode_iq4_nl(const uint8_t *b, int j, int s, struct unit *u)
 {
@@ -275,14 +262,6 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
         store_tile(acc[s], tile, n, y + ROWS * s, ldy);
     }
 }
-
-struct product {
-    const struct tensor *w;
-    const struct kern_act *a;
-    float *y;
-    size_t ldy;
-    int32_t tile0, tile1; /* tiles of tokens */
-};
 
 INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
 {
@@ -469,75 +448,11 @@ static void panel_bf16(const struct product *p, int32_t panel)
 
 /* --- the entry -------------------------------------------------------------------------------- */
 
-typedef void (*panel_fn)(const struct product *p, int32_t panel);
-
-static panel_fn panel_for(enum quant_type type)
-{
-    switch (type) {
-    case QUANT_F32:
-        return panel_f32;
-    case QUANT_F16:
-        return panel_f16;
-    case QUANT_BF16:
-        return panel_bf16;
-    case QUANT_Q4_0:
-        return panel_q4_0;
-    case QUANT_Q4_1:
-        return panel_q4_1;
-    case QUANT_Q5_0:
-        return panel_q5_0;
-    case QUANT_Q5_1:
-        return panel_q5_1;
-    case QUANT_Q8_0:
-        return panel_q8_0;
-    case QUANT_IQ4_NL:
-        return panel_iq4_nl;
-    case QUANT_MXFP4:
-        return panel_mxfp4;
-    case QUANT_Q2_K:
-        return panel_q2_k;
-    case QUANT_Q3_K:
-        return panel_q3_k;
-    case QUANT_Q4_K:
-        return panel_q4_k;
-    case QUANT_Q5_K:
-        return panel_q5_k;
-    case QUANT_Q6_K:
-        return panel_q6_k;
-    case QUANT_IQ4_XS:
-        return panel_iq4_xs;
-    default:
-        return panel_rows;
-    }
-}
-
-/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
- * block. */
-static void body_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                        const struct kern_act *a, float *y, size_t ldy)
-{
-    const panel_fn panel = panel_for(w->type);
-    const int32_t tile = gemm_tile(a->n_tok);
-    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
-    const int32_t at_once = TOKENS_AT_ONCE / tile;
-    for (int32_t t = 0; t < n_tile; t += at_once) {
-        const struct product p = { .w = w,
-                                   .a = a,
-                                   .y = y,
-                                   .ldy = ldy,
-                                   .tile0 = t,
-                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
-        for (int32_t i = panel0; i < panel1; i++) {
-            panel(&p, i);
-        }
-    }
-}
-
 INLINE void body_fill(struct kern_table *t)
 {
     peak_fill(t);
     t->act_prepare = gemm_act_prepare;
-    t->matmul = body_matmul;
+    t->matmul = panel_matmul;
 }
 
 #endif

@@ -70,5 +70,5 @@ void gemm_neon_fill(struct kern_table *t)
     peak_fill(t);
     t->peak_int8 = gemm_peak_int8;
     t->act_prepare = gemm_act_prepare;
-    t->matmul = gemm_matmul;
+    t->matmul = panel_matmul;
 }

@@ -28,23 +28,14 @@
 #define QUAD           (LANES / QUADS)
 #define TILE_MAX       8
 
+#include "kern/gemm_panel.h"
+
 /* Scales of a unit of 16 rows. */
 struct unit {
     float32x4_t d[2][QUADS];   /* of the halves (equal but for NVFP4; only [0] is set otherwise) */
     float32x4_t sub[2][QUADS]; /* integer sub-scales */
     float32x4_t min[2][QUADS]; /* integer minima */
     float32x4_t dmin[QUADS], m[QUADS];
-};
-
-/* What a type needs beyond sum * d: chosen at compile time. */
-enum form {
-    FORM_PLAIN,    /* d */
-    FORM_M,        /* d, m */
-    FORM_SUB,      /* one sub-scale */
-    FORM_SUB_MIN,  /* one sub-scale and minimum */
-    FORM_SUB2,     /* two sub-scales */
-    FORM_SUB2_MIN, /* two sub-scales and minima */
-    FORM_HALVED,   /* two float scales */
 };
 
 /* What is constant for a type. */
@@ -248,10 +239,6 @@ INLINE void scales_iq4_xs(const uint8_t *b, int j, struct unit *u)
 /* --- codes of each type ------------------------------------------------------------------------
  */
 
-static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
-                                       1,    13,   25,  38,  53,  69,  89,  113 };
-static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
-
 INLINE void codes_q4_0(const uint8_t *b, int j, int q, int8x16_t *w)
 {
     (void)j;
@@ -439,14 +426,6 @@ INLINE void zero_tile(float32x4_t acc[QUADS][TILE_MAX], int tile)
 
 /* --- one panel ---------------------------------------------------------------------------------
  */
-
-struct product {
-    const struct tensor *w;
-    const struct kern_act *a;
-    float *y;
-    size_t ldy;
-    int32_t tile0, tile1; /* tiles of tokens */
-};
 
 /* One tile of a product: where its activations and results are. */
 struct tile {
@@ -717,46 +696,6 @@ static void panel_f16(const struct product *p, int32_t panel)
 static void panel_bf16(const struct product *p, int32_t panel)
 {
     float_panel(QUANT_BF16, p, panel);
-}
-
-/* --- the entry ---------------------------------------------------------------------------------
- */
-
-typedef void (*panel_fn)(const struct product *p, int32_t panel);
-
-static panel_fn panel_for(enum quant_type type)
-{
-    static const panel_fn fns[QUANT_TYPE_COUNT] = {
-        [QUANT_F32] = panel_f32,       [QUANT_F16] = panel_f16,   [QUANT_BF16] = panel_bf16,
-        [QUANT_Q4_0] = panel_q4_0,     [QUANT_Q4_1] = panel_q4_1, [QUANT_Q5_0] = panel_q5_0,
-        [QUANT_Q5_1] = panel_q5_1,     [QUANT_Q8_0] = panel_q8_0, [QUANT_IQ4_NL] = panel_iq4_nl,
-        [QUANT_MXFP4] = panel_mxfp4,   [QUANT_Q2_K] = panel_q2_k, [QUANT_Q3_K] = panel_q3_k,
-        [QUANT_Q4_K] = panel_q4_k,     [QUANT_Q5_K] = panel_q5_k, [QUANT_Q6_K] = panel_q6_k,
-        [QUANT_IQ4_XS] = panel_iq4_xs,
-    };
-    return fns[type] != NULL ? fns[type] : panel_rows;
-}
-
-/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
- * block. */
-static void gemm_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                        const struct kern_act *a, float *y, size_t ldy)
-{
-    const panel_fn panel = panel_for(w->type);
-    const int32_t tile = gemm_tile(a->n_tok);
-    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
-    const int32_t at_once = TOKENS_AT_ONCE / tile;
-    for (int32_t t = 0; t < n_tile; t += at_once) {
-        const struct product p = { .w = w,
-                                   .a = a,
-                                   .y = y,
-                                   .ldy = ldy,
-                                   .tile0 = t,
-                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
-        for (int32_t i = panel0; i < panel1; i++) {
-            panel(&p, i);
-        }
-    }
 }
 
 #endif

@@ -77,5 +77,5 @@ void gemm_neondot_fill(struct kern_table *t)
     peak_fill(t);
     t->peak_int8 = gemm_peak_int8;
     t->act_prepare = gemm_act_prepare;
-    t->matmul = gemm_matmul;
+    t->matmul = panel_matmul;
 }

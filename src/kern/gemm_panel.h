@@ -1,0 +1,88 @@
+/* gemm_panel - from a product to the panel function of its type (included by the gemm_*body.h)
+ *
+ * What does not depend on the instruction set: the forms that types have, their levels, which
+ * function serves which type, and the order in which tokens and panels are walked. The including
+ * file defines TOKENS_AT_ONCE before, and afterwards a panel_NAME for each type of the table and
+ * panel_rows for the types that stay rows of the file. */
+#ifndef HEARTH_GEMM_PANEL_H
+#define HEARTH_GEMM_PANEL_H
+
+#include "kern/gemm_act.h"
+
+/* What a type needs beyond sum * d: chosen at compile time. */
+enum form {
+    FORM_PLAIN,    /* d */
+    FORM_M,        /* d, m */
+    FORM_SUB,      /* one sub-scale */
+    FORM_SUB_MIN,  /* one sub-scale and minimum */
+    FORM_SUB2,     /* two sub-scales */
+    FORM_SUB2_MIN, /* two sub-scales and minima */
+    FORM_HALVED,   /* two float scales */
+};
+
+static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113 };
+static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+struct product {
+    const struct tensor *w;
+    const struct kern_act *a;
+    float *y;
+    size_t ldy;
+    int32_t tile0, tile1; /* tiles of tokens */
+};
+
+typedef void (*panel_fn)(const struct product *p, int32_t panel);
+
+#define PANEL_TYPES(X)                                                                             \
+    X(F32, f32)                                                                                    \
+    X(F16, f16)                                                                                    \
+    X(BF16, bf16)                                                                                  \
+    X(Q4_0, q4_0)                                                                                  \
+    X(Q4_1, q4_1)                                                                                  \
+    X(Q5_0, q5_0)                                                                                  \
+    X(Q5_1, q5_1)                                                                                  \
+    X(Q8_0, q8_0)                                                                                  \
+    X(IQ4_NL, iq4_nl)                                                                              \
+    X(MXFP4, mxfp4)                                                                                \
+    X(Q2_K, q2_k)                                                                                  \
+    X(Q3_K, q3_k)                                                                                  \
+    X(Q4_K, q4_k)                                                                                  \
+    X(Q5_K, q5_k)                                                                                  \
+    X(Q6_K, q6_k)                                                                                  \
+    X(IQ4_XS, iq4_xs)
+
+#define PANEL_DECLARE(type, name) static void panel_##name(const struct product *p, int32_t panel);
+PANEL_TYPES(PANEL_DECLARE)
+static void panel_rows(const struct product *p, int32_t panel);
+
+static panel_fn panel_for(enum quant_type type)
+{
+#define PANEL_ROW(type, name) [QUANT_##type] = panel_##name,
+    static const panel_fn fns[QUANT_TYPE_COUNT] = { PANEL_TYPES(PANEL_ROW) };
+    return fns[type] != NULL ? fns[type] : panel_rows;
+}
+
+/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
+ * block. */
+static void panel_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                         const struct kern_act *a, float *y, size_t ldy)
+{
+    const panel_fn panel = panel_for(w->type);
+    const int32_t tile = gemm_tile(a->n_tok);
+    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
+    const int32_t at_once = TOKENS_AT_ONCE / tile;
+    for (int32_t t = 0; t < n_tile; t += at_once) {
+        const struct product p = { .w = w,
+                                   .a = a,
+                                   .y = y,
+                                   .ldy = ldy,
+                                   .tile0 = t,
+                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
+        for (int32_t i = panel0; i < panel1; i++) {
+            panel(&p, i);
+        }
+    }
+}
+
+#endif
