@@ -12,20 +12,12 @@ import subprocess
 import sys
 import tempfile
 
+from checks import check, finish
+
 hearth, fixtures = map(os.path.abspath, sys.argv[1:3])
 TINY, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
-passed = failed = 0
 COMMANDS = ['run', 'serve', 'plan', 'bench', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
             'completion']
-
-
-def check(what, cond, extra=''):
-    global passed, failed
-    if cond:
-        passed += 1
-    else:
-        failed += 1
-        print('FAIL', what, str(extra)[-1500:], flush=True)
 
 
 def run(home, *args, data=b'', stdout=subprocess.PIPE):
@@ -260,8 +252,7 @@ def main():
     for test in [test_help, test_usage, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
-    print(f'{passed} passed, {failed} failed')
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 main()

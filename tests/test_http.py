@@ -12,32 +12,15 @@ import socket
 import sys
 import threading
 import time
-import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from checks import check, finish, run_tests, same, test
 from served import Served, ask, metrics, wait_metric
 
-TESTS, STATE = [], {'passed': 0, 'failed': 0, 'skipped': 0}
 HOST = b'Host: 127.0.0.1\r\n'
 GOOD = b'GET /version HTTP/1.1\r\n' + HOST + b'\r\n'
 JSON = b'{"content":"a"}'
 CLOSED = 'closed'
-
-
-def test(fn):
-    TESTS.append(fn)
-    return fn
-
-
-def check(what, good, detail=''):
-    STATE['passed' if good else 'failed'] += 1
-    if not good:
-        print(f'FAILED: {what}: {str(detail)[:1500]}', flush=True)
-    return good
-
-
-def same(what, got, want):
-    return check(what, got == want, f'got {got!r}, want {want!r}')
 
 
 def post(body, path=b'/tokenize', headers=b''):
@@ -434,22 +417,8 @@ def main():
     ap.add_argument('--only', default='')
     ARGS = ap.parse_args()
     with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as s:
-        for fn in TESTS:
-            if ARGS.only and fn.__name__ not in ARGS.only.split(','):
-                continue
-            begin, failed = time.monotonic(), STATE['failed']
-            try:
-                fn(s)
-            except Exception:
-                check(fn.__name__, False, traceback.format_exc())
-            print(f'{fn.__name__:24s} {"ok" if STATE["failed"] == failed else "FAILED"}  {time.monotonic() - begin:5.1f} s', flush=True)
-            if s.process.poll() is not None:
-                check(f'the server survives {fn.__name__}', False, s.said()[-3000:])
-                break
-        code = s.end()
-        check('exit code of the server', code == 0, (code, s.said()[-3000:]))
-    print(f'{STATE["passed"]} passed, {STATE["failed"]} failed, {STATE["skipped"]} skipped')
-    sys.exit(1 if STATE['failed'] else 0)
+        run_tests(s, ARGS.only)
+    finish()
 
 
 main()

@@ -10,18 +10,10 @@ import subprocess
 import sys
 import tempfile
 
+from checks import check, finish
+
 build, model = map(os.path.abspath, sys.argv[1:3])
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-passed = failed = 0
-
-
-def check(what, cond, extra=''):
-    global passed, failed
-    if cond:
-        passed += 1
-    else:
-        failed += 1
-        print('FAIL', what, str(extra)[-1500:], flush=True)
 
 
 def sh(*args, **env):
@@ -57,8 +49,7 @@ def main():
         exported = set(re.findall(r' [TD] (\S+)', sh('nm', '-D', '--defined-only', find('/libhearth.so'))[1]))
         declared = {f + '@@HEARTH_0.1' for f in re.findall(r'^HEARTH_API [^(]*?(hearth_\w+)\(', open(find('/hearth.h')).read(), re.M)}
         check('the library exports what the header declares, with a version', exported == declared and len(declared) > 20, exported ^ declared)
-    print(f'{passed} passed, {failed} failed')
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 main()

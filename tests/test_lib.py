@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 
+import checks
+
 so, model_path = sys.argv[1:3]
 L = c.CDLL(so)
 
@@ -51,16 +53,10 @@ class Stats(c.Structure):
 
 L.hearth_error.restype = c.c_char_p
 OK, USAGE, NOT_FOUND, MEMORY, LIMIT, BUSY = 0, 2, 3, 4, 11, 75
-passed = failed = 0
 
 
-def check(what, cond, extra=''):
-    global passed, failed
-    if cond:
-        passed += 1
-    else:
-        failed += 1
-        print('FAILED:', what, extra, L.hearth_error().decode())
+def check(what, good, detail=''):
+    return checks.check(what, good, (detail, L.hearth_error().decode()))
 
 
 def box(**k):
@@ -274,8 +270,7 @@ def main():
     abandon(b, prompts[0], greedy, solo[0][1])
     check('planned memory covers the peak', plan_covers(b))
     L.hearth_box_close(b)
-    print(f'{passed} passed, {failed} failed')
-    sys.exit(1 if failed else 0)
+    checks.finish()
 
 
 def plan_covers(b):

@@ -18,17 +18,9 @@ import tempfile
 import termios
 import time
 
+from checks import check, finish
+
 hearth, model = map(os.path.abspath, sys.argv[1:3])
-passed = failed = 0
-
-
-def check(what, cond, extra=''):
-    global passed, failed
-    if cond:
-        passed += 1
-    else:
-        failed += 1
-        print('FAIL', what, str(extra)[-1500:], flush=True)
 
 
 def environment(home):
@@ -513,8 +505,7 @@ def main():
             test(home)
             if '-v' in sys.argv:
                 print(f'{test.__name__}: {time.time() - began:.1f} s', flush=True)
-    print(f'{passed} passed, {failed} failed')
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 main()
