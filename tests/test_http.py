@@ -207,6 +207,21 @@ def too_much(s):
 
 
 @test
+def gone_streams(s):
+    """Clients that leave their streams are forgotten, also while an older connection stays."""
+    stream = json.dumps({'prompt': 'a', 'max_tokens': 3000, 'stream': True, 'ignore_eos': True}).encode()
+    with Wire(s, get()) as old:
+        same('an answer', old.reply()[0], 200)
+        n = metrics(s)['hearth_http_connections']
+        for _ in range(12):
+            with Wire(s, post(stream, b'/v1/completions')) as w:
+                same('a stream begins', w.reply(), (200, 'stream'))
+        check('all are forgotten', wait_metric(s, 'hearth_http_connections', n, 20 * s.slack) is not None, (n, metrics(s)['hearth_http_connections']))
+        old.k.sendall(get())
+        same('the older one is served', old.reply()[0], 200)
+
+
+@test
 def half_closed(s):
     stream = json.dumps({'prompt': 'a', 'max_tokens': 60, 'stream': True, 'ignore_eos': True}).encode()
     with Wire(s, post(stream, b'/v1/completions')) as w:

@@ -679,7 +679,10 @@ static ssize_t read_stream(void *arg, uint64_t pos, char *to, size_t max)
     struct conn *c = r->conn;
     (void)pos;
     if (c->is_dead) {
-        return MHD_CONTENT_READER_END_WITH_ERROR;
+        /* Not END_WITH_ERROR: libmicrohttpd 0.9.75 then closes the connection but forgets to clean
+         * it up while an older one stays. The socket is shut down, so the end cannot be sent, and
+         * failing to send it is what closes the connection. */
+        return MHD_CONTENT_READER_END_OF_STREAM;
     }
     const size_t n = http_pending(r) < max ? http_pending(r) : max;
     if (n > 0) {
