@@ -669,12 +669,29 @@ def slow_reader(s):
 @test
 def grace(s):
     with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
-        body = {**LONG_RAW, 'max_tokens': 80, 'temperature': 0}
+        body = {**LONG_RAW, 'max_tokens': 200, 'temperature': 0}
         want = ask(k, 'POST', '/v1/chat/completions', body).body['choices'][0]
         c, r = open_stream(k, body, pieces=3)
         idle = http.client.HTTPConnection('127.0.0.1', k.port)
         ask(k, 'GET', '/healthz', connection=idle)
+        late = http.client.HTTPConnection('127.0.0.1', k.port)
+        late.putrequest('POST', '/tokenize')
+        late.putheader('Content-Length', '15')
+        late.endheaders(b'{"content"')
+        check('SIGTERM: a request is on its way', wait_metric(k, 'hearth_http_connections', 4, 10 * k.slack) is not None)
         k.process.send_signal(signal.SIGTERM)
+        ready = [ask(k, 'GET', '/readyz')]
+        while ready[-1].status == 200:
+            ready.append(ask(k, 'GET', '/readyz'))
+        check('SIGTERM: /readyz', ready[-1].status == 503 and 'ending' in ready[-1].body['reason'] and ready[-1].headers['Retry-After'], ready[-1].data)
+        for name, connection in (('a new client', None), ('a kept connection', idle)):
+            refused = ask(k, 'POST', '/v1/chat/completions', body, connection=connection)
+            check(f'SIGTERM: {name} is told', refused.status == 503 and refused.error['code'] == 'service_ending' and refused.headers['Retry-After'], refused.data)
+            same(f'SIGTERM: {name} finds the service alive', ask(k, 'GET', '/healthz', connection=connection).status, 200)
+        late.send(b':"a"}')
+        refused = late.getresponse()
+        same('SIGTERM: so is one whose body comes late', (refused.status, json.loads(refused.read())['error']['code']), (503, 'service_ending'))
+        same('SIGTERM: the stream runs meanwhile', metrics(k)['hearth_requests_running'], 1)
         got = events(r)
         text = ''.join(json.loads(x)['choices'][0]['delta'].get('content') or '' for x in got[:-1])
         check('SIGTERM: the stream goes on to its end', got[-1] == '[DONE]' and want['message']['content'].endswith(text) and json.loads(got[-2])['choices'][0]['finish_reason'] == want['finish_reason'], got[-3:])
@@ -685,6 +702,24 @@ def grace(s):
         except OSError:
             check('SIGTERM: the port is closed', True)
         c.close()
+
+
+@test
+def grace_for_slow_readers(s):
+    """An answer that was made before SIGTERM and is still on its way is given whole."""
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k, socket.socket() as slow:
+        body = json.dumps({'prompt': 'a', 'max_tokens': 400, 'ignore_eos': True, 'logprobs': 20}).encode()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(('127.0.0.1', k.port))
+        slow.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
+        check('the answer is made', wait_metric(k, 'hearth_requests_done_total', 1, 30 * k.slack) is not None)
+        k.process.send_signal(signal.SIGTERM)
+        while ask(k, 'GET', '/readyz').status == 200:
+            pass
+        data = b''.join(iter(lambda: slow.recv(65536), b''))
+        head, text = data.split(b'\r\n\r\n', 1)
+        check('the answer is whole', int(re.search(rb'Content-Length: (\d+)', head)[1]) == len(text) > 200000 and json.loads(text)['usage']['completion_tokens'] == 400, (head, len(text)))
+        same('exit code', k.wait(), 0)
 
 
 @test

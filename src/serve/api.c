@@ -294,7 +294,8 @@ static enum err check_room(const struct api *a, struct refusal *why)
     why->status = 0;
     if (a->is_stopping || a->jobs == NULL) {
         (void)api_is_ready(a, &reason);
-        (void)refusal_set(why, 503, "not_ready", NULL, "%s", reason != NULL ? reason : "starting");
+        (void)refusal_set(why, 503, a->is_stopping ? "service_ending" : "not_ready", NULL, "%s",
+                          reason != NULL ? reason : "starting");
         why->retry_ms = 1000;
         return ERR_BUSY;
     }
@@ -352,9 +353,10 @@ static void on_request(void *arg, struct http_req *r)
     const struct page_file *f = t == NULL ? page_find(http_path(r)) : NULL;
     if (f != NULL) {
         reply_page(r, f);
-    } else if (t != NULL && t->is_job && a->jobs == NULL) {
-        struct refusal why;
-        (void)refusal_set(&why, 503, "not_ready", NULL, "the service is ending");
+        return;
+    }
+    struct refusal why = { 0 };
+    if (t != NULL && t->is_job && check_room(a, &why) != ERR_OK) { /* it was there for the head */
         job_refuse(r, &why);
     } else if (t != NULL) {
         t->answer(a, r);

@@ -950,3 +950,12 @@ int http_n_client(const struct http *h)
 {
     return h->n_conn;
 }
+
+int http_n_reply(const struct http *h)
+{
+    int n = 0;
+    for (const struct conn *c = h->conns; c != NULL; c = c->next) {
+        n += c->state == STATE_REPLY && !c->is_dead;
+    }
+    return n;
+}

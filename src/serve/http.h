@@ -56,9 +56,10 @@ void http_close(struct http *h); /* ends all requests; accepts NULL */
 int http_port(const struct http *h);
 bool http_is_remote(const struct http *h); /* bound to another address than loopback */
 int http_n_client(const struct http *h);
+int http_n_reply(const struct http *h); /* clients that have yet to take all of an answer */
 /* Does what is due and returns the microseconds until it wants to be called again, at most. */
 uint64_t http_run(struct http *h);
-void http_quiesce(struct http *h); /* stops accepting; idle connections are closed */
+void http_quiesce(struct http *h); /* closes the port, and connections without a request */
 
 /* --- a request; what these return is borrowed until `end` --------------------------------- */
 

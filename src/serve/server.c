@@ -4,13 +4,14 @@
  * its own while the loop already answers /healthz and tells everybody else to come again. When the
  * model is there, the loop makes its jobs and requests are taken.
  *
- * The end has three steps. Asked to stop, the service closes its port and refuses new requests, and
- * what runs may go on for the grace time. Then whoever still waits is told so, in the form that its
- * client understands. A last short while lets the bytes leave. A second server_stop skips the
- * waiting.
+ * The end has three steps. Asked to stop, the service refuses new requests, still on its open port,
+ * and answers that are under way may go on for the grace time. Then the port is closed, and whoever
+ * still waits is told so, in the form that its client understands. A last short while lets the
+ * bytes leave. A second server_stop skips the waiting.
  *
  * Rejected: loading before binding (a port in use would be found after minutes), one thread per
- * connection (their number is the client's choice).
+ * connection (their number is the client's choice), closing the port first (a balancer that probes
+ * could not tell a service that ends from one that fell over).
  *
  * Next: cmd/cmd_serve.c. */
 #include "serve/server.h"
@@ -103,7 +104,6 @@ static void begin_end(struct server *s, uint64_t now_us)
     s->phase = PHASE_ENDING;
     s->until_us = now_us + s->params.grace_us;
     s->api.is_stopping = true;
-    http_quiesce(s->http);
 }
 
 static void begin_flush(struct server *s, uint64_t now_us)
@@ -117,6 +117,7 @@ static void begin_flush(struct server *s, uint64_t now_us)
                   jobs_count(s->jobs));
         jobs_break(s->jobs, &why);
     }
+    http_quiesce(s->http);
     s->phase = PHASE_FLUSHING;
     s->until_us = now_us + FLUSH_US;
 }
@@ -128,8 +129,8 @@ static bool step(struct server *s, uint64_t now_us)
     if (n_stop > 0 && s->phase < PHASE_ENDING) {
         begin_end(s, now_us);
     }
-    if (s->phase == PHASE_ENDING &&
-        (jobs_count(s->jobs) == 0 || now_us >= s->until_us || n_stop > 1)) {
+    const bool is_busy = jobs_count(s->jobs) > 0 || http_n_reply(s->http) > 0;
+    if (s->phase == PHASE_ENDING && (!is_busy || now_us >= s->until_us || n_stop > 1)) {
         begin_flush(s, now_us);
     }
     return s->phase == PHASE_FLUSHING && (http_n_client(s->http) == 0 || now_us >= s->until_us);
