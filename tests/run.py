@@ -99,6 +99,7 @@ def main():
                    Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),
                    Suite('install', [sys.executable, ROOT + '/tests/test_install.py', a.build, CACHE + '/fixtures/zoo/llama.gguf']),
                    Suite('run', [sys.executable, ROOT + '/tests/test_run.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('demo', [sys.executable, ROOT + '/tests/test_demo.py', a.build, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),
                    Suite('api', [py, ROOT + '/tests/test_api.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('http', [sys.executable, ROOT + '/tests/test_http.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
