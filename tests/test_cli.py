@@ -59,19 +59,17 @@ def test_usage(home):
     refused(home, ['plna', TINY], 2, '"plna"', 'did you mean plan?')
     refused(home, ['frobnicate'], 2, 'frobnicate', '--help')
     refused(home, ['plan', TINY, '--jsn'], 2, '--jsn', 'did you mean --json?')
-    refused(home, ['plan', TINY, '--frobnicate'], 2, '--frobnicate', '--help')
-    refused(home, ['plan', TINY, '-x'], 2, '-x', '--help')
+    for args in (['plan', TINY, '--frobnicate'], ['--frobnicate=1', 'plan', TINY], ['plan', '--frobnicate', TINY], ['--frobnicate', '5', '--', 'plan', TINY]):
+        refused(home, args, 2, '--frobnicate', 'hearth plan --help lists')
+    refused(home, ['--frobnicate'], 2, '--frobnicate', 'hearth --help lists')
+    refused(home, ['plan', TINY, '-x'], 2, '-x', 'hearth plan --help')
+    for command, word, near in (('run', '--tmp', 'temp'), ('run', '--max', 'max-tokens'), ('serve', '--max', 'max-clients'), ('run', '-ctx', 'ctx'),
+                                ('bench', '--limit', 'limits'), ('bench', '--memry', 'memory'), ('pull', '--nam=x', 'name')):
+        refused(home, [command, TINY, word], 2, word.split('=')[0], f'did you mean --{near}?')
+    refused(home, ['plan', TINY, '--tmp', '1'], 2, '--tmp', 'hearth plan --help')  # --temp would be none of its options
     refused(home, ['plan', TINY, '--temp', '1'], 2, '--temp', 'hearth plan', 'run')
     refused(home, ['plan', TINY, '--json=yes'], 2, '--json takes no value')
     refused(home, ['plan', TINY, '--ctx'], 2, '--ctx needs a value')
-    for value in ('', 'abc', '5x', '-5', '1', '99999999999999999999', '0x10', '1e3'):
-        refused(home, ['plan', TINY, '--ctx=' + value], 2, f'"{value}"', 'a whole number from 2 to 16777216')
-    for value in ('', 'nan', 'inf', '-1', '101', '0.5x'):
-        refused(home, ['run', TINY, 'x', '--temp=' + value], 2, f'"{value}"', 'a number from 0 to 100')
-    for option, kind, values in (('top-p', '1e-06 to 1', ('0', '-0.5', '1.01', 'nan', 'inf')), ('min-p', '0 to 1', ('-0.1', '1.01', 'nan', '-inf')),
-                                 ('top-k', '0 to 16777216', ('-1', '2.5', 'nan')), ('max-tokens', '1 to 16777216', ('0', '-1')), ('seed', '0 to', ('-1', '1.5'))):
-        for value in values:
-            refused(home, ['run', TINY, 'x', f'--{option}={value}'], 2, f'--{option}', f'"{value}"', kind)
     refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')
@@ -85,6 +83,32 @@ def test_usage(home):
     refused(home, ['tokenize'], 2, '-m MODEL')
     refused(home, ['dequant', '--type', 'Q4_K'], 2, '--in FILE')
     refused(home, ['completion', 'tcsh'], 2, 'tcsh', 'fish')
+
+
+NUMBERS = [  # commands with an option, whole or not, from, to
+    (['run', 'plan', 'bench', 'serve'], 'ctx', True, 2, 1 << 24), (['plan', 'serve'], 'parallel', True, 1, 256), (['serve'], 'port', True, 0, 65535),
+    (['serve'], 'queue', True, 1, 4096), (['serve'], 'max-clients', True, 1, 4096), (['serve'], 'max-body', True, 1, 1024), (['serve'], 'grace', True, 0, 86400),
+    (['run', 'logits'], 'threads', True, 1, 256), (['plan'], 'memory', True, 1, 1 << 30), (['run'], 'max-tokens', True, 1, 1 << 24),
+    (['run'], 'temp', False, 0, 100), (['run'], 'top-k', True, 0, 1 << 24), (['run'], 'top-p', False, 1e-6, 1), (['run'], 'min-p', False, 0, 1),
+    (['run'], 'seed', True, 0, 1 << 53), (['bench'], 'prefill', True, 1, 1 << 24), (['bench'], 'decode', True, 1, 1 << 24),
+    (['bench'], 'depth', True, 0, 1 << 24), (['bench'], 'batch', True, 1, 256), (['logits'], 'beside', True, 0, 31)]
+
+
+def test_numbers(home):
+    """Nothing but digits (and where it fits a point and an exponent), within the range; a value that is taken leads to the model, which is missing."""
+    for commands, option, is_whole, low, high in NUMBERS:
+        wrong = ['', ' ', 'abc', 'x5', '5x', ' 5', '5 ', '\t5', '5\n', '+5', '-5', '-0', '- 5', '--5', '0x10', '0x1p3', '5,0', "5'000", '1_0', '\u0665', 'nan', 'NAN(1)', 'inf', '-inf',
+                 'infinity', '1e400', '1e', '1.2.3', '.', '18446744073709551617', '99999999999999999999', '9' * 400]
+        wrong += ['1e3', '5.0', '.5', '0b1', str(high + 1)] + ([str(low - 1)] if low > 0 else []) if is_whole else [f'{high * 1.01}'] + (['0', '1e-7'] if low > 0 else [])
+        good = [str(low), str(high), '00' + str(high)] if is_whole else ['1', '0.5', '.5', '1.', '5e-1', '5E-1', '0.5e+0']
+        for c in commands:
+            form = [c, 'no.gguf'] if c in ('run', 'plan', 'bench') else [c, '-m', 'no.gguf']
+            for value in wrong:
+                shown = value[:40].replace('\t', '\\x09').replace('\n', '\\x0a')
+                kind = f'a whole number from {low} to {high} is wanted' if is_whole else f'a number from {low:g} to {high:g} is wanted'
+                refused(home, [*form, f'--{option}={value}'], 2, f'--{option} is "{shown}"', kind)
+            for value in good:
+                refused(home, [*form, f'--{option}={value}'], 3, 'no.gguf')
 
 
 def test_models(home):
@@ -249,7 +273,7 @@ def test_made(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_usage, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
+    for test in [test_help, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

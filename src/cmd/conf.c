@@ -3,8 +3,8 @@
  * Help texts, the man page, completions and the parser are all made from the two tables below, so
  * they cannot disagree. An option belongs to a set of commands; giving it to another one is an
  * error that says which commands know it. Options may stand before or after the command and take
- * their value as the next word or after "=". Numbers are parsed strictly: no sign where none makes
- * sense, no trailing characters, a stated range.
+ * their value as the next word or after "=". Numbers are parsed strictly: digits only (and where it
+ * fits a point and an exponent), no sign, no blank, a stated range.
  *
  * There are few options on purpose: whatever the program can decide itself has none. There are no
  * environment switches.
@@ -12,7 +12,6 @@
  * Next: cmd/main.c. */
 #include "cmd/conf.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -225,44 +224,36 @@ static const struct option *find_option(const char *name, size_t n, bool is_shor
     return NULL;
 }
 
-static enum err unknown_option(const char *word)
+/* Digits, perhaps with a point and an exponent; strtod alone takes signs, blanks, hex and names. */
+static bool parse_real(const char *text, double *v)
 {
-    char name[34];
-    const char *p = word + strspn(word, "-");
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(p, "="), p);
-    const struct option *best = NULL;
-    for (size_t i = 0; i < N_OPTION; i++) {
-        if (best == NULL || distance(name, options[i].name) < distance(name, best->name)) {
-            best = &options[i];
-        }
+    char *rest = NULL;
+    if (text[0] == '\0' || strchr(".0123456789", text[0]) == NULL ||
+        text[strspn(text, ".0123456789eE+-")] != '\0') {
+        return false;
     }
-    if (conf_is_near(name, best->name)) {
-        return err_set(ERR_USAGE, "option %.40s is unknown; did you mean --%s?", word, best->name);
-    }
-    return err_set(ERR_USAGE, "option %.40s is unknown; hearth --help lists them", word);
+    *v = strtod(text, &rest);
+    return rest != text && *rest == '\0' && isfinite(*v);
 }
 
 static enum err set_value(struct conf *c, const struct option *o, const char *text)
 {
     void *at = (char *)c + o->at;
-    char *rest = NULL;
-    errno = 0;
     if (o->kind == KIND_TEXT) {
         memcpy(at, &text, sizeof text);
         return ERR_OK;
     }
     if (o->kind == KIND_INT) {
-        const long long v = strtoll(text, &rest, 10);
-        REQUIRE(rest != text && *rest == '\0' && errno == 0 && (double)v >= o->min &&
-                    (double)v <= o->max,
+        uint64_t v = 0;
+        REQUIRE(view_u64(view_of(text), &v) && v >= (uint64_t)o->min && v <= (uint64_t)o->max,
                 ERR_USAGE, "--%s is \"%.40s\": a whole number from %.0f to %.0f is wanted", o->name,
                 text, o->min, o->max);
-        const int64_t value = v;
+        const int64_t value = (int64_t)v;
         memcpy(at, &value, sizeof value);
         return ERR_OK;
     }
-    const double v = strtod(text, &rest);
-    REQUIRE(rest != text && *rest == '\0' && isfinite(v) && v >= o->min && v <= o->max, ERR_USAGE,
+    double v = 0.0;
+    REQUIRE(parse_real(text, &v) && v >= o->min && v <= o->max, ERR_USAGE,
             "--%s is \"%.40s\": a number from %g to %g is wanted", o->name, text, o->min, o->max);
     memcpy(at, &v, sizeof v);
     return ERR_OK;
@@ -279,6 +270,47 @@ struct parse {
     bool wants_help, wants_version;
 };
 
+/* The command of the line, also when it stands behind p->i; CONF_COMMAND_COUNT without. */
+static int command_of(const struct parse *p)
+{
+    const char *const *words = p->n_word > 0 ? p->words : (const char *const *)p->argv + p->i;
+    const int n = p->n_word > 0 ? 1 : p->argc - p->i;
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+            if (strcmp(words[i], commands[k].name) == 0) {
+                return k;
+            }
+        }
+    }
+    return CONF_COMMAND_COUNT;
+}
+
+/* Proposes the command's option that it may have meant: a longer or a similar word. */
+static enum err unknown_option(const struct parse *p, const char *word)
+{
+    char name[34];
+    const char *text = word + strspn(word, "-");
+    const int c = command_of(p);
+    const struct option *best = NULL;
+    size_t best_off = 99;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(text, "="), text);
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const bool is_begun = strlen(name) > 1 && strncmp(options[i].name, name, strlen(name)) == 0;
+        const size_t off = is_begun ? 0 : distance(name, options[i].name);
+        const bool is_ours = c == CONF_COMMAND_COUNT || (options[i].commands & 1u << c) != 0;
+        if (is_ours && off < best_off && (is_begun || conf_is_near(name, options[i].name))) {
+            best = &options[i];
+            best_off = off;
+        }
+    }
+    if (best != NULL) {
+        return err_set(ERR_USAGE, "option %.40s is unknown; did you mean --%s?", word, best->name);
+    }
+    return err_set(ERR_USAGE, "option %.40s is unknown; hearth %s%s--help lists them", word,
+                   c < CONF_COMMAND_COUNT ? commands[c].name : "",
+                   c < CONF_COMMAND_COUNT ? " " : "");
+}
+
 static enum err take_option(struct parse *p, const char *word)
 {
     const bool is_short = word[1] != '-';
@@ -294,7 +326,7 @@ static enum err take_option(struct parse *p, const char *word)
     }
     const struct option *o = find_option(name, n, is_short);
     if (o == NULL) {
-        return unknown_option(word);
+        return unknown_option(p, word);
     }
     p->is_seen[o - options] = true;
     const char *value = name[n] == '=' ? name + n + 1 : NULL;
