@@ -1,7 +1,8 @@
 /* gguf_write - small model files in memory, for tests and fuzzers (header only)
  *
- * Metadata and no tensors, version 3 (spec: see model/gguf.h). A key is added by one call;
- * gguf_write_open then opens what was written through an unnamed file, as the reader takes a path.
+ * Version 3 (spec: see model/gguf.h). A key is added by one call; a name without a dot is one of
+ * the tokenizer's. Whoever has tensors appends them and counts them. What was written is then opened
+ * through an unnamed file, as the reader takes a path.
  */
 #ifndef HEARTH_TESTS_GGUF_WRITE_H
 #define HEARTH_TESTS_GGUF_WRITE_H
@@ -17,7 +18,7 @@
 
 struct gguf_write {
     struct buf out; /* whole file */
-    uint64_t n_key;
+    uint64_t n_tensor, n_key;
 };
 
 static inline void gguf_write_begin(struct gguf_write *w)
@@ -25,7 +26,7 @@ static inline void gguf_write_begin(struct gguf_write *w)
     const uint32_t head[6] = { 0x46554747, 3 }; /* magic, version, tensors, keys */
     buf_init(&w->out, (size_t)64 << 20);
     buf_add(&w->out, head, sizeof head);
-    w->n_key = 0;
+    w->n_tensor = w->n_key = 0;
 }
 
 static inline void gguf_write_text(struct gguf_write *w, struct view text)
@@ -39,7 +40,7 @@ static inline void gguf_write_key(struct gguf_write *w, const char *name, uint32
 {
     char key[96];
     snprintf(key, sizeof key, "tokenizer.ggml.%s", name);
-    gguf_write_text(w, view_of(strcmp(name, "general.architecture") == 0 ? name : key));
+    gguf_write_text(w, view_of(strchr(name, '.') != NULL ? name : key));
     buf_add(&w->out, &type, sizeof type);
     w->n_key++;
 }
@@ -71,21 +72,31 @@ static inline void gguf_write_array(struct gguf_write *w, const char *name, uint
     buf_add(&w->out, &n, sizeof n);
 }
 
-/* Opens what was written and ends it; the file's name leads to its bytes as long as the reader has
- * it open. */
+/* Ends what was written: an unnamed file, and a path that leads to it until the descriptor is closed;
+ * below 0: there is none. */
+static inline int gguf_write_end(struct gguf_write *w, char path[64])
+{
+    memcpy(w->out.p + 8, &w->n_tensor, sizeof w->n_tensor);
+    memcpy(w->out.p + 16, &w->n_key, sizeof w->n_key);
+    int fd = memfd_create("model", MFD_CLOEXEC);
+    if (fd >= 0 && write(fd, w->out.p, w->out.n) != (ssize_t)w->out.n) {
+        close(fd);
+        fd = -1;
+    }
+    snprintf(path, 64, "/proc/self/fd/%d", fd);
+    buf_release(&w->out);
+    return fd;
+}
+
+/* Opens what was written and ends it; enough for whoever reads no tensors. */
 static inline enum err gguf_write_open(struct gguf_write *w, struct gguf **g)
 {
-    memcpy(w->out.p + 16, &w->n_key, sizeof w->n_key);
-    const int fd = memfd_create("vocabulary", MFD_CLOEXEC);
     char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    enum err e = fd >= 0 && write(fd, w->out.p, w->out.n) == (ssize_t)w->out.n
-                     ? gguf_open(g, path)
-                     : err_set(ERR_IO, "memfd");
+    const int fd = gguf_write_end(w, path);
+    const enum err e = fd >= 0 ? gguf_open(g, path) : err_set(ERR_IO, "memfd");
     if (fd >= 0) {
         close(fd);
     }
-    buf_release(&w->out);
     return e;
 }
 

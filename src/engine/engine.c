@@ -879,7 +879,8 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     return ERR_OK;
 }
 
-static enum err start(struct engine *e, const struct plan *plan)
+/* All but the thread. */
+static enum err prepare(struct engine *e, const struct plan *plan)
 {
     REQUIRE(e->config.n_parallel >= 1 && e->config.n_parallel <= SCHED_SEQ_MAX &&
                 e->config.n_queue >= 1 && e->config.n_queue <= SCHED_QUEUE_MAX &&
@@ -892,6 +893,12 @@ static enum err start(struct engine *e, const struct plan *plan)
     TRY(take_memory(e, plan));
     find_ends(e);
     sched_init(&e->sched, e->config.n_parallel, e->config.n_queue, e->config.n_batch);
+    return ERR_OK;
+}
+
+static enum err start(struct engine *e, const struct plan *plan)
+{
+    TRY(prepare(e, plan));
     TRY(thread_start(&e->thread, "engine", engine_thread, e));
     lock_take(e->lock);
     while (!e->has_started) {
