@@ -94,6 +94,7 @@ def main():
         suites += [Suite(p, [py, fixtures + '/run_all.py', '--build', CACHE + '/fixtures', '--probe', hearth, '--only', p]) for p in parts]
         zoo = [py, fixtures + '/check/check_logits.py', CACHE + '/fixtures/zoo', '--only', open(ROOT + '/tests/zoo.list').read().strip()]
         suites += [Suite('zoo', zoo + ['--probe', hearth]), Suite('zoo-strict', zoo + ['--strict', '--probe', hearth + ' --kv f32']),
+                   Suite('plan', [a.build + '/tests/test_plan', CACHE + '/fixtures/zoo', open(ROOT + '/tests/zoo.list').read().strip()]),
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),

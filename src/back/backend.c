@@ -58,5 +58,6 @@ struct back_cut back_attend_cut(const struct back_attend *p, int32_t n_worker)
 
 size_t back_attend_worst_bytes(const struct back_attend *p, int32_t n_worker)
 {
-    return (size_t)((TILES_PER_WORKER + SPANS_PER_WORKER) * n_worker) * partial_bytes(p);
+    const int32_t n = n_worker > 1 ? (TILES_PER_WORKER + SPANS_PER_WORKER) * n_worker : 0;
+    return (size_t)n * partial_bytes(p);
 }

@@ -864,6 +864,7 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     uint64_t bytes = 0;
     TRY(engine_request_bytes(&e->config, e->parts.arch, e->parts.tok, &bytes));
     size_text(e, longest_piece(e->parts.tok));
+    bytes -= (uint64_t)e->config.n_parallel * emit_room_bytes(e->piece_max); /* beside the arena */
     TRY(arena_open(&e->requests, (size_t)bytes, true));
     REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
             "requests: the arena is too small");

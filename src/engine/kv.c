@@ -44,11 +44,10 @@ bool kv_bytes(const struct arch *a, enum kern_kv kind, int32_t n_page, size_t *o
     struct kv kv = { 0 };
     layout(&kv, a, kind);
     size_t pool = 0;
-    size_t tables = 0;
+    const size_t table = n_page > 0 ? mem_round((size_t)n_page * sizeof kv.refs[0], 64) : 0;
     return n_page > 0 && mem_mul(kv.k_page + kv.v_page, (size_t)n_page, &pool) &&
-           mem_mul(pool, (size_t)a->n_layer, &pool) &&
-           mem_mul(2 * sizeof(int32_t), (size_t)n_page, &tables) &&
-           mem_add(pool, tables + 3 * 64, out);
+           mem_mul(pool, (size_t)a->n_layer, &pool) && pool < SIZE_MAX / 2 &&
+           mem_add(mem_round(pool, 64), 2 * table, out);
 }
 
 enum err kv_init(struct kv *kv, const struct arch *a, enum kern_kv kind, int32_t n_page,

@@ -3,7 +3,8 @@
  * The forward pass is run dry on be_measure with the largest steps the scheduler may make; the
  * caches and tables are sized by the code that later takes them. plan_make and plan_take call the
  * same functions, the first on counting arenas, so that they cannot drift apart (PL-1: after
- * engine_open each arena's `used` or `peak` is at most its line in the plan). */
+ * engine_open each arena's `used` or `peak` is at most its line in the plan; weights and cache are
+ * it exactly). */
 #ifndef HEARTH_PLAN_H
 #define HEARTH_PLAN_H
 

@@ -1,0 +1,325 @@
+/* test_plan - what the engine takes is what the plan said, not more and hardly less
+ *
+ * test_plan [FOLDER NAME,NAME...] checks the models FOLDER/NAME.gguf; without arguments, one that is
+ * made here. Each is opened for every cache type, several contexts, sizes of pieces, conversations
+ * and workers, and answers as many requests as fit, with full pieces of a prompt beside all other
+ * answers, to the end of the context.
+ *
+ * Includes engine.c: arenas and steps cannot be seen from outside, and the steps are made here, in
+ * turn, so that their sizes depend on no clock. */
+#include "engine/engine.c"
+
+#include "back/be_measure.h"
+#include "gguf_write.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define MODELS_MAX 64
+#define CHECK(cond, ...)                                                                           \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            print_error(__VA_ARGS__);                                                              \
+            fail();                                                                                \
+        }                                                                                          \
+    } while (0)
+
+static const char *folder; /* of the models that the command line names */
+
+/* --- a model made here: a llama of two layers, all weights small
+ * ----------------------------------- */
+
+#define EMBD  64
+#define FF    96
+#define VOCAB 40
+
+static void add_tensor(struct gguf_write *w, const char *name, uint64_t n_col, uint64_t n_row,
+                       uint64_t *at)
+{
+    const uint32_t n_dim = n_row > 0 ? 2 : 1;
+    const uint32_t type = 0; /* float */
+    gguf_write_text(w, view_of(name));
+    buf_add(&w->out, &n_dim, sizeof n_dim);
+    buf_add(&w->out, &n_col, sizeof n_col);
+    if (n_row > 0) {
+        buf_add(&w->out, &n_row, sizeof n_row);
+    }
+    buf_add(&w->out, &type, sizeof type);
+    buf_add(&w->out, at, sizeof *at);
+    *at += n_col * (n_row > 0 ? n_row : 1) * sizeof(float);
+    w->n_tensor++;
+}
+
+static void add_keys(struct gguf_write *w)
+{
+    gguf_write_string(w, "general.architecture", VIEW("llama"));
+    gguf_write_u32(w, "llama.block_count", 2);
+    gguf_write_u32(w, "llama.embedding_length", EMBD);
+    gguf_write_u32(w, "llama.context_length", 1024);
+    gguf_write_u32(w, "llama.feed_forward_length", FF);
+    gguf_write_u32(w, "llama.attention.head_count", 4);
+    gguf_write_u32(w, "llama.attention.head_count_kv", 2);
+    gguf_write_string(w, "model", VIEW("llama"));
+    gguf_write_u32(w, "unknown_token_id", 0);
+    gguf_write_array(w, "tokens", GGUF_STRING, VOCAB);
+    for (char i = 0; i < VOCAB; i++) {
+        gguf_write_text(w, (struct view){ &(char){ (char)('A' + i) }, 1 });
+    }
+    gguf_write_array(w, "scores", GGUF_F32, VOCAB);
+    for (int i = 0; i < VOCAB; i++) {
+        buf_add(&w->out, &(float){ 0.0f }, sizeof(float));
+    }
+}
+
+/* Returns the file's descriptor; the path leads to it. */
+static int made_here(char path[64])
+{
+    static const struct {
+        const char *name;
+        uint64_t n_col, n_row;
+    } of_layer[] = { { "attn_norm", EMBD, 0 },     { "ffn_norm", EMBD, 0 },
+                     { "attn_q", EMBD, EMBD },     { "attn_k", EMBD, EMBD / 2 },
+                     { "attn_v", EMBD, EMBD / 2 }, { "attn_output", EMBD, EMBD },
+                     { "ffn_gate", EMBD, FF },     { "ffn_up", EMBD, FF },
+                     { "ffn_down", FF, EMBD } };
+    struct gguf_write w;
+    uint64_t at = 0;
+    gguf_write_begin(&w);
+    add_keys(&w);
+    add_tensor(&w, "token_embd.weight", EMBD, VOCAB, &at);
+    add_tensor(&w, "output_norm.weight", EMBD, 0, &at);
+    for (size_t i = 0; i < 2 * sizeof of_layer / sizeof of_layer[0]; i++) {
+        const size_t k = i / 2;
+        char name[64];
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", i % 2, of_layer[k].name);
+        add_tensor(&w, name, of_layer[k].n_col, of_layer[k].n_row, &at);
+    }
+    while (w.out.n % 32 != 0) {
+        buf_add_char(&w.out, 0);
+    }
+    for (uint64_t i = 0; i < at / sizeof(float); i++) {
+        buf_add(&w.out, &(float){ (float)(i * 2654435761u % 1021) / 4096.0f }, sizeof(float));
+    }
+    return gguf_write_end(&w, path);
+}
+
+/* --- a model and its engine
+ * ------------------------------------------------------------------------ */
+
+struct model {
+    struct gguf *gguf;
+    struct arch arch;
+    struct weights weights;
+    struct tok *tok;
+    struct team *team;
+    struct arena arena;
+    int fd; /* of a model made here; -1 else */
+};
+
+static void model_open(struct model *m, const char *name, int32_t n_worker)
+{
+    *m = (struct model){ 0 };
+    char path[4096];
+    m->fd = folder == NULL ? made_here(path) : -1;
+    if (folder != NULL) {
+        snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
+    }
+    const bool is_open =
+        gguf_open(&m->gguf, path) == ERR_OK && arch_read(&m->arch, m->gguf) == ERR_OK &&
+        weights_bind(&m->weights, &m->arch, m->gguf) == ERR_OK &&
+        tok_open(&m->tok, m->gguf) == ERR_OK && team_open(&m->team, n_worker) == ERR_OK &&
+        arena_open(&m->arena, m->weights.arena_bytes, false) == ERR_OK &&
+        weights_load(&m->weights, m->gguf, &m->arena, m->team, NULL, NULL) == ERR_OK;
+    CHECK(is_open, "%s: %s\n", name, err_text());
+}
+
+static void model_close(struct model *m)
+{
+    arena_close(&m->arena);
+    team_close(m->team);
+    tok_close(m->tok);
+    weights_release(&m->weights);
+    gguf_close(m->gguf);
+    if (m->fd >= 0) {
+        close(m->fd);
+    }
+}
+
+static uint64_t part_of(const struct plan *p, const char *name)
+{
+    for (int32_t i = 0; i < p->n_part; i++) {
+        if (strcmp(p->part[i].name, name) == 0) {
+            return p->part[i].bytes;
+        }
+    }
+    return 0;
+}
+
+/* --- steps
+ * ----------------------------------------------------------------------------------------- */
+
+/* What be_measure takes for the step that is laid out (BA-1). */
+static size_t dry_peak(const struct engine *e, int32_t n_run, int32_t n_tok, int32_t n_row)
+{
+    struct arena count;
+    struct be_measure m;
+    struct decoder d = e->x.decoder;
+    const struct decoder_step step = { .n_tok = n_tok, .runs = e->runs, .n_run = n_run };
+    float *hidden = NULL;
+    arena_open_counting(&count);
+    be_measure_init(&m, &count, e->config.n_worker);
+    d.back = &m.back;
+    assert_int_equal(decoder_forward(&d, &step, &hidden), ERR_OK);
+    if (n_row > 0) {
+        decoder_logits(&d, hidden, NULL, n_row);
+    }
+    return count.peak;
+}
+
+/* What the cut of attention may ask for less than its worst case (backend.h). */
+static size_t cut_slack(const struct engine *e)
+{
+    const struct back_attend p = { .kv = kv_layer(&e->x.kv, 0) };
+    return back_attend_worst_bytes(&p, e->config.n_worker);
+}
+
+/* One step as the engine's thread makes it, with the largest pieces; false when nothing is left. */
+static bool step_once(struct engine *e, size_t *peak)
+{
+    struct sched_piece pieces[SCHED_SEQ_MAX + 1];
+    e->sched.us_per_tok = 1e-3;
+    admit(e);
+    const int32_t n_piece = sched_plan(&e->sched, pieces);
+    const int32_t n_tok = lay_out(e, pieces, n_piece);
+    if (n_piece == 0) {
+        return false;
+    }
+    int32_t n_row = 0;
+    for (int32_t i = 0; i < n_piece; i++) {
+        n_row += pieces[i].has_logits;
+    }
+    const size_t most = dry_peak(e, n_piece, n_tok, n_row);
+    e->step.peak = 0;
+    run_step(e, pieces, n_piece, n_tok);
+    const size_t took = e->step.peak;
+    CHECK(took <= most && took + cut_slack(e) >= most, /* BA-1 */
+          "BA-1: a step of %d tokens, %d runs takes %zu bytes, be_measure counts %zu\n", n_tok,
+          n_piece, took, most);
+    *peak = took > *peak ? took : *peak;
+    return true;
+}
+
+static void submit(struct engine *e, int32_t n_prompt, int32_t *handle)
+{
+    static int32_t prompt[4096];
+    struct engine_spec spec = { .n_choice = 1, .is_eos_ignored = true };
+    spec.sample.top_p = spec.sample.typical_p = spec.sample.repeat_penalty = 1.0f;
+    spec.sample.n_logprob = -1;
+    assert_in_range(n_prompt, 1, 4096);
+    for (int32_t i = 0; i < n_prompt; i++) {
+        prompt[i] = i % e->parts.arch->n_vocab;
+    }
+    const enum err err = engine_submit(e, &spec, prompt, (size_t)n_prompt, handle);
+    CHECK(err == ERR_OK, "%s\n", err_text());
+}
+
+/* Conversations that begin one after the other and end where the context does; the last prompt is
+ * of whole pieces. Returns the most workspace that a step took. */
+static size_t answer_all(struct engine *e)
+{
+    static char text[ENGINE_TEXT_MAX];
+    const struct plan_config *c = &e->config;
+    int32_t handle[SCHED_SEQ_MAX];
+    struct engine_event event;
+    size_t peak = 0;
+    const int32_t n_step = c->n_parallel * (c->n_ctx / c->n_batch + 1) + 2;
+    for (int32_t i = 0; i < c->n_parallel - 1; i++) {
+        submit(e, c->n_ctx > n_step + 1 ? c->n_ctx - n_step : 1, &handle[i]);
+    }
+    submit(e, c->n_batch == c->n_ctx ? c->n_ctx - 1 : (c->n_ctx - 1) / c->n_batch * c->n_batch,
+           &handle[c->n_parallel - 1]);
+    while (step_once(e, &peak)) {
+        for (int32_t i = 0; i < c->n_parallel; i++) {
+            while (engine_next(e, handle[i], 0, &event, text) == ERR_OK) {
+            }
+        }
+    }
+    assert_int_equal(e->stats.n_done, c->n_parallel);
+    return peak;
+}
+
+/* PL-1, for one way to open the model. */
+static void check_config(const struct model *m, const struct plan_config *c)
+{
+    struct plan_beside beside = { 0 };
+    struct plan plan;
+    struct engine *e = mem_alloc(sizeof *e);
+    e->fd = -1;
+    e->parts =
+        (struct engine_parts){ &m->arch, &m->weights, m->tok, m->team, kern_get(cpu_best()) };
+    e->config = *c;
+    const bool is_open =
+        engine_request_bytes(c, &m->arch, m->tok, &beside.request_bytes) == ERR_OK &&
+        plan_make(&plan, &m->arch, &m->weights, c, &beside) == ERR_OK;
+    CHECK(is_open, "%s\n", err_text());
+    CHECK(prepare(e, &plan) == ERR_OK && check_self(e) == ERR_OK, "%s\n", err_text());
+    const size_t peak = answer_all(e);
+    print_message("# kv %d ctx %d batch %d at once %d workers %d: %zu of %zu\n", (int)c->kv,
+                  c->n_ctx, c->n_batch, c->n_parallel, c->n_worker, peak,
+                  (size_t)part_of(&plan, "workspace"));
+    assert_int_equal(m->arena.peak, part_of(&plan, "weights"));
+    assert_int_equal(e->context.peak, part_of(&plan, "cache") + part_of(&plan, "tables"));
+    const size_t held = (size_t)c->n_parallel * emit_room_bytes(e->piece_max);
+    assert_int_equal(e->requests.peak + held, part_of(&plan, "requests"));
+    assert_true(e->requests.cap < e->requests.peak + 4096); /* in whole pages */
+    const size_t line = part_of(&plan, "workspace");
+    /* a prompt leaves room for one token: where a piece is as long as the context, one is missing */
+    const size_t slack = cut_slack(e) + (c->n_batch == c->n_ctx ? line / (size_t)c->n_batch : 0);
+    CHECK(peak <= line && peak + slack >= line,
+          "steps took %zu bytes at most, the plan has %zu, %zu may be missing\n", peak, line,
+          slack);
+    engine_close(e);
+}
+
+static void test_model(void **state)
+{
+    static const struct {
+        int32_t n_ctx, n_batch, n_parallel, n_worker;
+    } shapes[] = { { 40, 40, 1, 1 },  { 300, 32, 1, 1 }, { 300, 64, 3, 1 }, { 70, 16, 7, 1 },
+                   { 300, 64, 1, 3 }, { 300, 32, 7, 3 }, { 2, 2, 3, 2 } };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct model m;
+        model_open(&m, *state, shapes[i].n_worker);
+        for (int kv = 0; kv < 3; kv++) {
+            const int32_t n_ctx =
+                shapes[i].n_ctx < m.arch.n_ctx_train ? shapes[i].n_ctx : m.arch.n_ctx_train;
+            const struct plan_config c = { .n_ctx = n_ctx,
+                                           .n_parallel = shapes[i].n_parallel,
+                                           .n_queue = 2,
+                                           .n_batch = shapes[i].n_batch,
+                                           .kv = (enum kern_kv)kv,
+                                           .n_worker = shapes[i].n_worker };
+            check_config(&m, &c);
+        }
+        model_close(&m);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct CMUnitTest tests[MODELS_MAX] = { { "made here", test_model, NULL, NULL, "made here" } };
+    size_t n = argc == 3 ? 0 : 1;
+    folder = argc == 3 ? argv[1] : NULL;
+    for (char *name = argc == 3 ? strtok(argv[2], ",") : NULL; name != NULL && n < MODELS_MAX;
+         name = strtok(NULL, ",")) {
+        tests[n++] = (struct CMUnitTest){ name, test_model, NULL, NULL, name };
+    }
+    const int n_bad = _cmocka_run_group_tests("plan", tests, n, NULL, NULL);
+    printf("%zu passed, %d failed\n", n - (size_t)n_bad, n_bad);
+    return n_bad;
+}
