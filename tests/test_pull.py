@@ -264,17 +264,38 @@ def shown(b):
     assert 'source' not in b.json('show', path)
 
 
+HIDDEN = '\x1b[31m\x07\x7f\x85\x9b31m\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069'
+
+
+def shows_hidden(text):
+    """A character that moves a cursor, ends a line or turns the direction of writing."""
+    return re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]', text)
+
+
 @test
 def hostile_texts(b):
-    """What a file says of itself reaches the terminal without control characters."""
-    m = model(licence=b'MIT\x1b]0;x\x07\xff\xc2\x9b ok')
-    b.run('pull', b.file('a\x1b[31m.gguf', m))
+    """What a file says of itself, and how it is called, reaches the terminal without control characters; JSON has them escaped."""
+    bad = HIDDEN.encode()
+    m = gf.Model()
+    m.keys = [gf.Key(b'general.architecture', gf.STRING, b'llama'), gf.Key(b'general.license', gf.STRING, b'MIT' + bad + b'\xff ok'),
+              gf.Key(b'key' + bad, gf.STRING, b'value' + bad), gf.Key(b'list' + bad, gf.ARRAY, [bad], gf.STRING)]
+    m.tensors = [gf.Tensor(b't' + bad, [64], 0, bytes(256))]
+    path = b.file(f'a{HIDDEN}.gguf', bytes(m.pack()))
+    b.run('pull', path)
     name, = b.names()
-    for args in (['list'], ['show', name], ['pull', b.file('b.gguf', m)]):
-        out, err = b.run(*args)
-        assert not re.search('[\x00-\x09\x0b-\x1f\x7f-\x9f]', out + err), args
-    assert b.json('list')['models'][0]['licence'] == 'MIT?]0;x??? ok'
-    for bad in ('A B', '../x', "x' OR 1=1"):  # no name at all finds nothing
+    for args in (['list'], ['show', name], ['show', path], ['verify'], ['verify', path], ['pull', path], ['pull', b.file(f'b{HIDDEN}.gguf', bytes(m.pack()))],
+                 ['plan', name]):
+        for more in ([], ['--json']):
+            p = b.start(*args, *more)
+            out, err = p.communicate(timeout=60)
+            assert (p.returncode == OK or args[0] == 'plan') and not shows_hidden(out + err), (args, more, out, err)
+    row = b.json('list')['models'][0]
+    assert re.fullmatch(r'MIT\?\[31m\?{3}\?31m\?+ ok', row['licence']) and row['source'].endswith(f'/a{HIDDEN}.gguf') and row['provenance']['source'] == row['source'], row
+    j = b.json('show', path)
+    assert j['metadata']['key' + HIDDEN] == 'value' + HIDDEN and j['metadata']['list' + HIDDEN]['first'] == [HIDDEN] and j['tensors'][0]['name'] == 't' + HIDDEN
+    text = b.run('show', path)[0]
+    assert '\\x1b[31m\\x07\\x7f\\x85\\x9b31m\\u061c\\u200e\\u200f\\u2028' in text, text
+    for bad in ('A B', '../x', "x' OR 1=1", HIDDEN):  # no name at all finds nothing
         b.run('rm', bad, want=NOT_FOUND)
     assert len(b.names()) == 2
 

@@ -45,18 +45,26 @@ static size_t sequence(const unsigned char *p, size_t n)
     return is_long || is_outside ? 0 : want;
 }
 
-/* Code points that move a cursor, end a line or turn the direction of writing. */
-static int is_hidden(const unsigned char *p, size_t n)
+bool err_is_hidden(unsigned code)
 {
-    if (n == 1) {
-        return *p < 0x20 || *p == 0x7F;
+    static const unsigned short ranges[][2] = { { 0, 0x1F },        { 0x7F, 0x9F },
+                                                { 0x061C, 0x061C }, { 0x200E, 0x200F },
+                                                { 0x2028, 0x202E }, { 0x2066, 0x2069 } };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        if (code >= ranges[i][0] && code <= ranges[i][1]) {
+            return true;
+        }
     }
-    if (n == 2) {
-        return p[0] == 0xC2 && p[1] < 0xA0; /* U+0080..9F: the second set of control codes */
-    }
-    const unsigned code = (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
-    return n == 3 && ((code >= 0x200E && code <= 0x200F) || (code >= 0x2028 && code <= 0x202E) ||
-                      (code >= 0x2066 && code <= 0x2069));
+    return false;
+}
+
+/* The same of a well-formed sequence; those of four bytes hide nothing. */
+static bool is_hidden(const unsigned char *p, size_t n)
+{
+    const unsigned code = n == 1   ? p[0]
+                          : n == 2 ? (p[0] & 0x1Fu) << 6 | (p[1] & 0x3Fu)
+                                   : (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
+    return n < 4 && err_is_hidden(code);
 }
 
 /* Copies raw to text, escaping what must not reach a terminal; cuts at a whole character. */

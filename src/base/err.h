@@ -7,6 +7,7 @@
 #ifndef HEARTH_ERR_H
 #define HEARTH_ERR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Values are stable: they are the status codes of the public library and of the exit code table. */
@@ -38,6 +39,11 @@ enum err err_at(enum err e, const char *fmt, ...) __attribute__((format(printf, 
 
 /* The text of the thread's last failure, "" if none; borrowed until the thread's next err_set. */
 const char *err_text(void);
+
+/* A code point that moves a cursor, ends a line or turns the direction of writing. Text from
+ * outside reaches a terminal without such ones; each place has its own way to show that one was
+ * there. */
+bool err_is_hidden(unsigned code_point);
 
 /* Short constant name of a code, e.g. "does not fit in memory"; never NULL. */
 const char *err_name(enum err e);

@@ -214,7 +214,8 @@ void js_put_string(struct buf *b, struct view text, bool ascii_only)
         int n = utf8_read(text.p + i, text.n - i, &code);
         const char *names = "\"\\\b\f\n\r\t";
         const char *hit = n == 1 && code != 0 ? strchr(names, (int)code) : NULL;
-        const bool is_plain = n > 0 && hit == NULL && code >= 0x20 && (code < 0x7F || !ascii_only);
+        const bool is_plain =
+            n > 0 && hit == NULL && !err_is_hidden(code) && (code < 0x7F || !ascii_only);
         if (is_plain) {
             i += (size_t)n;
             continue;

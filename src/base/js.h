@@ -39,8 +39,8 @@ bool js_next(const struct js *object, struct js_iter *it); /* members in the fil
 
 /* --- writing, straight into a buf ------------------------------------------------------------- */
 
-void js_put_string(struct buf *b, struct view text,
-                   bool ascii_only);                  /* with quotes; text is UTF-8 */
+/* With quotes; text is UTF-8. What must not reach a terminal (err_is_hidden) is escaped. */
+void js_put_string(struct buf *b, struct view text, bool ascii_only);
 void js_put_real(struct buf *b, double v);            /* shortest; NaN and infinities as null */
 void js_put_value(struct buf *b, const struct js *v); /* compact */
 /* Python's repr() of a double: 1.0, 1e+16, 1e-05, inf, nan. */

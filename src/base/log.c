@@ -8,12 +8,14 @@
  * Next: base/hash.c. */
 #include "base/log.h"
 
+#include "base/buf.h"
 #include "base/cell.h"
 #include "base/os.h"
 
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static struct cell most = { LOG_WARN };
@@ -39,9 +41,12 @@ void log_event(enum log_level level, const char *module, const char *fmt, ...)
     va_end(ap);
     n = more < 0 ? n : n + more;
     n = n < (int)sizeof line - 1 ? n : (int)sizeof line - 2;
-    for (int i = 0; i < n; i++) { /* a value from outside cannot begin a line of its own */
-        const unsigned char c = (unsigned char)line[i];
-        line[i] = c < 0x20 || c == 0x7F ? '?' : line[i];
+    for (int i = 0; i < n;) { /* a value from outside cannot begin a line of its own */
+        uint32_t code = 0;
+        const int len = utf8_read(line + i, (size_t)(n - i), &code);
+        const int n_bad = len == 0 ? 1 : err_is_hidden(code) ? len : 0;
+        memset(line + i, '?', (size_t)n_bad);
+        i += len > 0 ? len : 1;
     }
     line[n++] = '\n';
     const ssize_t written = write(STDERR_FILENO, line, (size_t)n);

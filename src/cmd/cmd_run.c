@@ -103,8 +103,7 @@ static void show_plain(FILE *to, struct view text)
     for (size_t at = 0; at < text.n;) {
         uint32_t code = 0;
         const int n = utf8_read(text.p + at, text.n - at, &code);
-        const bool is_plain = n > 0 && (code >= 0x20 || code == '\n' || code == '\t') &&
-                              !(code >= 0x7F && code < 0xA0);
+        const bool is_plain = n > 0 && (!err_is_hidden(code) || code == '\n' || code == '\t');
         if (is_plain) {
             buf_add(&clean, text.p + at, (size_t)n);
         } else if (code != '\r') {

@@ -321,7 +321,7 @@ static void copy_printable(char *text, size_t n, struct view v)
     for (size_t at = 0; at < v.n && !clean.is_full;) {
         uint32_t code = 0;
         const int len = utf8_read(v.p + at, v.n - at, &code);
-        const bool is_plain = len > 0 && code >= 0x20 && !(code >= 0x7F && code < 0xA0);
+        const bool is_plain = len > 0 && !err_is_hidden(code);
         buf_add_view(&clean, is_plain ? view_part(v, at, (size_t)len) : VIEW("?"));
         at += (size_t)(len > 0 ? len : 1);
     }

@@ -57,7 +57,7 @@ static void put_field(struct buf *b, const char *key, struct view text)
     buf_release(&clean);
 }
 
-/* Text for a terminal, at most max characters; control characters become \xNN. */
+/* Text for a terminal, at most max characters; what it must not get becomes \xNN or \uNNNN. */
 static void put_plain(struct buf *b, struct view text, size_t max)
 {
     struct buf clean;
@@ -69,8 +69,8 @@ static void put_plain(struct buf *b, struct view text, size_t max)
         const int len = utf8_read(clean.p + at, clean.n - at, &code);
         if (code == '\n') {
             buf_add_str(b, "\\n");
-        } else if (code < 0x20 || (code >= 0x7F && code < 0xA0)) {
-            buf_printf(b, "\\x%02x", code);
+        } else if (err_is_hidden(code)) {
+            buf_printf(b, code < 0x100 ? "\\x%02x" : "\\u%04x", code);
         } else {
             buf_add(b, clean.p + at, (size_t)len);
         }
@@ -113,8 +113,10 @@ static void list_text(struct buf *b, const struct store_model *m)
     char size[16];
     date_of(m->time_s, date);
     date[10] = '\0'; /* the day is enough */
-    buf_printf(b, "%-32s %10s  %-12s %s  ", m->name, progress_bytes(m->bytes, size), m->licence,
-               date);
+    buf_printf(b, "%-32s %10s  ", m->name, progress_bytes(m->bytes, size));
+    const size_t from = b->n;
+    put_plain(b, view_of(m->licence), SHOWN_TEXT);
+    buf_printf(b, "%*s %s  ", b->n - from < 12 ? (int)(12 - (b->n - from)) : 0, "", date);
     put_plain(b, view_of(m->source), SHOWN_TEXT);
     buf_add_char(b, '\n');
 }
@@ -517,12 +519,14 @@ static void tell(struct verdict *v, const char *name, const struct store_file *f
         }
         buf_add_char(v->json, '}');
     } else {
-        printf("%-7s %s  sha256-%s%s%s\n",
-               is_bad    ? "DAMAGED"
-               : is_busy ? "busy"
-                         : "ok",
-               name, f->digest, fault[0] != '\0' ? "  " : "", fault);
+        struct buf line;
+        buf_init(&line, OUT_MAX);
+        buf_printf(&line, "%-7s ", is_bad ? "DAMAGED" : is_busy ? "busy" : "ok");
+        put_plain(&line, view_of(name), PATH_BYTES);
+        printf("%s  sha256-%s%s%s\n", buf_str(&line), f->digest, fault[0] != '\0' ? "  " : "",
+               fault);
         fflush(stdout);
+        buf_release(&line);
     }
     v->n_file++;
 }
