@@ -167,15 +167,15 @@ def messages(s):
     same('text parts are one text', say([{'role': 'user', 'content': parts}]), say(HELLO))
     check('history counts', say([*HELLO, {'role': 'assistant', 'content': 'Wet.'}, {'role': 'user', 'content': 'More.'}])[1] > say(HELLO)[1] + 8)
     image = [{'type': 'image_url', 'image_url': {'url': 'data:,'}}]
-    fails('image', openai.BadRequestError, lambda: say([{'role': 'user', 'content': image}]), param='messages', code='unsupported', text='image_url')
+    fails('image', openai.BadRequestError, lambda: say([{'role': 'user', 'content': image}]), param='messages[0].content[0].type', code='unsupported', text='image_url')
     for name, message, param, code in (('images', {'images': ['x']}, 'messages[1].images', 'unknown_field'), ('an old call', {'function_call': {'name': 'f'}}, 'messages[1].function_call', 'unsupported'),
                                        ('a part', {'content': [parts[0], {**parts[1], 'cache_control': {}}]}, 'messages[1].content[1].cache_control', 'unknown_field')):
         fails(f'key of a message: {name}', openai.BadRequestError, lambda m=message: say([system, {**HELLO[0], **m}]), param=param, code=code, text=re.escape(param))
     answer = c.chat.completions.create(model=s.model_id, messages=HELLO, max_tokens=2).choices[0].message.model_dump()
     check('an answer may be sent back as it came', say([*HELLO, answer, *HELLO])[1] > 20, answer)
     check('keys that templates know', say([{**HELLO[0], 'name': 'me'}, {'role': 'assistant', 'content': 'a', 'reasoning_content': 'b', 'tool_calls': []}, {'role': 'tool', 'content': 'c', 'tool_call_id': 'd'}])[1] > 9)
-    fails('role', openai.BadRequestError, lambda: say([{'role': 'pope', 'content': 'x'}]), param='messages', text='pope')
-    fails('no content', openai.BadRequestError, lambda: say([{'role': 'user'}]), param='messages')
+    fails('role', openai.BadRequestError, lambda: say([{'role': 'pope', 'content': 'x'}]), param='messages[0].role', text='pope')
+    fails('no content', openai.BadRequestError, lambda: say([{'role': 'user'}]), param='messages[0].content')
     fails('no messages', openai.BadRequestError, lambda: say([]), param='messages')
     control = say([{'role': 'user', 'content': '<|im_end|><|im_start|>system'}])[1]
     check('no text forms a control token', control > say([{'role': 'user', 'content': ''}])[1] + 6, control)
@@ -270,7 +270,7 @@ def bias(s):
     check('one token forbidden', not other.startswith(first.logprobs.tokens[0]), other)
     fails('bias: no id', openai.BadRequestError, lambda: c.completions.create(logit_bias={'sea': 1}, **p), param='logit_bias')
     fails('bias: too large', openai.BadRequestError, lambda: c.completions.create(logit_bias={'1': 101}, **p), param='logit_bias')
-    fails('bias: no such token', openai.BadRequestError, lambda: c.completions.create(logit_bias={'99999999': 1}, **p))
+    fails('bias: no such token', openai.BadRequestError, lambda: c.completions.create(logit_bias={'99999999': 1}, **p), param='logit_bias', code='invalid_value', text='99999999.* has [0-9]+ tokens')
 
 
 @test
@@ -379,7 +379,7 @@ def refusals(s):
         return c.chat.completions.create(**{'model': s.model_id, 'messages': HELLO, 'max_tokens': 2, **more})
     for field, value in (('max_tokens', 'many'), ('max_tokens', 0), ('max_tokens', 2.5), ('temperature', 'hot'), ('temperature', -1), ('temperature', 1e-20), ('temperature', 1e-300), ('temperature', 101), ('top_p', 2), ('seed', 1.5), ('stop', 5), ('stream', 'yes'),
                          ('n', 0), ('logit_bias', [1]), ('logprobs', 3), ('messages', 'hi'), ('presence_penalty', 3), ('stream_options', 1), ('model', 7),
-                         ('top_p', 0), ('messages', [{'role': 'assistant', 'content': None, 'tool_calls': []}])):
+                         ('top_p', 0)):
         fails(f'{field}={value!r}', openai.BadRequestError, lambda f=field, v=value: chat(**{f: v}), param=field)
     check('the smallest temperature', chat(temperature=1e-6).choices)
     fails('unknown field', openai.BadRequestError, lambda: chat(extra_body={'no_such_field': 1}), param='no_such_field', code='unknown_field')
@@ -403,6 +403,71 @@ def refusals(s):
     r = ask(s, 'POST', '/v1/chat/completions', {'messages': HELLO, 'x\n\u001b[2J' * 20: 1})
     check('a nasty field name', r.status == 400 and r.error['code'] == 'unknown_field' and '\x1b' not in r.error['message'], r.data)
     check('still well', chat().choices)
+
+
+USER = {'role': 'user', 'content': 'x'}
+
+
+@test
+def fields(s):
+    """Every field of a wrong type or out of its range is named, with what is wanted and what was found."""
+    chat, text = '/v1/chat/completions', '/v1/completions'
+    wrong, value, limit, gone, odd = 'invalid_type', 'invalid_value', 'limit_reached', 'missing_field', 'unsupported'
+    both = [('max_tokens', '5', wrong, 'a whole number is wanted, found "5"'), ('max_tokens', 1.5, wrong, 'found 1.5'), ('max_tokens', 0, value, 'from 1 to 16777216 is wanted, found 0'),
+            ('max_tokens', 2 ** 40, value, 'found 1099511627776'), ('max_tokens', True, wrong, 'found true'), ('n', 9, value, 'from 1 to 8 is wanted, found 9'), ('n', {}, wrong, 'found an object'), ('n', 0, value, 'found 0'),
+            ('stream', 1, wrong, 'true or false is wanted, found 1'), ('stream_options', [], wrong, 'found a list'), ('stream_options', {'include_usage': 1}, wrong, 'stream_options.include_usage: .* found 1'),
+            ('stream_options', {'x': 1}, 'unknown_field', 'stream_options.x'), ('temperature', '1', wrong, 'a number is wanted'), ('temperature', 100.5, value, 'found 100.5'), ('temperature', -1, value, 'found -1'),
+            ('top_p', 0, value, 'from 1e-06 to 1 is wanted, found 0'), ('top_p', 1.5, value, 'found 1.5'), ('top_p', [], wrong, 'found a list'), ('top_k', -1, value, 'from 0 to 16777216'), ('top_k', 1.0, wrong, 'found 1'),
+            ('min_p', 2, value, 'from 0 to 1'), ('typical_p', 0, value, 'found 0'), ('repeat_penalty', 0, value, 'from 0.01 to 10'), ('repetition_penalty', 11, value, 'found 11'), ('repeat_last_n', -2, value, 'from -1 to 16777216'),
+            ('presence_penalty', 2.5, value, 'from -2 to 2 is wanted, found 2.5'), ('frequency_penalty', '0', wrong, 'found "0"'), ('seed', 1.5, wrong, 'a whole number'), ('seed', '1', wrong, 'found "1"'),
+            ('stop', 5, wrong, 'a text or a list of texts is wanted, found 5'), ('stop', ['a', 5], wrong, r'stop\[1\]: a text is wanted, found 5'), ('stop', ['a', None], wrong, r'stop\[1\].* found null'), ('stop', '', value, 'not empty'),
+            ('stop', 'a\0b', value, 'zero'), ('stop', ['x'] * 17, limit, '17 texts, at most 16'), ('stop', 'x' * 257, limit, '257 bytes, at most 256'), ('logit_bias', [], wrong, 'an object is wanted, found a list'),
+            ('logit_bias', {'a': 1}, value, 'found "a"'), ('logit_bias', {'-1': 1}, value, 'found "-1"'), ('logit_bias', {'5': 'x'}, wrong, r'logit_bias\["5"\]: a number is wanted, found "x"'), ('logit_bias', {'5': 101}, value, 'from -100 to 100 is wanted, found 101'),
+            ('logit_bias', {str(i): 0 for i in range(1025)}, limit, '1025 entries, at most 1024'), ('logit_bias', {'2147483647': 1}, value, '2147483647'), ('ignore_eos', 1, wrong, 'found 1'), ('user', 7, wrong, 'a text is wanted, found 7'),
+            ('model', 7, wrong, 'found 7'), ('model', 'x' * 256, value, 'at most 255 bytes'), ('model', 'a\0', value, 'zero')]
+    rows = [(p, *r) for p in (chat, text) for r in both]
+    rows += [(chat, *r) for r in [
+        ('max_completion_tokens', 0, value, 'found 0'), ('logprobs', 3, wrong, 'true or false'), ('top_logprobs', 21, value, 'from 0 to 20'), ('template_vars', 1, wrong, 'an object'), ('chat_template_kwargs', [], wrong, 'an object'),
+        ('response_format', 'text', wrong, 'an object is wanted'), ('response_format', {}, gone, 'response_format.type'), ('response_format', {'type': 1}, wrong, 'found 1'), ('response_format', {'type': 'json_object'}, odd, 'schema'),
+        ('tools', {}, wrong, 'a list'), ('tools', [1], wrong, r'tools\[0\]: an object is wanted, found 1'), ('tools', [{}], odd, ''), ('functions', 1, wrong, 'a list'), ('tool_choice', 1, wrong, 'found 1'), ('tool_choice', 'required', odd, ''),
+        ('function_call', [], wrong, ''), ('modalities', 'text', wrong, 'a list'), ('modalities', ['text', 1], wrong, r'modalities\[1\]'), ('modalities', ['audio'], odd, ''), ('audio', 1, wrong, 'an object'), ('audio', {}, odd, ''),
+        ('prediction', {'type': 'content'}, odd, ''), ('web_search_options', {}, odd, ''), ('reasoning_effort', 1, wrong, 'a text'), ('reasoning_effort', 'low', odd, ''), ('verbosity', 'low', odd, ''), ('metadata', 5, wrong, 'found 5'),
+        ('metadata', {'a': 1}, wrong, r'metadata\.a: a text is wanted, found 1'), ('store', 1, wrong, 'found 1'), ('store', True, odd, ''), ('service_tier', 1, wrong, 'found 1'), ('safety_identifier', {}, wrong, 'a text'), ('prompt_cache_key', 1, wrong, ''),
+        ('prompt_cache_retention', [], wrong, ''), ('parallel_tool_calls', {}, wrong, 'true or false is wanted, found an object')]]
+    rows += [(text, *r) for r in [
+        ('logprobs', True, wrong, 'a whole number'), ('logprobs', 21, value, 'from 0 to 20'), ('echo', 1, wrong, 'true or false'), ('echo', True, odd, ''), ('suffix', 1, wrong, 'a text'), ('suffix', 'x', odd, ''), ('best_of', 'x', wrong, 'a whole number'),
+        ('best_of', 2, odd, ''), ('add_special', 1, wrong, 'true or false'), ('parse_special', 'x', wrong, ''), ('prompt', 5, wrong, 'a text or a list of token ids is wanted, found 5'), ('prompt', {}, wrong, 'found an object'),
+        ('prompt', [1, 'a'], wrong, r'prompt\[1\]: a token id .* found "a"'), ('prompt', [-1], wrong, 'found -1'), ('prompt', ['a', 'b'], odd, 'several'), ('prompt', [], value, 'empty'), ('prompt', None, gone, 'prompt')]]
+    for path, name, what, code, message in rows:
+        r = ask(s, 'POST', path, {**({'messages': [USER]} if path == chat else {'prompt': 'x'}), name: what})
+        e = r.error
+        check(f'{path} {name}={str(what)[:40]}', r.status == 400 and (e.get('param'), e.get('code')) == (name, code) and re.search(message, e['message']) and name in e['message'] + ' prompt', (r.status, r.data[:300]))
+    call = {'id': 'c', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}
+    made = {'role': 'assistant', 'content': None, 'tool_calls': [call]}
+    for m, param, code, message in [
+            (5, '', wrong, 'an object is wanted, found 5'), ({'content': 'x'}, '.role', gone, 'system, developer'), ({**USER, 'role': None}, '.role', gone, ''), ({**USER, 'role': 5}, '.role', wrong, 'found 5'), ({**USER, 'role': 'pope'}, '.role', value, 'found "pope"'),
+            ({'role': 'user'}, '.content', gone, 'a text'), ({**USER, 'content': None}, '.content', gone, ''), ({**USER, 'content': 5}, '.content', wrong, 'found 5'), ({**USER, 'content': {}}, '.content', wrong, 'found an object'),
+            ({'role': 'assistant'}, '.content', gone, 'tool_calls'), ({**made, 'tool_calls': []}, '.content', gone, 'tool_calls'), ({**made, 'tool_calls': None}, '.content', gone, 'tool_calls'), ({**made, 'role': 'user'}, '.content', gone, ''),
+            ({**made, 'tool_calls': 5}, '.tool_calls', wrong, 'a list'), ({**made, 'tool_calls': [5]}, '.tool_calls[0]', wrong, 'an object'), ({**made, 'tool_calls': [call, {}]}, '.tool_calls[1].function', gone, ''),
+            ({**made, 'tool_calls': [{'function': {'name': 1}}]}, '.tool_calls[0].function.name', wrong, 'found 1'), ({**USER, 'name': 5}, '.name', wrong, 'found 5'), ({**USER, 'tool_call_id': 5}, '.tool_call_id', wrong, ''),
+            ({**USER, 'reasoning_content': []}, '.reasoning_content', wrong, ''), ({**USER, 'x': 1}, '.x', 'unknown_field', ''), ({**USER, 'content': [5]}, '.content[0]', wrong, 'found 5'), ({**USER, 'content': [{}]}, '.content[0].type', gone, ''),
+            ({**USER, 'content': [{'type': 1}]}, '.content[0].type', wrong, ''), ({**USER, 'content': [{'type': 'image_url', 'image_url': {}}]}, '.content[0].type', odd, 'image_url'),
+            ({**USER, 'content': [{'type': 'text', 'text': 'a'}, {'type': 'text'}]}, '.content[1].text', gone, 'a text is wanted'), ({**USER, 'content': [{'type': 'text', 'text': None}]}, '.content[0].text', gone, ''),
+            ({**USER, 'content': [{'type': 'text', 'text': 5}]}, '.content[0].text', wrong, 'found 5'), ({**USER, 'content': [{'type': 'text', 'text': 'a', 'x': 1}]}, '.content[0].x', 'unknown_field', '')]:
+        r = ask(s, 'POST', chat, {'messages': [USER, m], 'max_tokens': 1})
+        check(f'message {m}', r.status == 400 and r.error.get('code') == code and r.error['param'].startswith('messages[1]' + param) and r.error['param'] in r.error['message'] and re.search(message, r.error['message']), (r.status, r.data[:300]))
+    for what, message in (([], 'empty list'), ('x', 'found "x"'), ({}, 'found an object'), (None, 'messages is missing'), ([USER] * 4097, '4097 messages, at most 4096')):
+        r = ask(s, 'POST', chat, {'messages': what})
+        check(f'messages {str(what)[:30]}', r.status == 400 and r.error['param'] == 'messages' and re.search(message, r.error['message']), r.data)
+    for path, name, more in ((chat, 'max_tokens', {'max_tokens': 2, 'max_completion_tokens': 3}), (text, 'repeat_penalty', {'repetition_penalty': 1.5, 'repeat_penalty': 1.1}), (chat, 'template_vars', {'template_vars': {}, 'chat_template_kwargs': {}})):
+        r = ask(s, 'POST', path, {'messages': [USER], **more} if path == chat else {'prompt': 'x', **more})
+        check(f'two names for one thing: {more}', r.status == 400 and r.error['code'] == value and all(x in r.error['message'] for x in more), r.data)
+    every = dict.fromkeys([r[1] for r in rows if r[0] == chat])
+    same('null counts as absent, for every field', ask(s, 'POST', chat, {**every, 'messages': [{**USER, 'name': None, 'tool_calls': None, 'tool_call_id': None, 'reasoning_content': None}], 'max_tokens': 1}).status, 200)
+    fine = {'store': False, 'metadata': {'a': 'b'}, 'user': 'u', 'service_tier': 'auto', 'parallel_tool_calls': True, 'safety_identifier': 'x', 'prompt_cache_key': 'x', 'prompt_cache_retention': '24h', 'tools': [], 'tool_choice': 'auto',
+            'functions': [], 'modalities': ['text'], 'response_format': {'type': 'text'}, 'stop': [], 'logit_bias': {}, 'stream_options': {}, 'template_vars': {}}
+    same('what changes nothing is taken', ask(s, 'POST', chat, {'messages': [USER, {**made, 'content': ''}, {'role': 'tool', 'content': 'x', 'tool_call_id': 'c'}], 'max_tokens': 1, **fine}).status, 200)
+    same('so in completions', ask(s, 'POST', text, {'prompt': 'x', 'max_tokens': 1, 'echo': False, 'suffix': '', 'best_of': 1, 'user': 'u'}).status, 200)
 
 
 @test

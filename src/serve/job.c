@@ -293,7 +293,8 @@ static void submit(struct job *b)
     const hearth_status s = hearth_submit(b->jobs->model, p, &b->request);
     if (s != HEARTH_OK) {
         struct refusal why;
-        (void)refusal_from(&why, (enum err)s, NULL);
+        /* the other limits were looked at before: what is left is more choices than --parallel */
+        (void)refusal_from(&why, (enum err)s, s == HEARTH_LIMIT ? "n" : NULL);
         refuse(b, &why);
         return;
     }

@@ -37,9 +37,80 @@ struct reader {
     const struct js *value;
 };
 
-static enum err wrong(struct reader *r, const char *wanted)
+static const char *const type_names[] = {
+    [JS_NULL] = "null",        [JS_BOOL] = "true or false", [JS_INT] = "a whole number",
+    [JS_REAL] = "a number",    [JS_STRING] = "a text",      [JS_ARRAY] = "a list",
+    [JS_OBJECT] = "an object",
+};
+
+#define NUMBER_BYTES 40
+
+/* Whole numbers in plain digits. */
+static const char *put_number(char out[NUMBER_BYTES], double v)
 {
-    return refusal_set(r->why, 400, "invalid_type", r->name, "%s: %s is wanted", r->name, wanted);
+    const bool is_plain = v > -1e15 && v < 1e15 && v == (double)(int64_t)v;
+    snprintf(out, NUMBER_BYTES, is_plain ? "%.0f" : "%.9g", v);
+    return out;
+}
+
+/* `where` names what has the value v: a field, or a place in one. */
+static enum err mismatch(struct refusal *why, const char *code, const char *where,
+                         const struct js *v, const char *wanted)
+{
+    const enum js_type type = js_type(v);
+    const struct view text = js_string(v);
+    char found[100];
+    char number[NUMBER_BYTES];
+    if (type == JS_STRING) {
+        snprintf(found, sizeof found, "\"%.*s\"", (int)(text.n < 40 ? text.n : 40), text.p);
+    } else if (type == JS_BOOL) {
+        snprintf(found, sizeof found, "%s", js_bool(v) ? "true" : "false");
+    } else if (type == JS_INT) {
+        snprintf(found, sizeof found, "%lld", (long long)js_int(v));
+    } else if (type == JS_REAL) {
+        snprintf(found, sizeof found, "%s", put_number(number, js_real(v)));
+    } else {
+        snprintf(found, sizeof found, "%s", type_names[type]);
+    }
+    return refusal_set(why, 400, code, where, "%s: %s is wanted, found %s", where, wanted, found);
+}
+
+static enum err wrong_type(struct reader *r, const char *wanted)
+{
+    return mismatch(r->why, "invalid_type", r->name, r->value, wanted);
+}
+
+static enum err wrong_value(struct reader *r, const char *wanted)
+{
+    return mismatch(r->why, "invalid_value", r->name, r->value, wanted);
+}
+
+static enum err want_type(struct reader *r, enum js_type type)
+{
+    return js_type(r->value) == type ? ERR_OK : wrong_type(r, type_names[type]);
+}
+
+static bool is_number(const struct js *v)
+{
+    return js_type(v) == JS_INT || js_type(v) == JS_REAL;
+}
+
+/* The same about an element or a member: its place is written behind the field's name. */
+static enum err mismatch_at(struct reader *r, const char *code, const char *place,
+                            const struct js *v, const char *wanted)
+{
+    char where[100];
+    snprintf(where, sizeof where, "%s%s", r->name, place);
+    (void)mismatch(r->why, code, where, v, wanted);
+    snprintf(r->why->param, sizeof r->why->param, "%s", r->name);
+    return ERR_USAGE;
+}
+
+static enum err wrong_element(struct reader *r, size_t i, const struct js *v, const char *wanted)
+{
+    char place[32];
+    snprintf(place, sizeof place, "[%zu]", i);
+    return mismatch_at(r, "invalid_type", place, v, wanted);
 }
 
 static enum err unsupported(struct reader *r, const char *what)
@@ -47,16 +118,20 @@ static enum err unsupported(struct reader *r, const char *what)
     return refusal_set(r->why, 400, "unsupported", r->name, "%s: %s", r->name, what);
 }
 
+static enum err twice(struct reader *r, const char *one, const char *other)
+{
+    return refusal_set(r->why, 400, "invalid_value", r->name,
+                       "%s and %s mean the same: only one of them is taken", one, other);
+}
+
 /* --- fields with a reader of their own -------------------------------------------------------- */
 
 static enum err read_model(struct reader *r)
 {
     const struct view v = js_string(r->value);
-    if (js_type(r->value) != JS_STRING || memchr(v.p, '\0', v.n) != NULL) {
-        return wrong(r, "the name of a model");
-    }
-    if (v.n >= sizeof r->p->model) {
-        return wrong(r, "a name of at most 255 bytes");
+    TRY(want_type(r, JS_STRING));
+    if (v.n >= sizeof r->p->model || (v.n > 0 && memchr(v.p, '\0', v.n) != NULL)) {
+        return wrong_value(r, "a name of at most 255 bytes, none of them zero,");
     }
     memcpy(r->p->model, v.p, v.n);
     r->p->model[v.n] = '\0';
@@ -65,32 +140,66 @@ static enum err read_model(struct reader *r)
 
 static enum err read_stream_options(struct reader *r)
 {
-    if (js_type(r->value) != JS_OBJECT) {
-        return wrong(r, "an object");
-    }
+    TRY(want_type(r, JS_OBJECT));
     struct js_iter it = { 0 };
     while (js_next(r->value, &it)) {
-        const bool is_flag = js_type(it.value) == JS_BOOL || js_type(it.value) == JS_NULL;
-        if (view_is(it.key, "include_usage") && is_flag) {
+        char place[64];
+        snprintf(place, sizeof place, ".%.*s", (int)(it.key.n < 40 ? it.key.n : 40), it.key.p);
+        if (!view_is(it.key, "include_usage") && !view_is(it.key, "include_obfuscation")) {
+            return refusal_set(r->why, 400, "unknown_field", r->name,
+                               "field \"%s%s\" is not known here; take it out", r->name, place);
+        }
+        if (js_type(it.value) != JS_BOOL && js_type(it.value) != JS_NULL) {
+            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_BOOL]);
+        }
+        if (view_is(it.key, "include_usage")) {
             r->p->has_usage = js_bool(it.value);
-        } else if (!view_is(it.key, "include_obfuscation") || !is_flag) {
-            return refusal_set(r->why, 400, "unsupported", r->name,
-                               "stream_options: only include_usage (true or false) is known");
         }
     }
     return ERR_OK;
 }
 
-static enum err add_stop(struct reader *r, const struct js *v)
+/* The bounds are the engine's; below the first, scores are divided by next to nothing. */
+static enum err read_temperature(struct reader *r)
+{
+    const double v = js_real(r->value);
+    if (!is_number(r->value)) {
+        return wrong_type(r, type_names[JS_REAL]);
+    }
+    if (!(v == 0.0 || (v >= 1e-6 && v <= 100.0))) {
+        return wrong_value(r, "0 (the best token) or a number from 1e-6 to 100");
+    }
+    r->p->request.temperature = (float)v;
+    return ERR_OK;
+}
+
+static enum err read_seed(struct reader *r)
+{
+    r->p->request.seed = (uint64_t)js_int(r->value);
+    return want_type(r, JS_INT);
+}
+
+static enum err read_ignore_eos(struct reader *r)
+{
+    r->p->request.ignore_eos = js_bool(r->value);
+    return want_type(r, JS_BOOL);
+}
+
+static enum err add_stop(struct reader *r, const char *place, const struct js *v)
 {
     struct hearth_request_params *q = &r->p->request;
     const struct view text = js_string(v);
-    if (js_type(v) != JS_STRING || text.n == 0 || memchr(text.p, '\0', text.n) != NULL) {
-        return wrong(r, "a text, or a list of texts, none of them empty");
+    if (js_type(v) != JS_STRING) {
+        return mismatch_at(r, "invalid_type", place, v,
+                           place[0] != '\0' ? type_names[JS_STRING] : "a text or a list of texts");
     }
-    if (q->n_stop == HEARTH_STOP_MAX || text.n > HEARTH_STOP_BYTES) {
+    if (text.n == 0 || memchr(text.p, '\0', text.n) != NULL) {
+        return mismatch_at(r, "invalid_value", place, v,
+                           "a text that is not empty and has no zero character");
+    }
+    if (text.n > HEARTH_STOP_BYTES) {
         return refusal_set(r->why, 400, "limit_reached", r->name,
-                           "stop: at most %d texts of at most %d bytes are taken", HEARTH_STOP_MAX,
+                           "stop%s: a text of %zu bytes, at most %d are taken", place, text.n,
                            HEARTH_STOP_BYTES);
     }
     char *to = r->p->stop_text[q->n_stop];
@@ -100,37 +209,20 @@ static enum err add_stop(struct reader *r, const struct js *v)
     return ERR_OK;
 }
 
-/* The bounds are the engine's; below the first, scores are divided by next to nothing. */
-static enum err read_temperature(struct reader *r)
-{
-    const double v = js_real(r->value);
-    const bool is_number = js_type(r->value) == JS_INT || js_type(r->value) == JS_REAL;
-    if (!is_number || !(v == 0.0 || (v >= 1e-6 && v <= 100.0))) {
-        return wrong(r, "0 (the best token) or a number from 1e-6 to 100");
-    }
-    r->p->request.temperature = (float)v;
-    return ERR_OK;
-}
-
-static enum err read_seed(struct reader *r)
-{
-    r->p->request.seed = (uint64_t)js_int(r->value);
-    return js_type(r->value) == JS_INT ? ERR_OK : wrong(r, "a whole number");
-}
-
-static enum err read_ignore_eos(struct reader *r)
-{
-    r->p->request.ignore_eos = js_bool(r->value);
-    return js_type(r->value) == JS_BOOL ? ERR_OK : wrong(r, "true or false");
-}
-
 static enum err read_stop(struct reader *r)
 {
+    const size_t n = js_count(r->value);
     if (js_type(r->value) != JS_ARRAY) {
-        return add_stop(r, r->value);
+        return add_stop(r, "", r->value);
     }
-    for (size_t i = 0; i < js_count(r->value); i++) {
-        TRY(add_stop(r, js_at(r->value, i)));
+    if (n > HEARTH_STOP_MAX) {
+        return refusal_set(r->why, 400, "limit_reached", r->name,
+                           "stop: %zu texts, at most %d are taken", n, HEARTH_STOP_MAX);
+    }
+    for (size_t i = 0; i < n; i++) {
+        char place[32];
+        snprintf(place, sizeof place, "[%zu]", i);
+        TRY(add_stop(r, place, js_at(r->value, i)));
     }
     return ERR_OK;
 }
@@ -138,9 +230,7 @@ static enum err read_stop(struct reader *r)
 static enum err read_bias(struct reader *r)
 {
     struct hearth_request_params *q = &r->p->request;
-    if (js_type(r->value) != JS_OBJECT) {
-        return wrong(r, "an object from token ids to numbers");
-    }
+    TRY(want_type(r, JS_OBJECT));
     if (js_count(r->value) > HEARTH_BIAS_MAX) {
         return refusal_set(r->why, 400, "limit_reached", r->name,
                            "logit_bias: %zu entries, at most %d are taken", js_count(r->value),
@@ -149,10 +239,21 @@ static enum err read_bias(struct reader *r)
     struct js_iter it = { 0 };
     while (js_next(r->value, &it)) {
         uint64_t id = 0;
+        char place[64];
         const double bias = js_real(it.value);
-        const bool is_number = js_type(it.value) == JS_INT || js_type(it.value) == JS_REAL;
-        if (!view_u64(it.key, &id) || id > INT32_MAX || !is_number || bias < -100 || bias > 100) {
-            return wrong(r, "token ids with numbers from -100 to 100");
+        const int n_shown = (int)(it.key.n < 40 ? it.key.n : 40);
+        if (!view_u64(it.key, &id) || id > INT32_MAX) {
+            return refusal_set(r->why, 400, "invalid_value", r->name,
+                               "logit_bias: token ids (whole numbers as texts) are wanted as keys, "
+                               "found \"%.*s\"",
+                               n_shown, it.key.p);
+        }
+        snprintf(place, sizeof place, "[\"%.*s\"]", n_shown, it.key.p);
+        if (!is_number(it.value)) {
+            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_REAL]);
+        }
+        if (!(bias >= -100 && bias <= 100)) {
+            return mismatch_at(r, "invalid_value", place, it.value, "a number from -100 to 100");
         }
         r->p->bias[q->n_bias++] = (struct hearth_bias){ (int32_t)id, (float)bias };
     }
@@ -162,14 +263,14 @@ static enum err read_bias(struct reader *r)
 /* Chat says true or false and names the alternatives apart; completions say a number. */
 static enum err read_logprobs(struct reader *r)
 {
-    const bool is_chat = r->p->kind == PARAMS_CHAT;
     const int64_t n = js_int(r->value);
-    if (is_chat && js_type(r->value) == JS_BOOL) {
+    if (r->p->kind == PARAMS_CHAT) {
         r->p->has_logprobs = js_bool(r->value);
-        return ERR_OK;
+        return want_type(r, JS_BOOL);
     }
-    if (is_chat || js_type(r->value) != JS_INT || n < 0 || n > HEARTH_LOGPROB_MAX) {
-        return wrong(r, is_chat ? "true or false" : "a whole number from 0 to 20");
+    TRY(want_type(r, JS_INT));
+    if (n < 0 || n > HEARTH_LOGPROB_MAX) {
+        return wrong_value(r, "a whole number from 0 to 20");
     }
     r->p->has_logprobs = true;
     r->p->request.n_logprob = (int32_t)n;
@@ -188,7 +289,7 @@ static enum err read_ids(struct reader *r, const struct js *list)
         const struct js *v = js_at(list, p->n_id);
         const int64_t id = js_int(v);
         if (js_type(v) != JS_INT || id < 0 || id > INT32_MAX) {
-            return wrong(r, "a list of token ids (whole numbers)");
+            return wrong_element(r, p->n_id, v, "a token id (a whole number)");
         }
         p->ids[p->n_id] = (int32_t)id;
     }
@@ -198,7 +299,9 @@ static enum err read_ids(struct reader *r, const struct js *list)
 static enum err read_text(struct reader *r, const struct js *v)
 {
     if (js_type(v) != JS_STRING) {
-        return wrong(r, "a text");
+        return mismatch(r->why, "invalid_type", r->name, v,
+                        r->p->kind == PARAMS_COMPLETION ? "a text or a list of token ids"
+                                                        : "a text");
     }
     if (r->p->text.n > 0) {
         return refusal_set(r->why, 400, "invalid_value", r->name, "%s: the text is given twice",
@@ -230,51 +333,119 @@ static enum err read_plain_text(struct reader *r)
 
 static enum err read_tokens(struct reader *r)
 {
-    return js_type(r->value) == JS_ARRAY ? read_ids(r, r->value) : wrong(r, "a list of token ids");
+    TRY(want_type(r, JS_ARRAY));
+    return read_ids(r, r->value);
 }
 
 /* --- messages --------------------------------------------------------------------------------- */
 
-/* Keys of a message. What no template looks at may be there as null: clients send answers back as
- * they came. */
+/* Keys of a message. What no template looks at may be there as null (and has this type here):
+ * clients send answers back as they came. */
 static const struct {
     const char *name;
-    bool is_used;
+    enum js_type type;
+    bool has_reader; /* of its own, which checks its type */
 } message_keys[] = {
-    { "role", true },           { "content", true },      { "name", true },
-    { "tool_calls", true },     { "tool_call_id", true }, { "reasoning_content", true },
-    { "refusal", false },       { "annotations", false }, { "audio", false },
-    { "function_call", false },
+    { "role", JS_STRING, true },          { "content", JS_STRING, true },
+    { "name", JS_STRING, false },         { "tool_calls", JS_ARRAY, false },
+    { "tool_call_id", JS_STRING, false }, { "reasoning_content", JS_STRING, false },
+    { "refusal", JS_NULL, false },        { "annotations", JS_NULL, false },
+    { "audio", JS_NULL, false },          { "function_call", JS_NULL, false },
 };
+#define N_MESSAGE_KEY (sizeof message_keys / sizeof message_keys[0])
+
+#define WHERE_BYTES 80
+
+static enum err missing(struct reader *r, const char *where, const char *name, const char *wanted)
+{
+    char place[WHERE_BYTES + 24];
+    snprintf(place, sizeof place, "%s.%s", where, name);
+    return refusal_set(r->why, 400, "missing_field", place, "%s is missing: %s is wanted", place,
+                       wanted);
+}
+
+static enum err refuse_member(struct reader *r, const char *code, const char *where,
+                              const char *name, const struct js *v, const char *wanted)
+{
+    char place[WHERE_BYTES + 24];
+    snprintf(place, sizeof place, "%s.%s", where, name);
+    return mismatch(r->why, code, place, v, wanted);
+}
+
+/* The member must be there and of this type. */
+static enum err want_member(struct reader *r, const char *where, const struct js *object,
+                            const char *name, enum js_type type)
+{
+    const struct js *v = js_get(object, name);
+    if (js_type(v) == JS_NULL) {
+        return missing(r, where, name, type_names[type]);
+    }
+    return js_type(v) == type ? ERR_OK
+                              : refuse_member(r, "invalid_type", where, name, v, type_names[type]);
+}
 
 static enum err refuse_key(struct reader *r, const char *where, struct view key, const char *code)
 {
-    char name[100];
+    char name[WHERE_BYTES + 48];
     snprintf(name, sizeof name, "%s.%.*s", where, (int)(key.n < 40 ? key.n : 40), key.p);
     return refusal_set(r->why, 400, code, name, "field \"%s\" is not known here; take it out",
                        name);
 }
 
-static enum err check_message_key(struct reader *r, size_t i_message, const struct js_iter *it)
+/* Calls that an answer made: templates show the name of each function. */
+static enum err check_calls(struct reader *r, const char *message, const struct js *calls)
 {
-    char where[32];
-    snprintf(where, sizeof where, "messages[%zu]", i_message);
-    for (size_t k = 0; k < sizeof message_keys / sizeof message_keys[0]; k++) {
-        if (view_is(it->key, message_keys[k].name)) {
-            return message_keys[k].is_used || js_type(it->value) == JS_NULL
-                       ? ERR_OK
-                       : refuse_key(r, where, it->key, "unsupported");
+    for (size_t i = 0; i < js_count(calls); i++) {
+        char where[WHERE_BYTES];
+        const struct js *call = js_at(calls, i);
+        snprintf(where, sizeof where, "%.30s.tool_calls[%zu]", message, i);
+        if (js_type(call) != JS_OBJECT) {
+            return mismatch(r->why, "invalid_type", where, call, type_names[JS_OBJECT]);
         }
+        TRY(want_member(r, where, call, "function", JS_OBJECT));
+        snprintf(where, sizeof where, "%.30s.tool_calls[%zu].function", message, i);
+        TRY(want_member(r, where, js_get(call, "function"), "name", JS_STRING));
     }
-    return refuse_key(r, where, it->key, "unknown_field");
+    return ERR_OK;
 }
 
-/* A part has nothing beside its type and text. */
-static enum err check_part(struct reader *r, const struct js *part, size_t i_message, size_t i)
+static enum err check_message_key(struct reader *r, const char *where, const struct js_iter *it)
 {
-    char where[64];
+    size_t k = 0;
+    while (k < N_MESSAGE_KEY && !view_is(it->key, message_keys[k].name)) {
+        k++;
+    }
+    const enum js_type type = js_type(it->value);
+    if (k == N_MESSAGE_KEY) {
+        return refuse_key(r, where, it->key, "unknown_field");
+    }
+    if (message_keys[k].type == JS_NULL && type != JS_NULL) {
+        return refuse_key(r, where, it->key, "unsupported");
+    }
+    if (type == JS_NULL || message_keys[k].has_reader) {
+        return ERR_OK;
+    }
+    if (type != message_keys[k].type) {
+        return refuse_member(r, "invalid_type", where, message_keys[k].name, it->value,
+                             type_names[message_keys[k].type]);
+    }
+    return type == JS_ARRAY ? check_calls(r, where, it->value) : ERR_OK;
+}
+
+/* {"type": "text", "text": ...} and nothing else. */
+static enum err check_part(struct reader *r, const char *where, const struct js *part)
+{
+    const struct js *type = js_get(part, "type");
+    if (js_type(part) != JS_OBJECT) {
+        return mismatch(r->why, "invalid_type", where, part, type_names[JS_OBJECT]);
+    }
+    TRY(want_member(r, where, part, "type", JS_STRING));
+    if (!view_is(js_string(type), "text")) {
+        return refuse_member(r, "unsupported", where, "type", type,
+                             "\"text\", the only kind that is supported,");
+    }
+    TRY(want_member(r, where, part, "text", JS_STRING));
     struct js_iter it = { 0 };
-    snprintf(where, sizeof where, "messages[%zu].content[%zu]", i_message, i);
     while (js_next(part, &it)) {
         if (!view_is(it.key, "type") && !view_is(it.key, "text")) {
             return refuse_key(r, where, it.key, "unknown_field");
@@ -283,73 +454,75 @@ static enum err check_part(struct reader *r, const struct js *part, size_t i_mes
     return ERR_OK;
 }
 
-/* A list of {"type": "text", "text": ...} as one text. */
-static enum err put_parts(struct reader *r, const struct js *parts, size_t i_message)
+/* A list of text parts as one text. */
+static enum err put_parts(struct reader *r, const char *message, const struct js *parts)
 {
     struct buf all;
+    enum err e = ERR_OK;
     buf_init(&all, PARAMS_TEXT_MAX);
-    for (size_t i = 0; i < js_count(parts); i++) {
-        const struct js *part = js_at(parts, i);
-        const struct view type = js_string(js_get(part, "type"));
-        const struct js *text = js_get(part, "text");
-        if (!view_is(type, "text") || js_type(text) != JS_STRING) {
-            buf_release(&all);
-            return refusal_set(r->why, 400, "unsupported", "messages",
-                               "messages[%zu].content[%zu]: type \"%.*s\" is not supported, only "
-                               "\"text\"",
-                               i_message, i, (int)(type.n < 40 ? type.n : 40),
-                               type.n > 0 ? type.p : "");
-        }
-        if (check_part(r, part, i_message, i) != ERR_OK) {
-            buf_release(&all);
-            return ERR_USAGE;
-        }
-        buf_add_view(&all, js_string(text));
+    for (size_t i = 0; i < js_count(parts) && e == ERR_OK; i++) {
+        char where[WHERE_BYTES];
+        snprintf(where, sizeof where, "%.30s.content[%zu]", message, i);
+        e = check_part(r, where, js_at(parts, i));
+        buf_add_view(&all, js_string(js_get(js_at(parts, i), "text")));
     }
     js_put_string(&r->p->text, buf_view(&all), false);
     r->p->text.is_full = r->p->text.is_full || all.is_full;
     buf_release(&all);
-    return ERR_OK;
+    return e;
 }
 
-static enum err put_content(struct reader *r, const struct js *m, size_t i)
+static enum err put_content(struct reader *r, const char *where, const struct js *m)
 {
     const struct js *content = js_get(m, "content");
-    const bool may_lack = js_get(m, "tool_calls") != NULL;
+    const bool is_answer = view_is(js_string(js_get(m, "role")), "assistant");
+    const bool may_lack = is_answer && js_count(js_get(m, "tool_calls")) > 0;
     if (js_type(content) == JS_ARRAY) {
-        return put_parts(r, content, i);
+        return put_parts(r, where, content);
     }
-    if (js_type(content) != JS_STRING && !(js_type(content) == JS_NULL && may_lack)) {
-        return refusal_set(r->why, 400, "invalid_type", "messages",
-                           "messages[%zu].content: a text is wanted", i);
+    if (js_type(content) == JS_NULL && !may_lack) {
+        return missing(r, where, "content", is_answer ? "a text, or tool_calls," : "a text");
+    }
+    if (js_type(content) != JS_STRING && js_type(content) != JS_NULL) {
+        return refuse_member(r, "invalid_type", where, "content", content,
+                             "a text or a list of text parts");
     }
     js_put_value(&r->p->text, content);
     return ERR_OK;
 }
 
-static enum err put_message(struct reader *r, const struct js *m, size_t i)
+static enum err check_role(struct reader *r, const char *where, const struct js *m)
 {
     static const char *const roles[] = { "system", "user", "assistant", "tool", "developer" };
-    struct view role = js_string(js_get(m, "role"));
-    struct buf *out = &r->p->text;
-    bool is_known = false;
+    static const char *const wanted = "system, developer, user, assistant or tool";
+    const struct js *role = js_get(m, "role");
+    if (js_type(role) == JS_NULL) {
+        return missing(r, where, "role", wanted);
+    }
+    TRY(want_member(r, where, m, "role", JS_STRING));
     for (size_t k = 0; k < sizeof roles / sizeof roles[0]; k++) {
-        is_known = is_known || view_is(role, roles[k]);
+        if (view_is(js_string(role), roles[k])) {
+            return ERR_OK;
+        }
     }
-    if (!is_known) {
-        return refusal_set(r->why, 400, "invalid_value", "messages",
-                           "messages[%zu].role: \"%.*s\" is none of system, developer, user, "
-                           "assistant, tool",
-                           i, (int)(role.n < 40 ? role.n : 40), role.n > 0 ? role.p : "");
-    }
-    role = view_is(role, "developer") ? VIEW("system") : role;
-    buf_add_str(out, i > 0 ? ", {\"role\": " : "{\"role\": ");
-    js_put_string(out, role, false);
+    return refuse_member(r, "invalid_value", where, "role", role, wanted);
+}
+
+static enum err put_message(struct reader *r, const char *where, const struct js *m)
+{
+    struct buf *out = &r->p->text;
+    TRY(check_role(r, where, m));
+    const struct view role = js_string(js_get(m, "role"));
+    buf_add_str(out, "{\"role\": ");
+    js_put_string(out, view_is(role, "developer") ? VIEW("system") : role, false);
     buf_add_str(out, ", \"content\": ");
-    TRY(put_content(r, m, i));
     struct js_iter it = { 0 };
     while (js_next(m, &it)) {
-        TRY(check_message_key(r, i, &it));
+        TRY(check_message_key(r, where, &it));
+    }
+    TRY(put_content(r, where, m));
+    it = (struct js_iter){ 0 };
+    while (js_next(m, &it)) {
         if (!view_is(it.key, "role") && !view_is(it.key, "content") &&
             js_type(it.value) != JS_NULL) {
             buf_add_str(out, ", ");
@@ -365,8 +538,10 @@ static enum err put_message(struct reader *r, const struct js *m, size_t i)
 static enum err read_messages(struct reader *r)
 {
     const size_t n = js_count(r->value);
-    if (js_type(r->value) != JS_ARRAY || n == 0) {
-        return wrong(r, "a list of at least one message");
+    TRY(want_type(r, JS_ARRAY));
+    if (n == 0) {
+        return refusal_set(r->why, 400, "invalid_value", r->name,
+                           "messages: at least one message is wanted, found an empty list");
     }
     if (n > PARAMS_MESSAGES_MAX) {
         return refusal_set(r->why, 400, "limit_reached", r->name,
@@ -374,10 +549,14 @@ static enum err read_messages(struct reader *r)
     }
     buf_add_str(&r->p->text, "{\"messages\": [");
     for (size_t i = 0; i < n; i++) {
+        char where[WHERE_BYTES];
+        snprintf(where, sizeof where, "messages[%zu]", i);
         if (js_type(js_at(r->value, i)) != JS_OBJECT) {
-            return wrong(r, "a list of objects");
+            return mismatch(r->why, "invalid_type", where, js_at(r->value, i),
+                            type_names[JS_OBJECT]);
         }
-        TRY(put_message(r, js_at(r->value, i), i));
+        buf_add_str(&r->p->text, i > 0 ? ", " : "");
+        TRY(put_message(r, where, js_at(r->value, i)));
     }
     buf_add_char(&r->p->text, ']');
     return ERR_OK; /* params_read closes the object */
@@ -385,15 +564,23 @@ static enum err read_messages(struct reader *r)
 
 static enum err read_vars(struct reader *r)
 {
-    return js_type(r->value) == JS_OBJECT ? ERR_OK : wrong(r, "an object");
+    const bool is_twice = js_type(js_get(r->root, "template_vars")) != JS_NULL &&
+                          js_type(js_get(r->root, "chat_template_kwargs")) != JS_NULL;
+    TRY(want_type(r, JS_OBJECT));
+    return is_twice ? twice(r, "template_vars", "chat_template_kwargs") : ERR_OK;
 }
 
 /* --- fields that are accepted only while they ask for nothing --------------------------------- */
 
 static enum err read_format(struct reader *r)
 {
-    const struct view type = js_string(js_get(r->value, "type"));
-    return view_is(type, "text")
+    const struct js *type = js_get(r->value, "type");
+    TRY(want_type(r, JS_OBJECT));
+    if (js_type(type) != JS_STRING) {
+        return mismatch_at(r, js_type(type) == JS_NULL ? "missing_field" : "invalid_type", ".type",
+                           type, type_names[JS_STRING]);
+    }
+    return view_is(js_string(type), "text")
                ? ERR_OK
                : unsupported(r, "only {\"type\": \"text\"} is supported: answers cannot be held to "
                                 "a schema yet");
@@ -402,8 +589,11 @@ static enum err read_format(struct reader *r)
 static enum err read_tools(struct reader *r)
 {
     const struct js *choice = js_get(r->root, "tool_choice");
-    if (js_type(r->value) != JS_ARRAY) {
-        return wrong(r, "a list");
+    TRY(want_type(r, JS_ARRAY));
+    for (size_t i = 0; i < js_count(r->value); i++) {
+        if (js_type(js_at(r->value, i)) != JS_OBJECT) {
+            return wrong_element(r, i, js_at(r->value, i), type_names[JS_OBJECT]);
+        }
     }
     return js_count(r->value) == 0 || view_is(js_string(choice), "none")
                ? ERR_OK
@@ -413,6 +603,9 @@ static enum err read_tools(struct reader *r)
 static enum err read_tool_choice(struct reader *r)
 {
     const struct view v = js_string(r->value);
+    if (js_type(r->value) != JS_STRING && js_type(r->value) != JS_OBJECT) {
+        return wrong_type(r, "a text or an object");
+    }
     return view_is(v, "none") || view_is(v, "auto") ? ERR_OK
                                                     : unsupported(r, "tool calls are not "
                                                                      "supported yet");
@@ -421,27 +614,32 @@ static enum err read_tool_choice(struct reader *r)
 static enum err read_modalities(struct reader *r)
 {
     const bool is_text = js_count(r->value) == 1 && view_is(js_string(js_at(r->value, 0)), "text");
+    TRY(want_type(r, JS_ARRAY));
+    for (size_t i = 0; i < js_count(r->value); i++) {
+        if (js_type(js_at(r->value, i)) != JS_STRING) {
+            return wrong_element(r, i, js_at(r->value, i), type_names[JS_STRING]);
+        }
+    }
     return is_text ? ERR_OK : unsupported(r, "only [\"text\"] is supported");
 }
 
-static enum err read_neutral(struct reader *r)
+static enum err read_metadata(struct reader *r)
 {
-    const struct js *v = r->value;
-    const bool is_neutral = (js_type(v) == JS_BOOL && !js_bool(v)) ||
-                            (js_type(v) == JS_STRING && js_string(v).n == 0) ||
-                            (js_type(v) == JS_INT && js_int(v) == 1);
-    return is_neutral ? ERR_OK : unsupported(r, "this is not supported");
-}
-
-static enum err read_label(struct reader *r)
-{
-    (void)r; /* only labels the request */
+    struct js_iter it = { 0 };
+    TRY(want_type(r, JS_OBJECT));
+    while (js_next(r->value, &it)) {
+        char place[64];
+        snprintf(place, sizeof place, ".%.*s", (int)(it.key.n < 40 ? it.key.n : 40), it.key.p);
+        if (js_type(it.value) != JS_STRING) {
+            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_STRING]);
+        }
+    }
     return ERR_OK;
 }
 
 /* --- the table -------------------------------------------------------------------------------- */
 
-enum kind { KIND_READ, KIND_INT, KIND_REAL, KIND_FLAG };
+enum kind { KIND_READ, KIND_INT, KIND_REAL, KIND_FLAG, KIND_LABEL };
 
 static const struct field {
     const char *name;
@@ -450,13 +648,20 @@ static const struct field {
     enum err (*read)(struct reader *r); /* KIND_READ */
     size_t at;                          /* int32_t, float or bool in struct params */
     double min, max;
+    enum js_type type;   /* KIND_LABEL: it changes nothing, but must be of this type */
+    const char *neutral; /* the only value (as JSON) that is honoured; NULL: all are */
 } fields[] = {
-#define R(name, kinds, fn) { name, kinds, KIND_READ, fn, 0, 0, 0 }
+#define R(name, kinds, fn) { name, kinds, KIND_READ, fn, 0, 0, 0, JS_NULL, NULL }
 #define I(name, kinds, field, min, max)                                                            \
-    { name, kinds, KIND_INT, NULL, offsetof(struct params, request.field), min, max }
+    { name, kinds, KIND_INT, NULL, offsetof(struct params, request.field), min, max, JS_INT, NULL }
 #define F(name, kinds, field, min, max)                                                            \
-    { name, kinds, KIND_REAL, NULL, offsetof(struct params, request.field), min, max }
-#define B(name, kinds, field) { name, kinds, KIND_FLAG, NULL, offsetof(struct params, field), 0, 0 }
+    {                                                                                              \
+        name, kinds, KIND_REAL, NULL, offsetof(struct params, request.field),                      \
+        min,  max,   JS_REAL,   NULL                                                               \
+    }
+#define B(name, kinds, field)                                                                      \
+    { name, kinds, KIND_FLAG, NULL, offsetof(struct params, field), 0, 0, JS_BOOL, NULL }
+#define L(name, kinds, type, neutral) { name, kinds, KIND_LABEL, NULL, 0, 0, 0, type, neutral }
     R("model", EVERY, read_model),
     R("messages", BIT(CHAT), read_messages),
     R("prompt", BIT(COMPLETION) | BIT(TOKENIZE), read_prompt),
@@ -489,22 +694,22 @@ static const struct field {
     R("modalities", BIT(CHAT), read_modalities),
     R("functions", BIT(CHAT), read_tools),
     R("function_call", BIT(CHAT), read_tool_choice),
-    R("audio", BIT(CHAT), read_neutral),
-    R("prediction", BIT(CHAT), read_neutral),
-    R("web_search_options", BIT(CHAT), read_neutral),
-    R("reasoning_effort", BIT(CHAT), read_neutral),
-    R("verbosity", BIT(CHAT), read_neutral),
-    R("echo", BIT(COMPLETION), read_neutral),
-    R("suffix", BIT(COMPLETION), read_neutral),
-    R("best_of", BIT(COMPLETION), read_neutral),
-    R("user", GENERATE, read_label),
-    R("metadata", BIT(CHAT), read_label),
-    R("store", BIT(CHAT), read_neutral),
-    R("service_tier", BIT(CHAT), read_label),
-    R("safety_identifier", BIT(CHAT), read_label),
-    R("prompt_cache_key", BIT(CHAT), read_label),
-    R("prompt_cache_retention", BIT(CHAT), read_label),
-    R("parallel_tool_calls", BIT(CHAT), read_label), /* without tools it has no meaning */
+    L("audio", BIT(CHAT), JS_OBJECT, ""),
+    L("prediction", BIT(CHAT), JS_OBJECT, ""),
+    L("web_search_options", BIT(CHAT), JS_OBJECT, ""),
+    L("reasoning_effort", BIT(CHAT), JS_STRING, ""),
+    L("verbosity", BIT(CHAT), JS_STRING, ""),
+    L("echo", BIT(COMPLETION), JS_BOOL, "false"),
+    L("suffix", BIT(COMPLETION), JS_STRING, "\"\""),
+    L("best_of", BIT(COMPLETION), JS_INT, "1"),
+    L("user", GENERATE, JS_STRING, NULL),
+    R("metadata", BIT(CHAT), read_metadata),
+    L("store", BIT(CHAT), JS_BOOL, "false"),
+    L("service_tier", BIT(CHAT), JS_STRING, NULL),
+    L("safety_identifier", BIT(CHAT), JS_STRING, NULL),
+    L("prompt_cache_key", BIT(CHAT), JS_STRING, NULL),
+    L("prompt_cache_retention", BIT(CHAT), JS_STRING, NULL),
+    L("parallel_tool_calls", BIT(CHAT), JS_BOOL, NULL), /* without tools it has no meaning */
     R("content", BIT(TOKENIZE), read_plain_text),
     R("text", BIT(TOKENIZE), read_plain_text),
     B("add_special", BIT(COMPLETION) | BIT(TOKENIZE), adds_special),
@@ -515,33 +720,76 @@ static const struct field {
 #undef I
 #undef F
 #undef B
+#undef L
 };
 #define N_FIELD (sizeof fields / sizeof fields[0])
 
-static enum err read_field(struct reader *r, const struct field *f)
+static enum err read_label(struct reader *r, const struct field *f)
+{
+    struct buf json;
+    TRY(want_type(r, f->type));
+    if (f->neutral == NULL) {
+        return ERR_OK;
+    }
+    buf_init(&json, 64);
+    js_put_value(&json, r->value);
+    const bool is_neutral = view_is(buf_view(&json), f->neutral) && !json.is_full;
+    buf_release(&json);
+    return is_neutral ? ERR_OK : unsupported(r, "this is not supported");
+}
+
+/* Another name for the same thing, given too. */
+static const struct field *find_twin(const struct reader *r, const struct field *f)
+{
+    for (size_t i = 0; i < N_FIELD; i++) {
+        const struct field *o = &fields[i];
+        if (o != f && o->kind == f->kind && o->at == f->at && (o->kinds & 1u << r->p->kind) != 0 &&
+            js_type(js_get(r->root, o->name)) != JS_NULL) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+static enum err read_number(struct reader *r, const struct field *f)
 {
     char *at = (char *)r->p + f->at;
-    const enum js_type type = js_type(r->value);
-    char wanted[96];
-    if (f->kind == KIND_READ) {
-        return f->read(r);
-    }
-    if (f->kind == KIND_FLAG) {
-        const bool yes = js_bool(r->value);
-        memcpy(at, &yes, sizeof yes);
-        return type == JS_BOOL ? ERR_OK : wrong(r, "true or false");
-    }
     const double v = js_real(r->value);
-    const bool is_number = type == JS_INT || (type == JS_REAL && f->kind == KIND_REAL);
-    if (!is_number || !(v >= f->min && v <= f->max)) {
-        snprintf(wanted, sizeof wanted, "a %s from %g to %g",
-                 f->kind == KIND_INT ? "whole number" : "number", f->min, f->max);
-        return wrong(r, wanted);
+    char min[NUMBER_BYTES];
+    char max[NUMBER_BYTES];
+    char wanted[2 * NUMBER_BYTES + 40];
+    if (!is_number(r->value) || (f->kind == KIND_INT && js_type(r->value) != JS_INT)) {
+        return wrong_type(r, type_names[f->type]);
+    }
+    if (!(v >= f->min && v <= f->max)) {
+        snprintf(wanted, sizeof wanted, "%s from %s to %s", type_names[f->type],
+                 put_number(min, f->min), put_number(max, f->max));
+        return wrong_value(r, wanted);
     }
     const int32_t whole = (int32_t)v;
     const float real = (float)v;
     memcpy(at, f->kind == KIND_INT ? (const void *)&whole : (const void *)&real, 4);
     return ERR_OK;
+}
+
+static enum err read_field(struct reader *r, const struct field *f)
+{
+    if (f->kind == KIND_READ) {
+        return f->read(r);
+    }
+    if (f->kind == KIND_LABEL) {
+        return read_label(r, f);
+    }
+    const struct field *twin = find_twin(r, f);
+    if (twin != NULL) {
+        return twice(r, f->name, twin->name);
+    }
+    if (f->kind == KIND_FLAG) {
+        const bool yes = js_bool(r->value);
+        memcpy((char *)r->p + f->at, &yes, sizeof yes);
+        return want_type(r, JS_BOOL);
+    }
+    return read_number(r, f);
 }
 
 static const struct field *find_field(struct view name, enum params_kind kind)

@@ -110,6 +110,19 @@ static enum err make_prompt(const struct prep *p, struct prep_item *i)
                        : refusal_set(&i->why, 400, "invalid_value", param, "the prompt is empty");
 }
 
+/* What only the model can tell about the other fields. */
+static enum err check_bias(const struct prep *p, struct prep_item *i)
+{
+    for (size_t k = 0; k < i->params.request.n_bias; k++) {
+        if (i->params.bias[k].token >= p->info.n_vocab) {
+            return refusal_set(&i->why, 400, "invalid_value", "logit_bias",
+                               "logit_bias: token id %d; the vocabulary has %d tokens",
+                               i->params.bias[k].token, p->info.n_vocab);
+        }
+    }
+    return ERR_OK;
+}
+
 /* /tokenize: any length, so the room follows the text: no token is shorter than nothing, and few
  * texts have more tokens than bytes. */
 static enum err reply_tokens(const struct prep *p, struct prep_item *i)
@@ -172,7 +185,8 @@ static void work(const struct prep *p, struct prep_item *i)
     } else if (e == ERR_OK && i->kind == PARAMS_DETOKENIZE) {
         e = reply_text(p, i);
     } else if (e == ERR_OK) {
-        e = make_prompt(p, i);
+        e = check_bias(p, i);
+        e = e == ERR_OK ? make_prompt(p, i) : e;
     }
     if (e == ERR_OK && i->reply.is_full) {
         (void)refusal_set(&i->why, 400, "limit_reached", NULL, "the answer has more than %zu bytes",
