@@ -90,6 +90,18 @@ static void test_merges(void **state)
         ERR_OK);
 }
 
+/* A million equal merges: the first counts, and each of the others is found at once. Searched one
+ * after the other they would take longer than a test may. */
+static void test_equal_merges(void **state)
+{
+    (void)state;
+    static const char *merges[(1 << 20) + 1];
+    for (size_t i = 0; i < 1 << 20; i++) {
+        merges[i] = "a b";
+    }
+    assert_int_equal(open_with("gpt2", LIST("a", "b", "ab"), merges), ERR_OK);
+}
+
 static void test_word_pieces(void **state)
 {
     (void)state;
@@ -103,6 +115,7 @@ static void test_word_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_merges),
+                                        cmocka_unit_test(test_equal_merges),
                                         cmocka_unit_test(test_word_pieces) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

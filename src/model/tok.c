@@ -192,10 +192,12 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
             first = n_strange++ == 0 ? i : first;
         }
         size_t at = pair_hash(l, r) & (t->n_merge_slot - 1);
-        while (t->by_merge[at] != 0) {
+        while (t->by_merge[at] != 0 && !view_eq(merge_of(t, t->by_merge[at] - 1), merge_of(t, i))) {
             at = (at + 1) & (t->n_merge_slot - 1);
         }
-        t->by_merge[at] = (uint32_t)i + 1;
+        if (t->by_merge[at] == 0) { /* of equal merges the first counts */
+            t->by_merge[at] = (uint32_t)i + 1;
+        }
     }
     const struct view m = merge_of(t, first);
     REQUIRE(n_strange <= t->n_merge / STRANGE_SHARE, ERR_INTEGRITY,
