@@ -52,10 +52,24 @@ static void add_piece(struct vocab *v, struct view piece, int32_t type, float sc
     v->n++;
 }
 
-static void add_merge(struct vocab *v, const char *merge)
+static void add_merge(struct vocab *v, struct view merge)
 {
-    add_string(&v->merges, view_of(merge));
+    add_string(&v->merges, merge);
     v->n_merge++;
+}
+
+/* A merge with its two pieces and what they make; of equal pieces the first counts. */
+static void add_merge_of(struct vocab *v, struct view left, struct view right)
+{
+    char merge[TEXT_MAX + 1];
+    memcpy(merge, left.p, left.n);
+    memcpy(merge + left.n, right.p, right.n);
+    add_piece(v, left, 1, 0.0f);
+    add_piece(v, right, 1, 0.0f);
+    add_piece(v, (struct view){ merge, left.n + right.n }, 1, 0.0f);
+    merge[left.n] = ' ';
+    memcpy(merge + left.n + 1, right.p, right.n);
+    add_merge(v, (struct view){ merge, left.n + 1 + right.n });
 }
 
 /* NULL when the file or the vocabulary is refused. */
@@ -126,7 +140,7 @@ static struct tok *byte_level(const char *pre)
         const char *cut = strchr(merges[i], ' ');
         snprintf(piece, sizeof piece, "%.*s%s", (int)(cut - merges[i]), merges[i], cut + 1);
         add_piece(&v, view_of(piece), 1, 0.0f);
-        add_merge(&v, merges[i]);
+        add_merge(&v, view_of(merges[i]));
     }
     add_piece(&v, VIEW("<|end|>"), 3, 0.0f);
     add_piece(&v, VIEW("<|"), 3, 0.0f);
@@ -180,11 +194,11 @@ static struct tok *pieces_kind(const char *model, bool has_bytes, bool has_prefi
         add_piece(&v, view_of(pieces[i]), 1, -1.0f - (float)(i % 7));
     }
     add_piece(&v, VIEW("<u>"), 4, -1.0f);
-    add_merge(&v, "h e");
-    add_merge(&v, "a a");
-    add_merge(&v, "aa aa");
-    add_merge(&v, "\xE2\x96\x81 t");
-    add_merge(&v, "\xE2\x96\x81t he");
+    add_merge(&v, VIEW("h e"));
+    add_merge(&v, VIEW("a a"));
+    add_merge(&v, VIEW("aa aa"));
+    add_merge(&v, VIEW("\xE2\x96\x81 t"));
+    add_merge(&v, VIEW("\xE2\x96\x81t he"));
     return vocab_end(&v);
 }
 
@@ -234,19 +248,21 @@ struct fixed {
 
 #define N_FIXED 19
 
+static const char *const pres[] = { "gpt-2",        "default",        "llama-bpe",   "stablelm2",
+                                    "starcoder",    "viking",         "bloom",       "falcon",
+                                    "deepseek-llm", "deepseek-coder", "deepseek-v3", "gpt-4o",
+                                    "tekken",       "qwen2" };
+#define N_PRE (sizeof pres / sizeof pres[0])
+
 static struct fixed *fixed_all(void)
 {
     static struct fixed all[N_FIXED];
-    static const char *const exact[] = {
-        "gpt-2",  "default",      "llama-bpe",      "stablelm2",   "starcoder", "viking", "bloom",
-        "falcon", "deepseek-llm", "deepseek-coder", "deepseek-v3", "gpt-4o",    "tekken"
-    };
     if (all[0].t == NULL) {
         int n = 0;
-        for (size_t i = 0; i < sizeof exact / sizeof exact[0]; i++) {
-            all[n++] = (struct fixed){ byte_level(exact[i]), BACK_TEXT };
+        for (size_t i = 0; i < N_PRE; i++) { /* the last composes characters */
+            all[n++] =
+                (struct fixed){ byte_level(pres[i]), i + 1 < N_PRE ? BACK_TEXT : BACK_NOTHING };
         }
-        all[n++] = (struct fixed){ byte_level("qwen2"), BACK_NOTHING }; /* composes characters */
         all[n++] = (struct fixed){ pieces_kind("llama", true, true), BACK_BLANKS };
         all[n++] = (struct fixed){ pieces_kind("t5", true, false), BACK_BLANKS };
         all[n++] = (struct fixed){ pieces_kind("t5", false, true), BACK_NOTHING };
@@ -260,19 +276,94 @@ static struct fixed *fixed_all(void)
     return all;
 }
 
+/* A vocabulary from outside, line by line. */
+struct own {
+    struct vocab v;
+    struct view pre, rules;
+    uint8_t flags;
+};
+
+/* The name, when it is one of those; else the one that its first byte chooses, so that most inputs
+ * get as far as a text. After '?', any name. */
+static struct view name_of(struct view s, const char *const *names, size_t n)
+{
+    if (s.n > 0 && s.p[0] == '?') {
+        return view_from(s, 1);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (view_is(s, names[i])) {
+            return s;
+        }
+    }
+    return view_of(names[s.n > 0 ? (uint8_t)s.p[0] % n : 0]);
+}
+
+static void put_line(struct own *o, char what, struct view rest)
+{
+    if (what >= '0' && what <= '9' && rest.n > 0) {
+        const float score = -(float)(uint8_t)rest.p[0] / 16.0f;
+        add_piece(&o->v, view_from(rest, 1), what - '0', score);
+    } else if (what == 'm' && rest.n > 1) {
+        const size_t cut = view_find(rest, VIEW(" "), 1);
+        const bool is_cut = cut != SIZE_MAX && cut + 1 < rest.n;
+        add_merge_of(&o->v, view_part(rest, 0, is_cut ? cut : 1),
+                     view_from(rest, is_cut ? cut + 1 : 1));
+    } else if (what == 'M') {
+        add_merge(&o->v, rest);
+    } else if (what == 'r') {
+        o->rules = rest;
+    } else if (what == 'p') {
+        o->pre = rest;
+    } else if (what == 'b' && rest.n > 0) {
+        o->flags = (uint8_t)rest.p[0];
+    }
+}
+
+/* What a vocabulary of its kind cannot be without, and what the lines said of the whole. */
+static struct tok *own_end(struct own *o, struct view kind)
+{
+    struct vocab *v = &o->v;
+    if (v->n == 0) {
+        add_piece(v, VIEW("a"), 1, 0.0f);
+    }
+    if (view_is(kind, "bert")) {
+        add_piece(v,
+                  VIEW("\xE2\x96\x81"
+                       "a"),
+                  1, 0.0f);
+        add_piece(v, VIEW("[UNK]"), 2, 0.0f);
+        add_piece(v, VIEW("[CLS]"), 3, 0.0f);
+        add_piece(v, VIEW("[SEP]"), 3, 0.0f);
+    } else if (v->n_merge == 0) {
+        add_merge_of(v, VIEW("a"), VIEW("b"));
+    }
+    gguf_write_string(&v->w, "pre", name_of(o->pre, pres, N_PRE));
+    gguf_write_bool(&v->w, "add_space_prefix", (o->flags & 1) != 0);
+    gguf_write_bool(&v->w, "remove_extra_whitespaces", (o->flags & 2) != 0);
+    gguf_write_u32(&v->w, "unknown_token_id", (uint32_t)(o->flags >> 2 & 3) % v->n);
+    if (o->rules.n > 0) {
+        gguf_write_array(&v->w, "precompiled_charsmap", GGUF_U8, o->rules.n);
+        buf_add_view(&v->w.out, o->rules);
+    }
+    return vocab_end(v);
+}
+
 /* Lines up to one with "=": the first is the kind, others are one byte that says what they are and
- * the rest. A digit: a piece of that type, with a byte for its score; m: a merge; r: rules of t5
- * (their bytes, without newline); p: the pre-tokenizer; b: flags. Returns where the text begins. */
+ * the rest. A digit: a piece of that type, with a byte for its score; m: a merge, with its pieces
+ * and what they make; M: a merge alone, as it stands; r: rules of t5 (their bytes, without newline);
+ * p: the pre-tokenizer; b: flags. Returns where the text begins. */
 static size_t put_own(struct view in, struct tok **t)
 {
+    static const char *const kinds[] = { "gpt2", "llama", "bert", "t5", "gemma4" };
     size_t at = view_find(in, VIEW("\n"), 0);
     if (at == SIZE_MAX || at > 32) {
         return in.n;
     }
-    char kind[40];
-    snprintf(kind, sizeof kind, "%.*s", (int)at, in.p);
-    struct vocab v;
-    vocab_begin(&v, kind);
+    const struct view kind = name_of(view_part(in, 0, at), kinds, sizeof kinds / sizeof kinds[0]);
+    char name[40];
+    snprintf(name, sizeof name, "%.*s", (int)kind.n, kind.p);
+    struct own o = { .pre = { NULL, 0 } };
+    vocab_begin(&o.v, name);
     for (at++; at < in.n;) {
         const size_t end = view_find(in, VIEW("\n"), at);
         const struct view line = view_part(in, at, end == SIZE_MAX ? in.n - at : end - at);
@@ -280,24 +371,9 @@ static size_t put_own(struct view in, struct tok **t)
         if (line.n == 0 || line.p[0] == '=') {
             break;
         }
-        const struct view rest = view_from(line, 1);
-        if (line.p[0] >= '0' && line.p[0] <= '9' && rest.n > 0) {
-            add_piece(&v, view_from(rest, 1), line.p[0] - '0', -(float)(uint8_t)rest.p[0] / 16.0f);
-        } else if (line.p[0] == 'm') {
-            add_string(&v.merges, rest);
-            v.n_merge++;
-        } else if (line.p[0] == 'r') {
-            gguf_write_array(&v.w, "precompiled_charsmap", GGUF_U8, rest.n);
-            buf_add_view(&v.w.out, rest);
-        } else if (line.p[0] == 'p') {
-            gguf_write_string(&v.w, "pre", rest);
-        } else if (line.p[0] == 'b' && rest.n > 0) {
-            gguf_write_bool(&v.w, "add_space_prefix", (rest.p[0] & 1) != 0);
-            gguf_write_bool(&v.w, "remove_extra_whitespaces", (rest.p[0] & 2) != 0);
-            gguf_write_u32(&v.w, "unknown_token_id", (uint32_t)(rest.p[0] >> 2 & 3));
-        }
+        put_line(&o, line.p[0], view_from(line, 1));
     }
-    *t = vocab_end(&v);
+    *t = own_end(&o, kind);
     return at < in.n ? at : in.n;
 }
 
