@@ -244,6 +244,16 @@ def test_streams(home):
     check('no colours, nothing but text', code == 0 and '\x1b' not in text + err, err)
 
 
+def test_stack(home):
+    """Little stack is refused by name, and the least that is taken suffices."""
+    for kib, want in ((64, 11), (511, 11), (512, 0)):
+        for args in (['--version'], ['plan', TINY], ['run', TINY, 'x', '--raw', '--max-tokens', '4'], ['run', CHAT, 'x', '--max-tokens', '1'],
+                     ['bench', TINY, '--prefill', '8', '--decode', '4']):
+            r = subprocess.run(['sh', '-c', f'ulimit -s {kib}; exec "$@"', 'sh', hearth, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+                               env={**os.environ, 'HOME': home})
+            check(f'{args} with a stack of {kib} KiB', r.returncode == want and (want == 0 or (b'ulimit -s' in r.stderr and r.stderr.count(b'\n') == 1)), r)
+
+
 def test_made(home):
     """The manual page and the completions know every command and option."""
     options = {}
@@ -273,7 +283,7 @@ def test_made(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_made]:
+    for test in [test_help, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_stack, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/team.h"
 #include "cmd/cmd_bench.h"
 #include "cmd/cmd_plan.h"
 #include "cmd/cmd_run.h"
@@ -36,6 +37,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static int fail(enum err e)
@@ -193,13 +195,25 @@ static void fill_standard_streams(void)
     close(fd);
 }
 
+/* A limit below what the program's other threads get is refused by name: a stack that ends on the
+ * way would end the program without a word. */
+static enum err check_stack(void)
+{
+    struct rlimit r;
+    REQUIRE(getrlimit(RLIMIT_STACK, &r) != 0 || r.rlim_cur >= TEAM_STACK_BYTES, ERR_LIMIT,
+            "the stack may grow to %llu KiB here, %u are needed: raise the limit (ulimit -s %u)",
+            (unsigned long long)r.rlim_cur >> 10, TEAM_STACK_BYTES >> 10, TEAM_STACK_BYTES >> 10);
+    return ERR_OK;
+}
+
 int main(int argc, char **argv)
 {
     fill_standard_streams();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, not a death */
     struct conf c;
     bool is_done = false;
-    const enum err e = conf_parse(&c, argc, argv, &is_done);
+    enum err e = check_stack();
+    e = e == ERR_OK ? conf_parse(&c, argc, argv, &is_done) : e;
     if (e != ERR_OK) {
         return fail(e);
     }
