@@ -631,5 +631,5 @@ const char *jlex_name(enum jlex_type type)
             return operators[i].text;
         }
     }
-    return other[type];
+    return type < sizeof(other) / sizeof(other[0]) ? other[type] : "?";
 }
