@@ -89,7 +89,7 @@ INLINE void decode_q8_0(const uint8_t *b, int j, int s, struct unit *u)
 INLINE void decode_iq4_nl(const uint8_t *b, int j, int s, struct unit *u)
 {
     decode_q4_0(b, j, s, u);
-    look_up(u->w, levels_iq4, (char)128);
+    look_up(u->w, quant_levels_iq4, (char)128);
 }
 
 INLINE void decode_mxfp4(const uint8_t *b, int j, int s, struct unit *u)
@@ -97,7 +97,7 @@ INLINE void decode_mxfp4(const uint8_t *b, int j, int s, struct unit *u)
     (void)j;
     u->d[0] = r_power2(b, s);
     nibbles(b + 16, s, u->w);
-    look_up(u->w, levels_e2m1, 12);
+    look_up(u->w, quant_levels_e2m1, 12);
 }
 
 INLINE void decode_q2_k(const uint8_t *b, int j, int s, struct unit *u)
@@ -162,7 +162,7 @@ INLINE void decode_iq4_xs(const uint8_t *b, int j, int s, struct unit *u)
     u->d[0] = r_halfs(b, s);
     u->sub[0] = r_add(r_sixes(p, 16, ROWS * s), r_set(-32.0f));
     nibbles(p + 12, s, u->w);
-    look_up(u->w, levels_iq4, (char)128);
+    look_up(u->w, quant_levels_iq4, (char)128);
 }
 
 /* --- the product of one unit with one tile ---------------------------------------------------- */

@@ -278,14 +278,14 @@ INLINE void codes_q8_0(const uint8_t *b, int j, int q, int8x16_t *w) /* stored a
 INLINE void codes_iq4_nl(const uint8_t *b, int j, int q, int8x16_t *w)
 {
     codes_q4_0(b, j, q, w);
-    look_up(levels_iq4, w);
+    look_up(quant_levels_iq4, w);
 }
 
 INLINE void codes_mxfp4(const uint8_t *b, int j, int q, int8x16_t *w)
 {
     (void)j;
     nibbles(b + 16, q, w);
-    look_up(levels_e2m1, w);
+    look_up(quant_levels_e2m1, w);
 }
 
 INLINE void codes_zero(int8x16_t *w)
@@ -332,7 +332,7 @@ INLINE void codes_q6_k(const uint8_t *b, int j, int q, int8x16_t *w)
 INLINE void codes_iq4_xs(const uint8_t *b, int j, int q, int8x16_t *w)
 {
     nibbles(b + 32 + 268 * j + 12, q, w);
-    look_up(levels_iq4, w);
+    look_up(quant_levels_iq4, w);
 }
 
 /* --- the product of one unit with one tile -----------------------------------------------------

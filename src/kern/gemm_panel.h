@@ -1,9 +1,9 @@
 /* gemm_panel - from a product to the panel function of its type (included by the gemm_*body.h)
  *
- * What does not depend on the instruction set: the forms that types have, their levels, which
- * function serves which type, and the order in which tokens and panels are walked. The including
- * file defines TOKENS_AT_ONCE before, and afterwards a panel_NAME for each type of the table and
- * panel_rows for the types that stay rows of the file. */
+ * What does not depend on the instruction set: the forms that types have, which function serves
+ * which type, and the order in which tokens and panels are walked. The including file defines
+ * TOKENS_AT_ONCE before, and afterwards a panel_NAME for each type of the table and panel_rows for
+ * the types that stay rows of the file. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
 
@@ -19,10 +19,6 @@ enum form {
     FORM_SUB2_MIN, /* two sub-scales and minima */
     FORM_HALVED,   /* two float scales */
 };
-
-static const int8_t levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
-                                       1,    13,   25,  38,  53,  69,  89,  113 };
-static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 struct product {
     const struct tensor *w;

@@ -81,6 +81,14 @@ struct quant_info {
     bool is_halved;         /* the halves of a unit have scales of their own */
 };
 
+/* What the 16 codes of the 4-bit types stand for: IQ4's levels as ggml fixed them, and E2M1 (OCP
+ * Microscaling Formats 1.0, 2023), doubled so that 0.5 and 1.5 are integers. In the header, because
+ * kernels look them up in a register that the compiler fills. */
+static const int8_t quant_levels_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                             1,    13,   25,  38,  53,  69,  89,  113 };
+static const int8_t quant_levels_e2m1[16] = { 0, 1,  2,  3,  4,  6,  8,  12,
+                                              0, -1, -2, -3, -4, -6, -8, -12 };
+
 /* Never NULL: unknown ids give an entry with block == 0. */
 const struct quant_info *quant_get(uint32_t type);
 bool quant_parse(const char *name, enum quant_type *out); /* case-insensitive */

@@ -39,9 +39,6 @@ static void set_scale(struct quant_unit *u, float d, int sub0, int sub1)
 
 static const int8_t levels2[4] = { 8, 25, 43, 0 };
 static const int8_t levels3[8] = { 4, 12, 20, 28, 36, 44, 52, 62 };
-static const int8_t levels4[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
-                                    1,    13,   25,  38,  53,  69,  89,  113 };
-static const int8_t levels_e2m1[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 /* Seven sign bits and the eighth that makes their number even. */
 static uint32_t signs7(uint32_t s)
@@ -176,7 +173,7 @@ void quant_iq_iq4_nl(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 18;
     set_scale(u, f16(b), 1, 1);
-    fours(u->q, b + 2, levels4);
+    fours(u->q, b + 2, quant_levels_iq4);
 }
 
 void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u)
@@ -187,7 +184,7 @@ void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u)
     const int high = (int)(u16(b + 2) >> 2 * j & 3);
     const int sub = (low | high << 4) - 32;
     set_scale(u, f16(b), sub, sub);
-    fours(u->q, b + 8 + 16 * j, levels4);
+    fours(u->q, b + 8 + 16 * j, quant_levels_iq4);
 }
 
 /* Ternary digit `place` (0 the most significant) of a byte that holds five in base 3, scaled to
@@ -239,7 +236,7 @@ void quant_iq_mxfp4(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 17;
     set_scale(u, e8m0_half(b[0]), 1, 1);
-    fours(u->q, b + 1, levels_e2m1);
+    fours(u->q, b + 1, quant_levels_e2m1);
 }
 
 /* Unsigned E4M3 (bias 7), halved; 0 and 0x7F stand for zero. */
@@ -262,8 +259,8 @@ void quant_iq_nvfp4(const void *row, size_t i, struct quant_unit *u)
         u->d[h] = ue4m3_half(b[2 * j + h]);
         const uint8_t *q = b + 4 + 8 * (2 * j + h);
         for (size_t k = 0; k < 8; k++) {
-            u->q[16 * h + k] = levels_e2m1[q[k] & 15];
-            u->q[16 * h + k + 8] = levels_e2m1[q[k] >> 4];
+            u->q[16 * h + k] = quant_levels_e2m1[q[k] & 15];
+            u->q[16 * h + k + 8] = quant_levels_e2m1[q[k] >> 4];
         }
     }
 }
