@@ -7,14 +7,14 @@
  * Detection asks for exactly what the kernels' own compiler flags promise (meson.build): a kernel
  * built with an instruction that the processor lacks would end in a signal, not in an error.
  *
- * One of the three files that may contain preprocessor conditions on the architecture.
+ * Preprocessor conditions on the architecture stand here and in kern/ (kern_table.c, lanes.h) only.
  *
  * Next: kern/kern_table.c chooses by it. */
 #include "base/cpu.h"
 
+#include "base/once.h"
 #include "base/os.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@
 #define CORES_MAX 256 /* more threads than this help no model we know */
 
 static struct cpu_info info;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct once once = ONCE_INIT;
 
 #if defined(__x86_64__)
 /* Register states that the system saves on a context switch (XCR0). */
@@ -94,6 +94,15 @@ static void detect_isa(struct cpu_info *c)
 }
 #endif
 
+void cpu_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static void detect(void)
 {
     detect_isa(&info);
@@ -112,7 +121,7 @@ static void detect(void)
 
 const struct cpu_info *cpu_get(void)
 {
-    pthread_once(&once, detect);
+    once_run(&once, detect);
     return &info;
 }
 

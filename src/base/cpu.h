@@ -27,8 +27,11 @@ struct cpu_info {
 
 const struct cpu_info *cpu_get(void); /* detected once; any thread */
 enum cpu_isa cpu_best(void);          /* best level whose kernels are built and may run here */
-bool cpu_can(enum cpu_isa isa);
+bool cpu_can(enum cpu_isa isa);       /* both its instructions and its registers */
 const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "neon", "neondot" */
-bool cpu_isa_parse(const char *name, enum cpu_isa *out);
+bool cpu_isa_parse(const char *name, enum cpu_isa *out); /* any case; false: *out is untouched */
+/* Tells the core that this thread waits in a loop: a few to some dozen ns that leave the core's
+ * other half its resources. Any thread. */
+void cpu_pause(void);
 
 #endif

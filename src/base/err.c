@@ -158,11 +158,9 @@ const char *err_name(enum err e)
 
 int err_belief(const char *what, const char *file, int line)
 {
-#ifdef HEARTH_CHECKED
-    fprintf(stderr, "hearth: belief broken: %s (%s:%d)\n", what, file, line);
-    abort();
-#else
-    (void)what, (void)file, (void)line;
+    if (ERR_IS_CHECKED) {
+        fprintf(stderr, "hearth: belief broken: %s (%s:%d)\n", what, file, line);
+        abort();
+    }
     return 0;
-#endif
 }

@@ -71,11 +71,8 @@ const char *err_name(enum err e);
  * (HEARTH_CHECKED), returns the condition in others:  if (!ALWAYS(p)) { return ...; } */
 #define ALWAYS(cond) ((cond) ? 1 : err_belief(#cond, __FILE__, __LINE__))
 #define NEVER(cond)  (!ALWAYS(!(cond)))
-#ifdef HEARTH_CHECKED
-#define ERR_IS_CHECKED 1 /* walk over a module's tables at every change of state (noun_check) */
-#else
-#define ERR_IS_CHECKED 0
-#endif
+/* Walk over a module's tables at every change of state (noun_check). */
+#define ERR_IS_CHECKED HEARTH_CHECKED
 int err_belief(const char *what, const char *file, int line) __attribute__((cold));
 
 #endif

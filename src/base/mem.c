@@ -27,9 +27,7 @@
 #define SMALL_PAGE ((size_t)4096)
 #define TAKE_ALIGN 64
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14; older headers lack the name */
-#endif
+#define POPULATE_WRITE 23 /* MADV_POPULATE_WRITE, Linux 5.14: older headers lack the name */
 
 static struct cell used_bytes;
 static struct cell peak_bytes;
@@ -174,7 +172,7 @@ uint64_t mem_frozen_hits(void)
  * atomic operation that changes nothing (relaxed: it orders nothing). */
 static int populate(uint8_t *from, size_t n)
 {
-    if (madvise(from, n, MADV_POPULATE_WRITE) == 0) {
+    if (madvise(from, n, POPULATE_WRITE) == 0) {
         return 0;
     }
     if (errno != EINVAL) {

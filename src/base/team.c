@@ -26,6 +26,7 @@
 #include <linux/futex.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -63,15 +64,6 @@ struct member {
     int i_worker;
 };
 
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Rounds that take SPIN_US. A pause takes 4 ns on one processor and 50 on another, so it is
  * measured; the least of three counts, since being taken off the core only makes it longer. */
 static int spin_rounds(void)
@@ -81,7 +73,7 @@ static int spin_rounds(void)
     for (int i = 0; i < 3; i++) {
         const uint64_t from_us = os_now_us();
         for (int k = 0; k < n; k++) {
-            relax();
+            cpu_pause();
         }
         const uint64_t us = os_now_us() - from_us;
         least_us = us < least_us ? us : least_us;
@@ -100,7 +92,7 @@ static uint32_t gate_wait(struct gate *g, uint32_t old, int spin_rounds)
         if (now != old) {
             return now;
         }
-        relax();
+        cpu_pause();
     }
     /* seq_cst on both words: either the setter sees us sleeping, or we see its new word */
     atomic_fetch_add(&g->n_sleeping, 1);

@@ -9,7 +9,6 @@
 
 #include "base/err.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

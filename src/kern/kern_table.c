@@ -8,10 +8,10 @@
  * Small numbers about layouts that the layers above need (bytes of activations and pages) are here
  * too, so that planning and running ask the same function.
  *
- * One of the three places with preprocessor conditions on the architecture.
  * Next: back/backend.h. */
 #include "kern/kern.h"
 
+#include "base/once.h"
 #include "kern/attn.h"
 #include "kern/gemm.h"
 #include "kern/vec.h"
@@ -19,12 +19,11 @@
 #define LANES_SCALAR
 #include "kern/gemm_act.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 
 static struct kern_table tables[CPU_ISA_COUNT];
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct once once = ONCE_INIT;
 
 static void start(struct kern_table *t, enum cpu_isa isa, const char *name)
 {
@@ -61,7 +60,7 @@ static void make_tables(void)
 
 const struct kern_table *kern_get(enum cpu_isa isa)
 {
-    pthread_once(&once, make_tables);
+    once_run(&once, make_tables);
     return (unsigned)isa < CPU_ISA_COUNT && tables[isa].name != NULL ? &tables[isa] : NULL;
 }
 
