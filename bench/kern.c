@@ -1,14 +1,20 @@
-/* kern - speed of the products, beside what this machine can do
+/* kern - speed of the kernels, beside what this machine can do
  *
- * For each element type: one token and a few tokens against a matrix that does not fit any cache
- * (the limit is memory), and many tokens against a smaller one (the limit is the multiplier). The
- * machine's read rate and its rate of int8 operations are measured in the same run, because on
- * shared machines both change by the minute. Each figure is the best of some runs.
+ * Products, for each element type: one token and a few tokens against a matrix that does not fit
+ * any cache (the limit is memory), and many tokens against a smaller one (the limit is the
+ * multiplier). The machine's read rate and its rate of int8 operations are measured in the same
+ * run, because on shared machines both change by the minute. Each figure is the best of some runs.
+ *
+ *     build/bench/kern ISA THREADS [TYPE [TOKENS]]    products of one instruction set
+ *     build/bench/kern all [THREADS]                  everything, as tables for docs/SPEED.md
+ *
+ * `all` takes about a minute. It goes through the instruction sets that this machine can run:
+ * products of all types, attention over a cache that does not fit any cache of the processor (one
+ * query: limited by memory) and with 16 queries that share the pages (limited by arithmetic), and
+ * the vector functions on 4096 floats. The plain C form is slow on purpose; it gets smaller shapes.
  *
  * Weights are random bytes with sane scales, packed once for 64 rows and repeated: the kernels do
- * not look at values.
- *
- *     ninja -C build bench/kern && build/bench/kern ISA THREADS [TYPE [TOKENS]]
+ * not look at values. Numbers that are changed in place are chosen so that they stay ordinary.
  *
  * Next: tests/checkkern.h. */
 #include "checkkern.h"
@@ -20,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define N_COL      4096
 #define ROWS_MADE  64
@@ -29,6 +36,18 @@
 #define BEST_OF    3
 #define MIN_RUN_US 30000
 #define PEAK_N     200000
+#define ROWS_MAX   96
+#define HEAD       128  /* dimensions of an attention head */
+#define FILL       0x2C /* bytes of memory and pages: ordinary numbers as float, half and int8 */
+
+/* How much work one figure takes. */
+struct load {
+    size_t big_bytes; /* of weights or pages that are read once */
+    int32_t many_rows, many_tok;
+    uint32_t peak_n;
+};
+static const struct load usual_load = { BIG_BYTES, MANY_ROWS, N_TOK_MAX, PEAK_N };
+static const struct load scalar_load = { (size_t)1 << 20, 64, 16, PEAK_N / 100 };
 
 struct bench {
     const struct kern_table *k;
@@ -37,8 +56,9 @@ struct bench {
     struct tensor w;
     struct kern_act act;
     float *x, *y;
-    const float *memory;
-    double read_gb_s, int8_gop_s;
+    const float *memory; /* [BIG_BYTES] */
+    struct load load;
+    double read_gb_s, int8_gop_s, f32_gop_s;
 };
 
 /* --- limits ---------------------------------------------------------------------------------- */
@@ -53,7 +73,19 @@ static void peak_worker(void *arg, int i_worker)
     int from;
     int to;
     while (team_chunk(b->team, 16, 1, &from, &to)) {
-        total_ops += b->k->peak_int8(PEAK_N, &sink);
+        total_ops += b->k->peak_int8(b->load.peak_n, &sink);
+    }
+}
+
+static void peak_f32_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    struct bench *b = arg;
+    uint32_t sink = 0;
+    int from;
+    int to;
+    while (team_chunk(b->team, 16, 1, &from, &to)) {
+        total_ops += b->k->peak_f32(b->load.peak_n, &sink);
     }
 }
 
@@ -69,7 +101,8 @@ static void read_worker(void *arg, int i_worker)
     }
 }
 
-static double best_us(struct bench *b, team_fn fn)
+/* The least time of one team_run, over some series of at least MIN_RUN_US. */
+static double best_us(struct team *team, team_fn fn, void *arg)
 {
     double best = 1e18;
     for (int i = 0; i < BEST_OF; i++) {
@@ -77,8 +110,8 @@ static double best_us(struct bench *b, team_fn fn)
         const uint64_t t0 = os_now_us();
         uint64_t t = t0;
         while (t - t0 < MIN_RUN_US) {
-            team_chunk_reset(b->team);
-            team_run(b->team, fn, b);
+            team_chunk_reset(team);
+            team_run(team, fn, arg);
             t = os_now_us();
             n++;
         }
@@ -88,15 +121,21 @@ static double best_us(struct bench *b, team_fn fn)
     return best;
 }
 
-static void measure_limits(struct bench *b)
+/* Operations of 16 shares, by the nanosecond. */
+static double peak_gop_s(struct bench *b, team_fn fn)
 {
     total_ops = 0;
     team_chunk_reset(b->team);
-    team_run(b->team, peak_worker, b);
+    team_run(b->team, fn, b);
     const double ops = (double)total_ops;
-    b->int8_gop_s = ops / best_us(b, peak_worker) / 1e3;
-    b->read_gb_s = (double)BIG_BYTES / best_us(b, read_worker) / 1e3;
-    printf("limits: int8 %.0f GOP/s, memory %.1f GB/s\n", b->int8_gop_s, b->read_gb_s);
+    return ops / best_us(b->team, fn, b) / 1e3;
+}
+
+static void measure_limits(struct bench *b)
+{
+    b->int8_gop_s = peak_gop_s(b, peak_worker);
+    b->f32_gop_s = peak_gop_s(b, peak_f32_worker);
+    b->read_gb_s = (double)BIG_BYTES / best_us(b->team, read_worker, b) / 1e3;
 }
 
 /* --- products -------------------------------------------------------------------------------- */
@@ -145,83 +184,426 @@ static void make_weights(struct bench *b, enum quant_type type, int32_t n_row)
     b->w.data = data;
 }
 
-static void bench_tokens(struct bench *b, int32_t n_tok)
+/* What one measurement of a product gave. */
+struct figures {
+    double gb_s, gop_s, prepare_us;
+};
+
+static struct figures bench_tokens(struct bench *b, int32_t n_tok)
 {
     const size_t mark = arena_mark(&b->arena);
     const enum kern_act_kind kind = kern_act_kind_for(b->w.type);
     b->act = (struct kern_act){ kind, n_tok, N_COL, NULL };
     b->act.data = arena_take(&b->arena, kern_act_bytes(kind, n_tok, N_COL));
-    const double prepare_us = best_us(b, prepare_worker);
-    const double us = best_us(b, matmul_worker);
-    const double gop = 2.0 * n_tok * b->w.n_row * (double)N_COL / us / 1e3;
-    const double gb = (double)b->w.bytes / us / 1e3;
-    printf("%-8s %4d tokens: %7.1f GB/s (%3.0f %%) %7.1f GOP/s (%3.0f %%), prepare %6.1f ns per "
-           "token and 32\n",
-           quant_get(b->w.type)->name, n_tok, gb, 100.0 * gb / b->read_gb_s, gop,
-           100.0 * gop / b->int8_gop_s, prepare_us * 1e3 / n_tok / (N_COL / 32));
-    fflush(stdout);
+    const double prepare_us = best_us(b->team, prepare_worker, b);
+    const double us = best_us(b->team, matmul_worker, b);
     arena_rewind(&b->arena, mark);
+    return (struct figures){ .gb_s = (double)b->w.bytes / us / 1e3,
+                             .gop_s = 2.0 * n_tok * b->w.n_row * (double)N_COL / us / 1e3,
+                             .prepare_us = prepare_us };
 }
 
-static void bench_type(struct bench *b, enum quant_type type, const int32_t *n_tok, int n)
+/* A type's product: few tokens against a big matrix, many against a small one. */
+static struct figures bench_product(struct bench *b, enum quant_type type, int32_t n_tok,
+                                    bool is_big)
 {
-    for (int i = 0; i < n; i++) {
-        const size_t mark = arena_mark(&b->arena);
-        size_t row = 0;
-        if (!quant_bytes(type, N_COL, &row)) {
-            return;
-        }
-        const int32_t big = (int32_t)(BIG_BYTES / row) / 16 * 16;
-        make_weights(b, type, n_tok[i] <= 16 ? big : MANY_ROWS);
-        bench_tokens(b, n_tok[i]);
-        arena_rewind(&b->arena, mark);
+    const size_t mark = arena_mark(&b->arena);
+    size_t row = 0;
+    struct tensor shape;
+    if (!quant_bytes(type, N_COL, &row) || !pack_shape(type, ROWS_MADE, N_COL, &shape)) {
+        exit(2);
     }
+    /* types that stay rows of the file are limited by decoding, and take long */
+    const size_t share = shape.layout == TENSOR_ROWS ? 16 : 1;
+    const int32_t big = (int32_t)(b->load.big_bytes / share / row) / 16 * 16;
+    make_weights(b, type, !is_big ? b->load.many_rows : big > ROWS_MADE ? big : ROWS_MADE);
+    const struct figures f = bench_tokens(b, n_tok);
+    arena_rewind(&b->arena, mark);
+    return f;
+}
+
+static void print_product(struct bench *b, enum quant_type type, int32_t n_tok)
+{
+    const struct figures f = bench_product(b, type, n_tok, n_tok <= 16);
+    printf("%-8s %4d tokens: %7.1f GB/s (%3.0f %%) %7.1f GOP/s (%3.0f %%), prepare %6.1f ns per "
+           "token and 32\n",
+           quant_get(type)->name, n_tok, f.gb_s, 100.0 * f.gb_s / b->read_gb_s, f.gop_s,
+           100.0 * f.gop_s / b->int8_gop_s, f.prepare_us * 1e3 / n_tok / (N_COL / 32));
+    fflush(stdout);
+}
+
+/* --- attention ------------------------------------------------------------------------------- */
+
+/* All spans of the memory, n_query queries each. */
+struct attend_job {
+    struct bench *b;
+    enum kern_kv kv;
+    int32_t n_query, n_span;
+    size_t span_bytes;
+};
+
+static void attend_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    const struct attend_job *j = arg;
+    const size_t k_bytes = kern_kv_k_bytes(j->kv, HEAD);
+    const uint8_t *k_page[KERN_SPAN_PAGES];
+    const uint8_t *v_page[KERN_SPAN_PAGES];
+    const float *q[KERN_QUERIES];
+    float out[KERN_QUERIES][HEAD];
+    float *acc[KERN_QUERIES];
+    float m[KERN_QUERIES];
+    float s[KERN_QUERIES];
+    int32_t lo[KERN_QUERIES] = { 0 };
+    int32_t hi[KERN_QUERIES];
+    for (int i = 0; i < KERN_QUERIES; i++) {
+        q[i] = j->b->x + (size_t)i * HEAD;
+        acc[i] = out[i];
+        hi[i] = KERN_SPAN;
+    }
+    int from;
+    int to;
+    while (team_chunk(j->b->team, j->n_span, 1, &from, &to)) {
+        const uint8_t *p = (const uint8_t *)j->b->memory + (size_t)from * j->span_bytes;
+        for (size_t i = 0; i < KERN_SPAN_PAGES; i++) {
+            k_page[i] = p + i * k_bytes;
+            v_page[i] = p + (KERN_SPAN_PAGES + i) * k_bytes; /* as many bytes as a page of keys */
+        }
+        const struct kern_attend a = { .kv = j->kv,
+                                       .hd_k = HEAD,
+                                       .hd_v = HEAD,
+                                       .n_query = j->n_query,
+                                       .q = q,
+                                       .k_page = k_page,
+                                       .v_page = v_page,
+                                       .lo = lo,
+                                       .hi = hi,
+                                       .scale = 0.1f,
+                                       .m = m,
+                                       .s = s,
+                                       .acc = acc };
+        j->b->k->attend_span(&a);
+    }
+}
+
+static struct figures bench_attend(struct bench *b, enum kern_kv kv, int32_t n_query)
+{
+    const size_t span = KERN_SPAN_PAGES * (kern_kv_k_bytes(kv, HEAD) + kern_kv_v_bytes(kv, HEAD));
+    struct attend_job j = { .b = b,
+                            .kv = kv,
+                            .n_query = n_query,
+                            .n_span = (int32_t)(b->load.big_bytes / span),
+                            .span_bytes = span };
+    const double us = best_us(b->team, attend_worker, &j);
+    const double ops = 4.0 * n_query * KERN_SPAN * HEAD; /* q . k and w * v, two each */
+    return (struct figures){ .gb_s = (double)span * j.n_span / us / 1e3,
+                             .gop_s = ops * j.n_span / us / 1e3 };
+}
+
+/* --- vectors ---------------------------------------------------------------------------------- */
+
+enum vec {
+    VEC_NORM_RMS,
+    VEC_NORM_LAYER,
+    VEC_SILU,
+    VEC_GELU_TANH,
+    VEC_GELU_ERF,
+    VEC_ADD,
+    VEC_ADD_SCALED,
+    VEC_MUL,
+    VEC_SCALE,
+    VEC_SOFT_CAP,
+    VEC_ROPE_PAIRS,
+    VEC_ROPE_HALVES,
+    VEC_ARGMAX,
+    VEC_MAX,
+    VEC_EXP_SUM,
+    VEC_MERGE,
+    VEC_COUNT,
+};
+static const char *const vec_names[VEC_COUNT] = {
+    "norm_rms",   "norm_layer", "glu silu", "glu gelu_tanh", "glu gelu_erf", "add",
+    "add_scaled", "mul",        "scale",    "soft_cap",      "rope pairs",   "rope halves",
+    "argmax",     "max",        "exp_sum",  "attend_merge"
+};
+
+/* x: input; y: output that nothing reads; z: changed in place; one: ones. All [N_COL]. */
+static void vec_once(const struct kern_table *k, enum vec v, const float *x, float *y, float *z,
+                     const float *one)
+{
+    float m = 0.0f;
+    float s = 1.0f;
+    switch (v) {
+    case VEC_NORM_RMS:
+        k->norm_rms(y, x, one, 1e-5f, N_COL);
+        break;
+    case VEC_NORM_LAYER:
+        k->norm_layer(y, x, one, x, 1e-5f, N_COL);
+        break;
+    case VEC_SILU:
+        k->glu(KERN_FN_SILU, y, x, one, N_COL);
+        break;
+    case VEC_GELU_TANH:
+        k->glu(KERN_FN_GELU_TANH, y, x, one, N_COL);
+        break;
+    case VEC_GELU_ERF:
+        k->glu(KERN_FN_GELU_ERF, y, x, one, N_COL);
+        break;
+    case VEC_ADD:
+        k->add(z, x, N_COL);
+        break;
+    case VEC_ADD_SCALED:
+        k->add_scaled(z, x, 0.5f, N_COL);
+        break;
+    case VEC_MUL:
+        k->mul(z, one, N_COL);
+        break;
+    case VEC_SCALE:
+        k->scale(z, 1.0f, N_COL);
+        break;
+    case VEC_SOFT_CAP:
+        k->soft_cap(z, 30.0f, N_COL);
+        break;
+    case VEC_ROPE_PAIRS:
+    case VEC_ROPE_HALVES: /* a quarter turn: cos 0, sin 1 */
+        k->rope(v == VEC_ROPE_PAIRS ? KERN_ROPE_PAIRS : KERN_ROPE_HALVES, z, N_COL / HEAD, HEAD,
+                HEAD, y, one);
+        break;
+    case VEC_ARGMAX:
+        (void)k->argmax(x, N_COL);
+        break;
+    case VEC_MAX:
+        (void)k->max(x, N_COL);
+        break;
+    case VEC_EXP_SUM:
+        (void)k->exp_sum(y, x, 3.0f, N_COL);
+        break;
+    case VEC_MERGE:
+        k->attend_merge(&m, &s, z, -1.0f, 1.0f, x, N_COL);
+        break;
+    case VEC_COUNT:
+        break;
+    }
+}
+
+/* Floats by the nanosecond on one thread. */
+static double bench_vec(struct bench *b, enum vec v)
+{
+    float *y = b->y;
+    float *z = b->y + N_COL;
+    float *one = b->y + 2 * N_COL;
+    memset(y, 0, N_COL * sizeof y[0]);
+    memcpy(z, b->x, N_COL * sizeof z[0]);
+    for (int i = 0; i < N_COL; i++) {
+        one[i] = 1.0f;
+    }
+    double best = 1e18;
+    for (int i = 0; i < BEST_OF; i++) {
+        int n = 0;
+        const uint64_t t0 = os_now_us();
+        uint64_t t = t0;
+        while (t - t0 < MIN_RUN_US) {
+            for (int k = 0; k < 16; k++) {
+                vec_once(b->k, v, b->x, y, z, one);
+            }
+            t = os_now_us();
+            n += 16;
+        }
+        const double us = (double)(t - t0) / n;
+        best = us < best ? us : best;
+    }
+    return N_COL / best / 1e3;
+}
+
+/* --- one instruction set, or all -------------------------------------------------------------- */
+
+static void bench_open(struct bench *b, const struct kern_table *t, int n_thread)
+{
+    /* 1.6 MB of random rows at most, twice the weights' copies, activations and results */
+    const size_t y_bytes = (size_t)16 * (BIG_BYTES / 512) * sizeof(float);
+    *b = (struct bench){ .k = t, .load = t->isa == CPU_SCALAR ? scalar_load : usual_load };
+    if (team_open(&b->team, n_thread) != ERR_OK ||
+        arena_open(&b->arena, 2 * BIG_BYTES + 3 * y_bytes, true) != ERR_OK) {
+        exit(2);
+    }
+    b->memory = arena_take(&b->arena, BIG_BYTES);
+    b->x = arena_take(&b->arena, (size_t)N_TOK_MAX * N_COL * sizeof(float));
+    b->y = arena_take(&b->arena, 2 * y_bytes);
+    if (b->memory == NULL || b->x == NULL || b->y == NULL) {
+        exit(2);
+    }
+    struct checkkern_rand r = { 1 };
+    for (size_t i = 0; i < (size_t)N_TOK_MAX * N_COL; i++) {
+        b->x[i] = checkkern_float(&r, CHECKKERN_PLAIN);
+    }
+    memset((void *)(uintptr_t)b->memory, FILL, BIG_BYTES);
+    measure_limits(b);
+}
+
+static void bench_close(struct bench *b)
+{
+    team_close(b->team);
+    arena_close(&b->arena);
+}
+
+static bool is_weight(uint32_t type)
+{
+    return quant_get(type)->decode != NULL;
 }
 
 static void bench_table(const struct kern_table *t, int n_thread, const char *type_name,
                         int32_t n_tok)
 {
     static const int32_t usual[] = { 1, 2, 4, 8, 16, 32, 64, 512 };
-    struct bench b = { .k = t };
-    /* 1.6 MB of random rows at most, twice the weights' copies, activations and results */
-    const size_t y_bytes = (size_t)16 * (BIG_BYTES / 512) * sizeof(float);
-    if (team_open(&b.team, n_thread) != ERR_OK ||
-        arena_open(&b.arena, 2 * BIG_BYTES + 3 * y_bytes, true) != ERR_OK) {
-        exit(2);
-    }
-    b.memory = arena_take(&b.arena, BIG_BYTES);
-    b.x = arena_take(&b.arena, (size_t)N_TOK_MAX * N_COL * sizeof(float));
-    b.y = arena_take(&b.arena, 2 * y_bytes);
-    if (b.memory == NULL || b.x == NULL || b.y == NULL) {
-        exit(2);
-    }
-    struct checkkern_rand r = { 1 };
-    for (size_t i = 0; i < (size_t)N_TOK_MAX * N_COL; i++) {
-        b.x[i] = checkkern_float(&r, CHECKKERN_PLAIN);
-    }
-    memset((void *)(uintptr_t)b.memory, 1, BIG_BYTES);
-    printf("%s, %d threads\n", t->name, n_thread);
-    measure_limits(&b);
+    struct bench b;
+    bench_open(&b, t, n_thread);
+    b.load = usual_load; /* whatever it takes: these shapes were asked for */
+    printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s\n", t->name, n_thread,
+           b.int8_gop_s, b.read_gb_s);
     for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
-        const struct quant_info *q = quant_get(type);
-        if (q->decode == NULL || (type_name != NULL && strcmp(type_name, q->name) != 0)) {
+        if (!is_weight(type) ||
+            (type_name != NULL && strcmp(type_name, quant_get(type)->name) != 0)) {
             continue;
         }
-        bench_type(&b, (enum quant_type)type, n_tok > 0 ? &n_tok : usual,
-                   n_tok > 0 ? 1 : (int)(sizeof usual / sizeof usual[0]));
+        for (size_t i = 0; i < (n_tok > 0 ? 1 : sizeof usual / sizeof usual[0]); i++) {
+            print_product(&b, (enum quant_type)type, n_tok > 0 ? n_tok : usual[i]);
+        }
     }
-    team_close(b.team);
-    arena_close(&b.arena);
+    bench_close(&b);
+}
+
+/* What `all` prints: a cell for each row and instruction set. */
+struct sheet {
+    int n_isa, n_row, i_row;
+    const struct kern_table *isa[CPU_ISA_COUNT];
+    struct {
+        const char *table; /* the heading of the table that the row belongs to */
+        const char *name;
+        char cell[CPU_ISA_COUNT][24];
+    } row[ROWS_MAX];
+};
+
+/* The next row's figure of instruction set i_isa; limit > 0: also as percents of it. */
+static void sheet_put(struct sheet *s, int i_isa, const char *table, const char *name, double value,
+                      double limit)
+{
+    if (s->i_row >= ROWS_MAX) {
+        exit(2);
+    }
+    char *cell = s->row[s->i_row].cell[i_isa];
+    s->row[s->i_row].table = table;
+    s->row[s->i_row].name = name;
+    s->n_row = ++s->i_row;
+    if (limit > 0.0) {
+        snprintf(cell, sizeof s->row[0].cell[0], "%.3g (%.0f)", value, 100.0 * value / limit);
+    } else {
+        snprintf(cell, sizeof s->row[0].cell[0], "%.3g", value);
+    }
+}
+
+static void sheet_products(struct sheet *s, int i_isa, struct bench *b)
+{
+    for (int is_big = 1; is_big >= 0; is_big--) {
+        for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
+            if (!is_weight(type)) {
+                continue;
+            }
+            const struct figures f =
+                bench_product(b, (enum quant_type)type, is_big ? 1 : b->load.many_tok, is_big != 0);
+            const char *name = quant_get(type)->name;
+            if (is_big) {
+                sheet_put(s, i_isa, "Products, 1 token: weights read, GB/s (% of memory read)",
+                          name, f.gb_s, b->read_gb_s);
+            } else {
+                sheet_put(s, i_isa, "Products, 512 tokens (scalar 16): GOP/s (% of int8)", name,
+                          f.gop_s, b->int8_gop_s);
+            }
+        }
+    }
+}
+
+static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
+{
+    struct bench b;
+    s->i_row = 0;
+    bench_open(&b, s->isa[i_isa], n_thread);
+    sheet_put(s, i_isa, "Limits", "memory read, GB/s", b.read_gb_s, 0.0);
+    sheet_put(s, i_isa, "Limits", "int8, GOP/s", b.int8_gop_s, 0.0);
+    sheet_put(s, i_isa, "Limits", "float, GFLOP/s", b.f32_gop_s, 0.0);
+    sheet_products(s, i_isa, &b);
+    for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
+        const struct figures f = bench_attend(&b, (enum kern_kv)kv, 1);
+        sheet_put(s, i_isa, "Attention, 1 query: pages read, GB/s (% of memory read)",
+                  kern_kv_name((enum kern_kv)kv), f.gb_s, b.read_gb_s);
+    }
+    for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
+        const struct figures f = bench_attend(&b, (enum kern_kv)kv, KERN_QUERIES);
+        sheet_put(s, i_isa, "Attention, 16 queries: GFLOP/s (% of float)",
+                  kern_kv_name((enum kern_kv)kv), f.gop_s, b.f32_gop_s);
+    }
+    for (int v = 0; v < VEC_COUNT; v++) {
+        sheet_put(s, i_isa, "Vectors of 4096 in the first cache, one thread: floats/ns",
+                  vec_names[v], bench_vec(&b, (enum vec)v), 0.0);
+    }
+    bench_close(&b);
+}
+
+static void sheet_print(const struct sheet *s, int n_thread)
+{
+    char day[16] = "";
+    const time_t now = (time_t)os_wall_s();
+    strftime(day, sizeof day, "%Y-%m-%d", gmtime(&now));
+    printf("%s, %s, %d thread%s, compiler %s\n", day, cpu_get()->name, n_thread,
+           n_thread == 1 ? "" : "s", __VERSION__);
+    for (int i = 0; i < s->n_row; i++) {
+        if (i == 0 || strcmp(s->row[i].table, s->row[i - 1].table) != 0) {
+            printf("\n| %s |", s->row[i].table);
+            for (int k = 0; k < s->n_isa; k++) {
+                printf(" %s |", cpu_isa_name(s->isa[k]->isa));
+            }
+            printf("\n|---|");
+            for (int k = 0; k < s->n_isa; k++) {
+                printf("---:|");
+            }
+            printf("\n");
+        }
+        printf("| %s |", s->row[i].name);
+        for (int k = 0; k < s->n_isa; k++) {
+            printf(" %s |", s->row[i].cell[k]);
+        }
+        printf("\n");
+    }
+}
+
+static int all(int n_thread)
+{
+    static struct sheet s;
+    for (int i = 0; i < CPU_ISA_COUNT; i++) {
+        if (kern_get((enum cpu_isa)i) != NULL && cpu_can((enum cpu_isa)i)) {
+            s.isa[s.n_isa++] = kern_get((enum cpu_isa)i);
+        }
+    }
+    for (int i = 0; i < s.n_isa; i++) {
+        sheet_fill(&s, i, n_thread);
+    }
+    sheet_print(&s, n_thread);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
     enum cpu_isa isa;
-    const int n_thread = argc > 2 ? atoi(argv[2]) : 0;
+    const bool is_all = argc > 1 && argc <= 3 && strcmp(argv[1], "all") == 0;
+    const int n_thread = argc > 2 ? atoi(argv[2]) : is_all ? 1 : 0;
     const int n_tok = argc > 4 ? atoi(argv[4]) : 0;
+    if (is_all && n_thread >= 1) {
+        return all(n_thread);
+    }
     if (n_thread < 1 || argc > 5 || n_tok < 0 || n_tok > N_TOK_MAX ||
         !cpu_isa_parse(argv[1], &isa)) {
-        fprintf(stderr, "usage: kern scalar|avx2|avx512|neon THREADS [TYPE [TOKENS, up to %d]]\n",
+        fprintf(stderr,
+                "usage: kern scalar|avx2|avx512|neon|neondot THREADS [TYPE [TOKENS, up to %d]]\n"
+                "       kern all [THREADS]\n",
                 N_TOK_MAX);
         return 2;
     }
