@@ -16,6 +16,14 @@
  * q8_0 pages: 32 products of two int8 stay below 2^24, so their sum is exact in float32 in any
  * order, and the integer sum needs no integer instructions.
  *
+ *     pages ->   p0    p1    p2    p3          one load of K: dimension d of 16 positions
+ *     query 0    s     s     s     s
+ *     query 1    s     s     s     s           TILE x pages running sums in registers
+ *     ...
+ *
+ * Then row by row: scale, cap, hide, maximum, exp, sum (weigh), and the same picture for V with
+ * groups of 16 dimensions in place of pages.
+ *
  * Next: back/be_cpu.c. */
 #ifndef HEARTH_ATTN_BODY_H
 #define HEARTH_ATTN_BODY_H
@@ -46,6 +54,7 @@ INLINE int32_t blocks_of(int32_t hd)
     return (hd + BLOCK - 1) / BLOCK;
 }
 
+/* Of one number in a page. */
 INLINE size_t bytes_of(enum kern_kv kv)
 {
     return kv == KERN_KV_F16 ? 2 : kv == KERN_KV_F32 ? 4 : 1;
@@ -122,6 +131,7 @@ INLINE uint16_t put_block(int8_t *q, size_t step, const float *x, int32_t n)
 
 /* --- writing --------------------------------------------------------------------------------- */
 
+/* K lies transposed: the numbers of one position are KERN_PAGE bytes apart. */
 static void put_k_q8(uint8_t *page, int32_t hd, int32_t slot, const float *x)
 {
     uint16_t *scale = (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
@@ -191,6 +201,7 @@ struct tile {
     _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
 };
 
+/* A query as floats; for q8_0 pages its integers as floats, and the scales of its blocks. */
 static void load_query(struct tile *t, int32_t i, const float *q)
 {
     const int32_t hd = t->a->hd_k;
@@ -275,6 +286,7 @@ INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t p
     }
 }
 
+/* As many pages side by side as make CHAINS chains, then the rest one by one. */
 INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
 {
     const int p = CHAINS / n < 1 ? 1 : CHAINS / n > PAGES_MAX ? PAGES_MAX : CHAINS / n;
@@ -287,6 +299,7 @@ INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
     }
 }
 
+/* n_full becomes a constant, so that the sums stay in registers. */
 INLINE void score_kv(enum kern_kv kv, struct tile *t)
 {
     switch (t->n_full) {
@@ -513,6 +526,8 @@ static void value_share(const struct tile *t, int32_t i0, int n, int32_t from, i
     }
 }
 
+/* The queries of a prompt see ranges that differ by a position at the end, and with a window at the
+ * beginning too: the middle is common.  lo..from | from..to (all together) | to..hi  */
 static void tile_values(const struct tile *t)
 {
     int32_t from = 0;
@@ -583,6 +598,8 @@ static void widen_scales(const struct kern_attend *a, float *to)
     }
 }
 
+/* Scores of all pages first, then weights, then values: the maximum must be known before the first
+ * exp, and a span's scores (TILE rows of 256) fit the first-level cache. */
 static void attn_attend_span(const struct kern_attend *a)
 {
     struct tile t;
@@ -616,7 +633,7 @@ static void attn_attend_span(const struct kern_attend *a)
 
 /* --- spans together -------------------------------------------------------------------------- */
 
-/* exp of two numbers at once. */
+/* exp of two numbers at once, with the bits that every lane has. */
 INLINE void exp_two(float x, float y, float *exp_x, float *exp_y)
 {
     float v[LANES] = { x, y };

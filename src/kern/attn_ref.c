@@ -19,6 +19,8 @@
  * a tile of pages ends; scaling the query before the product, because the product with an integer
  * block would round twice.
  *
+ * Speed: docs/SPEED.md, Kernels.
+ *
  * Next: attn_body.h, the same for vectors; back/be_cpu.c, which hands out spans. */
 #include "kern/attn.h"
 
@@ -134,6 +136,7 @@ static void quantize_query(struct query8 *to, const float *q, int32_t hd)
     }
 }
 
+/* Within a block integers, exact; from block to block a chain of fma with both scales. */
 static float score_q8(const struct query8 *q, const uint8_t *page, int32_t hd, int32_t slot)
 {
     const int8_t *k = (const int8_t *)page + slot;
@@ -237,6 +240,7 @@ static void ref_attend_span(const struct kern_attend *a)
 
 /* --- spans together -------------------------------------------------------------------------- */
 
+/* Both parts are brought to the greater maximum: sum e^(x - m2) = e^(m - m2) * sum e^(x - m). */
 static void ref_attend_merge(float *m, float *s, float *acc, float m2, float s2, const float *acc2,
                              int32_t hd_v)
 {

@@ -20,6 +20,8 @@
 #define UNIT          32
 #define UNIT_BYTES(T) ((size_t)(T) * (UNIT + 3 * sizeof(float)))
 
+/* Tokens in a tile. 8 is what the registers have room for; a smaller tile for few tokens spares the
+ * products with tokens that do not exist. */
 INLINE int32_t gemm_tile(int32_t n_tok)
 {
     return n_tok <= 2 ? n_tok : n_tok <= 4 ? 4 : 8;
@@ -66,6 +68,7 @@ INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
     return is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
 }
 
+/* One tile; x[t] NULL: a token that only fills it up. */
 INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
 {
     for (int32_t u = 0; u < n_col / UNIT; u++, to += UNIT_BYTES(tile)) {
@@ -92,6 +95,7 @@ INLINE void prepare_f32(float *to, int32_t tile, const float *const *x, int32_t 
     }
 }
 
+/* The act_prepare entry of the table, see kern.h. */
 static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
                                                      size_t ldx, int32_t tile0, int32_t tile1)
 {

@@ -18,6 +18,9 @@
  * Rejected for codes of 8 bits: two products of half the code each, twice the multiplications. The
  * dot products of AVX-VNNI are not used yet.
  *
+ * Sources: num/quant.c for the formats, num/pack.c for the layout; Intel 64 and IA-32 Software
+ * Developer's Manual, volume 2, for the instructions. Speed: docs/SPEED.md, Kernels.
+ *
  * Next: gemm_avx512.c. */
 #define LANES_AVX2
 #include "kern/lanes.h"
@@ -28,7 +31,8 @@
 
 typedef __m256 rows;
 
-/* A unit of 8 rows. */
+/* A unit of 8 rows. With codes of 8 bits, `w` is the unsigned side of the product and `sign` hands
+ * its sign on to the activations. */
 struct unit {
     __m256i w[8];    /* codes: group g, byte 4 * row + t; those of 8 bits: |w| */
     __m256i sign[8]; /* only with codes of 8 bits: w */
@@ -110,6 +114,7 @@ INLINE rows r_power2(const uint8_t *p, int s)
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
 }
 
+/* Eight nibbles are one 32-bit word: it goes to all lanes, and each shifts out its own. */
 INLINE rows r_sixes(const uint8_t *p, int n, int i)
 {
     int32_t low;
@@ -196,6 +201,7 @@ INLINE void look_up(__m256i *w, const int8_t table[16], char offset)
     }
 }
 
+/* max is a constant: types with smaller codes are left as they are. */
 INLINE void ready(struct unit *u, int max)
 {
     if (max < 255) {
@@ -243,6 +249,7 @@ INLINE void widen(__m256i *sum, __m256i s)
             : "xm"(_mm256_set1_epi16(1)));
 }
 
+/* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1)
 {
     const int together = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1;

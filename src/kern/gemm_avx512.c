@@ -1,13 +1,26 @@
 /* gemm_avx512 - products with packed weights on AVX-512 VNNI
  *
- * The words of gemm_body.h with one register for all 16 rows of a panel. A product is vpdpbusd,
- * whose second operand is four activations broadcast straight from memory.
+ * The words of gemm_body.h with one register for all 16 rows of a panel. A product is vpdpbusd: in
+ * each of 16 lanes, four products of an unsigned with a signed byte are added to 32 bits. Nothing
+ * saturates on the way, so codes of all widths are treated alike. The signed operand is four
+ * activations broadcast straight from memory, which gemm_act.h lays out for it:
+ *
+ *     lane (row)   0               1               ...  15
+ *     codes        w0 w1 w2 w3     w0 w1 w2 w3          w0 w1 w2 w3     4 columns of 16 rows
+ *     activations  a0 a1 a2 a3     a0 a1 a2 a3          a0 a1 a2 a3     4 columns of a token
+ *     sum          += w0 a0 + w1 a1 + w2 a2 + w3 a3, per lane
+ *
+ * Taking the activations from memory leaves, of 32 registers, eight for a unit's codes and eight
+ * for the sums of the tile's tokens, and the rest for scales.
  *
  * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
- * stack, which costs half the speed (measured on Zen 5, 2026-11). Weights
- * are prefetched 8 KB ahead.
+ * stack, which costs half the speed (measured on Zen 5, 2026-11). Rejected: taking the codes'
+ * offset off in integers, an instruction more than the fused multiply-add in float (docs/SPEED.md).
  *
- * Next: vec_ref.c. */
+ * Sources: num/quant.c for the formats, num/pack.c for the layout; Intel 64 and IA-32 Software
+ * Developer's Manual, volume 2, for the instructions. Speed: docs/SPEED.md, Kernels.
+ *
+ * Next: gemm_neon.c. */
 #define LANES_AVX512
 #include "kern/lanes.h"
 
@@ -72,6 +85,7 @@ INLINE rows r_bfloats(const uint8_t *p, int s)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+/* 16 bytes, one a row. */
 INLINE __m128i load16(const uint8_t *p, int s)
 {
     return _mm_loadu_si128((const void *)(p + ROWS * s));
@@ -98,6 +112,8 @@ INLINE rows r_power2(const uint8_t *p, int s)
     return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_small, normal, small));
 }
 
+/* Nibbles and rests are picked out by a shift of its own in each lane; see pack.c for the
+ * layout. */
 INLINE rows r_sixes(const uint8_t *p, int n, int i)
 {
     int32_t high;
@@ -114,6 +130,8 @@ INLINE rows r_sixes(const uint8_t *p, int n, int i)
     return _mm512_cvtepi32_ps(_mm512_or_si512(l4, _mm512_slli_epi32(h2, 4)));
 }
 
+/* One load gives two groups: a shift by 4 in 16-bit lanes moves neighbours' bits in, the mask takes
+ * them off again. There is no shift of bytes. */
 INLINE void nibbles(const uint8_t *p, int s, __m512i *w)
 {
     const __m512i low = _mm512_set1_epi8(15);
@@ -153,6 +171,7 @@ INLINE void bytes(const uint8_t *p, int s, __m512i *w)
     }
 }
 
+/* A plane of single bits is a mask register as it lies. */
 INLINE void add_bits(const uint8_t *p, int s, __m512i *w, char value)
 {
     const __m512i v = _mm512_set1_epi8(value);
@@ -164,6 +183,8 @@ INLINE void add_bits(const uint8_t *p, int s, __m512i *w, char value)
     }
 }
 
+/* Each 128-bit part looks up in its own copy of the table; codes below 16 keep bit 7 clear, which
+ * would ask for a zero. */
 INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
 {
     const __m128i t = _mm_add_epi8(_mm_loadu_si128((const void *)table), _mm_set1_epi8(offset));
@@ -185,6 +206,7 @@ INLINE void dot(__m512i *acc, __m512i w, const void *a)
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(w), "m"(*(const int32_t *)a));
 }
 
+/* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1)
 {
     (void)max;
@@ -198,6 +220,7 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
 
 #include "kern/gemm_body.h"
 
+/* 16 independent sums, so that neither latency nor loads limit it. */
 static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
 {
     __m512i acc[16];

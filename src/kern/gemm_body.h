@@ -45,6 +45,10 @@
 
 /* --- decode steps: block, unit within the block, step -> registers ---------------------------- */
 
+/* Offsets count bytes of 16 rows in the order of pack.c's table. A half-precision field takes 32, a
+ * bit plane 64, two bits 128, four bits 256, so that for example a unit of Q5_K has its scales at
+ * 0, bits at 24, codes at 88, and ends at 344. */
+
 typedef void (*decode_fn)(const uint8_t *block, int j, int s, struct unit *u);
 
 INLINE void decode_q4_0(const uint8_t *b, int j, int s, struct unit *u)
@@ -184,6 +188,8 @@ INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, 
     return h->offset != 0.0f ? r_fnma(r_set(h->offset), a_sum, f) : f;
 }
 
+/* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
+ * Behind the 32 * tile integers of the unit: scales, then both half sums of the tile's tokens. */
 INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                        rows acc)
 {
@@ -228,7 +234,8 @@ INLINE void store_tile(const rows *acc, int tile, int n, float *y, size_t ldy)
     }
 }
 
-/* One panel times one tile; everything but the pointers is constant after inlining. */
+/* One panel times one tile; everything but the pointers is constant after inlining, so a type costs
+ * a copy of this text for each size of tile, and no branch. */
 INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
                        int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
 {
@@ -286,6 +293,7 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
     }
 }
 
+/* name, what it needs beyond d, greatest code, offset of the codes, units and bytes of a block */
 #define PANEL(name, form, max, offset, units, block)                                               \
     static void panel_##name(const struct product *p, int32_t panel)                               \
     {                                                                                              \
@@ -332,6 +340,8 @@ static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct
     }
 }
 
+/* Sums wait in y between units: a unit is decoded once for all tokens, since decoding costs more
+ * than loading and storing them. */
 static void panel_rows(const struct product *p, int32_t panel)
 {
     const struct how halved = { FORM_HALVED, 255, BYTE_OFFSET, 1, 0 };
@@ -407,6 +417,8 @@ INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_
     }
 }
 
+/* Memory-bound for few tokens, and for many limited by one fma per weight and token: no rearranging
+ * of columns would help, and the chain must stay in column order. */
 INLINE void float_panel(enum quant_type type, size_t each, const struct product *p, int32_t panel)
 {
     const int32_t tile = gemm_tile(p->a->n_tok);

@@ -10,7 +10,10 @@
  * instructions of the 4-bit types.
  *
  * Boards such as the Raspberry Pi 4 (Cortex-A72) run this one. Its speed has not been measured on a
- * board; the tests run it under an emulator. Next: gemm_neondot.c. */
+ * board (docs/SPEED.md, Kernels); the tests run it under an emulator. Sources: num/quant.c for the
+ * formats, num/pack.c for the layout; Arm Architecture Reference Manual for A-profile (SMLAL).
+ *
+ * Next: gemm_neondot.c. */
 #define LANES_NEON
 #include "kern/lanes.h"
 

@@ -113,6 +113,7 @@ INLINE void add_bits(const uint8_t *masks, int q, uint8_t value, int8x16_t *w)
     }
 }
 
+/* tbl takes its 16 bytes from one register: a table of levels fits. */
 INLINE void look_up(const int8_t table[16], int8x16_t *w)
 {
     const int8x16_t t = vld1q_s8(table);
@@ -150,8 +151,9 @@ INLINE void less_32(float32x4_t *x)
     }
 }
 
-/* --- scales of each type: block, unit within the block -----------------------------------------
- */
+/* --- scales of each type: block, unit within the block ---------------------------------------- */
+
+/* Offsets count bytes of 16 rows in the order of pack.c's table, see gemm_body.h. */
 
 INLINE void scales_d(const uint8_t *b, int j, struct unit *u)
 {
@@ -236,8 +238,7 @@ INLINE void scales_iq4_xs(const uint8_t *b, int j, struct unit *u)
     less_32(u->sub[0]);
 }
 
-/* --- codes of each type ------------------------------------------------------------------------
- */
+/* --- codes of each type ----------------------------------------------------------------------- */
 
 INLINE void codes_q4_0(const uint8_t *b, int j, int q, int8x16_t *w)
 {
@@ -335,8 +336,7 @@ INLINE void codes_iq4_xs(const uint8_t *b, int j, int q, int8x16_t *w)
     look_up(quant_levels_iq4, w);
 }
 
-/* --- the product of one unit with one tile -----------------------------------------------------
- */
+/* --- the product of one unit with one tile ---------------------------------------------------- */
 
 /* s less the offset, as exact floats; a_sum: sum of the same activations. */
 INLINE float32x4_t sum_of(int32x4_t s, float offset, float a_sum)
@@ -376,6 +376,8 @@ INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, 
     return acc;
 }
 
+/* Quad by quad: eight registers of codes and up to 16 of integer sums are all that 32 registers
+ * hold. The two halves of a unit are summed apart only where a type scales them apart. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
                       const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TILE_MAX])
 {
@@ -424,8 +426,7 @@ INLINE void zero_tile(float32x4_t acc[QUADS][TILE_MAX], int tile)
     }
 }
 
-/* --- one panel ---------------------------------------------------------------------------------
- */
+/* --- one panel -------------------------------------------------------------------------------- */
 
 /* One tile of a product: where its activations and results are. */
 struct tile {
@@ -507,8 +508,7 @@ PANEL(q5_k, scales_q5_k, FORM_SUB_MIN, 0.0f, 8, 8, 16 * 176)
 PANEL(q6_k, scales_q6_k, FORM_SUB2, 32.0f, 4, 8, 16 * 210)
 PANEL(iq4_xs, scales_iq4_xs, FORM_SUB, 0.0f, 2, 8, 16 * 136)
 
-/* --- rows of the file: scalar decode, vector products ------------------------------------------
- */
+/* --- rows of the file: scalar decode, vector products ----------------------------------------- */
 
 /* A decoded unit of 16 rows, in the form of a block. */
 struct decoded {
@@ -610,8 +610,7 @@ static void panel_rows(const struct product *p, int32_t panel)
     }
 }
 
-/* --- float weights -----------------------------------------------------------------------------
- */
+/* --- float weights ---------------------------------------------------------------------------- */
 
 INLINE float32x4_t load_weight(enum quant_type type, const uint8_t *p)
 {

@@ -7,7 +7,9 @@
  *
  * The instruction came with ARMv8.2 and is optional there: this table is a level of its own, chosen
  * only where the system reports it (base/cpu.c), and only this file is compiled for it. Its speed
- * has not been measured on a board; the tests run it under an emulator.
+ * has not been measured on a board (docs/SPEED.md, Kernels); the tests run it under an emulator.
+ * Sources: num/quant.c for the formats, num/pack.c for the layout; Arm Architecture Reference
+ * Manual for A-profile (SDOT).
  *
  * Next: kern/kern_table.c. */
 #define LANES_NEON

@@ -20,6 +20,7 @@ enum form {
     FORM_HALVED,   /* two float scales */
 };
 
+/* What one call of a panel function works on. */
 struct product {
     const struct tensor *w;
     const struct kern_act *a;
@@ -30,6 +31,7 @@ struct product {
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
+/* Types that pack.c lays out in panels: X(enum, name of its function). */
 #define PANEL_TYPES(X)                                                                             \
     X(F32, f32)                                                                                    \
     X(F16, f16)                                                                                    \

@@ -12,7 +12,8 @@
  * weights: one fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the
  * same in words.
  *
- * It is slow on purpose: nothing here is arranged for speed. Next: gemm_avx2.c. */
+ * It is slow on purpose: nothing here is arranged for speed (docs/SPEED.md, Kernels, says by how
+ * much). Sources: num/quant.c for the formats, num/pack.c for the layout. Next: gemm_avx2.c. */
 #define LANES_SCALAR
 #include "kern/lanes.h"
 
@@ -45,6 +46,7 @@ static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_
     return r;
 }
 
+/* The formulas of the essay, in this order. */
 static float step(const struct quant_info *info, const struct quant_unit *w,
                   const struct act_unit *a, float acc)
 {
@@ -66,6 +68,7 @@ static float step(const struct quant_info *info, const struct quant_unit *w,
     return acc;
 }
 
+/* A row beyond n_row is padding of the last panel; its outputs are 0. */
 static void row_units(const struct tensor *w, int32_t row, const struct kern_act *a, float *y,
                       size_t ldy)
 {
@@ -98,6 +101,8 @@ static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t 
                                (size_t)n * LANES);
 }
 
+/* Float weights: the chain of an output runs over the columns, whatever pieces they are decoded
+ * in. */
 static void panel_floats(const struct tensor *w, int32_t panel, const struct kern_act *a, float *y,
                          size_t ldy)
 {

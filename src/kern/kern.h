@@ -1,10 +1,10 @@
 /* kern - the arithmetic, one table of functions per instruction set (kern/kern_table.c)
  *
- * Every entry exists as plain C (gemm_ref.c, vec_ref.c), which is the normative form, and as AVX2,
- * AVX-512 and NEON versions with equal bits: docs/NUMERICS.md states the order of every sum.
- * No entry allocates, fails, locks or keeps state; any number of threads may call any of them.
- * Pointers into arenas are 64-byte aligned; vectors of activations have room to the next multiple
- * of 16 floats. Kernels assert only at this boundary.
+ * Every entry exists as plain C (gemm_ref.c, vec_ref.c, attn_ref.c), which is the normative form,
+ * and as AVX2, AVX-512 and NEON versions with equal bits: docs/NUMERICS.md states the order of
+ * every sum. No entry allocates, fails, locks or keeps state; any number of threads may call any of
+ * them. Pointers into arenas are 64-byte aligned; vectors of activations have room to the next
+ * multiple of 16 floats. Kernels assert only at this boundary.
  * KE-1  for every entry and every instruction set: the bits equal those of the scalar entry.
  * KE-2  an output element's bits do not depend on the other rows or tokens of the call. */
 #ifndef HEARTH_KERN_H
@@ -33,7 +33,10 @@ struct kern_act {
     uint8_t *data; /* caller's, kern_act_bytes(), 64-byte aligned */
 };
 
+/* The form in which weights of a type want their activations. Any thread; cannot fail. */
 enum kern_act_kind kern_act_kind_for(enum quant_type weight_type);
+/* Bytes that kern_act.data needs for n_tok >= 1 tokens of n_col columns, the last tile filled
+ * up. */
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
 int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which preparing is split */
 
@@ -67,11 +70,11 @@ enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_COUNT };
 #define KERN_QUERIES    16 /* most queries per attend_span call */
 #define KERN_HEAD_MAX   512
 
-size_t kern_kv_k_bytes(enum kern_kv kv,
-                       int32_t head_dim); /* one page of one head, multiple of 64 */
+/* Bytes of one page of keys, of values, of one head: a multiple of 64. Any thread; cannot fail. */
+size_t kern_kv_k_bytes(enum kern_kv kv, int32_t head_dim);
 size_t kern_kv_v_bytes(enum kern_kv kv, int32_t head_dim);
-const char *kern_kv_name(enum kern_kv kv); /* "f16", "q8_0", "f32" */
-bool kern_kv_parse(const char *name, enum kern_kv *out);
+const char *kern_kv_name(enum kern_kv kv);               /* "f16", "q8_0", "f32"; static */
+bool kern_kv_parse(const char *name, enum kern_kv *out); /* any case; false: *out is untouched */
 
 /* One span, one kv head, up to KERN_QUERIES queries that share the pages. */
 struct kern_attend {
@@ -149,9 +152,12 @@ struct kern_table {
                           int32_t hd_v);
 };
 
-/* The table for a level; NULL when this program has none for it (another architecture). */
+/* The table for a level; NULL when this program has none for it (another architecture). Made at
+ * first use, static from then on. Whether the processor may run it is cpu_can's answer. Any
+ * thread. */
 const struct kern_table *kern_get(enum cpu_isa isa);
-/* One line per entry: what was picked for this machine and why ("hearth bench --kernels"). */
+/* Lines for a person: what was picked for this machine and why, and which levels exist ("hearth
+ * bench --kernels"). Appends to `out`. */
 void kern_describe(const struct kern_table *t, struct buf *out);
 
 #endif

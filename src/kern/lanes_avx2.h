@@ -1,6 +1,8 @@
 /* lanes_avx2 - the words of lanes.h: two 256-bit registers (header only, private to kern/)
  *
- * Included by lanes.h alone, which says what each word does. */
+ * Included by lanes.h alone, which says what each word does. Lanes 0..7 are in the first register,
+ * 8..15 in the second. The instructions are those of AVX-512 at half the width, with the same rules
+ * for NaN and rounding. */
 #ifndef HEARTH_LANES_AVX2_H
 #define HEARTH_LANES_AVX2_H
 

@@ -1,6 +1,8 @@
 /* lanes_avx512 - the words of lanes.h: one 512-bit register (header only, private to kern/)
  *
- * Included by lanes.h alone, which says what each word does. */
+ * Included by lanes.h alone, which says what each word does. The instructions are the words, one
+ * for one: vmaxps and vminps return their second operand when either is a NaN, vcvtph2ps and
+ * vcvtps2ph widen exactly and round to nearest, and nothing flushes subnormals. */
 #ifndef HEARTH_LANES_AVX512_H
 #define HEARTH_LANES_AVX512_H
 

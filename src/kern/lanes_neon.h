@@ -1,7 +1,9 @@
 /* lanes_neon - the words of lanes.h: four 128-bit registers (header only, private to kern/)
  *
  * Included by lanes.h alone, which says what each word does. Comparisons select explicitly, because
- * the maximum instructions of this architecture treat NaN in another way than those of x86. */
+ * the maximum instructions of this architecture treat NaN in another way than those of x86: fmax
+ * gives the NaN, maxps the second operand. vfmaq takes the addend first. Subnormals are kept, as
+ * the default mode of 64-bit ARM has it; so are they in half precision. */
 #ifndef HEARTH_LANES_NEON_H
 #define HEARTH_LANES_NEON_H
 

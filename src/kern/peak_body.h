@@ -2,7 +2,8 @@
  *
  * For `hearth bench --limits` and the percentages beside every figure: a loop of independent
  * multiply-adds that never leaves the registers, and a loop that reads memory once with prefetch.
- * The int8 peak differs by instruction set and stands in gemm_*.c. */
+ * The int8 peak differs by instruction set and stands in gemm_*.c. Percentages beside a figure are
+ * only as good as these two, so both are measured in the same run as the figure. */
 #ifndef HEARTH_PEAK_BODY_H
 #define HEARTH_PEAK_BODY_H
 

@@ -15,7 +15,11 @@
  * which nothing cancels, and where an exponent is large, its rounding error is carried along in a
  * second float (Dekker 1971): e^-40 off by half a unit in its exponent's last place is off by 20 of
  * its own. Coefficients are minimax fits (Lawson's weighted least squares) rounded one after the
- * other, lowest order first; errors found by tests/test_vec.c stand in docs/NUMERICS.md.
+ * other, lowest order first; errors found by tests/test_numerics.c stand in docs/NUMERICS.md.
+ *
+ * RMS norm: Zhang & Sennrich 2019; LayerNorm: Ba et al. 2016; rotary positions: Su et al. 2021;
+ * gated units: Shazeer 2020; GELU: Hendrycks & Gimpel 2016; soft cap: Bello et al. 2016. Speed:
+ * docs/SPEED.md, Kernels.
  *
  * Comparisons are written so that a NaN takes the branch that keeps it.
  *
@@ -81,6 +85,7 @@ float vec_ref_tanh(float x)
     return x < 0.0f ? 0.0f - far : far;
 }
 
+/* Far below 0, e^-x becomes infinite and the quotient -0, as it should. */
 static float silu(float x)
 {
     return x / (1.0f + vec_ref_exp(0.0f - x));
@@ -174,6 +179,8 @@ float vec_ref_tree(float lane[LANES])
     return lane[0];
 }
 
+/* y = x / sqrt(mean(x^2) + eps) * w. The root and the quotient are the only operations that are
+ * not additions or products; both are exact to the last bit in IEEE 754, so they may be used. */
 static void ref_norm_rms(float *y, const float *x, const float *w, float eps, int32_t n)
 {
     float lane[LANES] = { 0.0f };
@@ -186,6 +193,7 @@ static void ref_norm_rms(float *y, const float *x, const float *w, float eps, in
     }
 }
 
+/* Two passes, because mean(x^2) - mean(x)^2 cancels where the mean is large beside the spread. */
 static void ref_norm_layer(float *y, const float *x, const float *w, const float *b, float eps,
                            int32_t n)
 {
@@ -207,6 +215,7 @@ static void ref_norm_layer(float *y, const float *x, const float *w, const float
     }
 }
 
+/* The numerator and denominator of softmax; `max` keeps every exponent at or below 0. */
 static float ref_exp_sum(float *y, const float *x, float max, int32_t n)
 {
     float lane[LANES] = { 0.0f };
@@ -265,6 +274,8 @@ static void ref_soft_cap(float *y, float cap, int32_t n)
     }
 }
 
+/* Each pair (a, b) is a point of the plane, turned by the angle that its position has there. The
+ * rest of a head beyond n_rot keeps its values (partial rotation, as GPT-NeoX has it). */
 static void ref_rope(enum kern_rope kind, float *x, int32_t n_head, int32_t hd, int32_t n_rot,
                      const float *cos, const float *sin)
 {
@@ -300,6 +311,7 @@ static float ref_max(const float *x, int32_t n)
     return best;
 }
 
+/* Greedy decoding. A NaN compares false and so never becomes the best. */
 static int32_t ref_argmax(const float *x, int32_t n)
 {
     int32_t at = 0;
