@@ -86,6 +86,7 @@ struct back_ops {
     /* cos and sin of pos[t] * freq[i], times mscale */
     void (*angles)(struct back *b, float *cos, float *sin, const int32_t *pos, int32_t n_tok,
                    const double *freq, int32_t n_half, double mscale);
+    /* Rotates the first n_rot of each of n_head heads of hd floats, in place; rows ld apart. */
     void (*rope)(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t n_head, int32_t hd,
                  const struct back_angles *angles);
     /* k rows [n_kv * hd_k], v rows [n_kv * hd_v] into the pages of the runs */
@@ -112,13 +113,13 @@ struct back {
     struct arena *step; /* workspace of the current step; borrows */
 };
 
+/* Room for n_tok rows of ld floats in the step arena, 64-byte aligned; the caller rewinds it. */
 static inline float *back_take(struct back *b, int32_t n_tok, size_t ld)
 {
     return arena_take(b->step, (size_t)n_tok * ld * sizeof(float));
 }
 
-/* --- workspace that the CPU needs inside operations: one truth for be_cpu and be_measure
- * -------------- */
+/* --- workspace that the CPU needs inside operations: one truth for be_cpu and be_measure ------ */
 
 /* matmul: the prepared activations of each kind that its weights ask for. */
 size_t back_matmul_bytes(const struct back_out *out, int32_t n_out, int32_t n_tok);
@@ -129,9 +130,9 @@ struct back_cut {
     bool is_by_span;   /* pieces are single spans, computed in waves and merged in order */
     int32_t n_wave;    /* spans computed between two merges */
     size_t each_bytes; /* of one partial result */
-    size_t
-        bytes; /* of all workspace: one running result a tile, one partial result a wave's span */
+    size_t bytes;      /* of all workspace: a running result a tile, a partial one a wave's span */
 };
+/* How be_cpu cuts this call; depends on the arguments alone, so be_measure knows it too. */
 struct back_cut back_attend_cut(const struct back_attend *p, int32_t n_worker);
 /* The most that back_attend_cut asks for, whatever the step. */
 size_t back_attend_worst_bytes(const struct back_attend *p, int32_t n_worker);

@@ -30,8 +30,7 @@ static struct be_cpu *self(struct back *b)
     return (struct be_cpu *)(void *)b;
 }
 
-/* --- sharing by rows
- * ------------------------------------------------------------------------------------ */
+/* --- sharing by rows -------------------------------------------------------------------------- */
 
 /* Work on rows [from, to) of an operation's arguments. */
 typedef void (*rows_fn)(const void *args, const struct kern_table *k, int32_t from, int32_t to);
@@ -76,6 +75,7 @@ struct embed_args {
     float scale;
 };
 
+/* On the caller alone: one row a token is nothing beside the products. */
 static void embed_rows(const struct embed_args *a, const struct kern_table *k, int32_t n_tok)
 {
     const size_t ld = back_ld(a->table->n_col);
@@ -139,6 +139,8 @@ struct angles_args {
     double mscale;
 };
 
+/* In double, and from the position alone: the angle at position 100000 must not lose its fraction,
+ * and a token's rotation must not depend on the chunk it came in. */
 static void angles_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
 {
     (void)k;
@@ -190,7 +192,8 @@ struct kv_args {
     const float *k, *v;
 };
 
-/* Rows here are (run, token) pairs in order. */
+/* Rows here are (run, token) pairs in order. A token's K and V go to one slot of one page, head by
+ * head, in the layout that attention reads (kern.h). */
 static void kv_rows(const void *args, const struct kern_table *kt, int32_t from, int32_t to)
 {
     const struct kv_args *a = args;
@@ -320,8 +323,7 @@ static void cpu_gather(struct back *b, float *y, const float *x, const int32_t *
     }
 }
 
-/* --- products
- * --------------------------------------------------------------------------------------------- */
+/* --- products --------------------------------------------------------------------------------- */
 
 struct prepare_args {
     const struct kern_act *act;
@@ -335,6 +337,8 @@ static void prepare_tiles(const void *args, const struct kern_table *k, int32_t 
     k->act_prepare(a->act, a->x, a->ldx, from, to);
 }
 
+/* All products of one input:  | panels of q | panels of k | panels of v |  is one line, handed out
+ * in chunks. A chunk may span two matrices. */
 struct matmul_job {
     const struct kern_table *k;
     struct team *team;
@@ -343,6 +347,8 @@ struct matmul_job {
     int32_t n_out, n_panel, grain, n_tok;
 };
 
+/* After the chain, never as its start: y = acc + bias (docs/NUMERICS.md). By the worker that has
+ * the panels, while they are in its cache. */
 static void add_bias(const struct matmul_job *j, const struct back_out *o, int32_t panel0,
                      int32_t panel1)
 {
@@ -415,8 +421,7 @@ static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out
     arena_rewind(b->step, mark);
 }
 
-/* --- attention
- * ---------------------------------------------------------------------------------------------- */
+/* --- attention -------------------------------------------------------------------------------- */
 
 /* Running or partial result of one tile. */
 struct partial {
@@ -446,6 +451,9 @@ struct attend_job {
     size_t each_bytes;
 };
 
+/* Tile i of the step: run by run, within a run head by head, within a head 16 queries at a time.
+ * A query is (token, head of the group), so that queries of one tile share the pages of one kv
+ * head. */
 static struct tile tile_at(const struct attend_job *j, int32_t i_tile)
 {
     struct tile t = { 0 };
@@ -579,6 +587,7 @@ union partial_room {
     float room[2 * KERN_QUERIES + KERN_QUERIES * KERN_HEAD_MAX];
 };
 
+/* Whole tiles: spans in order, each merged as it comes. */
 static void tile_worker(void *arg, int i_worker)
 {
     (void)i_worker;
@@ -640,6 +649,8 @@ static void span_worker(void *arg, int i_worker)
     }
 }
 
+/* Waves bound the memory: n_wave partial results are kept, then merged into the tiles' running ones
+ * in the order of the line, which for each tile is the order of its spans. */
 static void attend_by_span(struct be_cpu *c, struct attend_job *j, const struct back_cut *cut)
 {
     struct partial *sums = arena_take(c->back.step, cut->bytes);

@@ -15,6 +15,7 @@ static struct be_measure *self(struct back *b)
     return (struct be_measure *)(void *)b;
 }
 
+/* As be_cpu: a row of the file as scratch; only the rows of the tokens are read. */
 static void measure_embed(struct back *b, float *y, const struct tensor *table, const int32_t *ids,
                           int32_t n_tok, float scale)
 {
@@ -28,12 +29,14 @@ static void measure_embed(struct back *b, float *y, const struct tensor *table, 
     arena_rewind(b->step, mark);
 }
 
+/* Operations on activations take no workspace and no memory traffic that counts: nothing to add. */
 static void measure_norm(struct back *b, float *y, const float *x, size_t ld, int32_t n_tok,
                          int32_t n_group, int32_t n, const struct back_norm *p)
 {
     (void)b, (void)y, (void)x, (void)ld, (void)n_tok, (void)n_group, (void)n, (void)p;
 }
 
+/* What must be read at least: every weight once, whatever the number of tokens. */
 static void measure_matmul(struct back *b, const struct back_out *out, int32_t n_out,
                            const float *x, size_t ldx, int32_t n_tok)
 {
@@ -59,6 +62,7 @@ static void measure_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int
     (void)b, (void)x, (void)ld, (void)n_tok, (void)n_head, (void)hd, (void)angles;
 }
 
+/* One slot of a page: a sixteenth of it. */
 static void measure_kv_write(struct back *b, const struct back_attend *p, const float *k,
                              const float *v)
 {

@@ -65,6 +65,7 @@ static void norm_heads(struct pass *p, float *x, int32_t n_head, const struct we
                    is_whole ? n : p->a->hd_k, &norm);
 }
 
+/* Queries and keys get their positions here; values and layers without rotation have none. */
 static void rotate(struct pass *p, const struct arch_layer *al, float *q, float *k)
 {
     const struct arch *a = p->a;
@@ -112,7 +113,7 @@ static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
                                         .window = al->is_window ? a->window : 0,
                                         .scale = a->attn_scale,
                                         .cap = a->cap_attn };
-    op->kv_write(p->b, &attend, k, v);
+    op->kv_write(p->b, &attend, k, v); /* first: a token sees itself, and the others of its run */
     op->attend(p->b, &attend, o, q);
     const struct back_out out = { &l->o, l->o_b.v, y };
     op->matmul(p->b, &out, 1, o, back_ld(a->n_head * a->hd_v), n_tok);
@@ -147,6 +148,7 @@ static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float 
     arena_rewind(p->b->step, mark);
 }
 
+/* x = x + a * y; a is 1 but for Granite. */
 static void add_residual(struct pass *p, float *x, const float *y)
 {
     p->b->op->add(p->b, x, y, p->a->residual_scale, p->ld, p->s->n_tok, p->a->n_embd);
@@ -221,6 +223,8 @@ static bool at_border(const struct decoder *d, int32_t i_layer, uint64_t begin_u
            (now - begin_us) * n_left >= DECODER_REST_US * (uint64_t)i_layer;
 }
 
+/* x is the residual stream, h the place of whatever is added to it next: the only two buffers that
+ * live through all layers. */
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden)
 {
     const struct arch *a = d->arch;
@@ -253,6 +257,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
     return ERR_OK;
 }
 
+/* Only the rows that somebody will sample from: the output matrix is the largest of most models. */
 float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *rows, int32_t n_row)
 {
     const struct arch *a = d->arch;
@@ -267,6 +272,8 @@ float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *row
     return logits;
 }
 
+/* Frequencies are checked here, since the file's factors divide them: an infinite angle would reach
+ * fmath_sincos, whose arguments are bounded. */
 enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
                       struct kv *kv, struct back *back, int32_t n_ctx, struct arena *arena)
 {

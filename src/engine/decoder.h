@@ -38,8 +38,9 @@ struct decoder_step {
     int32_t n_run;
 };
 
-/* n_ctx: longest context that will be used; families with two sets of rotary factors choose by it.
- */
+/* Takes the frequencies from the arena (counting arenas too). n_ctx: longest context that will be
+ * used; families with two sets of rotary factors choose by it. ERR_MEMORY, ERR_INTEGRITY (factors
+ * that make no sense). */
 enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
                       struct kv *kv, struct back *back, int32_t n_ctx,
                       struct arena *arena) MUST_USE;

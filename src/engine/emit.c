@@ -61,7 +61,8 @@ static void drop_ready(struct emit *e)
     }
 }
 
-/* First position where some stop text begins, SIZE_MAX if none. */
+/* First position where some stop text begins, SIZE_MAX if none. The first in the text wins, not the
+ * first in the list. */
 static size_t find_stop(struct view held, const struct emit_stops *stops)
 {
     size_t first = SIZE_MAX;
@@ -72,7 +73,8 @@ static size_t find_stop(struct view held, const struct emit_stops *stops)
     return first;
 }
 
-/* Bytes at the end of `held` that could begin a stop text. */
+/* Bytes at the end of `held` that could begin a stop text. With stop "</s>", "a <" holds back
+ * "<". */
 static size_t open_end(struct view held, const struct emit_stops *stops)
 {
     size_t most = 0;

@@ -30,9 +30,10 @@ struct emit {
 /* Most bytes that are held at once, which is also the most that one call gives out. piece_max:
  * longest piece of the vocabulary, bytes. */
 size_t emit_room_bytes(size_t piece_max);
+/* Takes the memory for the longest piece of the vocabulary. Errors: ERR_MEMORY, ERR_LIMIT. */
 enum err emit_init(struct emit *e, size_t piece_max) MUST_USE;
-void emit_release(struct emit *e);
-void emit_start(struct emit *e); /* a new answer */
+void emit_release(struct emit *e); /* accepts a zeroed object */
+void emit_start(struct emit *e);   /* a new answer */
 
 /* Feeds a token; *out is the text released by it, valid until the next call. false once a stop text
  * was met: the answer ends before it. */

@@ -36,6 +36,7 @@
 #define IDLE_US  50000 /* the idle loop shows life this often */
 #define ENDS_MAX 32    /* tokens that end an answer; tok.c marks 18 at most */
 
+/* An event in a job's ring; its text lies in the job's text buffer. */
 struct record {
     struct engine_event event;
     size_t text_at;
@@ -145,21 +146,24 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
     return e->raw != NULL;
 }
 
+/* What one step may bring at most: for each choice a token's text and the rest at its end. */
 static void size_text(struct engine *e, size_t piece_max)
 {
     e->piece_max = piece_max;
     e->text_room = 2 * ENGINE_CHOICE_MAX * emit_room_bytes(piece_max);
 }
 
-/* --- events (holding the lock)
- * ------------------------------------------------------------------------------- */
+/* --- events (holding the lock) ---------------------------------------------------------------- */
 
+/* Room for the worst that one step can give out: for each choice a token and an end, then the end
+ * of the request. */
 static bool has_room(const struct engine *e, const struct job *j)
 {
     const size_t need = 2 * (size_t)j->spec.n_choice * emit_room_bytes(e->piece_max);
     return RING - j->n_event >= 2 * j->spec.n_choice + 2 && e->text_room - j->text_used >= need;
 }
 
+/* Appends an event and its text to the job's ring. */
 static void give(struct engine *e, struct job *j, const struct engine_event *event,
                  struct view text)
 {
@@ -188,6 +192,7 @@ static void tell(struct engine *e)
     }
 }
 
+/* The last event of a request (EN-2), with its times; the place stays until the reader drops it. */
 static void end_job(struct engine *e, struct job *j)
 {
     const uint64_t now = os_now_us();
@@ -212,6 +217,7 @@ static void end_job(struct engine *e, struct job *j)
     j->state = j->is_dropped ? JOB_FREE : JOB_ENDED;
 }
 
+/* One choice is done: the rest of its text, its pages, its sequence. */
 static void end_choice(struct engine *e, int32_t i_seq, enum engine_finish finish)
 {
     const struct sched_seq *q = &e->sched.seq[i_seq];
@@ -272,6 +278,7 @@ static uint64_t first_deadline(const struct engine *e)
     return first;
 }
 
+/* Cancelled, late, or the engine closes: between two steps, where every sequence is in order. */
 static void end_unwanted(struct engine *e)
 {
     const uint64_t now = os_now_us();
@@ -288,6 +295,7 @@ static void end_unwanted(struct engine *e)
     }
 }
 
+/* Starts what waits, and leaves out of the next step whose reader is slow (EN-3). */
 static void admit(struct engine *e)
 {
     int32_t i_job;
@@ -338,6 +346,7 @@ static void share_prompt(struct engine *e, int32_t i_first)
     }
 }
 
+/* Samples one token; no lock held: spec, prompt and answer are the engine's while the job runs. */
 static bool choose(struct engine *e, int32_t i_seq, float *logits, struct sample_output *out)
 {
     const struct sched_seq *q = &e->sched.seq[i_seq];
@@ -424,6 +433,7 @@ static void take_row(struct engine *e, int32_t i_seq, float *logits)
     }
 }
 
+/* Buckets by powers of two: 1, 2, 3..4, 5..8 decoding sequences, ... */
 static void count_step(struct engine *e, const struct sched_piece *pieces, int32_t n_piece)
 {
     int32_t n_decode = 0;
@@ -501,8 +511,7 @@ static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t
     lock_drop(e->lock);
 }
 
-/* --- the check at start
- * -------------------------------------------------------------------------------------------- */
+/* --- the check at start ----------------------------------------------------------------------- */
 
 /* Scores after the last of n tokens of sequence 0, computed from `pos0` on; copied to `to`. */
 static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
@@ -528,6 +537,8 @@ static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
     return ERR_OK;
 }
 
+/* The same two tokens in one step and in two: equal bits are the contract (DE-1), and unequal ones
+ * mean that a processor, its memory or a kernel is broken. */
 static enum err check_self(struct engine *e)
 {
     const int32_t n_vocab = e->parts.arch->n_vocab;
@@ -546,13 +557,13 @@ static enum err check_self(struct engine *e)
     }
     REQUIRE(memcmp(e->row, e->raw, (size_t)n_vocab * sizeof e->row[0]) == 0, ERR_FAILED,
             "check at start: two tokens at once give other scores than one by one; this machine or "
-            "build "
-            "miscomputes");
+            "build miscomputes");
     return ERR_OK;
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+/* Tells engine_open how the check went. */
 static void finish_start(struct engine *e, enum err error)
 {
     lock_take(e->lock);
@@ -600,6 +611,7 @@ static void engine_thread(void *arg)
 
 /* --- callers ---------------------------------------------------------------------------------- */
 
+/* A handle is place | generation << 16: an old one does not open the place's next request. */
 static struct job *job_at(struct engine *e, int32_t handle)
 {
     const int32_t i = handle & 0xFFFF;
@@ -787,8 +799,7 @@ void engine_get_stats(struct engine *e, struct engine_stats *out)
     lock_drop(e->lock);
 }
 
-/* --- opening and closing
- * ---------------------------------------------------------------------------------------- */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 static void find_ends(struct engine *e)
 {

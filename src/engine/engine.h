@@ -100,11 +100,13 @@ enum err engine_submit(struct engine *e, const struct engine_spec *spec, const i
  * ERR_NOT_FOUND after END. One thread per handle. */
 enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
                      struct engine_event *out, char *text) MUST_USE;
+/* The request ends soon, with its END event; a handle that is gone is passed over. Any thread. */
 void engine_cancel(struct engine *e, int32_t handle);
 void engine_drop(struct engine *e, int32_t handle); /* cancels if needed; the handle is gone */
 /* Polls readable after events of any request until engine_fd_clear; the engine's, who closes it. */
 int engine_fd(const struct engine *e);
 void engine_fd_clear(struct engine *e);
+/* A consistent copy of the counters; takes the lock for the copy alone. Any thread. */
 void engine_get_stats(struct engine *e, struct engine_stats *out);
 
 #endif

@@ -10,15 +10,21 @@
  * partly filled, so only that one ever needs copying: kv_seq_grow does it when it first extends a
  * shared sequence.
  *
+ *     layer 0   | K of page 0 | K of page 1 | ... | V of page 0 | V of page 1 | ...
+ *     layer 1   | the same
+ *     sequence  page[] = { 7, 3, 12 }  means positions 0..15 in page 7, 16..31 in page 3, ...
+ *
  * Rejected: a contiguous cache per sequence (memory for the longest context, whoever uses it), and
  * pages per layer (more tables, nothing gained while all layers keep all positions).
  *
- * Invariants KV-1..KV-4 stand in kv.h. Next: decoder.c writes and reads pages through back_run. */
+ * Paged caches: Kwon et al. 2023 (PagedAttention). Invariants KV-1..KV-4 stand in kv.h. Next:
+ * decoder.c writes and reads pages through back_run. */
 #include "engine/kv.h"
 
 #include <assert.h>
 #include <string.h>
 
+/* Bytes of the parts of a page, for the plan and for the pool alike. */
 static void layout(struct kv *kv, const struct arch *a, enum kern_kv kind)
 {
     kv->kind = kind;
@@ -83,6 +89,7 @@ enum err kv_seq_init(struct kv_seq *s, int32_t n_ctx, struct arena *arena)
     return ERR_OK;
 }
 
+/* Callers have asked kv_seq_need first: there is one. */
 static int32_t take_page(struct kv *kv)
 {
     assert(kv->n_free > 0);
@@ -92,6 +99,7 @@ static int32_t take_page(struct kv *kv)
     return page;
 }
 
+/* One reader less; the last one gives the page back. */
 static void drop_page(struct kv *kv, int32_t page)
 {
     assert(kv->refs[page] > 0);
@@ -124,6 +132,7 @@ static void copy_page(struct kv *kv, int32_t to, int32_t from)
     }
 }
 
+/* All checks come before the first page is taken, so a refusal changes nothing. */
 bool kv_seq_grow(struct kv *kv, struct kv_seq *s, int32_t n_tok)
 {
     if (n_tok <= s->n_tok) {
@@ -184,6 +193,8 @@ struct back_kv kv_layer(const struct kv *kv, int32_t i_layer)
                              .hd_v = kv->hd_v };
 }
 
+/* References counted over all pages must be the pages that sequences hold; a page that is free
+ * twice is found by marking it in its own reference count. */
 void kv_check(struct kv *kv, const struct kv_seq *seqs, int32_t n_seq)
 {
     int64_t n_ref = 0;

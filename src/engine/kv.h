@@ -45,6 +45,7 @@ size_t kv_tok_bytes(const struct arch *a, enum kern_kv kind);
 /* Takes the pool from the arena (counting arenas too). Errors: ERR_MEMORY. */
 enum err kv_init(struct kv *kv, const struct arch *a, enum kern_kv kind, int32_t n_page,
                  struct arena *arena) MUST_USE;
+/* An empty sequence with a page table for n_ctx positions, from the arena. Errors: ERR_MEMORY. */
 enum err kv_seq_init(struct kv_seq *s, int32_t n_ctx, struct arena *arena) MUST_USE;
 
 /* Makes room for positions up to n_tok; takes pages as needed, copies a shared last page before it
@@ -58,6 +59,7 @@ void kv_seq_cut(struct kv *kv, struct kv_seq *s, int32_t n_tok);
  * writes. */
 void kv_seq_share(struct kv *kv, struct kv_seq *to, const struct kv_seq *from);
 
+/* The cache of one layer as operations read it; borrows, valid as long as the pool. */
 struct back_kv kv_layer(const struct kv *kv, int32_t i_layer);
 /* Walks everything and asserts KV-1..KV-4; seqs[n_seq] are all there are (checked builds). */
 void kv_check(struct kv *kv, const struct kv_seq *seqs, int32_t n_seq);

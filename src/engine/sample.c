@@ -121,6 +121,7 @@ static void penalize_counts(const struct sample_input *in)
     }
 }
 
+/* Order as docs/NUMERICS.md states it (Sampling, 1 to 3). */
 static void adjust(const struct sample_input *in)
 {
     penalize_repeats(in);
@@ -185,6 +186,7 @@ static int32_t collect(const struct sample_input *in, const float *weights, floa
     return n;
 }
 
+/* In double and in the order given, like every sum of weights here. */
 static double sum(const struct sample_cand *c, int32_t n)
 {
     double s = 0.0;
@@ -270,6 +272,7 @@ static int32_t filter(const struct sample_input *in, const float *weights, doubl
 
 /* --- drawing ---------------------------------------------------------------------------------- */
 
+/* The first whose running sum exceeds u * sum; rounding can leave none, then the last. */
 static int32_t draw_from(const struct sample_cand *c, int32_t n, double u)
 {
     const double at = u * sum(c, n);
@@ -301,6 +304,7 @@ static int32_t draw_plain(const float *weights, int32_t n, double all, double u)
     return last;
 }
 
+/* The maximum is taken again after scaling: exp's arguments are then 0 and below. */
 static bool draw(const struct sample_input *in, int32_t *token)
 {
     const struct sample_params *p = in->params;
@@ -353,6 +357,8 @@ static void report(const struct sample_input *in, struct sample_output *out, flo
     }
 }
 
+/* Reported probabilities are those of the raw scores, so they are taken before anything changes
+ * them. */
 bool sample_row(const struct sample_input *in, struct sample_output *out)
 {
     *out = (struct sample_output){ .token = -1 };

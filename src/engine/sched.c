@@ -41,6 +41,7 @@ bool sched_submit(struct sched *s, int32_t i_req, int32_t n_choice, int32_t n_pr
     return true;
 }
 
+/* Closes the gap, so that the order of arrival stays (SC-2). */
 static bool remove_waiting(struct sched *s, int32_t i_req)
 {
     int32_t to = 0;
@@ -76,6 +77,8 @@ void sched_free(struct sched *s, int32_t i_seq)
     s->seq[i_seq] = (struct sched_seq){ .state = SCHED_FREE };
 }
 
+/* Only the head of the queue is looked at: whoever does not fit yet holds up those behind (SC-2).
+ * The first choice computes the prompt, the others wait for it and then share its pages. */
 bool sched_admit(struct sched *s, int32_t *i_req, int32_t *i_seq)
 {
     if (s->n_queued == 0) {
@@ -119,6 +122,8 @@ static int32_t chunk_size(const struct sched *s, int32_t n_decode)
     return n < least ? least : n;
 }
 
+/* One piece of one prompt, the oldest: two prompts at once would both finish later than the first
+ * would alone, and no answer would begin sooner. */
 int32_t sched_plan(const struct sched *s, struct sched_piece *pieces)
 {
     int32_t n = 0;
@@ -153,7 +158,7 @@ void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_pie
         if (q->state != SCHED_PREFILL) {
             continue;
         }
-        if (pieces[i].n_tok >= SCHED_CHUNK_MIN) {
+        if (pieces[i].n_tok >= SCHED_CHUNK_MIN) { /* shorter ones measure the answers beside them */
             const double now = (double)us / (double)pieces[i].n_tok;
             s->us_per_tok = s->us_per_tok > 0.0 ? 0.75 * s->us_per_tok + 0.25 * now : now;
         }
@@ -179,6 +184,7 @@ int32_t sched_n_active(const struct sched *s)
     return n;
 }
 
+/* A request counts at the first of its sequences. */
 int32_t sched_n_running(const struct sched *s)
 {
     int32_t n = 0;

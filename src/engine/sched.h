@@ -18,8 +18,10 @@
 
 #define SCHED_SEQ_MAX   256
 #define SCHED_QUEUE_MAX 4096
-#define SCHED_INTERVAL_US                                                                          \
-    100000 /* between two tokens of a running answer, beside a prompt; a target */
+/* Target for the time between two tokens of a running answer while a prompt is computed beside
+ * it. */
+#define SCHED_INTERVAL_US 100000
+/* Fewest prompt tokens in a step: below it a step reads all weights for next to nothing. */
 #define SCHED_CHUNK_MIN 16
 
 enum sched_state {
@@ -59,6 +61,8 @@ struct sched_piece {
     bool has_logits; /* the last token's scores are wanted */
 };
 
+/* Empty queue, free sequences. 1 <= n_seq <= SCHED_SEQ_MAX, 1 <= n_queue_max <= SCHED_QUEUE_MAX;
+ * n_batch: most prompt tokens in a step. */
 void sched_init(struct sched *s, int32_t n_seq, int32_t n_queue_max, int32_t n_batch);
 
 /* false when the queue is full. n_choice <= n_seq. */

@@ -2,9 +2,10 @@
  *
  * A family is a recipe: which norms, which rotary kind, which activation, what is optional.
  * Everything that differs between two models of a family comes from the file's metadata and is
- * checked here, once; later code relies on it (AR-1) and never reads metadata itself. AR-1  every
- * dimension is > 0 and below its ARCH_*_MAX; n_head is a multiple of n_kv in every layer; n_rot is
- * even and <= hd_k; products of dimensions fit int32_t. */
+ * checked here, once; later code relies on it and never reads metadata itself.
+ *
+ * AR-1  every dimension is > 0 and at most its ARCH_*_MAX; n_head is a multiple of n_kv; n_rot is
+ *       even and <= hd_k; products of dimensions fit int32_t. */
 #ifndef HEARTH_ARCH_H
 #define HEARTH_ARCH_H
 

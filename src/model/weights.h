@@ -3,9 +3,11 @@
  * weights_bind checks every shape against the recipe and decides each tensor's place in the arena;
  * weights_load reads and packs them, in parallel, straight into it. Between the two the planner
  * knows every byte. A tensor that no slot asks for is an error: it would mean computing something
- * else than the model's authors did. WE-1  after weights_bind all slots a layer's forward pass
- * reads are set or legitimately NULL. WE-2  a fused tensor of the file (attn_qkv, ffn_up of gated
- * families) is split here; the forward pass never sees one. */
+ * else than the model's authors did.
+ *
+ * WE-1  after weights_bind all slots a layer's forward pass reads are set or legitimately NULL.
+ * WE-2  a fused tensor of the file (attn_qkv, ffn_up of gated families) is split here; the forward
+ *       pass never sees one. */
 #ifndef HEARTH_WEIGHTS_H
 #define HEARTH_WEIGHTS_H
 
@@ -28,11 +30,12 @@ struct weights_layer {
     struct weights_norm attn_norm, ffn_norm;           /* before; absent for ARCH_NORMS_POST */
     struct weights_norm attn_post_norm, ffn_post_norm; /* after */
     struct weights_vec q_norm, k_norm;
-    struct tensor q, k, v,
-        o; /* [n_head*hd_k][n_embd] [n_kv*hd_k][..] [n_kv*hd_v][..] [n_embd][n_head*hd_v] */
+    struct tensor q;    /* [n_head * hd_k][n_embd] */
+    struct tensor k, v; /* [n_kv * hd_k][n_embd], [n_kv * hd_v][n_embd] */
+    struct tensor o;    /* [n_embd][n_head * hd_v] */
     struct weights_vec q_b, k_b, v_b, o_b;
-    struct tensor gate, up,
-        down; /* [n_ff][n_embd] twice, [n_embd][n_ff]; gate absent if not gated */
+    struct tensor gate, up; /* [n_ff][n_embd]; gate absent if not gated */
+    struct tensor down;     /* [n_embd][n_ff] */
     struct weights_vec gate_b, up_b, down_b;
 };
 

@@ -11,7 +11,7 @@
  * three parts of 33 bits, so that products with quotients below 2^20 are exact, and in two steps
  * for larger ones.
  *
- * Accuracy is checked in tests/test_fmath.c against long double. Next: kern/vec_ref.c. */
+ * Accuracy is checked in tests/test_numerics.c against long double. Next: kern/vec_ref.c. */
 #include "num/fmath.h"
 
 #include <math.h>

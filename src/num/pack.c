@@ -86,6 +86,7 @@ static struct shape shape_of(uint32_t type)
     }
 }
 
+/* Float types have panels without planes: column by column, 16 values. */
 static bool is_float(uint32_t type)
 {
     return type == QUANT_F32 || type == QUANT_F16 || type == QUANT_BF16;
@@ -166,14 +167,15 @@ static uint64_t word_at(const uint8_t *p)
     return w;
 }
 
-/* Eight bits to the lowest bit of eight bytes. */
+/* Eight bits to the lowest bit of eight bytes: byte i keeps bit i alone, adding 127 carries it into
+ * bit 7 where it was set, and that comes down. */
 static uint64_t spread(uint8_t bits)
 {
     const uint64_t each = bits * EACH_BYTE & 0x8040201008040201u;
     return (each + 0x7f * EACH_BYTE) >> 7 & EACH_BYTE;
 }
 
-/* 16 bytes: low halves, then high halves. */
+/* 16 bytes: low halves are weights 0..15, high halves 16..31. */
 static struct codes halves(const uint8_t *p)
 {
     const uint64_t m = 15 * EACH_BYTE;
@@ -367,6 +369,7 @@ static void subs_put(uint32_t type, const uint8_t *b, int j, int r, uint8_t *to)
     }
 }
 
+/* The inverse; b's bits must be zero. */
 static void subs_take(uint32_t type, const uint8_t *from, int j, int r, uint8_t *b)
 {
     int v;
@@ -400,6 +403,7 @@ static void subs_take(uint32_t type, const uint8_t *from, int j, int r, uint8_t 
 
 /* --- planes ----------------------------------------------------------------------------------- */
 
+/* Bytes of 16 rows of a unit: its scales and each plane that the type has. */
 static size_t unit_bytes(const struct shape *s)
 {
     return (size_t)s->unit + (s->has_bit ? 64 : 0) + (s->has_high2 ? 128 : 0) +
@@ -412,6 +416,7 @@ static uint32_t group(const struct codes *c, int g)
     return (uint32_t)(c->w[g / 2] >> 32 * (g % 2));
 }
 
+/* Row r into a plane of two bits: groups 4 j .. 4 j + 3 share the four bytes of row r in part j. */
 static void plane2_put(uint8_t *p, int r, const struct codes *c, int shift)
 {
     for (int j = 0; j < 2; j++) {
@@ -462,6 +467,7 @@ static void planes_put(const struct shape *s, uint8_t *to, int r, const struct c
     }
 }
 
+/* The inverse: the 32 codes of row r. */
 static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8_t code[32])
 {
     const uint8_t *bits = from;
@@ -490,6 +496,7 @@ static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8
 
 /* --- rows and panels -------------------------------------------------------------------------- */
 
+/* One block of 16 rows; `at` is its place in each row of the file. */
 static void pack_block(uint32_t type, const struct shape *s, uint8_t *to,
                        const uint8_t *const row[ROWS], size_t at)
 {
@@ -553,6 +560,7 @@ void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *ro
     }
 }
 
+/* Row r of a packed block, back to the bytes of the file. */
 static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *from, int r,
                          uint8_t *b)
 {

@@ -100,8 +100,10 @@ static void set_scale(struct quant_unit *u, float d)
     u->m = 0.0f;
 }
 
-/* --- blocks of 32 --- */
+/* --- blocks of 32 ----------------------------------------------------------------------------- */
 
+/* Layouts are written as structs without padding. Q4_0: f16 d; u8 q[16]. Byte k holds weight k in
+ * its low half and weight k + 16 in its high one. */
 static void unit_q4_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 18;
@@ -112,6 +114,7 @@ static void unit_q4_0(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* Q4_1: f16 d, m; u8 q[16]. */
 static void unit_q4_1(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 20;
@@ -123,7 +126,7 @@ static void unit_q4_1(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
-/* Low four bits and a word of fifth bits. */
+/* Low four bits as in Q4_0, and a word whose bit k is the fifth bit of weight k. */
 static void fives(const uint8_t *high, const uint8_t *low, int offset, int8_t *q)
 {
     const uint32_t h = (uint32_t)u16(high) | (uint32_t)u16(high + 2) << 16;
@@ -133,6 +136,7 @@ static void fives(const uint8_t *high, const uint8_t *low, int offset, int8_t *q
     }
 }
 
+/* Q5_0: f16 d; u32 high; u8 q[16]. */
 static void unit_q5_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 22;
@@ -140,6 +144,7 @@ static void unit_q5_0(const void *row, size_t i, struct quant_unit *u)
     fives(b + 2, b + 6, 16, u->q);
 }
 
+/* Q5_1: f16 d, m; u32 high; u8 q[16]. */
 static void unit_q5_1(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 24;
@@ -148,6 +153,7 @@ static void unit_q5_1(const void *row, size_t i, struct quant_unit *u)
     fives(b + 4, b + 8, 0, u->q);
 }
 
+/* Q8_0: f16 d; i8 q[32]. */
 static void unit_q8_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 34;
@@ -155,8 +161,11 @@ static void unit_q8_0(const void *row, size_t i, struct quant_unit *u)
     memcpy(u->q, b + 2, 32);
 }
 
-/* --- K types: 256 weights, two f16 scales, integer sub-scales --- */
+/* --- K types: 256 weights, one or two f16 scales, integer sub-scales -------------------------- */
 
+/* Units are j = 0..7. Codes lie across: Q2_K's byte k of 32 holds weight k of four units, two bits
+ * each, so that one load and four shifts give four units.
+ * Q2_K: u8 scales[16]; u8 q[64]; f16 d, dmin. A scale byte: sub-scale low, minimum high. */
 static void unit_q2_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 84;
@@ -173,6 +182,9 @@ static void unit_q2_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* Q3_K: u8 high[32]; u8 q[64]; u8 scales[12]; f16 d. Bit j of high[k] is the third bit of weight k
+ * of unit j; the value is the code less 4. Sub-scale s: a nibble of byte s % 8, and two bits of
+ * byte 8 + s % 4. */
 static void unit_q3_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 110;
@@ -191,7 +203,10 @@ static void unit_q3_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
-/* Sub-scale and minimum j of Q4_K and Q5_K: 6 bits each in 12 bytes. */
+/* Sub-scale and minimum j of Q4_K and Q5_K, 6 bits each in 12 bytes:
+ *   bytes 0..3    bits 0..5 sub-scale j         bits 6, 7 high bits of sub-scale j + 4
+ *   bytes 4..7    bits 0..5 minimum j           bits 6, 7 high bits of minimum j + 4
+ *   bytes 8..11   low half: sub-scale j + 4     high half: minimum j + 4  */
 static void sixes(const uint8_t *s, size_t j, struct quant_unit *u)
 {
     int sub = s[j % 4] & 63;
@@ -204,6 +219,7 @@ static void sixes(const uint8_t *s, size_t j, struct quant_unit *u)
     u->min[0] = u->min[1] = (int16_t)min;
 }
 
+/* Q4_K: f16 d, dmin; u8 scales[12]; u8 q[128]. 32 bytes hold two units, in low and high halves. */
 static void unit_q4_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 144;
@@ -217,6 +233,7 @@ static void unit_q4_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* Q5_K: f16 d, dmin; u8 scales[12]; u8 high[32]; u8 q[128]. Bit j of high[k]: fifth bit, unit j. */
 static void unit_q5_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 176;
@@ -231,6 +248,8 @@ static void unit_q5_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* Q6_K: u8 low[128]; u8 high[64]; i8 scales[16]; f16 d. Four units share 64 bytes of low halves and
+ * 32 bytes of two high bits each. */
 static void unit_q6_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 210;
@@ -247,12 +266,13 @@ static void unit_q6_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
-/* --- from units to floats --- */
+/* --- from units to floats --------------------------------------------------------------------- */
 
 /* What a value has besides its scale: nothing, an integer minimum, a float constant, or a scale for
  * each half of the unit. A type without offset must not add zero: -0 would become +0. */
 enum form { FORM_PLAIN, FORM_MIN, FORM_M, FORM_HALVES };
 
+/* The products are float32 and each rounds, in the reference decoder's order. */
 static void decode_units(quant_unit_fn unit, enum form form, const void *row, float *out, size_t n)
 {
     for (size_t i = 0; i < n / 32; i++) {
@@ -292,7 +312,7 @@ static void decode_bf16(const void *blocks, float *out, size_t n)
     }
 }
 
-/* --- the table --- */
+/* --- the table -------------------------------------------------------------------------------- */
 
 /* X(name, elements per block, bytes per block, form, unit) */
 #define QUANTIZED(X)                                                                               \

@@ -50,7 +50,7 @@ enum quant_type { /* values are GGUF's */
                   QUANT_TYPE_COUNT = 48, /* exclusive upper bound of known ids */
 };
 
-/* Decodes n elements (a multiple of the block) into out[n]. */
+/* Decodes n elements (a multiple of the block) into out[n]; bytes beyond are not touched. */
 typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
 
 /* One block of 32 weights in integer form, the unit of the numeric contract (docs/NUMERICS.md).
@@ -91,7 +91,7 @@ static const int8_t quant_levels_e2m1[16] = { 0, 1,  2,  3,  4,  6,  8,  12,
 
 /* Never NULL: unknown ids give an entry with block == 0. */
 const struct quant_info *quant_get(uint32_t type);
-bool quant_parse(const char *name, enum quant_type *out); /* case-insensitive */
+bool quant_parse(const char *name, enum quant_type *out); /* any case; false: *out is untouched */
 
 /* Bytes of n elements; false when the type is unknown, n no multiple of the block, or overflow. */
 bool quant_bytes(uint32_t type, uint64_t n, size_t *out) MUST_USE;

@@ -46,6 +46,7 @@ static uint32_t signs7(uint32_t s)
     return s | (uint32_t)(__builtin_popcount(s) & 1) << 7;
 }
 
+/* A group of 8 weights of IQ2: 2 bits a code. */
 static void group2(int8_t *q, uint16_t codes, uint32_t signs)
 {
     for (int k = 0; k < 8; k++) {
@@ -54,6 +55,7 @@ static void group2(int8_t *q, uint16_t codes, uint32_t signs)
     }
 }
 
+/* A group of 4 weights of IQ3: 3 bits a code. */
 static void group3(int8_t *q, uint16_t codes, const int8_t *levels, uint32_t signs)
 {
     for (int k = 0; k < 4; k++) {
@@ -62,6 +64,7 @@ static void group3(int8_t *q, uint16_t codes, const int8_t *levels, uint32_t sig
     }
 }
 
+/* f16 d; 8 units of { u8 index[4]; u32 aux }: four times 7 sign bits, 4 bits of scale on top. */
 void quant_iq_iq2_xxs(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 66;
@@ -74,6 +77,8 @@ void quant_iq_iq2_xxs(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* f16 d; u16 q[32]; u8 scales[8]. q: 9 bits of index, 7 sign bits. Scales: 4 bits per 16
+ * weights. */
 void quant_iq_iq2_xs(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 74;
@@ -86,6 +91,7 @@ void quant_iq_iq2_xs(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* f16 d; u8 index[32]; u8 signs[32]; u8 high[8]; u8 scales[8]. Indices of 10 bits, all signs. */
 void quant_iq_iq2_s(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 82;
@@ -98,6 +104,7 @@ void quant_iq_iq2_s(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* f16 d; u8 index[64]; u32 aux[8], as IQ2_XXS has them; a set of 7 signs serves two groups. */
 void quant_iq_iq3_xxs(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 98;
@@ -111,6 +118,7 @@ void quant_iq_iq3_xxs(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* f16 d; u8 index[64]; u8 high[8]; u8 signs[32]; u8 scales[4]. Indices of 9 bits. */
 void quant_iq_iq3_s(const void *row, size_t i, struct quant_unit *u)
 {
     static const int8_t levels[8] = { 1, 3, 5, 7, 9, 11, 13, 15 };
@@ -125,6 +133,7 @@ void quant_iq_iq3_s(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* 8 g + delta for 8 codes of 2 bits, g = code - 1. */
 static void group1(int8_t *q, uint16_t codes, int delta)
 {
     for (int k = 0; k < 8; k++) {
@@ -132,6 +141,8 @@ static void group1(int8_t *q, uint16_t codes, int delta)
     }
 }
 
+/* f16 d; u8 index[32]; u16 h[8]: four times 3 high bits of an index, 3 bits of scale, delta's
+ * sign. */
 void quant_iq_iq1_s(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 50;
@@ -145,6 +156,8 @@ void quant_iq_iq1_s(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* u8 index[32]; u8 high[16]; u16 scales[4]. A half of `high`: 3 bits of index, the sign of delta.
+ * The four top halves of `scales` are the f16 d, the other 12 bits four scales of 3 bits. */
 void quant_iq_iq1_m(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 56;
@@ -161,6 +174,7 @@ void quant_iq_iq1_m(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* 16 bytes: weight k in the low half, k + 16 in the high one. */
 static void fours(int8_t *q, const uint8_t *p, const int8_t *levels)
 {
     for (int k = 0; k < 16; k++) {
@@ -169,6 +183,7 @@ static void fours(int8_t *q, const uint8_t *p, const int8_t *levels)
     }
 }
 
+/* f16 d; u8 q[16]. */
 void quant_iq_iq4_nl(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 18;
@@ -176,6 +191,7 @@ void quant_iq_iq4_nl(const void *row, size_t i, struct quant_unit *u)
     fours(u->q, b + 2, quant_levels_iq4);
 }
 
+/* f16 d; u16 high; u8 low[4]; u8 q[128]. Scale j: a half of low[j / 2], two bits of `high`. */
 void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 136;
@@ -188,7 +204,8 @@ void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u)
 }
 
 /* Ternary digit `place` (0 the most significant) of a byte that holds five in base 3, scaled to
- * 256. */
+ * 256: multiplying by 3^place moves it to the top (the byte overflows), by 3 once more reads it
+ * off. */
 static int8_t trit(uint8_t byte, int place)
 {
     static const uint8_t powers[5] = { 1, 3, 9, 27, 81 };
@@ -196,6 +213,7 @@ static int8_t trit(uint8_t byte, int place)
     return (int8_t)((shifted * 3 >> 8) - 1);
 }
 
+/* u8 q[48], five weights a byte; u8 rest[4], four a byte; f16 d. */
 void quant_iq_tq1_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 54;
@@ -213,6 +231,7 @@ void quant_iq_tq1_0(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* u8 q[64], two bits a weight, across four units; f16 d. */
 void quant_iq_tq2_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 66;
@@ -232,6 +251,7 @@ static float e8m0_half(uint8_t x)
     return f;
 }
 
+/* u8 e; u8 q[16]. */
 void quant_iq_mxfp4(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i * 17;
@@ -250,6 +270,7 @@ static float ue4m3_half(uint8_t x)
     return exp == 0 ? (float)man * 0x1p-10f : (float)((8 + man) << exp) * 0x1p-11f;
 }
 
+/* u8 scales[4], one per 16 weights; u8 q[32]: 8 bytes per 16 weights, k low and k + 8 high. */
 void quant_iq_nvfp4(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 2 * 36;
@@ -265,6 +286,7 @@ void quant_iq_nvfp4(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
+/* f16 d; u8 bits[16]. */
 void quant_iq_q1_0(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 4 * 18;

@@ -26,6 +26,7 @@ struct tensor {
     enum tensor_layout layout;
 };
 
+/* Panels of a matrix, the last one padded; for TENSOR_ROWS too, whose kernels work by 16 rows. */
 static inline int tensor_panels(const struct tensor *t)
 {
     return (t->n_row + TENSOR_PANEL_ROWS - 1) / TENSOR_PANEL_ROWS;
