@@ -21,9 +21,9 @@ struct view {
 
 #define VIEW(lit) ((struct view){ "" lit, sizeof(lit) - 1 }) /* of a string literal */
 
-struct view view_of(const char *zero_terminated);
+struct view view_of(const char *zero_terminated); /* borrows */
 bool view_eq(struct view a, struct view b);
-bool view_is(struct view a, const char *zero_terminated);
+bool view_is(struct view a, const char *zero_terminated); /* the whole of a */
 bool view_starts(struct view a, struct view prefix);
 bool view_ends(struct view a, struct view suffix);
 struct view view_from(struct view a, size_t at);           /* a[at..], empty when at >= n */
@@ -41,9 +41,10 @@ struct buf {
     bool is_full; /* something did not fit (BU-2) */
 };
 
-void buf_init(struct buf *b, size_t max_bytes);
-void buf_release(struct buf *b); /* accepts a zeroed object */
-void buf_reset(struct buf *b);   /* n = 0, is_full = false, memory kept */
+void buf_init(struct buf *b, size_t max_bytes); /* empty; takes no memory before it is used */
+void buf_release(struct buf *b);                /* accepts a zeroed object */
+void buf_reset(struct buf *b);                  /* n = 0, is_full = false, memory kept */
+/* Additions never fail on the spot: what does not fit is dropped and buf_check tells. */
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_add_view(struct buf *b, struct view v);
 void buf_add_str(struct buf *b, const char *zero_terminated);

@@ -73,6 +73,7 @@ const char *err_name(enum err e);
 #define NEVER(cond)  (!ALWAYS(!(cond)))
 /* Walk over a module's tables at every change of state (noun_check). */
 #define ERR_IS_CHECKED HEARTH_CHECKED
+/* For ALWAYS and NEVER alone: aborts in checked builds, else 0. */
 int err_belief(const char *what, const char *file, int line) __attribute__((cold));
 
 #endif

@@ -1,8 +1,16 @@
 /* hash - SHA-256 and a fast table hash
  *
- * SHA-256 names model files and stands for API keys; GnuTLS computes it with the processor's own
- * instructions where there are any. hash_mix is for tables: a multiply-and-fold hash over 8 bytes
- * at a time, not for secrets, the same on every machine.
+ * SHA-256 (FIPS 180-4) names model files and stands for API keys; GnuTLS computes it with the
+ * processor's own instructions where there are any. A digest that GnuTLS refuses to make becomes
+ * random bytes: equal to nothing that is stored, so whatever depends on it fails closed.
+ *
+ * hash_mix is for tables: eight bytes at a time are mixed in by a 64 x 64 -> 128 bit product whose
+ * halves are folded together (the step of wyhash, Wang Yi 2019). One multiplication per eight bytes
+ * spreads every bit over the word. It is not for secrets: whoever can choose keys can make
+ * collisions.
+ *
+ * Rejected: a SHA-256 of our own (slower without the instructions, and one more thing to prove),
+ * and seeds chosen at random for hash_mix (tables would walk in another order at every start).
  *
  * Next: base/js.c. */
 #include "base/hash.h"

@@ -17,6 +17,7 @@ struct lines {
     bool is_end;
 };
 
+/* Borrows the descriptor until lines_release. */
 void lines_init(struct lines *l, int fd, size_t line_max_bytes);
 void lines_release(struct lines *l); /* accepts a zeroed object */
 

@@ -15,9 +15,10 @@
 
 struct team;
 
-/* n_worker counts the caller (1 = no threads are made). Stack bytes per thread are fixed
- * (TEAM_STACK_BYTES) and stand in the plan. */
-#define TEAM_STACK_BYTES (512u * 1024u)
+#define TEAM_STACK_BYTES (512u * 1024u) /* per thread; stands in the plan */
+
+/* Starts n_worker - 1 threads, 1..1024 workers: the caller is the first. ERR_USAGE, ERR_MEMORY,
+ * ERR_IO (a thread could not be started; none is left then). */
 enum err team_open(struct team **out, int n_worker) MUST_USE;
 void team_close(struct team *t); /* joins the workers; accepts NULL */
 int team_size(const struct team *t);
@@ -36,8 +37,9 @@ bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to);
 /* --- a bounded queue of fixed-size messages, many writers, one reader ---------------------- */
 
 struct queue;
+/* Room for n_max messages of each_bytes. ERR_MEMORY. Push from any thread, pop from one. */
 enum err queue_open(struct queue **out, size_t n_max, size_t each_bytes) MUST_USE;
-void queue_close(struct queue *q);
+void queue_close(struct queue *q);                     /* accepts NULL */
 bool queue_push(struct queue *q, const void *msg);     /* false when full */
 bool queue_pop(struct queue *q, void *msg);            /* false when empty */
 bool queue_wait(struct queue *q, uint64_t timeout_us); /* true when something is there */
@@ -46,6 +48,8 @@ void queue_wake(struct queue *q);                      /* ends a queue_wait earl
 /* --- the other things that need more than one thread --------------------------------------- */
 
 struct thread;
+/* Runs fn(arg) on a thread of its own; `name` (15 bytes) is what ps and debuggers show. ERR_MEMORY,
+ * ERR_IO. Must be joined. */
 enum err thread_start(struct thread **out, const char *name, void (*fn)(void *),
                       void *arg) MUST_USE;
 void thread_join(struct thread *t); /* accepts NULL */

@@ -134,8 +134,7 @@ static void adjust(const struct sample_input *in)
     }
 }
 
-/* --- candidates
- * ---------------------------------------------------------------------------------------------- */
+/* --- candidates ------------------------------------------------------------------------------- */
 
 /* Better first; equal weights by smaller id: a total order, so every sort gives the same result. */
 static bool is_before(struct sample_cand a, struct sample_cand b)

@@ -28,14 +28,13 @@ struct gguf;
 enum err gguf_open(struct gguf **out, const char *path) MUST_USE;
 void gguf_close(struct gguf *g); /* accepts NULL */
 
-uint32_t gguf_version(const struct gguf *g);
+uint32_t gguf_version(const struct gguf *g);    /* 2 or 3 */
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
 const char *gguf_path(const struct gguf *g);
 
 /* --- metadata. `key` is the full key. Absent and of another type are told apart: absent leaves
  * *out untouched and sets *found (may be NULL) to false; another type is ERR_INTEGRITY. Integer
- * kinds convert to each other when the value fits; nothing else converts.
- * -------------------------------- */
+ * kinds convert to each other when the value fits; nothing else converts. */
 bool gguf_has(const struct gguf *g, const char *key);
 enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found) MUST_USE;
 enum err gguf_u64(const struct gguf *g, const char *key, uint64_t *out, bool *found) MUST_USE;

@@ -73,8 +73,7 @@ struct gguf_head {
 enum err gguf_head_open(struct gguf_head *h, const char *path, size_t budget_bytes) MUST_USE;
 void gguf_head_close(struct gguf_head *h); /* after gguf_head_open */
 
-/* --- little-endian values at p; what is read was checked to be there
- * ------------------------------ */
+/* --- little-endian values at p; what is read was checked to be there -------------------------- */
 
 static inline uint32_t gguf_head_u32(const uint8_t *p)
 {

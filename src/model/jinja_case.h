@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-bool jcase_is_alnum(uint32_t code_point);
-bool jcase_is_printable(uint32_t code_point);
+bool jcase_is_alnum(uint32_t code_point);     /* str.isalnum() of one character */
+bool jcase_is_printable(uint32_t code_point); /* str.isprintable(), which repr() asks */
 
 enum jcase_map {
     JCASE_UPPER,

@@ -5,8 +5,8 @@
  * when a scope is entered.
  *
  * Every nested evaluation passes jmem_enter, so the depth of the C stack is bounded: the deepest
- * runs that tests/test_chat.c knows fit 256 KB of stack (gcc 12, x86-64, -O2; JEXPR_NEST_MAX bounds
- * the parser in the same way).
+ * runs that tests/test_chat.py knows fit 256 KB of stack (gcc 12, x86-64, -O2; JEXPR_NEST_MAX
+ * bounds the parser in the same way).
  *
  * What macros and loops do is statements, which stand in files above this one; they are reached
  * through the two functions in r->objects.

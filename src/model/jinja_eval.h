@@ -46,6 +46,7 @@ enum err jeval_call(struct jrun *r, struct jv f, const struct jargs *args, struc
 /* Assigns to a target; tuples are unpacked. */
 enum err jeval_assign(struct jrun *r, const struct jnode *target, struct jv v) MUST_USE;
 
+/* A frame for a scope, its slots loaded (jeval_load_frame); `up` is the frame around it. */
 enum err jeval_new_frame(struct jrun *r, const struct jscope *scope, struct jframe *up,
                          struct jframe **out) MUST_USE;
 /* Gives the slots of a frame (but parameters) what they start with. */

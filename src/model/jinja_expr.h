@@ -1,9 +1,10 @@
 /* jinja_expr - the tree of a template, and the parser of its expressions (model/jinja_expr.c)
  *
  * The tree lives in the jmem it was parsed into and is never changed after jscope_bind, so any
- * number of threads may run it. JX-1  no path from the root to a leaf is longer than
- * JEXPR_DEPTH_MAX nodes: walkers may recurse. JX-2  lists of nodes are linked through `next`, in
- * the order of the text. */
+ * number of threads may run it.
+ *
+ * JX-1  no path from the root to a leaf is longer than JEXPR_DEPTH_MAX nodes: walkers may recurse.
+ * JX-2  lists of nodes are linked through `next`, in the order of the text. */
 #ifndef HEARTH_JINJA_EXPR_H
 #define HEARTH_JINJA_EXPR_H
 
@@ -143,7 +144,7 @@ struct jnode_list {
     struct jnode **end;
     uint32_t n;
 };
-void jexpr_add(struct jnode_list *l, struct jnode *n);
+void jexpr_add(struct jnode_list *l, struct jnode *n); /* at the end; the list begins zeroed */
 
 /* Expressions. */
 enum err jexpr_parse(struct jparser *p, struct jnode **out) MUST_USE;

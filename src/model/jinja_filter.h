@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-bool jfilter_has(const struct jstr *name);
+bool jfilter_has(const struct jstr *name); /* whether there is such a filter */
 /* v | name(args). ERR_UNSUPPORTED names a filter that there is not. */
 enum err jfilter_call(struct jmem *m, const struct jstr *name, struct jv v,
                       const struct jargs *args, struct jv *out) MUST_USE;

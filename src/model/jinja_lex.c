@@ -15,7 +15,7 @@
  * this file knows no other.
  *
  * Checked against the lexer of Jinja2 3.1.6 (its regular expressions are the specification) with
- * the fixtures and with tests/test_chat.c.
+ * the fixtures and with tests/test_chat.py.
  *
  * Rejected: cutting the text into an array of tokens first; the parser looks only one ahead.
  *

@@ -38,6 +38,7 @@ struct jmem {
     int64_t now_s; /* for strftime_now */
 };
 
+/* Budgets of one run; takes no memory before jmem_take. */
 void jmem_init(struct jmem *m, size_t bytes_max, uint64_t steps_max);
 void jmem_release(struct jmem *m); /* accepts a zeroed object */
 

@@ -36,7 +36,7 @@ const struct jstr *jstr_part(struct jmem *m, const struct jstr *s, size_t at, si
 /* s as a plain or as a markup text; s itself when nothing changes. NULL: m->err. */
 const struct jstr *jstr_as(struct jmem *m, const struct jstr *s, bool is_markup);
 
-struct view jstr_view(const struct jstr *s);
+struct view jstr_view(const struct jstr *s); /* borrows */
 bool jstr_is(const struct jstr *s, const char *zero_terminated);
 bool jstr_eq(const struct jstr *a, const struct jstr *b);
 /* Below, equal or above zero; the order of bytes is the order of code points. */
@@ -85,7 +85,7 @@ struct jstr_out {
     bool is_failed;
 };
 
-void jstr_begin(struct jstr_out *o, struct jmem *m);
+void jstr_begin(struct jstr_out *o, struct jmem *m);     /* empty */
 void jstr_add(struct jstr_out *o, const struct jstr *s); /* NULL: the maker failed, so does o */
 void jstr_add_part(struct jstr_out *o, const struct jstr *s, size_t at, size_t n);
 void jstr_add_view(struct jstr_out *o, struct view bytes, bool is_trusted);

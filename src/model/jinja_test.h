@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-bool jtest_has(const struct jstr *name);
+bool jtest_has(const struct jstr *name); /* whether there is such a test */
 /* v is name(args). ERR_UNSUPPORTED names a test that there is not. */
 enum err jtest_call(struct jmem *m, const struct jstr *name, struct jv v, const struct jargs *args,
                     bool *out) MUST_USE;

@@ -32,7 +32,7 @@ enum jv_type {
     JV_ITER,      /* u.gen: a thing that can be gone through once */
     JV_NAMESPACE, /* u.dict */
     JV_METHOD,    /* u.method */
-    JV_FUNC,      /* sub: number of a built-in function (jinja_call.h) */
+    JV_FUNC,      /* sub: number of a built-in function (jinja_global.h) */
     JV_MACRO,     /* u.macro */
     JV_LOOP,      /* u.loop */
     JV_CYCLER,    /* u.cycler */

@@ -58,8 +58,8 @@ void tok_stream_put(const struct tok *t, struct tok_stream *s, int32_t id, bool 
 void tok_stream_end(struct tok_stream *s,
                     struct buf *out); /* the rest, ill-formed parts as U+FFFD */
 
-int32_t tok_n_vocab(const struct tok *t);
-int32_t tok_bos(const struct tok *t); /* -1 when absent; same for the rest */
+int32_t tok_n_vocab(const struct tok *t); /* ids are 0 .. n - 1 */
+int32_t tok_bos(const struct tok *t);     /* -1 when absent; same for the rest */
 int32_t tok_eos(const struct tok *t);
 bool tok_adds_bos(const struct tok *t);
 bool tok_is_end(const struct tok *t, int32_t id); /* eos, eot, eom and the known turn ends */

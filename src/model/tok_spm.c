@@ -5,6 +5,12 @@
  * piece falls back to byte tokens. Unlike tok_bpe.c there is no cutting beforehand, so the heap may
  * hold the whole text; time is n log n all the same.
  *
+ *     " hello"  ->  _ h e l l o  ->  _ h e ll o  ->  _ he ll o  ->  _hello      (_ is U+2581)
+ *
+ * Symbols form a chain with links to both neighbours; a merge makes the left one longer and takes
+ * the right one out. Pairs that the heap still holds of symbols that have changed are passed over
+ * when they come up, which is cheaper than finding and removing them.
+ *
  * Next: tok_wpm.c. */
 #include "base/mem.h"
 #include "model/tok_impl.h"
@@ -23,6 +29,7 @@ struct work {
     size_t n_heap;
 };
 
+/* The pair (left, right) into the heap, when their union is a piece. */
 static void consider(const struct tok *t, struct work *w, int32_t left, int32_t right)
 {
     if (left < 0 || right < 0) {
@@ -37,6 +44,7 @@ static void consider(const struct tok *t, struct work *w, int32_t left, int32_t 
     }
 }
 
+/* A symbol that is no piece becomes its bytes; without byte tokens, one unknown token. */
 static void emit_symbol(const struct tok *t, struct view text, struct tok_list *out)
 {
     const int32_t id = tok_lookup(t, text);

@@ -43,6 +43,7 @@ enum unicode_category {
     UNICODE_CO,
 };
 
+/* General category; UNICODE_CN for what is not assigned or beyond U+10FFFF. Any thread. */
 enum unicode_category unicode_category(uint32_t code);
 bool unicode_is_space(uint32_t code);  /* White_Space, what \s matches */
 uint32_t unicode_upper(uint32_t code); /* one-to-one mappings */
