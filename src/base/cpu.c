@@ -113,10 +113,6 @@ static void detect(void)
     const uint32_t granted = os_cores_granted();
     info.n_core = (uint32_t)info.n_core < granted ? info.n_core : (int)granted;
     info.n_core = info.n_core < 1 ? 1 : info.n_core > CORES_MAX ? CORES_MAX : info.n_core;
-    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    info.l2_bytes = l2 > 0 ? (size_t)l2 : (size_t)1 << 20;
-    info.l3_bytes = l3 > 0 ? (size_t)l3 : 0;
 }
 
 const struct cpu_info *cpu_get(void)

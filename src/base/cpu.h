@@ -5,7 +5,6 @@
 #include "base/err.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* Instruction-set levels of the kernels, weakest first within an architecture. */
 enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_NEONDOT, CPU_ISA_COUNT };
@@ -20,8 +19,6 @@ struct cpu_info {
     bool has_neon;
     bool has_dotprod; /* sdot: optional from ARMv8.2 on */
     int n_core;       /* cores this process may run on (affinity and cgroup quota respected) */
-    size_t l2_bytes;  /* per core; 1 MB when unknown */
-    size_t l3_bytes;  /* visible to one core; 0 when unknown */
     char name[64];
 };
 
