@@ -59,6 +59,7 @@ struct hearth_limits { /* measured now, takes about half a second */
     double read_gb_s;  /* memory read by all threads */
     double int8_gop_s; /* peak of int8 dot products (multiply and add count as two) */
     double f32_gflop_s;
+    uint64_t read_bytes; /* for that: 384 MiB, or what memory_bytes leaves (a cache's speed?) */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);
@@ -92,8 +93,7 @@ struct hearth_plan {
     uint64_t available_bytes;
     const char *available_from; /* static text: what the limit is */
     int32_t fits;
-    int32_t n_ctx, n_parallel, n_batch;
-    int32_t n_part;
+    int32_t n_ctx, n_parallel, n_batch, n_part;
     struct {
         const char *name;
         uint64_t bytes;

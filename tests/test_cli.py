@@ -173,6 +173,16 @@ def test_bench(home):
     check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
     near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
     check('bench: the share is that of the figure', near, b)
+    code, _, err = run(home, 'bench', '--limits', '--memory', '12')
+    need = re.search(r'needs (\d+) MiB, 12 are available \(the limit that was given\)', err)
+    check('bench --limits with too little memory', code == 4 and need and err.count('\n') == 1, (code, err))
+    most = int(need.group(1)) + 2
+    with subprocess.Popen([hearth, 'bench', '--limits', '--memory', str(most)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as p:
+        _, status, used = os.wait4(p.pid, 0)
+        p.returncode = status
+    check('bench --limits stays within --memory', status == 0 and used.ru_maxrss <= most * 1024, (status, used.ru_maxrss, most))
+    b = json.loads(run(home, 'bench', '--limits', '--memory', str(most), '--json')[1])
+    check('bench --limits says what was read', 16 << 20 <= b['read_bytes'] <= most << 20 and b['read_gb_s'] > 0, b)
     code, text, _ = run(home, 'bench', '--kernels')
     check('bench --kernels', code == 0 and re.search(r'^products +\w+', text, re.M) and re.search(r'^available +scalar +yes', text, re.M), text)
     check('bench --kernels --json', json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels'] == text.splitlines())

@@ -197,8 +197,11 @@ static void print_json(const struct conf *c, const struct bench *b)
         json_kernels(&out, b->kernels);
     }
     if (b->has_limits) {
-        buf_printf(&out, ", \"read_gb_s\": %.2f, \"int8_gop_s\": %.1f, \"f32_gflop_s\": %.1f",
-                   b->l.read_gb_s, b->l.int8_gop_s, b->l.f32_gflop_s);
+        buf_printf(&out,
+                   ", \"read_gb_s\": %.2f, \"read_bytes\": %llu, \"int8_gop_s\": %.1f, "
+                   "\"f32_gflop_s\": %.1f",
+                   b->l.read_gb_s, (unsigned long long)b->l.read_bytes, b->l.int8_gop_s,
+                   b->l.f32_gflop_s);
     }
     if (b->has_model) {
         json_model(&out, c, b);
@@ -213,8 +216,10 @@ static void print_text(const struct conf *c, const struct bench *b)
         fputs(b->kernels, stdout);
     }
     if (c->is_limits) {
-        printf("memory read  %8.1f GB/s\nint8 peak    %8.1f GOP/s\nfloat peak   %8.1f GFLOP/s\n",
-               b->l.read_gb_s, b->l.int8_gop_s, b->l.f32_gflop_s);
+        printf("memory read  %8.1f GB/s     (of %llu MiB)\nint8 peak    %8.1f GOP/s\n"
+               "float peak   %8.1f GFLOP/s\n",
+               b->l.read_gb_s, (unsigned long long)b->l.read_bytes >> 20, b->l.int8_gop_s,
+               b->l.f32_gflop_s);
     }
     if (!b->has_model) {
         return;

@@ -45,8 +45,9 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
                   HEARTH_BATCH_BUCKETS == ENGINE_BATCH_BUCKETS,
               "public limits are the engine's");
 
-#define THREADS_MAX 256
-#define JSON_DEPTH  64
+#define THREADS_MAX      256
+#define JSON_DEPTH       64
+#define STACK_USED_BYTES 65536 /* of a worker, as far as it is used */
 
 struct hearth_box {
     int32_t n_thread;
@@ -151,7 +152,8 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
     return n;
 }
 
-#define MEASURE_BYTES  ((size_t)384 << 20) /* far beyond the caches */
+#define MEASURE_BYTES  ((uint64_t)384 << 20) /* far beyond most caches */
+#define MEASURE_LEAST  ((uint64_t)16 << 20)
 #define MEASURE_CHUNKS 64
 #define MEASURE_ROUNDS 10000
 
@@ -202,13 +204,33 @@ static double measure_best(struct measure *m, int kind)
     return best;
 }
 
+/* How much to read: within what the owner allows and the box has. */
+static enum err measure_size(const struct hearth_box *box, uint64_t *bytes)
+{
+    const char *from = NULL;
+    const uint64_t rss = os_rss_bytes();
+    const uint64_t held = rss + (uint64_t)box->n_thread * STACK_USED_BYTES + (1 << 20);
+    uint64_t all = os_memory_available(&from) + rss;
+    if (box->memory_bytes > 0 && box->memory_bytes < all) {
+        all = box->memory_bytes;
+        from = "the limit that was given";
+    }
+    REQUIRE(all >= held + MEASURE_LEAST, ERR_MEMORY,
+            "measuring needs %llu MiB, %llu are available (%s): allow more",
+            (unsigned long long)((held + MEASURE_LEAST) >> 20) + 1, (unsigned long long)all >> 20,
+            from);
+    *bytes = all - held < MEASURE_BYTES ? (all - held) >> 20 << 20 : MEASURE_BYTES;
+    return ERR_OK;
+}
+
 hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out)
 {
     struct arena data = { 0 };
-    struct measure m = { .kern = kern_get(box->isa),
-                         .n_each = MEASURE_BYTES / sizeof(float) / MEASURE_CHUNKS };
-    enum err e = team_open(&m.team, box->n_thread);
-    e = e == ERR_OK ? arena_open(&data, MEASURE_BYTES + 65536, true) : e;
+    struct measure m = { .kern = kern_get(box->isa) };
+    enum err e = measure_size(box, &out->read_bytes);
+    m.n_each = (size_t)out->read_bytes / sizeof(float) / MEASURE_CHUNKS;
+    e = e == ERR_OK ? team_open(&m.team, box->n_thread) : e;
+    e = e == ERR_OK ? arena_open(&data, (size_t)out->read_bytes + 65536, true) : e;
     if (e == ERR_OK) {
         float *fill =
             (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
@@ -287,7 +309,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             tok_n_vocab(m->tok), m->arch.n_vocab);
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     beside.tokenizer_bytes = mem_used_bytes();
-    beside.program_bytes += (uint64_t)c.n_worker * 64 * 1024; /* stacks, as far as they are used */
+    beside.program_bytes += (uint64_t)c.n_worker * STACK_USED_BYTES;
     return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
