@@ -716,6 +716,29 @@ def full_and_read_only(b):
 
 
 @test
+def nothing_can_be_written(b):
+    """Where no store can be made there is an empty one to read, and a pull says why."""
+    os.makedirs(b.data + '/hearth')
+    b.file('m.gguf', model())
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
+        return 'needs unshare -rm'
+    read = '$H list && $H list --json && $H verify --json; $H show m; echo $?; $H rm m; echo $?; $H pull {top}/m.gguf; echo $?'.format(top=b.top)
+    for make in ('', 'mkdir {data}/hearth', 'mkdir -p {data}/hearth/models/blobs {data}/hearth/models/partial'):
+        script = f'mount -t tmpfs none {b.data} && {make or "true"} && mount -o remount,ro {b.data} && {read}'.replace('{data}', b.data)
+        p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+        assert p.stdout.count('hearth pull smollm2:135m') == 1 and p.stdout.count('"models":[]') == 1 and p.stdout.count('"damaged":0') == 1, (make, p)
+        assert p.stdout.split()[-3:] == [str(NOT_FOUND), str(IO), str(IO)], (make, p)
+        assert p.stderr.count('\n') == 3 and 'hearth list' in p.stderr and len(re.findall(f'hearth: {re.escape(b.data)}.*read-only', p.stderr, re.I)) == 2, (make, p)
+    script = f'mount -t tmpfs none {b.data} && $H pull {b.top}/m.gguf >&2 && rm -r {b.data}/hearth/models/partial && mount -o remount,ro {b.data} && $H list'
+    p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+    assert p.returncode == OK and re.search('^m  ', p.stdout, re.M), p
+    with open(b.top + '/file', 'w'):
+        pass
+    for place in (b.top + '/file', b.top + '/file/below'):  # that is a mistake, not an empty store
+        b.run('list', want=IO, env=dict(b.env(), XDG_DATA_HOME=place))
+
+
+@test
 def no_index(b):
     """pip fails: the line says what to copy where."""
     bin_ = b.top + '/bin'

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define BUSY_MS     5000
 #define WAL_WAIT_MS 5
@@ -124,8 +125,8 @@ static enum err use_wal_once(struct db *d, const char *path)
     bool has_row = false;
     TRY(db_query_open(&q, d, "PRAGMA journal_mode = WAL", "", NULL));
     const enum err e = db_query_next(q, &has_row);
-    if (e == ERR_OK && has_row && !view_is(db_text(q, 0), "wal")) {
-        const struct view mode = db_text(q, 0);
+    const struct view mode = has_row ? db_text(q, 0) : VIEW("wal");
+    if (e == ERR_OK && !view_is(mode, "wal") && !view_is(mode, "memory")) {
         log_event(LOG_WARN, "db", "path=%s journal_mode=%.*s wanted=wal", path, (int)mode.n,
                   mode.p);
     }
@@ -179,6 +180,16 @@ static enum err immutable_uri(const char *path, struct buf *uri)
     return buf_check(uri, "file name");
 }
 
+/* SQLite does not say that a new file's folder cannot be written to. */
+static const char *why_not_open(const char *path, const char *usual)
+{
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    *(slash != NULL ? slash : folder) = '\0';
+    return access(path, F_OK) != 0 && access(folder, W_OK) != 0 ? strerror(errno) : usual;
+}
+
 /* A write-ahead log with something in it is part of the database; the last resort would miss it. */
 static bool has_log(const char *path)
 {
@@ -202,7 +213,8 @@ static enum err open_way(struct db *d, const char *path, const char *const *step
         buf_add_str(&uri, path);
     }
     if (e == ERR_OK && sqlite3_open_v2(buf_str(&uri), &d->handle, flags, NULL) != SQLITE_OK) {
-        e = d->handle != NULL ? failed(d->handle, "cannot open")
+        e = d->handle != NULL ? err_set(ERR_IO, "%s: cannot be opened or made: %s", path,
+                                        why_not_open(path, sqlite3_errmsg(d->handle)))
                               : err_set(ERR_MEMORY, "%s: no memory", path);
     }
     buf_release(&uri);

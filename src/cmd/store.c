@@ -42,7 +42,8 @@ struct store {
     struct db *db;
     char *root; /* owns; DATA/models */
     char *partial;
-    int lock_fd; /* -1 without */
+    int lock_fd;                /* -1 without */
+    char refused[ERR_TEXT_MAX]; /* why nothing can be written here; "" when it can */
 };
 
 static const char *const schema[] = {
@@ -67,6 +68,43 @@ static char *join(const char *a, const char *b)
     return out;
 }
 
+static bool is_missing(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) != 0 && errno == ENOENT;
+}
+
+/* Where they cannot be made there is still something to read, or nothing to be read. */
+static enum err make_folders(struct store *st, const char *blobs)
+{
+    enum err e = os_make_dirs(blobs);
+    e = e == ERR_OK ? os_make_dirs(st->partial) : e;
+    if (e == ERR_IO && (is_missing(blobs) || is_missing(st->partial))) {
+        snprintf(st->refused, sizeof st->refused, "%s", err_text());
+        return ERR_OK;
+    }
+    return e;
+}
+
+/* Where no index can be made there is none: an empty one in memory serves those who read. */
+static enum err open_index(struct store *st, const char *path)
+{
+    enum err e = st->refused[0] != '\0' && is_missing(path)
+                     ? ERR_IO
+                     : db_open(&st->db, path, schema, SCHEMA_VERSION);
+    if (e == ERR_IO && is_missing(path)) {
+        if (st->refused[0] == '\0') {
+            snprintf(st->refused, sizeof st->refused, "%s", err_text());
+        }
+        e = db_open(&st->db, ":memory:", schema, SCHEMA_VERSION);
+    }
+    return e == ERR_OK ? e
+                       : err_at(e, "the index of the model store%s",
+                                e == ERR_INTEGRITY ? " (the models' files are whole: pull them "
+                                                     "again when it is made anew)"
+                                                   : "");
+}
+
 static enum err open_in(struct store *st, const char *data)
 {
     char *db_path = join(data, "hearth.db");
@@ -76,16 +114,8 @@ static enum err open_in(struct store *st, const char *data)
     enum err e = db_path != NULL && st->partial != NULL && blobs != NULL
                      ? ERR_OK
                      : err_set(ERR_LIMIT, "%.64s...: the data folder's name is too long", data);
-    e = e == ERR_OK ? os_make_dirs(blobs) : e;
-    e = e == ERR_OK ? os_make_dirs(st->partial) : e;
-    if (e == ERR_OK) {
-        e = db_open(&st->db, db_path, schema, SCHEMA_VERSION);
-        e = e == ERR_OK ? e
-                        : err_at(e, "the index of the model store%s",
-                                 e == ERR_INTEGRITY ? " (the models' files are whole: pull them "
-                                                      "again when it is made anew)"
-                                                    : "");
-    }
+    e = e == ERR_OK ? make_folders(st, blobs) : e;
+    e = e == ERR_OK ? open_index(st, db_path) : e;
     mem_free(db_path);
     mem_free(blobs);
     return e;
@@ -187,6 +217,7 @@ static void clear_partial(const struct store *st)
 enum err store_lock(struct store *st)
 {
     char path[STORE_PATH_BYTES];
+    REQUIRE(st->refused[0] == '\0', ERR_IO, "%s", st->refused);
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
@@ -587,8 +618,10 @@ enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
     buf_init(&path, STORE_PATH_BYTES);
     buf_printf(&path, "%s/blobs", st->root);
     DIR *d = opendir(buf_str(&path));
-    enum err e = d != NULL ? ERR_OK : err_set(ERR_IO, "%s: %s", buf_str(&path), strerror(errno));
-    for (const struct dirent *x = NULL; e == ERR_OK && (x = readdir(d)) != NULL;) {
+    enum err e = d != NULL || errno == ENOENT
+                     ? ERR_OK
+                     : err_set(ERR_IO, "%s: %s", buf_str(&path), strerror(errno));
+    for (const struct dirent *x = NULL; d != NULL && e == ERR_OK && (x = readdir(d)) != NULL;) {
         const char *digest = digest_of(x->d_name);
         bool used = true;
         e = digest != NULL ? is_used(st, digest, 0, &used) : ERR_OK;

@@ -53,8 +53,9 @@ void store_model_clear(struct store_model *m); /* accepts a zeroed object */
  * what to do. */
 enum err store_resolve(const char *model, struct buf *path) MUST_USE;
 
-enum err store_open(struct store **out) MUST_USE; /* makes the folders */
-void store_close(struct store *st);               /* accepts NULL */
+/* Makes the folders and the index; where nothing can be written, a store to read, perhaps empty. */
+enum err store_open(struct store **out) MUST_USE;
+void store_close(struct store *st); /* accepts NULL */
 /* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. Clears
  * away what a pull left that was killed, and downloads that nobody went on with for a week. */
 enum err store_lock(struct store *st) MUST_USE;
