@@ -15,6 +15,7 @@ import http.server
 import json
 import os
 import pty
+import random
 import re
 import resource
 import shutil
@@ -424,6 +425,28 @@ def verified_while_changed(b):
 
 
 @test
+def removed_while_verified(b):
+    """A model that goes while verify walks makes it skip no other one."""
+    for name in 'abcd':
+        b.run('pull', b.file(name + '.gguf', model(fill=ord(name))))
+    r, w = os.pipe()
+    fcntl.fcntl(w, 1031, 4096)  # F_SETPIPE_SZ: room for a's line, not for b's
+    os.write(w, b'.' * (4096 - 100))
+    p = subprocess.Popen([b.a.hearth, 'verify'], env=b.env(), stdin=subprocess.DEVNULL, stdout=w, stderr=subprocess.PIPE)
+    os.close(w)
+    waiting = 4096 - 100
+    while waiting == 4096 - 100 and p.poll() is None:
+        waiting = struct.unpack('i', fcntl.ioctl(r, termios.FIONREAD, b'0000'))[0]
+        time.sleep(0.001)
+    b.run('rm', 'a')
+    with os.fdopen(r) as out:
+        said = out.read()
+    p.communicate(timeout=60)
+    assert p.returncode == OK and re.findall(r'(\w)  sha256', said)[0] == 'a' and set(re.findall(r'(\w)  sha256', said)) >= set('acd'), said
+    assert 'DAMAGED' not in said and 'busy' not in said, said
+
+
+@test
 def unnamed_blobs(b):
     """An index that was lost leaves files behind: they are told, taken up by a pull, and removed by their names."""
     one, two = model(fill=1), model(1 << 14, fill=2)
@@ -815,6 +838,74 @@ def killed_with_its_child(b):
         raise AssertionError('pip goes on')
     b.run('pull', b.file('m.gguf', model()))
     assert b.partial() == []
+
+
+@test
+def orphans(b):
+    """What a pull or rm that was killed between the files and the index left goes with the next change; other files stay."""
+    one, two, kept = (model(fill=i) for i in (1, 2, 3))
+    b.run('pull', b.file('one.gguf', one))
+    b.run('pull', b.file('kept.gguf', kept))
+    for digest in (sha(one), sha(two), sha(kept)):
+        b.file('data/hearth/models/partial/orphan-' + digest, b'')
+    for content in (two, b'lost with the index'):
+        b.file('data/hearth/models/blobs/sha256-' + sha(content), content)
+        os.chmod(f'{b.models}/blobs/sha256-{sha(content)}', 0o400)
+    b.run('rm', 'one')
+    assert b.partial() == [] and b.blobs() == sorted([sha(kept), sha(b'lost with the index')]) and b.names() == ['kept']
+    b.run('verify')
+
+
+def check_store(b, what):
+    """After a command was killed: nothing listed is damaged; the next change clears away what is left."""
+    b.run('verify')
+    listed = {m['name']: m for m in b.json('list')['models']}
+    digests = b.blobs()
+    assert all(m['digest'] in digests for m in listed.values()), (what, listed, digests)
+    b.run('rm', 'no-such-model', want=NOT_FOUND)  # changes nothing, but is one
+    j = b.json('verify')
+    assert j['damaged'] == 0 and j['unnamed'] == [], (what, j)
+    assert all(n.endswith(('.part', '.validator')) for n in b.partial()), (what, b.partial())
+    sets = os.listdir(b.models + '/sets') if os.path.isdir(b.models + '/sets') else []
+    assert len(sets) == ('split' in listed), (what, sets, listed)
+
+
+@test
+def killed_anywhere(b):
+    """SIGKILL at many moments of pulls, of a replacement and of rm."""
+    dice = random.Random(1)
+    one, two = model(1 << 19, fill=1), model(1 << 19, fill=2)
+    for i in range(2):
+        b.file(f'in/split-0000{i + 1}-of-00002.gguf', model(1 << 18, fill=3 + i, split=(i, 2)))
+    file = b.file('m.gguf', one)
+    b.site.files['/u.gguf'] = two
+    commands = [['pull', file], ['pull', file], ['pull', b.top + '/in'], ['pull', b.url + '/u.gguf'], ['rm', 'm'], ['rm', 'split'], ['rm', 'u']]
+    begin = time.monotonic()
+    b.run('pull', file)
+    usual = time.monotonic() - begin
+    for i in range(56):
+        args = commands[i % len(commands)]
+        b.file('m.gguf', two if i % 2 else one)
+        p = b.start(*args, start_new_session=True)
+        try:
+            p.communicate(timeout=dice.random() * usual * 1.5)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.communicate()
+        check_store(b, args)
+
+
+@test
+def first_starts_at_once(b):
+    """Several processes make folders and index at the same moment."""
+    for _ in range(5):
+        all_ = [b.start(*args) for args in [['list'], ['list', '--json'], ['verify'], ['pull', b.file('m.gguf', model())]] * 2]
+        for p in all_:
+            out, err = p.communicate(timeout=60)
+            assert p.returncode == OK or (p.returncode == BUSY and 'another hearth' in err), (p.args, out, err)
+        b.run('verify')
+        assert b.names() == ['m']
+        shutil.rmtree(b.data)
 
 
 @test

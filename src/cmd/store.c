@@ -14,7 +14,7 @@
  * Rejected: hard links to the user's file (who writes to it would change the store) and reading
  * other programs' caches in place (they may delete what we serve).
  *
- * Invariants ST-1, ST-2 stand in store.h. Next: cmd/store_pull.c. */
+ * Invariants ST-1 to ST-3 stand in store.h. Next: cmd/store_pull.c. */
 #include "cmd/store.h"
 
 #include "base/db.h"
@@ -37,6 +37,7 @@
 #define PIECE          ((size_t)1 << 20)
 #define PROVENANCE_MAX 65536
 #define RESUME_S       (7 * 24 * 3600)
+#define ORPHAN         "orphan-"
 
 struct store {
     struct db *db;
@@ -142,12 +143,15 @@ enum err store_open(struct store **out)
     return ERR_OK;
 }
 
+static void clear_partial(struct store *st);
+
 void store_close(struct store *st)
 {
     if (st == NULL) {
         return;
     }
     if (st->lock_fd >= 0) {
+        clear_partial(st);
         close(st->lock_fd);
     }
     db_close(st->db);
@@ -198,16 +202,77 @@ void store_remove_tree(const char *folder)
     remove_below(folder, 0);
 }
 
-/* What a pull that was killed left half written. What can be resumed (downloads, whole wheels) has
- * a week for that. */
-static void clear_partial(const struct store *st)
+/* The digest of "sha256-HEX", or NULL. */
+static const char *digest_of(const char *name)
+{
+    const bool is_blob = strncmp(name, "sha256-", 7) == 0 && strlen(name) == 7 + 64 &&
+                         strspn(name + 7, "0123456789abcdef") == 64;
+    return is_blob ? name + 7 : NULL;
+}
+
+/* Whether more than n models have the file. */
+static enum err is_used(struct store *st, const char *digest, int64_t n, bool *used)
+{
+    struct db_query *q = NULL;
+    const struct view v = view_of(digest);
+    const void *args[] = { &v, &n };
+    TRY(db_query_open(&q, st->db,
+                      "SELECT 1 FROM file WHERE digest = ? GROUP BY name LIMIT 1 OFFSET ?", "si",
+                      args));
+    const enum err e = db_query_next(q, used);
+    db_query_close(q);
+    return e;
+}
+
+/* Notes that a file may soon be without a model: written before the step, in the partial folder. A
+ * process that is killed there leaves them to whoever locks the store next (ST-3). */
+static void note_orphan(const struct store *st, const char *digest)
+{
+    char path[STORE_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/" ORPHAN "%s", st->partial, digest);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0) { /* without room for it the file is told by verify */
+        close(fd);
+    }
+}
+
+static void note_orphans(const struct store *st, const struct store_model *m)
+{
+    for (size_t i = 0; i < m->n_file; i++) {
+        note_orphan(st, m->files[i].digest);
+    }
+}
+
+/* Looks after one note: a file that no model has goes, with the links of its set. */
+static void clear_orphan(struct store *st, const char *digest, const char *note)
+{
+    char path[STORE_PATH_BYTES];
+    bool used = true;
+    if (is_used(st, digest, 0, &used) != ERR_OK) {
+        return;
+    }
+    if (!used) {
+        snprintf(path, sizeof path, "%s/sets/%s", st->root, digest);
+        store_remove_tree(path);
+        snprintf(path, sizeof path, "%s/blobs/sha256-%s", st->root, digest);
+        unlink(path);
+    }
+    unlink(note);
+}
+
+/* What a pull or rm left that was killed. What can be resumed (downloads, whole wheels) has a week
+ * for that. */
+static void clear_partial(struct store *st)
 {
     struct store_walk w;
     store_walk_open(&w, st->partial);
     while (store_walk_next(&w)) {
         if (S_ISDIR(w.s.st_mode)) {
             store_remove_tree(w.path);
-        } else if (view_starts(w.name, VIEW("new-")) || view_ends(w.name, VIEW(".log")) ||
+        } else if (view_starts(w.name, VIEW(ORPHAN))) {
+            clear_orphan(st, w.name.p + sizeof ORPHAN - 1, w.path);
+        } else if (view_find(w.name, VIEW("new-"), 0) != SIZE_MAX ||
+                   view_ends(w.name, VIEW(".log")) ||
                    w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
             unlink(w.path);
         }
@@ -221,8 +286,13 @@ enum err store_lock(struct store *st)
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
-    REQUIRE(flock(st->lock_fd, LOCK_EX | LOCK_NB) == 0, ERR_BUSY,
-            "%s: another hearth is changing the model store; try again when it is done", path);
+    if (flock(st->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        close(st->lock_fd);
+        st->lock_fd = -1;
+        return err_set(ERR_BUSY,
+                       "%s: another hearth is changing the model store; try again when it is done",
+                       path);
+    }
     clear_partial(st);
     return ERR_OK;
 }
@@ -330,15 +400,15 @@ static enum err read_model(struct store *st, struct db_query *q, struct store_mo
     return read_files(st, m);
 }
 
-enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found)
+enum err store_after(struct store *st, const char *name, struct store_model *m, bool *found)
 {
     struct db_query *q = NULL;
-    const int64_t skip = (int64_t)i;
-    const void *args[] = { &skip };
+    const struct view v = view_of(name);
+    const void *args[] = { &v };
     TRY(db_query_open(&q, st->db,
-                      "SELECT name, source, licence, time, provenance FROM model ORDER BY name"
-                      " LIMIT 1 OFFSET ?",
-                      "i", args));
+                      "SELECT name, source, licence, time, provenance FROM model WHERE name > ?"
+                      " ORDER BY name LIMIT 1",
+                      "s", args));
     const enum err e = read_model(st, q, m, found);
     db_query_close(q);
     return e;
@@ -436,20 +506,6 @@ static enum err in_transaction(struct store *st, enum err e)
     const enum err undone = db_exec(st->db, "ROLLBACK");
     (void)undone;
     return err_set(e, "%s", text);
-}
-
-/* Whether more than n models have the file. */
-static enum err is_used(struct store *st, const char *digest, int64_t n, bool *used)
-{
-    struct db_query *q = NULL;
-    const struct view v = view_of(digest);
-    const void *args[] = { &v, &n };
-    TRY(db_query_open(&q, st->db,
-                      "SELECT 1 FROM file WHERE digest = ? GROUP BY name LIMIT 1 OFFSET ?", "si",
-                      args));
-    const enum err e = db_query_next(q, used);
-    db_query_close(q);
-    return e;
 }
 
 static void set_folder(const struct store *st, const char *digest, struct buf *out)
@@ -595,20 +651,13 @@ enum err store_put(struct store *st, struct store_model *m)
     e = find(st, m->name, &old, &has_old);
     has_old = has_old && strcmp(old.name, m->name) == 0;
     if (e == ERR_OK) {
+        note_orphans(st, &old);
         e = db_exec(st->db, "BEGIN IMMEDIATE");
         e = e == ERR_OK ? in_transaction(st, put_rows(st, m)) : e;
     }
     e = e == ERR_OK && has_old ? sweep(st, &old, 0, &freed) : e;
     store_model_clear(&old);
     return e;
-}
-
-/* The digest of "sha256-HEX", or NULL. */
-static const char *digest_of(const char *name)
-{
-    const bool is_blob = strncmp(name, "sha256-", 7) == 0 && strlen(name) == 7 + 64 &&
-                         strspn(name + 7, "0123456789abcdef") == 64;
-    return is_blob ? name + 7 : NULL;
 }
 
 enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
@@ -668,6 +717,7 @@ enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
         const struct view v = view_of(m.name);
         const void *args[] = { &v };
         const char *sql = "DELETE FROM model WHERE name = ?";
+        note_orphans(st, &m);
         e = run(st, sql, "s", args);
         if (e == ERR_IO && sweep(st, &m, 1, freed_bytes) == ERR_OK && *freed_bytes > 0) {
             e = run(st, sql, "s", args); /* the disk was full: the files made room for this */
@@ -831,6 +881,7 @@ static enum err keep(struct store *st, const char *path, const struct store_file
     buf_init(&to, STORE_PATH_BYTES);
     store_blob_path(st, f->digest, &to);
     enum err e = buf_check(&to, "blob path");
+    note_orphan(st, f->digest);
     if (e == ERR_OK && (chmod(path, 0400) != 0 || rename(path, buf_str(&to)) != 0)) {
         e = err_set(ERR_IO, "%s: cannot rename to %s: %s", path, buf_str(&to), strerror(errno));
     }

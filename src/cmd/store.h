@@ -8,8 +8,9 @@
  * DATA is the XDG data folder (os_dir). Owner: one thread.
  * ST-1  a file in blobs/ has the digest of its name: it was hashed while it was written, synced and
  *       then renamed. Only a fault of the disk can change that, and store_hash finds it.
- * ST-2  a model in the index has all its blobs, and they opened as a model; a blob without a model
- *       may exist only after a power cut or during a pull. */
+ * ST-2  a model in the index has all its blobs, and they opened as a model.
+ * ST-3  a blob without a model exists during a pull or rm, or until the next one when it was killed
+ *       (partial/orphan-HEX names it), or after a power cut or the loss of the index. */
 #ifndef HEARTH_STORE_H
 #define HEARTH_STORE_H
 
@@ -57,7 +58,8 @@ enum err store_resolve(const char *model, struct buf *path) MUST_USE;
 enum err store_open(struct store **out) MUST_USE;
 void store_close(struct store *st); /* accepts NULL */
 /* Keeps other processes from changing the store; ERR_BUSY when one does. Until store_close. Clears
- * away what a pull left that was killed, and downloads that nobody went on with for a week. */
+ * away what a pull or rm left that was killed, and downloads that nobody went on with for a week.
+ */
 enum err store_lock(struct store *st) MUST_USE;
 bool store_is_busy(const struct store *st); /* whether another process has that lock */
 /* How many halves of downloads wait to be resumed, and their bytes. */
@@ -81,8 +83,10 @@ bool store_walk_next(struct store_walk *w);
 
 /* ERR_NOT_FOUND when there is no such model. m must be zeroed; clear it. */
 enum err store_find(struct store *st, const char *name, struct store_model *m) MUST_USE;
-/* Model i in the order of names; *found is false behind the last. */
-enum err store_at(struct store *st, size_t i, struct store_model *m, bool *found) MUST_USE;
+/* The first model behind `name` in the order of names; *found is false behind the last. Walking so,
+ * a model that goes meanwhile hides no other one. */
+enum err store_after(struct store *st, const char *name, struct store_model *m,
+                     bool *found) MUST_USE;
 /* ERR_USAGE when the model's name is taken: by a known model with other contents, or by one that is
  * here with other files from another source. An empty digest is other contents. */
 enum err store_check_name(struct store *st, const struct store_model *m) MUST_USE;

