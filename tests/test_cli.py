@@ -285,10 +285,37 @@ def test_made(home):
         if shutil.which(shell):
             r = subprocess.run([shell, '-n', '/dev/stdin'], input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             check(f'completion {shell}: {shell} reads it', r.returncode == 0 and r.stdout == b'', r.stdout)
-    script = run(home, 'completion', 'bash')[1] + 'COMP_WORDS=(hearth "$@"); COMP_CWORD=$#; _hearth; echo "${COMPREPLY[@]}"'
-    for words, want in ((['pl'], 'plan'), (['plan', '--par'], '--parallel'), (['run', '--max'], '--max-tokens'), (['plan', '--temp'], '')):
-        r = subprocess.run(['bash', '-c', script, 'bash', *words], stdout=subprocess.PIPE)
-        check(f'completion of {words}', r.stdout.decode().strip() == want, r.stdout)
+    test_names(home)
+
+
+def test_names(home):
+    """Completion offers what can stand there: commands, options, models of the store and files, known models for pull."""
+    run(home, 'pull', TINY, '--name', 'a:one')
+    run(home, 'pull', TINY, '--name', 'a:two')
+    for name in ('a file.gguf', 'other'):
+        with open(f'{home}/{name}', 'w'):
+            pass
+    os.mkdir(home + '/folder')
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith('XDG_')}, 'HOME': home, 'PATH': os.path.dirname(hearth) + ':' + os.environ['PATH']}
+    script = run(home, 'completion', 'bash')[1] + 'COMP_LINE=$1 COMP_POINT=${#1}; _hearth; printf "%s\\n" "${COMPREPLY[@]}"'
+    for line, want in (('pl', ['plan']), ('', COMMANDS), ('plan --par', ['--parallel']), ('run --max', ['--max-tokens']), ('plan --temp', ['']),
+                       ('run a', ['a:one', 'a:two', 'a file.gguf']), ('run a:', ['one', 'two']), ('show a:t', ['two']), ('verify ', ['a:one', 'a:two', 'a file.gguf', 'other', 'folder']),
+                       ('serve --model a:', ['one', 'two']), ('serve --model=a:o', ['one']), ('tokenize -m a:t', ['two']), ('rm no', ['']), ('plan fo', ['folder']),
+                       ('pull smollm2', ['smollm2:135m']), ('pull smollm2:', ['135m']), ('pull o', ['other']), ('list a', [''])):
+        for program in ('hearth ', hearth + ' '):
+            r = subprocess.run(['bash', '-c', script, 'bash', program + line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=home)
+            got = r.stdout.decode().split('\n')[:-1]
+            check(f'completion of {line!r}', (sorted(got) == sorted(want) or set(got) - set(os.listdir(home)) == set(want) - set(os.listdir(home)) != set()) and r.stderr == b'',
+                  (got, want, r.stderr))
+    for shell, words in (('zsh', "'*:model:_hearth_models'"), ('fish', "from run' -a '(__hearth_models)'")):
+        text = run(home, 'completion', shell)[1]
+        listed = re.search(r'hearth (list .*not here.*d;.*?p\')', text)[1]
+        r = subprocess.run(['sh', '-c', 'hearth ' + listed], stdout=subprocess.PIPE, env=env)
+        check(f'completion {shell}: names', words in text and r.stdout == b'a:one\na:two\n', (r.stdout, text))
+    if shutil.which('fish'):
+        for line in ('hearth run a:', 'hearth tokenize --model a:', 'hearth rm a:'):
+            r = subprocess.run(['fish', '-c', f"hearth completion fish | source; complete -C '{line}'"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=home)
+            check(f'completion fish: {line}', {'a:one', 'a:two'} <= set(re.findall(r'^a:\w+', r.stdout.decode(), re.M)), r)
 
 
 def main():

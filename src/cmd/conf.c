@@ -623,6 +623,25 @@ void conf_man(struct buf *out)
 
 /* --- completion ------------------------------------------------------------------------------- */
 
+/* The first words of `hearth list`: of models that are here, and of known ones that are not. */
+#define NAMES_HERE  "list 2>/dev/null | sed -n '/ not here; /d; /^unfinished:/d; s/ .*//p'"
+#define NAMES_KNOWN "list 2>/dev/null | sed -n '/ not here; /s/ .*//p'"
+
+/* What a command's arguments are, for completion: "models", "known" or NULL. */
+static const char *names_for(const struct command *c)
+{
+    return strstr(c->arguments, "-m MODEL") != NULL || strstr(c->arguments, "--model") != NULL
+               ? NULL
+           : strstr(c->arguments, "MODEL") != NULL ? "models"
+           : strstr(c->arguments, "NAME") != NULL  ? "known"
+                                                   : NULL;
+}
+
+static bool is_model_option(const struct option *o)
+{
+    return o->value != NULL && strcmp(o->value, "MODEL") == 0;
+}
+
 /* Text inside '...' of a shell; a quote becomes `quote`, characters of `marks` get a backslash. */
 static void put_quoted(struct buf *out, const char *text, const char *quote, const char *marks)
 {
@@ -640,7 +659,16 @@ static void put_quoted(struct buf *out, const char *text, const char *quote, con
 
 static void complete_fish(struct buf *out)
 {
+    buf_add_str(out, "function __hearth_models\n  hearth " NAMES_HERE "\nend\n"
+                     "function __hearth_known\n  hearth " NAMES_KNOWN "\nend\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
+        const char *names = names_for(&commands[k]);
+        if (names != NULL) {
+            buf_printf(out,
+                       "complete -c hearth -n '__fish_seen_subcommand_from %s' -a "
+                       "'(__hearth_%s)'\n",
+                       commands[k].name, names);
+        }
         buf_printf(out, "complete -c hearth -n __fish_use_subcommand -a %s -d '", commands[k].name);
         put_quoted(out, commands[k].what, "\\'", "\\");
         buf_add_str(out, "'\n");
@@ -656,6 +684,7 @@ static void complete_fish(struct buf *out)
         if (o->short_name != NULL) {
             buf_printf(out, " -s %s", o->short_name);
         }
+        buf_add_str(out, is_model_option(o) ? " -a '(__hearth_models)'" : "");
         buf_add_str(out, o->value != NULL ? " -r -d '" : " -d '");
         put_quoted(out, o->help, "\\'", "\\");
         buf_add_str(out, "'\n");
@@ -664,7 +693,9 @@ static void complete_fish(struct buf *out)
 
 static void complete_zsh(struct buf *out)
 {
-    buf_add_str(out, "#compdef hearth\n_hearth() {\n  local -a all\n  all=(\n");
+    buf_add_str(out, "#compdef hearth\n_hearth_models() {\n  compadd -- $(hearth " NAMES_HERE
+                     ")\n  _files\n}\n_hearth_known() {\n  compadd -- $(hearth " NAMES_KNOWN
+                     ")\n  _files\n}\n_hearth() {\n  local -a all\n  all=(\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         buf_printf(out, "    '%s:", commands[k].name);
         put_quoted(out, commands[k].what, "'\\''", ":\\");
@@ -680,20 +711,31 @@ static void complete_zsh(struct buf *out)
                 put_quoted(out, options[i].help, "'\\''", "[]\\");
                 buf_printf(out, "]%s%s%s'", options[i].value != NULL ? ":" : "",
                            options[i].value != NULL ? options[i].value : "",
-                           options[i].value != NULL ? ":_files" : "");
+                           is_model_option(&options[i]) ? ":_hearth_models"
+                           : options[i].value != NULL   ? ":_files"
+                                                        : "");
             }
         }
-        buf_add_str(out, " \\\n    '*:file:_files' ;;\n");
+        const char *names = names_for(&commands[k]);
+        buf_printf(out, " \\\n    '*:%s:_%s%s' ;;\n", names != NULL ? "model" : "file",
+                   names != NULL ? "hearth_" : "files", names != NULL ? names : "");
     }
     buf_add_str(out, "  esac\n}\n_hearth \"$@\"\n");
 }
 
+/* Bash splits words at ":" and "=", which stand in names and before values: the line is split at
+ * blanks instead, and what bash has already is cut off the answers. */
 static void complete_bash(struct buf *out)
 {
-    buf_add_str(out,
-                "_hearth() {\n  local w=${COMP_WORDS[COMP_CWORD]} o\n  case ${COMP_WORDS[1]} in\n");
+    buf_add_str(out, "_hearth() {\n  local line=${COMP_LINE:0:COMP_POINT} o m w prev head\n"
+                     "  local -a words\n  read -ra words <<< \"$line\"\n"
+                     "  [[ $line == *[[:blank:]] ]] && words+=('')\n"
+                     "  w=${words[-1]} prev=${words[-2]}\n"
+                     "  [[ $w == --*=* ]] && prev=${w%%=*} w=${w#*=}\n"
+                     "  case ${words[1]} in\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
-        buf_printf(out, "  %s) o=\"", commands[k].name);
+        const char *names = names_for(&commands[k]);
+        buf_printf(out, "  %s) m=%s o=\"", commands[k].name, names != NULL ? names : "");
         for (size_t i = 0; i < N_OPTION; i++) {
             if ((options[i].commands & 1u << k) != 0) {
                 buf_printf(out, " --%s", options[i].name);
@@ -705,8 +747,16 @@ static void complete_bash(struct buf *out)
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         buf_printf(out, " %s", commands[k].name);
     }
-    buf_add_str(out, "\" ;;\n  esac\n  COMPREPLY=($(compgen -W \"$o\" -- \"$w\"))\n}\ncomplete -o "
-                     "default -F _hearth hearth\n");
+    buf_add_str(out, "\" ;;\n  esac\n  [[ $prev == --model || $prev == -m ]] && m=models\n"
+                     "  [[ -n $m && $w != -* ]] && case $m in\n"
+                     "  models) o=$(\"${words[0]}\" " NAMES_HERE ") ;;\n"
+                     "  known) o=$(\"${words[0]}\" " NAMES_KNOWN ") ;;\n  esac\n"
+                     "  COMPREPLY=($(compgen -W \"$o\" -- \"$w\"))\n"
+                     "  head=${w%\"${w##*:}\"}\n  COMPREPLY=(\"${COMPREPLY[@]#\"$head\"}\")\n"
+                     "  [[ -n $m && $w != -* ]] || return\n"
+                     "  mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"$w\")\n"
+                     "  compopt -o filenames 2>/dev/null\n"
+                     "}\ncomplete -o default -F _hearth hearth\n");
 }
 
 enum err conf_completion(const char *shell, struct buf *out)
