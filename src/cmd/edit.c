@@ -1,14 +1,11 @@
 /* edit - what a person types in a terminal, one turn at a time
  *
- * libedit draws the line and keeps the keys; everything else is here, because it must also hold
- * without libedit: bytes come in through one function, which waits for the terminal and for signals
- * at once. Signal handlers only set a flag and wake that wait, so nothing happens at a place where
- * it must not. libedit's own signal handling is off: it sends signals to the whole process group,
- * that is, also to the script that started us.
- *
- * Text pasted into the terminal comes between two marks (bracketed paste), is taken as a whole, and
- * stays one turn with its newlines. The same function of libedit shows a turn of several lines when
- * it is recalled from the history.
+ * One line comes from edit_line.c, where libedit draws it and keeps the keys, or from edit_plain.c;
+ * everything else is here, because it must also hold without libedit: bytes come in through one
+ * function, which waits for the terminal and for signals at once. Signal handlers only set a flag
+ * and wake that wait, so nothing happens at a place where it must not. libedit's own signal
+ * handling is off: it sends signals to the whole process group, that is, also to the script that
+ * started us.
  *
  * The history is a file of JSON strings, one turn a line, to which each session appends. It is cut
  * to the newest EDIT_HISTORY_MAX turns when it is opened and closed. Both are done with the file's
@@ -19,7 +16,7 @@
  * versions make it readable for everybody).
  *
  * Next: cmd/talk.c. */
-#include "cmd/edit.h"
+#include "cmd/edit_impl.h"
 
 #include "base/event.h"
 #include "base/js.h"
@@ -28,39 +25,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <wchar.h>
-
-#ifdef HEARTH_LIBEDIT
-#include <histedit.h>
-#endif
 
 #define ENTRY_MAX ((size_t)8192)     /* bytes of a turn that is kept */
 #define FILE_MAX  ((size_t)64 << 20) /* bytes of a history file that is read */
-#define PASTE_MAX ((size_t)1 << 20)
-
-struct edit {
-    int wake; /* set by the signal handler */
-    unsigned char in[4096];
-    size_t at, n; /* bytes read and not yet used */
-    bool is_end, is_interrupted;
-    FILE *say;
-    const char *prompt;
-    char *history_path; /* NULL: not kept */
-    char *history_folder;
-    size_t n_stored; /* turns in the file, as far as this session knows */
-    bool is_paste_marked;
-#ifdef HEARTH_LIBEDIT
-    EditLine *el; /* NULL: plain lines */
-    History *history;
-#endif
-};
 
 /* --- signals ---------------------------------------------------------------------------------- */
 
@@ -113,16 +86,13 @@ static void restore_signals(const struct sigaction old[N_CAUGHT])
 
 /* --- bytes ------------------------------------------------------------------------------------ */
 
-static void set_terminal(struct edit *e, bool is_editing);
-static void redraw(struct edit *e, bool is_resized);
-
 /* Ctrl-Z: the shell gets its terminal back in order. */
 static void suspend(struct edit *e)
 {
-    set_terminal(e, false);
+    edit_line_set_terminal(e, false);
     raise(SIGSTOP);
-    set_terminal(e, true);
-    redraw(e, true);
+    edit_line_set_terminal(e, true);
+    edit_line_redraw(e, true);
 }
 
 /* Looks at what the signals said; false when the line is over. */
@@ -136,13 +106,13 @@ static bool take_signals(struct edit *e)
         suspend(e);
     }
     if (take_seen(SIGWINCH)) {
-        redraw(e, true);
+        edit_line_redraw(e, true);
     }
     return !e->is_interrupted && !is_gone;
 }
 
 /* Waits for a byte. false at the end of input and after Ctrl-C. */
-static bool next_byte(struct edit *e, unsigned char *c)
+bool edit_next_byte(struct edit *e, unsigned char *c)
 {
     while (e->at == e->n) {
         struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
@@ -168,8 +138,6 @@ static bool next_byte(struct edit *e, unsigned char *c)
 }
 
 /* --- the history file ------------------------------------------------------------------------- */
-
-static void enter(struct edit *e, const char *turn);
 
 /* Start of the line before the one that begins at `at`. */
 static size_t line_before(struct view text, size_t at)
@@ -203,7 +171,7 @@ static void enter_line(struct edit *e, struct view line)
         const struct view s = js_string(v);
         char *turn = s.n > 0 && memchr(s.p, '\0', s.n) == NULL ? mem_strdup(s.p, s.n) : NULL;
         if (turn != NULL) {
-            enter(e, turn);
+            edit_line_enter(e, turn);
         }
         mem_free(turn);
     }
@@ -316,7 +284,7 @@ static void remember(struct edit *e, const struct buf *turn)
     const bool is_kept = turn->n > 0 && turn->n <= ENTRY_MAX && turn->p[0] != ' ' &&
                          turn->p[0] != '\t' && memchr(turn->p, '\0', turn->n) == NULL;
     if (is_kept) {
-        enter(e, turn->p);
+        edit_line_enter(e, turn->p);
     }
     if (is_kept && e->history_path != NULL) {
         if (append(e, buf_view(turn)) != ERR_OK) {
@@ -328,273 +296,16 @@ static void remember(struct edit *e, const struct buf *turn)
 
 /* --- plain lines ------------------------------------------------------------------------------ */
 
-static enum err plain_line(struct edit *e, struct buf *line)
+enum err edit_plain_line(struct edit *e, struct buf *line)
 {
     unsigned char c = 0;
     fputs(e->prompt, e->say);
     fflush(e->say);
-    while (next_byte(e, &c) && c != '\n') {
+    while (edit_next_byte(e, &c) && c != '\n') {
         buf_add_char(line, (char)c);
     }
     return buf_check(line, "the line");
 }
-
-#ifndef HEARTH_LIBEDIT
-
-static void set_terminal(struct edit *e, bool is_editing)
-{
-    (void)e;
-    (void)is_editing;
-}
-
-static void redraw(struct edit *e, bool is_resized)
-{
-    (void)is_resized;
-    fputs(e->prompt, e->say);
-    fflush(e->say);
-}
-
-static void enter(struct edit *e, const char *turn)
-{
-    (void)e;
-    (void)turn;
-}
-
-static enum err open_line(struct edit *e)
-{
-    (void)e;
-    return ERR_OK;
-}
-
-static void close_line(struct edit *e)
-{
-    (void)e;
-}
-
-static enum err read_line(struct edit *e, struct buf *line)
-{
-    return plain_line(e, line);
-}
-
-#else
-
-/* --- lines with libedit ----------------------------------------------------------------------- */
-
-static void mark_pastes(const struct edit *e, bool is_on)
-{
-    if (e->is_paste_marked) {
-        fputs(is_on ? "\033[?2004h" : "\033[?2004l", stdout);
-        fflush(stdout);
-    }
-}
-
-static void set_terminal(struct edit *e, bool is_editing)
-{
-    if (e->el != NULL) {
-        mark_pastes(e, is_editing);
-        el_set(e->el, EL_PREP_TERM, is_editing ? 1 : 0);
-    }
-}
-
-static void redraw(struct edit *e, bool is_resized)
-{
-    if (e->el == NULL) {
-        fputs(e->prompt, e->say);
-        fflush(e->say);
-        return;
-    }
-    if (is_resized) {
-        el_resize(e->el);
-    }
-    el_set(e->el, EL_REFRESH);
-}
-
-static void enter(struct edit *e, const char *turn)
-{
-    HistEvent ev;
-    if (e->history != NULL) {
-        history(e->history, &ev, H_ENTER, turn);
-    }
-}
-
-static struct edit *edit_of(EditLine *el)
-{
-    void *e = NULL;
-    el_get(el, EL_CLIENTDATA, &e);
-    return e;
-}
-
-/* One character for libedit: 1, 0 at the end, -1 after Ctrl-C. */
-static int next_char(EditLine *el, wchar_t *out)
-{
-    struct edit *e = edit_of(el);
-    char bytes[4];
-    unsigned char c = 0;
-    if (!next_byte(e, &c)) {
-        return e->is_interrupted ? -1 : 0;
-    }
-    const size_t want = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
-    uint32_t code = 0;
-    bytes[0] = (char)c;
-    size_t n = 1;
-    while (n < want && next_byte(e, &c)) {
-        bytes[n++] = (char)c;
-    }
-    *out = utf8_read(bytes, n, &code) > 0 ? (wchar_t)code : (wchar_t)0xFFFD;
-    return 1;
-}
-
-static char *show_prompt(EditLine *el)
-{
-    return (char *)(uintptr_t)edit_of(el)->prompt; /* the interface lacks a const */
-}
-
-/* Bytes up to the closing mark, which is looked for apart from them: it also ends a paste that does
- * not fit. */
-static void take_paste(struct edit *e, struct buf *raw)
-{
-    static const char mark[] = "\033[201~";
-    unsigned char c = 0;
-    for (size_t n_seen = 0; mark[n_seen] != '\0' && next_byte(e, &c);) {
-        if (c == (unsigned char)mark[n_seen]) {
-            n_seen++;
-            continue;
-        }
-        buf_add(raw, mark, n_seen); /* it was none */
-        n_seen = c == (unsigned char)mark[0];
-        if (n_seen == 0) {
-            buf_add_char(raw, c == '\r' ? '\n' : (char)c);
-        }
-    }
-}
-
-/* The pasted text with plain newlines and without control characters; ERR_LIMIT. */
-static enum err read_paste(struct edit *e, struct buf *out)
-{
-    struct buf raw;
-    buf_init(&raw, PASTE_MAX);
-    take_paste(e, &raw);
-    struct buf clean;
-    buf_init(&clean, 3 * PASTE_MAX);
-    utf8_clean(&clean, buf_view(&raw));
-    for (size_t i = 0; i < clean.n; i++) {
-        const unsigned char b = (unsigned char)clean.p[i];
-        if (b >= 0x20 ? b != 0x7F : b == '\n' || b == '\t') {
-            buf_add_char(out, clean.p[i]);
-        }
-    }
-    if (out->n > 0 && out->p[out->n - 1] == '\n') {
-        buf_cut(out, out->n - 1);
-    }
-    const enum err err = buf_check(&raw, "the pasted text");
-    buf_release(&clean);
-    buf_release(&raw);
-    return err;
-}
-
-static unsigned char on_paste(EditLine *el, int key)
-{
-    struct edit *e = edit_of(el);
-    struct buf text;
-    (void)key;
-    buf_init(&text, 3 * PASTE_MAX);
-    enum err err = read_paste(e, &text);
-    if (err == ERR_OK && text.n > 0 && el_insertstr(el, buf_str(&text)) != 0) {
-        err = err_set(ERR_MEMORY, "no memory for the pasted text");
-    }
-    buf_release(&text);
-    if (err != ERR_OK) {
-        fprintf(e->say, "\n[not taken: %s]\n", err_text());
-        redraw(e, false);
-    }
-    return err == ERR_OK ? CC_REFRESH : CC_NORM;
-}
-
-static unsigned char on_newline(EditLine *el, int key)
-{
-    (void)key;
-    return el_insertstr(el, "\n") == 0 ? CC_REFRESH : CC_ERROR;
-}
-
-static void bind_keys(EditLine *el)
-{
-    static const char *const keys[][2] = {
-        { "\033[200~", "hearth-paste" },  { "\033\n", "hearth-newline" },
-        { "\033\r", "hearth-newline" },   { "\033[1;5C", "em-next-word" },
-        { "\033[1;5D", "ed-prev-word" },  { "\033[3~", "ed-delete-next-char" },
-        { "\033[H", "ed-move-to-beg" },   { "\033[F", "ed-move-to-end" },
-        { "\022", "em-inc-search-prev" }, /* Ctrl-R */
-    };
-    el_set(el, EL_ADDFN, "hearth-paste", "take pasted text as it is", on_paste);
-    el_set(el, EL_ADDFN, "hearth-newline", "a new line within the turn", on_newline);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        el_set(el, EL_BIND, keys[i][0], keys[i][1], NULL);
-    }
-}
-
-static enum err open_line(struct edit *e)
-{
-    const char *terminal = NULL;
-    HistEvent ev;
-    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-        return ERR_OK;
-    }
-    setlocale(LC_CTYPE, "C.UTF-8"); /* libedit counts columns with it */
-    e->el = el_init("hearth", stdin, stdout, stderr);
-    e->history = history_init();
-    REQUIRE(e->el != NULL && e->history != NULL, ERR_MEMORY, "no memory for line editing");
-    history(e->history, &ev, H_SETSIZE, EDIT_HISTORY_MAX);
-    history(e->history, &ev, H_SETUNIQUE, 1);
-    el_set(e->el, EL_CLIENTDATA, e);
-    el_set(e->el, EL_SIGNAL, 0);
-    el_set(e->el, EL_EDITOR, "emacs");
-    el_set(e->el, EL_HIST, history, e->history);
-    el_set(e->el, EL_GETCFN, next_char);
-    el_set(e->el, EL_PROMPT, show_prompt);
-    bind_keys(e->el);
-    el_source(e->el, NULL); /* ~/.editrc, the user's own keys */
-    e->is_paste_marked = el_get(e->el, EL_TERMINAL, &terminal) == 0 && terminal != NULL &&
-                         strcmp(terminal, "dumb") != 0;
-    return ERR_OK;
-}
-
-static void close_line(struct edit *e)
-{
-    if (e->el != NULL) {
-        el_end(e->el);
-    }
-    if (e->history != NULL) {
-        history_end(e->history);
-    }
-}
-
-static enum err read_line(struct edit *e, struct buf *line)
-{
-    if (e->el == NULL) {
-        return plain_line(e, line);
-    }
-    int n = 0;
-    set_terminal(e, true); /* el_gets does so only after the prompt is seen */
-    const char *got = el_gets(e->el, &n);
-    mark_pastes(e, false);
-    if (got == NULL && e->is_interrupted) {
-        const LineInfo *info = el_line(e->el);
-        got = info->buffer;
-        n = (int)(info->lastchar - info->buffer);
-        buf_add(line, got, (size_t)n);
-        fputs("\n", stdout);
-    } else if (got == NULL || n <= 0) {
-        e->is_end = true;
-    } else {
-        buf_add(line, got, (size_t)n);
-        if (got[n - 1] == '\n') {
-            buf_cut(line, line->n - 1);
-        }
-    }
-    return buf_check(line, "the line");
-}
-
-#endif
 
 /* --- turns ------------------------------------------------------------------------------------ */
 
@@ -606,7 +317,7 @@ enum err edit_open(struct edit **out, const char *history_path)
     e->prompt = "";
     e->say = isatty(STDOUT_FILENO) ? stdout : stderr;
     enum err err = event_open(&e->wake);
-    err = err == ERR_OK ? open_line(e) : err;
+    err = err == ERR_OK ? edit_line_open(e) : err;
     if (err != ERR_OK) {
         edit_close(e);
         return err;
@@ -626,7 +337,7 @@ void edit_close(struct edit *e)
     if (e->history_path != NULL && e->n_stored > EDIT_HISTORY_MAX && tidy(e, false) != ERR_OK) {
         no_history(e, err_text());
     }
-    close_line(e);
+    edit_line_close(e);
     event_close(e->wake);
     mem_free(e->history_path);
     mem_free(e->history_folder);
@@ -676,7 +387,7 @@ static enum err read_turn(struct edit *e, struct buf *text)
     e->prompt = "> ";
     do {
         buf_reset(&line);
-        err = read_line(e, &line);
+        err = edit_line_read(e, &line);
         if (err == ERR_OK && (line.n > 0 || !e->is_end)) {
             more = add_line(text, buf_view(&line), more);
         }
