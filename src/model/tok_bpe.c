@@ -7,13 +7,12 @@
  *
  * Merges are looked up by the spelling of the pair in one hash table over the file's own strings,
  * so that building costs one pass and no pair of ids has to be resolved. Words are short, but a
- * hostile text may hold a word of megabytes: candidates wait in a heap, which bounds the time to n
- * log n.
+ * hostile text may hold a word of megabytes, which tok_merge.c takes in n log n.
  *
  * Patterns: the published pre_tokenizer definitions of the models' tokenizer.json files; names are
  * those of tokenizer.ggml.pre. Next: tok_spm.c. */
 #include "base/mem.h"
-#include "model/tok_impl.h"
+#include "model/tok_merge.h"
 #include "model/unicode.h"
 
 #include <string.h>
@@ -214,32 +213,19 @@ void tok_bpe_bytes(struct view piece, struct buf *out)
 
 /* --- merging ---------------------------------------------------------------------------------- */
 
-struct symbol {
-    struct view text;
-    int32_t before, after; /* neighbours, -1 = none */
-};
-
 /* One call's working memory. */
 struct work {
     struct rx_char *chars;
     uint32_t *cuts, *cuts2; /* ends of the pieces, in characters */
     struct buf spelled;
-    struct symbol *symbols;
-    struct tok_pair *heap;
-    size_t n_heap;
+    struct tok_merge merge;
 };
 
-static void consider(const struct tok *t, struct work *w, int32_t left, int32_t right)
+static bool may_merge(const struct tok *t, struct view a, struct view b, double *cost)
 {
-    if (left < 0 || right < 0) {
-        return;
-    }
-    const struct view a = w->symbols[left].text;
-    const struct view b = w->symbols[right].text;
     const int32_t rank = tok_merge_rank(t, a, b);
-    if (rank >= 0) {
-        tok_push(w->heap, &w->n_heap, (struct tok_pair){ rank, left, right, a.n + b.n });
-    }
+    *cost = rank;
+    return rank >= 0;
 }
 
 static void emit_symbol(const struct tok *t, struct view text, struct tok_list *out)
@@ -278,38 +264,9 @@ static void merge_word(const struct tok *t, struct work *w, struct view word, st
             return;
         }
     }
-    int32_t n = 0;
-    for (size_t at = 0; at < word.n; n++) {
-        uint32_t code;
-        const int len = utf8_read(word.p + at, word.n - at, &code);
-        const size_t bytes = len > 0 ? (size_t)len : 1;
-        w->symbols[n] = (struct symbol){ view_part(word, at, bytes), n - 1, n + 1 };
-        at += bytes;
-    }
-    w->symbols[n - 1].after = -1;
-    w->n_heap = 0;
-    for (int32_t i = 1; i < n; i++) {
-        consider(t, w, i - 1, i);
-    }
-    while (w->n_heap > 0) {
-        const struct tok_pair c = tok_pop(w->heap, &w->n_heap);
-        struct symbol *l = &w->symbols[c.left];
-        struct symbol *r = &w->symbols[c.right];
-        if (l->text.n == 0 || r->text.n == 0 || l->text.n + r->text.n != c.n ||
-            l->after != c.right) {
-            continue;
-        }
-        l->text.n = c.n;
-        r->text.n = 0;
-        l->after = r->after;
-        if (r->after >= 0) {
-            w->symbols[r->after].before = c.left;
-        }
-        consider(t, w, l->before, c.left);
-        consider(t, w, c.left, l->after);
-    }
-    for (int32_t i = 0; i >= 0 && n > 0; i = w->symbols[i].after) {
-        emit_symbol(t, w->symbols[i].text, out);
+    const struct tok_symbol *symbols = w->merge.symbols;
+    for (int32_t i = tok_merge_run(&w->merge, word); i >= 0; i = symbols[i].after) {
+        emit_symbol(t, symbols[i].text, out);
     }
 }
 
@@ -401,19 +358,15 @@ enum err tok_bpe_encode(const struct tok *t, struct view text, struct tok_list *
     w.chars = mem_alloc_array(n, sizeof w.chars[0]);
     w.cuts = mem_alloc_array(n, sizeof w.cuts[0]);
     w.cuts2 = mem_alloc_array(n, sizeof w.cuts2[0]);
-    w.symbols = mem_alloc_array(n, sizeof w.symbols[0]);
-    w.heap =
-        mem_alloc_array(3 * n, sizeof w.heap[0]); /* n - 1 pairs at first, two for each merge */
-    if (e == ERR_OK && (w.chars == NULL || w.cuts == NULL || w.cuts2 == NULL || w.symbols == NULL ||
-                        w.heap == NULL)) {
+    if (e == ERR_OK && (w.chars == NULL || w.cuts == NULL || w.cuts2 == NULL)) {
         e = err_set(ERR_MEMORY, "no memory to tokenize %zu bytes", text.n);
     }
+    e = e == ERR_OK ? tok_merge_init(&w.merge, t, may_merge, n) : e;
     e = e == ERR_OK && text.n > 0 ? encode_with(t, text, &w, out) : e;
     mem_free(w.chars);
     mem_free(w.cuts);
     mem_free(w.cuts2);
-    mem_free(w.symbols);
-    mem_free(w.heap);
+    tok_merge_release(&w.merge);
     buf_release(&w.spelled);
     buf_release(&normal);
     return e;

@@ -47,46 +47,6 @@ struct tok {
     size_t bytes;
 };
 
-/* Neighbours that may be merged: the pair that costs least comes first, of equals the left one. */
-struct tok_pair {
-    double cost;
-    int32_t left, right;
-    size_t n; /* bytes of both when it was made: outdated when they differ */
-};
-
-static inline bool tok_is_before(struct tok_pair a, struct tok_pair b)
-{
-    return a.cost < b.cost || (a.cost == b.cost && a.left < b.left);
-}
-
-/* A heap of pairs; its owner sees to the room. */
-static inline void tok_push(struct tok_pair *heap, size_t *n, struct tok_pair p)
-{
-    size_t i = (*n)++;
-    while (i > 0 && tok_is_before(p, heap[(i - 1) / 2])) {
-        heap[i] = heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    heap[i] = p;
-}
-
-static inline struct tok_pair tok_pop(struct tok_pair *heap, size_t *n)
-{
-    const struct tok_pair top = heap[0];
-    const struct tok_pair last = heap[--*n];
-    size_t i = 0;
-    for (size_t k = 1; k < *n; k = 2 * i + 1) {
-        k += k + 1 < *n && tok_is_before(heap[k + 1], heap[k]);
-        if (!tok_is_before(heap[k], last)) {
-            break;
-        }
-        heap[i] = heap[k];
-        i = k;
-    }
-    heap[i] = last;
-    return top;
-}
-
 struct view tok_piece_of(const struct tok *t, int32_t id);
 int32_t tok_lookup(const struct tok *t, struct view piece);
 /* Rank of merging a and b (both in the file's spelling), -1 = no merge. */
