@@ -10,6 +10,7 @@ banned      calls that are not allowed, or only in named files
 essays      every .c begins with a comment that says what it is
 header      the public header has at most 250 lines
 invariants  each numbered invariant (XX-1) is stated in one header only
+named       files that comments, docs and tests name exist
 map         docs/ARCHITECTURE.md lists the modules of src/LAYERS with the first line of each (--map writes it)
 Prints one line per finding and 'N passed, N failed' over the rules checked."""
 import argparse
@@ -154,6 +155,24 @@ def check_invariants():
             found('invariants', f'{name} is stated in {" and ".join(paths)}')
 
 
+def check_named():
+    """In comments of the C files and in all documents but those of the fixtures."""
+    findings.setdefault('named', [])
+    elsewhere = {'quants.py', 'page_data.h', 'fuzz_NAME.c', 'test_NAME.c'}      # of other projects, made by the build, patterns
+    places = [p for p in glob.glob('**/*', recursive=True) if not p.startswith('build')]
+    have = {os.path.basename(p) for p in places}
+    paths = [p for p in places if p.endswith(('.c', '.h', '.md')) and not p.startswith('tests/fixtures/')]
+    for path in paths:
+        text = re.sub(r'https?:\S+', '', open(path).read())
+        if not path.endswith('.md'):
+            code = re.split(r'(/\*.*?\*/)', text, flags=re.S)      # code, comment, code ...
+            text = ''.join(s if i % 2 else '\n' * s.count('\n') for i, s in enumerate(code))
+        for m in re.finditer(r'(?<![\w*.])[\w/.-]*\b[a-zA-Z]\w+\.(?:c|h|py)\b(?!\w)', text):
+            name = os.path.basename(m.group())
+            if name not in have and name not in elsewhere:
+                found('named', f'{path}:{text.count(chr(10), 0, m.start()) + 1}: {m.group()} does not exist')
+
+
 def module_list(rows):
     """The second half of docs/ARCHITECTURE.md."""
     text, folder = '', ''
@@ -223,6 +242,7 @@ def main():
     check_format()
     check_header()
     check_invariants()
+    check_named()
     check_map(rows, a.map)
     if a.build:
         check_symbols(rows, a.build)
