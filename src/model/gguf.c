@@ -169,7 +169,7 @@ static enum err check_split(const struct gguf *g, size_t i, size_t n_part)
 static enum err open_parts(struct gguf *g, const char *path, size_t n_part, char *name)
 {
     const size_t len = strlen(path);
-    size_t budget = GGUF_META_MAX_BYTES;
+    size_t budget_bytes = GGUF_META_MAX_BYTES;
     for (size_t i = 0; i < n_part; i++) {
         memcpy(name, path, len + 1);
         if (n_part > 1) {
@@ -177,13 +177,13 @@ static enum err open_parts(struct gguf *g, const char *path, size_t n_part, char
                      (unsigned)(i + 1) % 100000u, (unsigned)n_part % 100000u);
         }
         g->n_part = i + 1;
-        const enum err e = gguf_head_open(&g->parts[i], name, budget);
+        const enum err e = gguf_head_open(&g->parts[i], name, budget_bytes);
         if (e == ERR_NOT_FOUND && i > 0) {
             return err_at(e, "part %zu of %zu is missing", i + 1, n_part);
         }
         TRY(e);
         TRY(check_split(g, i, n_part));
-        budget -= g->parts[i].n_bytes;
+        budget_bytes -= g->parts[i].n_bytes;
     }
     return ERR_OK;
 }

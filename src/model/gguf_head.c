@@ -38,7 +38,7 @@ struct cursor {
     struct gguf_head *head; /* borrows */
     size_t at;              /* next byte */
     size_t n_read, cap;     /* of head->bytes */
-    size_t budget;          /* bytes that the header may have */
+    size_t budget_bytes;    /* bytes that the header may have */
     int64_t align;
 };
 
@@ -48,7 +48,7 @@ static enum err read_more(struct cursor *c, size_t end)
     struct gguf_head *h = c->head;
     size_t upto = end > 2 * c->n_read ? end : 2 * c->n_read;
     upto = upto > PIECE_MIN ? upto : PIECE_MIN;
-    upto = upto < c->budget ? upto : c->budget;
+    upto = upto < c->budget_bytes ? upto : c->budget_bytes;
     upto = upto < h->file.size ? upto : (size_t)h->file.size;
     if (upto > c->cap) {
         uint8_t *bytes = mem_realloc(h->bytes, upto);
@@ -76,7 +76,7 @@ static enum err need(struct cursor *c, size_t n, const char *what)
     REQUIRE(n <= h->file.size && c->at <= h->file.size - n, ERR_INTEGRITY,
             "%s: byte %zu: %s needs %zu bytes, the file ends at %llu; download it again", h->shown,
             c->at, what, n, (unsigned long long)h->file.size);
-    REQUIRE(n <= c->budget && c->at <= c->budget - n, ERR_LIMIT,
+    REQUIRE(n <= c->budget_bytes && c->at <= c->budget_bytes - n, ERR_LIMIT,
             "%s: byte %zu: %s needs %zu bytes: the metadata is larger than %u MB", h->shown, c->at,
             what, n, GGUF_META_MAX_BYTES >> 20);
     return read_more(c, c->at + n);
@@ -473,7 +473,7 @@ enum err gguf_head_open(struct gguf_head *h, const char *path, size_t budget_byt
     h->path = mem_strdup(path, strlen(path));
     REQUIRE(h->path != NULL, ERR_MEMORY, "%s: no memory", h->shown);
     TRY(os_open(&h->file, path));
-    struct cursor c = { .head = h, .budget = budget_bytes, .align = ALIGN_DEFAULT };
+    struct cursor c = { .head = h, .budget_bytes = budget_bytes, .align = ALIGN_DEFAULT };
     struct lists l = { 0 };
     uint64_t n_tensor = 0;
     uint64_t n_key = 0;
