@@ -29,6 +29,7 @@
 #define PLAIN(f)         .is_gated = false, .fn = (f)
 #define MISSING(n, what) { .name = (n), .rest = (what) }
 
+/* What a row does not name is 0: norms before, serial, no window, no norm of queries and keys. */
 static const struct arch_recipe recipes[] = {
     { .name = "llama", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU) },
     { .name = "mistral3", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU) },
@@ -179,6 +180,8 @@ static enum err read_int(struct reader *r, const char *suffix, int32_t min, int3
     return ERR_OK;
 }
 
+/* A number in [min, max]; absent keeps *out. NaN fails every comparison, so it is asked for
+ * first. */
 static enum err read_float(struct reader *r, const char *suffix, double min, double max,
                            double *out)
 {
@@ -229,6 +232,8 @@ static enum err read_int_or_array(struct reader *r, const char *suffix, int32_t 
     return ERR_OK;
 }
 
+/* Dimensions, each against its maximum (AR-1); the vocabulary is as large as the embedding
+ * matrix. */
 static enum err read_shape(struct arch *a, struct reader *r)
 {
     TRY(read_int(r, "block_count", 1, ARCH_LAYER_MAX, &a->n_layer));
@@ -260,6 +265,7 @@ static enum err read_shape(struct arch *a, struct reader *r)
     return ERR_OK;
 }
 
+/* Factors of the forward pass: epsilon, scales, caps, and how a block's parts are joined. */
 static enum err read_scales(struct arch *a, struct reader *r)
 {
     const struct arch_recipe *recipe = a->recipe;
@@ -307,6 +313,7 @@ static enum err read_scales(struct arch *a, struct reader *r)
     return ERR_OK;
 }
 
+/* Base and scaling of the rotary angles. Names of kinds are those of GGUF's rope.scaling.type. */
 static enum err read_rope(struct arch *a, struct reader *r)
 {
     a->rope_base = 10000.0;
@@ -346,6 +353,7 @@ static enum err read_rope(struct arch *a, struct reader *r)
     return ERR_OK;
 }
 
+/* Layer by layer: a list in the file wins, then a period in the file, then the family's. */
 static enum err read_windows(struct arch *a, struct reader *r)
 {
     const struct arch_recipe *recipe = a->recipe;
@@ -448,6 +456,7 @@ void arch_rope_freqs(const struct arch *a, bool is_window, const float *factors,
             f /= (double)factors[i];
         }
         if (is_yarn) {
+            /* fast pairs keep their frequency, slow ones are stretched, between them a ramp */
             double ramp = ((double)i - lo) / (hi - lo > 1e-3 ? hi - lo : 1e-3);
             ramp = ramp < 0.0 ? 0.0 : ramp > 1.0 ? 1.0 : ramp;
             f = f * (1.0 - ramp) + f / factor * ramp;

@@ -104,6 +104,7 @@ static int by_place(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+/* In the order of their places each tensor must end before the next one begins. */
 static enum err check_overlaps(const struct gguf *g)
 {
     const struct gguf_tensor **sorted = mem_alloc_array(g->n_tensor + 1, sizeof sorted[0]);

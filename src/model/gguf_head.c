@@ -9,6 +9,12 @@
  *
  * The buffer moves while it grows, so the lists hold offsets until the last byte is there.
  *
+ *     "GGUF" | version u32 | tensors u64 | keys u64
+ *     | for each key: name, type u32, value
+ *     | for each tensor: name, dimensions u32, each u64, type u32, offset u64
+ *     | padding to general.alignment | the tensors' bytes
+ *     a string is its length as u64 and its bytes; an array is type u32, count u64, values
+ *
  * Rejected: mapping the file (a mapped file that shrinks ends the process by SIGBUS; a read that
  * comes back short is an error with a name), checking values when they are asked for (every reader
  * would need an error path for a damaged file), and repairing what can be repaired (two readers
@@ -134,6 +140,7 @@ size_t gguf_head_type_bytes(uint32_t type)
     return type < sizeof bytes ? bytes[type] : 0;
 }
 
+/* A truth value is one byte, 0 or 1. */
 static enum err check_bools(const struct cursor *c, size_t n, const char *key)
 {
     for (size_t i = 0; i < n; i++) {
@@ -156,6 +163,8 @@ static enum err skip_fixed(struct cursor *c, uint32_t type, size_t n, const char
     return ERR_OK;
 }
 
+/* Walks over an array, so that its end is known and everything in it is checked. No arrays of
+ * arrays. */
 static enum err skip_array(struct cursor *c, const char *key)
 {
     uint32_t type = 0;
@@ -183,6 +192,7 @@ static enum err skip_array(struct cursor *c, const char *key)
     return ERR_OK;
 }
 
+/* Walks over one value of a type. */
 static enum err skip_value(struct cursor *c, uint32_t type, const char *key)
 {
     if (type == GGUF_ARRAY) {
@@ -286,6 +296,7 @@ struct raw_tensor {
     struct gguf_tensor t;
 };
 
+/* Dimensions and their product, which must not overflow; missing ones are 1. */
 static enum err read_shape(struct cursor *c, struct gguf_tensor *t, const char *name,
                            uint64_t *n_elem)
 {
@@ -378,6 +389,7 @@ static enum err read_version(struct cursor *c, uint32_t *version)
     return ERR_OK;
 }
 
+/* Both counts against what the rest of the file could hold at most. */
 static enum err read_counts(struct cursor *c, uint64_t *n_tensor, uint64_t *n_key)
 {
     const struct gguf_head *p = c->head;
@@ -421,6 +433,7 @@ static enum err read_lists(struct cursor *c, struct lists *l)
     return ERR_OK;
 }
 
+/* The buffer is complete: offsets become views and stay valid. */
 static enum err keep_lists(struct cursor *c, const struct lists *l)
 {
     struct gguf_head *h = c->head;

@@ -101,6 +101,7 @@ static enum err add_node(struct parser *p, enum kind kind, int32_t *out)
     return ERR_OK;
 }
 
+/* One more range of code points of a set. */
 static enum err add_range(struct parser *p, struct node *n, uint32_t lo, uint32_t hi)
 {
     if (p->r->n_range == RANGE_MAX) {
@@ -399,6 +400,8 @@ static bool match_after(const struct text *t, size_t at, const struct after *aft
                             : match_after(t, at, after->outer, end);
 }
 
+/* A set with a quantifier: takes as many as fit, then gives back one by one until the rest
+ * matches. */
 static bool match_set(const struct text *t, const struct node *n, size_t at,
                       const struct after *after, size_t *end)
 {
@@ -416,6 +419,7 @@ static bool match_set(const struct text *t, const struct node *n, size_t at,
     return false;
 }
 
+/* Alternatives from left to right; the first that leads to a match wins. */
 static bool match_any(const struct text *t, int32_t first, size_t at, const struct after *after,
                       size_t *end)
 {

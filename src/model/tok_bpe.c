@@ -186,6 +186,7 @@ static uint32_t letter_of(uint8_t b)
     return 0x100 + n;
 }
 
+/* The inverse; -1: no letter of a byte. */
 static int byte_of(uint32_t letter)
 {
     for (int b = 0; b < 256 && letter >= 0x100; b++) {
@@ -221,6 +222,7 @@ struct work {
     struct tok_merge merge;
 };
 
+/* The file's list of merges, earlier ones first. */
 static bool may_merge(const struct tok *t, struct view a, struct view b, double *cost)
 {
     const int32_t rank = tok_merge_rank(t, a, b);
@@ -302,6 +304,8 @@ static size_t cut(const struct rx *rx, const struct rx_char *c, const uint32_t *
     return n;
 }
 
+/* As the vocabulary spells its pieces: bytes as letters; those of Gemma are the text itself with
+ * U+2581 for a blank. */
 static void spell(const struct tok *t, struct view piece, struct buf *out)
 {
     buf_reset(out);

@@ -43,6 +43,8 @@ struct binder {
     char name[96];
 };
 
+/* One line of the list; its place in the arena is the sum of those before, each rounded up to
+ * 64. */
 static enum err add_load(struct binder *b, struct weights_load load, size_t bytes)
 {
     struct weights *w = b->w;
@@ -103,6 +105,8 @@ static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_a
                     slot->bytes);
 }
 
+/* Elements [at, at + n) of a vector of n_all; of a float type, since a few numbers need no
+ * packing. */
 static enum err bind_vec(struct binder *b, struct weights_vec *slot, int64_t n_all, int64_t at,
                          int64_t n, bool is_optional)
 {
@@ -132,6 +136,7 @@ static void name_layer(struct binder *b, int32_t i_layer, const char *what)
     snprintf(b->name, sizeof b->name, "blk.%d.%s", i_layer, what);
 }
 
+/* Looks without marking: to tell variants of a family apart. */
 static bool has_name(const struct binder *b)
 {
     return gguf_tensor_find(b->g, b->name) != NULL;
@@ -169,6 +174,8 @@ static enum err bind_linear(struct binder *b, int32_t i_layer, const struct slot
     return bind_vec(b, s->bias, fused != NULL ? n_row_all : s->n_row, row0, s->n_row, true);
 }
 
+/* Queries, keys and values: three tensors, or rows of one called attn_qkv:
+ *     rows  0 .. nq queries | .. nq + nk keys | .. nq + nk + nv values  */
 static enum err bind_attention(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch *a = b->a;
@@ -196,6 +203,7 @@ static enum err bind_attention(struct binder *b, int32_t i, struct weights_layer
     return ERR_OK;
 }
 
+/* Where ffn_gate is missing in a gated family, ffn_up holds both, gate first (Phi 3, GLM 4). */
 static enum err bind_ffn(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch *a = b->a;
@@ -278,6 +286,7 @@ static enum err bind_globals(struct binder *b)
     return bind_rope(b);
 }
 
+/* Everything that the recipe asks for, then the question what the file has beyond it. */
 static enum err bind_all(struct binder *b)
 {
     TRY(bind_globals(b));
@@ -355,6 +364,8 @@ static size_t load_row_bytes(const struct weights_load *l)
     return ALWAYS(is_ok) ? n : 0;
 }
 
+/* The next rows of the list, at most LOAD_PIECE bytes and a multiple of 16 rows, so that no two
+ * workers write into one panel. After a failure there are none. */
 static bool take_piece(struct loader *ld, struct piece *p)
 {
     lock_take(ld->lock);
@@ -392,6 +403,8 @@ static enum err load_matrix(struct loader *ld, const struct piece *p, uint8_t *s
     return ERR_OK;
 }
 
+/* Vectors are norms, biases and factors: one number that is not finite spoils every answer, so each
+ * is looked at. The matrices' turn comes when the engine checks itself. */
 static enum err load_vec(struct loader *ld, const struct weights_load *l, uint8_t *scratch)
 {
     const struct quant_info *q = quant_get(l->from->type);
@@ -449,6 +462,7 @@ enum err weights_load(struct weights *w, const struct gguf *g, struct arena *are
     if (e == ERR_OK) {
         ld.scratch = arena_take(&scratch, n_worker * w->scratch_bytes);
         team_run(team, load_worker, &ld);
+        /* a file that changed while it was read gives a mixture of two models */
         e = ld.error != ERR_OK ? err_set(ld.error, "%s", ld.text) : gguf_unchanged(g);
     }
     arena_close(&scratch);
