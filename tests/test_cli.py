@@ -63,13 +63,20 @@ def test_usage(home):
         refused(home, args, 2, '--frobnicate', 'hearth plan --help lists')
     refused(home, ['--frobnicate'], 2, '--frobnicate', 'hearth --help lists')
     refused(home, ['plan', TINY, '-x'], 2, '-x', 'hearth plan --help')
-    for command, word, near in (('run', '--tmp', 'temp'), ('run', '--max', 'max-tokens'), ('serve', '--max', 'max-clients'), ('run', '-ctx', 'ctx'),
+    for command, word, near in (('run', '--tmp', 'temp'), ('run', '--max', 'max-tokens'), ('serve', '--max', 'max-clients'), ('run', '-ctx', 'ctx'), ('serve', '-model', 'model'),
                                 ('bench', '--limit', 'limits'), ('bench', '--memry', 'memory'), ('pull', '--nam=x', 'name')):
         refused(home, [command, TINY, word], 2, word.split('=')[0], f'did you mean --{near}?')
     refused(home, ['plan', TINY, '--tmp', '1'], 2, '--tmp', 'hearth plan --help')  # --temp would be none of its options
     refused(home, ['plan', TINY, '--temp', '1'], 2, '--temp', 'hearth plan', 'run')
     refused(home, ['plan', TINY, '--json=yes'], 2, '--json takes no value')
     refused(home, ['plan', TINY, '--ctx'], 2, '--ctx needs a value')
+    for c, option, kind in (('plan', 'kv', 'TYPE'), ('plan', 'isa', 'NAME'), ('pull', 'name', 'NAME'), ('serve', 'host', 'H'), ('serve', 'api-key-file', 'F'), ('serve', 'model', 'MODEL'),
+                            ('render', 'template', 'FILE'), ('logits', 'out', 'FILE'), ('dequant', 'in', 'FILE'), ('dequant', 'type', 'T')):
+        refused(home, [c, *([] if c in ('serve', 'render', 'logits', 'dequant') else [TINY]), f'--{option}='], 2, f'--{option} is empty: {kind}')
+    check('--system may be empty', run(home, 'run', TINY, 'x', '--system=', '--max-tokens', '1')[0] == 0)
+    refused(home, ['run', '--help=1'], 2, '--help takes no value')
+    refused(home, ['--version=1'], 2, '--version takes no value')
+    refused(home, ['run', TINY, 'x', '-n4'], 2, '-n4', 'did you mean -n 4?')
     refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')
@@ -128,6 +135,17 @@ def test_models(home):
         refused(home, [c, '-m', 'no.gguf'], 3, 'no.gguf')
         refused(home, [c, '-m', 'smollm2:135m'], 3, 'hearth pull smollm2:135m')
     refused(home, ['plan', 'folder'], 3, 'folder')
+    os.mkfifo(home + '/fifo')
+    for c, *more in commands:
+        for path in ('fifo', '/dev/zero'):
+            if c != 'bench':
+                refused(home, [c, path, *more], 9, path, 'not a regular file')
+        refused(home, [c, '-', *more], 3, '-')
+        refused(home, [c, 'a\nb', *more], 3, 'a\\x0ab')
+        refused(home, [c, 'x' * 5000, *more], 3, 'xxx')
+    refused(home, ['verify', 'folder'], 3, '"folder" is a folder and no model in the store')
+    refused(home, ['rm', 'folder'], 3, '"folder" is a folder and no model in the store')
+    refused(home, ['rm', 'text'], 3, '"text" is a file and no model in the store')
     os.symlink('loop', home + '/loop')
     for c in ('plan', 'run', 'pull'):
         refused(home, [c, './loop'], 9, './loop', 'symbolic links')
@@ -146,7 +164,9 @@ def test_models(home):
               ['pull', TINY, '--name', 'b:c'], ['rm', 'b']):
         text = run(home, *c, '--json')[1]
         check(f'{c} --json: its version comes first', list(json.loads(text).items())[:1] == [('version', 1)], text)
-    check('show', json.loads(run(home, 'show', 'a', '--json')[1])['name'] == 'a:b')
+    os.mkdir(home + '/a')
+    check('show: a folder of that name does not matter', json.loads(run(home, 'show', 'a', '--json')[1])['name'] == 'a:b')
+    check('verify: a folder of that name does not matter', json.loads(run(home, 'verify', 'a', '--json')[1])['files'][0]['model'] == 'a:b')
     check('rm', json.loads(run(home, 'rm', 'a', '--json')[1])['freed_bytes'] > 0 and run(home, 'list')[1].count('not here') == 2)
 
 

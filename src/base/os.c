@@ -497,8 +497,8 @@ enum err os_dir(enum os_dir which, struct buf *out)
         buf_add_str(out, base);
     } else {
         REQUIRE(home != NULL && rows[which].below_home != NULL, ERR_NOT_FOUND,
-                "%s%s is not set: no place for hearth's files", rows[which].variable,
-                rows[which].below_home != NULL ? " or HOME" : "");
+                "%s%s is not set to an absolute path: no place for hearth's files",
+                rows[which].variable, rows[which].below_home != NULL ? " or HOME" : "");
         buf_add_str(out, home);
         buf_add_str(out, rows[which].below_home);
     }

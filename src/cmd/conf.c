@@ -240,6 +240,8 @@ static enum err set_value(struct conf *c, const struct option *o, const char *te
 {
     void *at = (char *)c + o->at;
     if (o->kind == KIND_TEXT) {
+        REQUIRE(text[0] != '\0' || strcmp(o->value, "TEXT") == 0, ERR_USAGE,
+                "--%s is empty: %s is wanted (%s)", o->name, o->value, o->help);
         memcpy(at, &text, sizeof text);
         return ERR_OK;
     }
@@ -306,6 +308,8 @@ static enum err unknown_option(const struct parse *p, const char *word)
     if (best != NULL) {
         return err_set(ERR_USAGE, "option %.40s is unknown; did you mean --%s?", word, best->name);
     }
+    REQUIRE(word[1] == '-' || find_option(text, 1, true) == NULL, ERR_USAGE,
+            "option %.40s is unknown; did you mean -%c %.40s?", word, text[0], text + 1);
     return err_set(ERR_USAGE, "option %.40s is unknown; hearth %s%s--help lists them", word,
                    c < CONF_COMMAND_COUNT ? commands[c].name : "",
                    c < CONF_COMMAND_COUNT ? " " : "");
@@ -316,12 +320,14 @@ static enum err take_option(struct parse *p, const char *word)
     const bool is_short = word[1] != '-';
     const char *name = word + (is_short ? 1 : 2);
     const size_t n = strcspn(name, "=");
-    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
-        p->wants_help = true;
-        return ERR_OK;
-    }
-    if (strcmp(word, "--version") == 0) {
-        p->wants_version = true;
+    const char *value = name[n] == '=' ? name + n + 1 : NULL;
+    const struct view given = { name, n };
+    const bool is_help = view_is(given, is_short ? "h" : "help");
+    if (is_help || (!is_short && view_is(given, "version"))) {
+        REQUIRE(value == NULL, ERR_USAGE, "%s%.*s takes no value", is_short ? "-" : "--", (int)n,
+                name);
+        p->wants_help = p->wants_help || is_help;
+        p->wants_version = p->wants_version || !is_help;
         return ERR_OK;
     }
     const struct option *o = find_option(name, n, is_short);
@@ -329,7 +335,6 @@ static enum err take_option(struct parse *p, const char *word)
         return unknown_option(p, word);
     }
     p->is_seen[o - options] = true;
-    const char *value = name[n] == '=' ? name + n + 1 : NULL;
     if (o->kind == KIND_FLAG) {
         REQUIRE(value == NULL, ERR_USAGE, "--%s takes no value", o->name);
         const bool yes = true;

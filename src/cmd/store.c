@@ -458,8 +458,12 @@ enum err store_find(struct store *st, const char *name, struct store_model *m)
     REQUIRE(found || known_find(name) == NULL, ERR_NOT_FOUND,
             "model %s is not in the store yet; run: hearth pull %s", name, name);
     const struct known *near = known_near(name);
-    REQUIRE(found, ERR_NOT_FOUND, "\"%.100s\" is neither a file nor a model in the store; %s%s%s",
-            name, near != NULL ? "did you mean " : "hearth list shows what there is",
+    struct stat s;
+    const char *what = stat(name, &s) != 0  ? "neither a file nor a model"
+                       : S_ISDIR(s.st_mode) ? "a folder and no model"
+                                            : "a file and no model";
+    REQUIRE(found, ERR_NOT_FOUND, "\"%.100s\" is %s in the store; %s%s%s", name, what,
+            near != NULL ? "did you mean " : "hearth list shows what there is",
             near != NULL ? near->name : "", near != NULL ? "?" : "");
     return ERR_OK;
 }
@@ -750,6 +754,12 @@ static enum err resolve_name(struct store *st, const char *model, struct buf *pa
     }
     store_model_clear(&m);
     return e == ERR_OK ? buf_check(path, "model path") : e;
+}
+
+bool store_is_file(const char *model)
+{
+    struct stat s;
+    return stat(model, &s) == 0 && !S_ISDIR(s.st_mode);
 }
 
 enum err store_resolve(const char *model, struct buf *path)

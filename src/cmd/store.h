@@ -53,6 +53,7 @@ void store_model_clear(struct store_model *m); /* accepts a zeroed object */
  * ("smollm2:135m"; "smollm2" when only one model begins so). Added to *path. ERR_NOT_FOUND says
  * what to do. */
 enum err store_resolve(const char *model, struct buf *path) MUST_USE;
+bool store_is_file(const char *model); /* whether such a file exists; a folder is none */
 
 /* Makes the folders and the index; where nothing can be written, a store to read, perhaps empty. */
 enum err store_open(struct store **out) MUST_USE;

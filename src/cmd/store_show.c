@@ -441,7 +441,7 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
 static enum err find_row(const char *model, struct store_model *m)
 {
     struct store *st = NULL;
-    if (os_exists(model)) {
+    if (store_is_file(model)) {
         return ERR_OK;
     }
     TRY(store_open(&st));
@@ -651,7 +651,7 @@ enum err store_cmd_verify(const char *model, bool is_json)
     struct verdict v = { .json = is_json ? &b : NULL };
     buf_init(&v.unnamed, OUT_MAX);
     buf_init(&v.unfinished, OUT_MAX);
-    const bool is_file = model != NULL && os_exists(model);
+    const bool is_file = model != NULL && store_is_file(model);
     enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
     buf_printf(&b, "],\"damaged\":%zu,\"busy\":%zu,\"unnamed\":[", v.n_bad, v.n_busy);
     buf_add_view(&b, buf_view(&v.unnamed));
