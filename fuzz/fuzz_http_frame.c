@@ -1,10 +1,12 @@
 /* fuzz_http_frame - headers of a request as lines, judged twice
  *
- * One byte of flags, then lines; the request line has ended where they begin. What stands here in
+ * One byte of flags, then lines; the end of the request line is set before them, and an empty line
+ * behind. What stands here in
  * place of the HTTP library cuts a line at its first colon, drops blanks around the value, ends the
  * value at a zero byte and looks away from lines without a colon, as lenient libraries do. What the
  * module lets pass is then judged again, from the lines: one length or one coding, nothing that the
- * library did not see. */
+ * library did not see, no line that ends with LF alone (unless there is a zero byte, which may pass
+ * for the missing CR). */
 #include "fuzz.h"
 #include "serve/http_frame.h"
 
@@ -16,7 +18,7 @@
 #define IS_VERSION 2
 
 struct seen {
-    int n_length, n_coding, n_host, n_hidden;
+    int n_length, n_coding, n_host, n_hidden, n_bare;
     bool is_odd;
 };
 
@@ -65,10 +67,26 @@ static void give_line(struct http_frame *f, struct seen *s, struct view line)
     http_frame_header(f, name, value);
 }
 
+/* Up to the end of the first line that is empty or begins with a zero byte. */
+static struct view head_of(struct view all)
+{
+    size_t at = 2;
+    while (at < all.n) {
+        const size_t found = view_find(all, VIEW("\n"), at);
+        const size_t end = found == SIZE_MAX ? all.n : found + 1;
+        if (all.p[at] == '\n' || all.p[at] == '\0' || (all.p[at] == '\r' && end == at + 2)) {
+            return view_part(all, 0, end);
+        }
+        at = end;
+    }
+    return all;
+}
+
 static void check_taken(const struct http_frame *f, const struct seen *s, uint64_t n_body)
 {
     demand(!s->is_odd && s->n_length + s->n_coding <= 1 && s->n_host <= 1, "what passes");
     demand(f->block.n == 0 || s->n_hidden == 0, "nothing that the library did not see");
+    demand(f->block.n == 0 || s->n_bare == 0, "no LF alone");
     demand(s->n_coding == 0 || (n_body == UINT64_MAX && view_is(f->version, "HTTP/1.1")), "coding");
     if (s->n_length == 1) {
         uint64_t v = 0;
@@ -88,7 +106,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         return 0;
     }
     const struct fuzz_run run = fuzz_begin();
-    const struct view all = { (const char *)bytes + 1, n - 1 };
+    struct buf copy;
+    buf_init(&copy, n + 4);
+    buf_add_str(&copy, "\r\n");
+    buf_add(&copy, (const char *)bytes + 1, n - 1);
+    buf_add_str(&copy, "\r\n");
+    const struct view all = head_of(buf_view(&copy));
+    const bool has_zero = all.n > 0 && memchr(all.p, '\0', all.n) != NULL;
     struct http_frame f = { .end = (bytes[0] & HAS_BLOCK) != 0 ? all.p : NULL,
                             .block = (bytes[0] & HAS_BLOCK) != 0 ? all : VIEW(""),
                             .version = (bytes[0] & IS_VERSION) != 0 ? VIEW("HTTP/1.1")
@@ -96,8 +120,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     struct seen s = { 0 };
     struct refusal why;
     uint64_t n_body = 0;
-    for (size_t at = 0; at < all.n;) {
+    for (size_t at = 2; at < all.n;) {
         const size_t end = view_find(all, VIEW("\n"), at);
+        s.n_bare += end != SIZE_MAX && all.p[end - 1] != '\r' && !has_zero;
         give_line(&f, &s, view_part(all, at, end == SIZE_MAX ? all.n : end - at));
         at = end == SIZE_MAX ? all.n : end + 1;
     }
@@ -107,6 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         demand(why.status == 400 || why.status == 413 || why.status == 501, "a refusal");
         demand(why.text[0] != '\0' && utf8_valid(view_of(why.text)), "a refusal's text");
     }
+    buf_release(&copy);
     fuzz_end(run);
     return 0;
 }

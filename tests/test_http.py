@@ -142,10 +142,16 @@ def framing(s):
         ('behind a body', post(JSON) + get(headers=b'X: a\0b\r\n'), [200, 400, CLOSED]),
         ('a length that wraps', post(b'').replace(b': 0', b': 18446744073709551616'), [413, CLOSED]),
         ('a length beyond the limit', post(b'').replace(b': 0', b': 18446744073709551615'), [413, CLOSED]),
-        ('ends of lines without returns', get().replace(b'\r\n', b'\n'), [200, 'good']),
+        ('ends of lines without returns', get().replace(b'\r\n', b'\n'), [400, CLOSED]),
+        ('a request line without a return', get().replace(b'1.1\r', b'1.1'), [400, CLOSED]),
+        ('a header without a return', get(headers=b'X: a\n'), [400, CLOSED]),
+        ('a length without a return', post(JSON).replace(b'15\r', b'15'), [400, CLOSED]),
+        ('an empty line without a return', get()[:-2] + b'\n', [400, CLOSED]),
+        ('no host', b'GET /healthz HTTP/1.1\r\n\r\n', [400, CLOSED]),
+        ('no host, and a body', post(JSON).replace(HOST, b''), [400, CLOSED]),
+        ('a blank in the path', get(b'/healthz?a b'), [400, CLOSED]),
         ('empty lines before', b'\r\n\r\n' + get(), [200, 'good']),
     ])
-    same('no host', talk(s, b'GET /healthz HTTP/1.1\r\n\r\n')[0], 400)
     same('HTTP/1.0', talk(s, b'GET /healthz HTTP/1.0\r\n\r\n'), [200, CLOSED])
     same('HTTP/2', talk(s, b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), [505, CLOSED])
 
@@ -154,10 +160,11 @@ def framing(s):
 def chunks(s):
     one = b'f\r\n' + JSON + b'\r\n'
     rows(s, [
-        ('one chunk', chunked(one + b'0\r\n\r\n'), [200, 'good']),
-        ('a chunk for each byte', chunked(b''.join(b'1\r\n%c\r\n' % c for c in JSON) + b'0\r\n\r\n'), [200, 'good']),
-        ('a trailer', chunked(one + b'0\r\nContent-Length: 99\r\nHost: x\r\n\r\n'), [200, 'good']),
-        ('an extension', chunked(b'f;a=b\r\n' + JSON + b'\r\n0\r\n\r\n'), [200, 'good']),
+        ('one chunk', chunked(one + b'0\r\n\r\n'), [200, CLOSED]),
+        ('a chunk for each byte', chunked(b''.join(b'1\r\n%c\r\n' % c for c in JSON) + b'0\r\n\r\n'), [200, CLOSED]),
+        ('a trailer', chunked(one + b'0\r\nContent-Length: 99\r\nHost: x\r\n\r\n'), [200, CLOSED]),
+        ('an extension', chunked(b'f;a=b\r\n' + JSON + b'\r\n0\r\n\r\n'), [200, CLOSED]),
+        ('a request behind lines without returns', chunked(b'f;\n' + JSON + b'\r\n0\r\n\r\n' + GOOD), [200, CLOSED]),
         ('a body nobody wants', chunked(one + b'0\r\n\r\n', b'/nowhere'), [404, CLOSED]),
         ('a negative size', chunked(b'-1\r\n' + JSON), [400, CLOSED]),
         ('a prefix', chunked(b'0xf\r\n' + JSON + b'\r\n0\r\n\r\n'), [400, CLOSED]),

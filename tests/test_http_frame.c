@@ -97,7 +97,6 @@ static void test_rows(void **state)
 #define BAD(text, status)                  ROW(text "\r\n\r\n", "HTTP/1.1", status, 0)
         OK("Host: a", 0),
         OK("Host: a\r\nX:\r\nY: \t \r\nZ: \xc3\xa9\tb ", 0),
-        OK("Host: a\nX: b", 0),
         OK("content-length: 5", 5),
         OK("Content-Length: 1000", 1000),
         OK("Transfer-Encoding: chunked", UINT64_MAX),
@@ -109,6 +108,7 @@ static void test_rows(void **state)
         BAD("Content-Length: 18446744073709551615", 413),
         BAD("Content-Length: 18446744073709551616", 400),
         BAD("Content-Length:", 400),
+        BAD("Content-Length: 000000000000000000005", 400),
         BAD("Content-Length: -1", 400),
         BAD("Content-Length: +1", 400),
         BAD("Content-Length: 0x1", 400),
@@ -151,6 +151,12 @@ static void test_rows(void **state)
             "6",
             400),
         BAD("X: a\r\n b\r\nY: c", 400),
+        BAD("Host: a\nX: b", 400),
+        ROW("X: a\n\r\n", "HTTP/1.1", 400, 0),
+        ROW("X: a\r\n\n", "HTTP/1.1", 400, 0),
+        ROW("X: a\n\n", "HTTP/1.1", 400, 0),
+        ROW("\n", "HTTP/1.1", 400, 0),
+        ROW("\r\n", "HTTP/1.1", 0, 0),
         BAD("Y: c\r\nX: a\r\n b", 400),
         BAD("Content-Length: 5\r\n 6", 400),
 #undef ROW
@@ -214,7 +220,10 @@ static bool strict(const char *p, size_t n, uint64_t *n_body)
         while (end < n && p[end] != '\n') {
             end++;
         }
-        size_t stop = end < n && end > at && p[end - 1] == '\r' ? end - 1 : end;
+        if (end < n && (end == at || p[end - 1] != '\r')) {
+            return false;
+        }
+        size_t stop = end < n && p[end - 1] == '\r' ? end - 1 : end;
         while (stop > at && p[stop - 1] == '\0') {
             stop--;
         }
@@ -257,6 +266,16 @@ static bool strict(const char *p, size_t n, uint64_t *n_body)
         at = end + 1;
     }
     return n_length + n_coding <= 1;
+}
+
+/* A zero byte may pass for the CR that is missing before an LF. */
+static bool is_unknowable(const char *p, size_t n)
+{
+    bool is_bare = false;
+    for (size_t i = 0; i < n; i++) {
+        is_bare = is_bare || (p[i] == '\n' && (i == 0 || p[i - 1] != '\r'));
+    }
+    return is_bare && memchr(p, '\0', n) != NULL;
 }
 
 static void test_random(void **state)
@@ -305,7 +324,7 @@ static void test_random(void **state)
         n += 4;
         const struct judged j = judge(text, n, "HTTP/1.1", true);
         uint64_t n_body = 0;
-        if (j.status == 0) {
+        if (j.status == 0 && !is_unknowable(text, n)) {
             n_taken++;
             if (!strict(text, n, &n_body) || n_body != j.n_body) {
                 fail_msg("text %d: %zu bytes, %llu of body, strictly %llu", i, n,

@@ -21,6 +21,10 @@
  * close with unread bytes can destroy the refusal on its way. Small bodies are therefore read and
  * dropped before the reply; with others the connection lingers (http_linger).
  *
+ * Chunks. The library takes LF alone for the end of a chunk's line, and shows nobody the line. What
+ * comes behind a chunked body could have begun elsewhere for a proxy in front, so it is never read:
+ * the answer to such a request is the last on its connection.
+ *
  * Memory. A body's room is taken from the budget before it is read: so much as its length says, or,
  * for a chunked one, as it grows. Large ones leave a part of the budget to small ones and to
  * answers, so that a flood of uploads stops neither.
@@ -99,6 +103,7 @@ struct http_req {
     void *user;
     uint64_t begin_us;
     uint64_t extra_us; /* a long answer may take this much longer */
+    bool is_last;      /* of its connection */
     char id[32];
 };
 
@@ -348,7 +353,8 @@ static enum MHD_Result take_header(void *arg, enum MHD_ValueKind kind, const cha
 }
 
 /* The address as it came. A zero byte in it, plain or as %00, would end the path for us and not for
- * a proxy in front: one that lets only some paths pass could be deceived. */
+ * a proxy in front: one that lets only some paths pass could be deceived. A blank would end it for
+ * others. */
 static void *on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
 {
     const union MHD_ConnectionInfo *info =
@@ -357,7 +363,7 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
     (void)arg;
     if (c != NULL) {
         c->uri_end = uri + strlen(uri);
-        c->is_uri_bad = strstr(uri, "%00") != NULL;
+        c->is_uri_bad = strstr(uri, "%00") != NULL || strchr(uri, ' ') != NULL;
     }
     return NULL; /* the request's context until begin_request makes one */
 }
@@ -377,7 +383,14 @@ static bool check_framing(struct conn *c, const char *method, const char *versio
         f.end = line.p + line.n;
     }
     (void)MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, take_header, &f);
-    return http_frame_check(&f, c->http->params.body_max_bytes, n_body, why);
+    if (!http_frame_check(&f, c->http->params.body_max_bytes, n_body, why)) {
+        return false;
+    }
+    if (f.n_host == 0 && !view_is(line, "HTTP/1.0")) {
+        (void)refusal_set(why, 400, "invalid_request", NULL, "there is no Host header");
+        return false;
+    }
+    return true;
 }
 
 static void refuse(struct http_req *r, const struct refusal *why)
@@ -427,6 +440,7 @@ static enum MHD_Result queue_response(struct http_req *r)
     struct MHD_Response *response = r->response;
     r->response = NULL;
     c->state = STATE_REPLY;
+    c->lingers = c->lingers || r->is_last; /* its client may have sent more */
     c->deadline_us = os_now_us() + c->http->params.write_us + r->extra_us;
     const enum MHD_Result ok = MHD_queue_response(c->mhd, (unsigned)r->status, response);
     MHD_destroy_response(response);
@@ -457,6 +471,7 @@ static enum MHD_Result begin_request(struct conn *c, const char *url, const char
     struct refusal why = { 0 };
     uint64_t n_body = 0;
     const bool is_framed = check_framing(c, method, version, &why, &n_body);
+    r->is_last = n_body == UINT64_MAX;
     h->calls.head(h->calls.arg, r);
     if (!is_framed && r->response == NULL) {
         refuse(r, &why);
@@ -635,7 +650,7 @@ static void give_response(struct http_req *r, int status, const char *type,
     }
     r->response = response;
     r->status = status;
-    if (c->http->is_quiesced) {
+    if (c->http->is_quiesced || r->is_last) {
         ok = MHD_add_response_header(response, "Connection", "close") == MHD_YES && ok;
     }
     if (!ok) {
@@ -863,12 +878,15 @@ static void on_log(void *arg, const char *fmt, va_list args)
 static enum err start_daemon(struct http *h)
 {
     const struct http_params *p = &h->params;
+    /* Before 1.0 a strict library misses Host and blanks, as we do, but writes its answer's head
+     * twice; later it refuses more than we can see. */
+    const int strictness = MHD_get_version()[0] == '0' ? 0 : 1;
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listener.fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_STRICT_FOR_CLIENT, strictness, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
         MHD_OPTION_END);
     REQUIRE(h->daemon != NULL, ERR_IO, "cannot start the HTTP server (libmicrohttpd %s)",

@@ -13,8 +13,9 @@
  * The library cuts a value at a zero byte, takes a line that begins with one for the empty line,
  * and looks away from continued lines. All of that leaves bytes behind in its memory, where headers
  * lie one after the other: between the end of a value and the next name there may be nothing but
- * what ends a line. This is checked where the memory is known; a library that keeps headers
- * elsewhere loses this check and no other.
+ * what ends a line: two bytes, since a line that ends with LF alone ends elsewhere for a program
+ * that wants CRLF (a zero byte in the place of the missing CR is not told from it). This is checked
+ * where the memory is known; a library that keeps headers elsewhere loses this check and no other.
  *
  * Rejected: parsing HTTP here (twice the surface), trusting the library's strict mode (0.9.75
  * checks the blank before the colon at a level that it then treats as lenient).
@@ -24,6 +25,8 @@
 
 #include <string.h>
 #include <strings.h>
+
+#define LENGTH_MAX 20 /* digits; more, if only zeros, are for programs with another idea of them */
 
 static bool is_token(struct view name)
 {
@@ -60,8 +63,8 @@ static bool is_inside(const struct http_frame *f, const char *p)
            (uintptr_t)p - (uintptr_t)f->block.p <= f->block.n;
 }
 
-/* From the last header up to `to` nothing but blanks and the ends of n_line lines, which may be
- * zero bytes by now. */
+/* From the last header up to `to` nothing but blanks and the ends of n_line lines, two bytes each,
+ * which may be zero bytes by now. */
 static bool is_gap(const struct http_frame *f, const char *to, int n_line)
 {
     if (f->end == NULL) {
@@ -72,13 +75,13 @@ static bool is_gap(const struct http_frame *f, const char *to, int n_line)
     }
     int n_end = 0;
     for (const char *p = f->end; p < to; p++) {
-        const bool is_end = *p == '\0' || *p == '\r' || *p == '\n';
+        const bool is_end = *p == '\0' || *p == (n_end % 2 == 0 ? '\r' : '\n');
         n_end += is_end;
         if (!is_end && (n_end > 0 || (*p != ' ' && *p != '\t'))) {
             return false;
         }
     }
-    return n_end <= 2 * n_line;
+    return n_end == 2 * n_line;
 }
 
 void http_frame_header(struct http_frame *f, struct view name, struct view value)
@@ -117,7 +120,7 @@ bool http_frame_check(struct http_frame *f, size_t body_max_bytes, uint64_t *n_b
         (void)refusal_set(why, 501, "unsupported", NULL,
                           "Transfer-Encoding \"%.*s\" is not supported, only chunked",
                           (int)(f->coding.n < 64 ? f->coding.n : 64), f->coding.p);
-    } else if (f->n_length > 0 && !view_u64(f->length, n_body)) {
+    } else if (f->n_length > 0 && (f->length.n > LENGTH_MAX || !view_u64(f->length, n_body))) {
         (void)refusal_set(why, 400, code, NULL, "Content-Length is no number");
     } else if (f->n_length > 0 && *n_body > body_max_bytes) {
         (void)refusal_set(why, 413, "body_too_large", NULL,
