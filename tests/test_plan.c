@@ -10,7 +10,7 @@
 #include "engine/engine.c"
 
 #include "back/be_measure.h"
-#include "gguf_write.h"
+#include "gguf_tiny.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,83 +31,6 @@
 
 static const char *folder; /* of the models that the command line names */
 
-/* --- a model made here: a llama of two layers, all weights small
- * ----------------------------------- */
-
-#define EMBD  64
-#define FF    96
-#define VOCAB 40
-
-static void add_tensor(struct gguf_write *w, const char *name, uint64_t n_col, uint64_t n_row,
-                       uint64_t *at)
-{
-    const uint32_t n_dim = n_row > 0 ? 2 : 1;
-    const uint32_t type = 0; /* float */
-    gguf_write_text(w, view_of(name));
-    buf_add(&w->out, &n_dim, sizeof n_dim);
-    buf_add(&w->out, &n_col, sizeof n_col);
-    if (n_row > 0) {
-        buf_add(&w->out, &n_row, sizeof n_row);
-    }
-    buf_add(&w->out, &type, sizeof type);
-    buf_add(&w->out, at, sizeof *at);
-    *at += n_col * (n_row > 0 ? n_row : 1) * sizeof(float);
-    w->n_tensor++;
-}
-
-static void add_keys(struct gguf_write *w)
-{
-    gguf_write_string(w, "general.architecture", VIEW("llama"));
-    gguf_write_u32(w, "llama.block_count", 2);
-    gguf_write_u32(w, "llama.embedding_length", EMBD);
-    gguf_write_u32(w, "llama.context_length", 1024);
-    gguf_write_u32(w, "llama.feed_forward_length", FF);
-    gguf_write_u32(w, "llama.attention.head_count", 4);
-    gguf_write_u32(w, "llama.attention.head_count_kv", 2);
-    gguf_write_string(w, "model", VIEW("llama"));
-    gguf_write_u32(w, "unknown_token_id", 0);
-    gguf_write_array(w, "tokens", GGUF_STRING, VOCAB);
-    for (char i = 0; i < VOCAB; i++) {
-        gguf_write_text(w, (struct view){ &(char){ (char)('A' + i) }, 1 });
-    }
-    gguf_write_array(w, "scores", GGUF_F32, VOCAB);
-    for (int i = 0; i < VOCAB; i++) {
-        buf_add(&w->out, &(float){ 0.0f }, sizeof(float));
-    }
-}
-
-/* Returns the file's descriptor; the path leads to it. */
-static int made_here(char path[64])
-{
-    static const struct {
-        const char *name;
-        uint64_t n_col, n_row;
-    } of_layer[] = { { "attn_norm", EMBD, 0 },     { "ffn_norm", EMBD, 0 },
-                     { "attn_q", EMBD, EMBD },     { "attn_k", EMBD, EMBD / 2 },
-                     { "attn_v", EMBD, EMBD / 2 }, { "attn_output", EMBD, EMBD },
-                     { "ffn_gate", EMBD, FF },     { "ffn_up", EMBD, FF },
-                     { "ffn_down", FF, EMBD } };
-    struct gguf_write w;
-    uint64_t at = 0;
-    gguf_write_begin(&w);
-    add_keys(&w);
-    add_tensor(&w, "token_embd.weight", EMBD, VOCAB, &at);
-    add_tensor(&w, "output_norm.weight", EMBD, 0, &at);
-    for (size_t i = 0; i < 2 * sizeof of_layer / sizeof of_layer[0]; i++) {
-        const size_t k = i / 2;
-        char name[64];
-        snprintf(name, sizeof name, "blk.%zu.%s.weight", i % 2, of_layer[k].name);
-        add_tensor(&w, name, of_layer[k].n_col, of_layer[k].n_row, &at);
-    }
-    while (w.out.n % 32 != 0) {
-        buf_add_char(&w.out, 0);
-    }
-    for (uint64_t i = 0; i < at / sizeof(float); i++) {
-        buf_add(&w.out, &(float){ (float)(i * 2654435761u % 1021) / 4096.0f }, sizeof(float));
-    }
-    return gguf_write_end(&w, path);
-}
-
 /* --- a model and its engine
  * ------------------------------------------------------------------------ */
 
@@ -125,7 +48,7 @@ static void model_open(struct model *m, const char *name, int32_t n_worker)
 {
     *m = (struct model){ 0 };
     char path[4096];
-    m->fd = folder == NULL ? made_here(path) : -1;
+    m->fd = folder == NULL ? tiny_model(path) : -1;
     if (folder != NULL) {
         snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
     }
