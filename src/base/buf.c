@@ -103,7 +103,7 @@ void buf_release(struct buf *b)
 void buf_reset(struct buf *b)
 {
     buf_cut(b, 0);
-    b->is_full = false;
+    b->is_full = b->lacks_memory = false;
 }
 
 /* Room for n more bytes and a final zero. */
@@ -126,7 +126,7 @@ static bool reserve(struct buf *b, size_t n)
     cap = cap > b->max ? b->max : cap;
     char *p = mem_realloc(b->p, cap + 1);
     if (p == NULL) {
-        b->is_full = true;
+        b->is_full = b->lacks_memory = true;
         return false;
     }
     b->p = p;
@@ -203,6 +203,7 @@ const char *buf_str(const struct buf *b)
 
 enum err buf_check(const struct buf *b, const char *what)
 {
+    REQUIRE(!b->is_full || !b->lacks_memory, ERR_MEMORY, "no memory for %s", what);
     REQUIRE(!b->is_full, ERR_LIMIT, "%s is larger than the %zu bytes allowed", what, b->max);
     return ERR_OK;
 }

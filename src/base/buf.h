@@ -34,11 +34,12 @@ size_t view_find(struct view a, struct view what, size_t from);
 bool view_u64(struct view a, uint64_t *out);
 
 struct buf {
-    char *p;      /* owns */
-    size_t n;     /* bytes used */
-    size_t cap;   /* bytes allocated */
-    size_t max;   /* bytes allowed */
-    bool is_full; /* something did not fit (BU-2) */
+    char *p;           /* owns */
+    size_t n;          /* bytes used */
+    size_t cap;        /* bytes allocated */
+    size_t max;        /* bytes allowed */
+    bool is_full;      /* something did not fit (BU-2) */
+    bool lacks_memory; /* it would have been allowed */
 };
 
 void buf_init(struct buf *b, size_t max_bytes); /* empty; takes no memory before it is used */

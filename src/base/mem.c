@@ -186,8 +186,8 @@ static int populate(uint8_t *from, size_t n)
 
 static enum err refused(size_t n_bytes, int why)
 {
-    return err_set(ERR_MEMORY, "the system cannot provide %zu MiB of memory now: %s", n_bytes >> 20,
-                   strerror(why));
+    return err_set(ERR_MEMORY, "the system cannot provide %zu MiB of memory now: %s",
+                   mem_round(n_bytes, 1 << 20) >> 20, strerror(why));
 }
 
 enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
@@ -212,8 +212,8 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
     const size_t cap = mem_round(cap_bytes > 0 ? cap_bytes : 1, SMALL_PAGE);
     uint8_t *map = mmap(NULL, cap + slack, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses %zu MiB of memory: %s", cap >> 20,
-            strerror(errno));
+    REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses %zu MiB of memory: %s",
+            mem_round(cap, 1 << 20) >> 20, strerror(errno));
     uint8_t *base = map;
     bool is_huge = false;
     if (is_large) { /* give back what lies before and behind the aligned part */

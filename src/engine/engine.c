@@ -866,7 +866,7 @@ static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
     team_chunk_reset(t.team);
     team_run(t.team, touch_worker, &t);
     REQUIRE(cell_get(&t.n_failed) == 0, ERR_MEMORY,
-            "the system cannot provide %zu MiB of memory now", n_bytes >> 20);
+            "the system cannot provide %zu MiB of memory now", mem_round(n_bytes, 1 << 20) >> 20);
     return ERR_OK;
 }
 

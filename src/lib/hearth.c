@@ -401,11 +401,11 @@ static enum err open_template(struct hearth_model *m)
 {
     struct view source = { NULL, 0 };
     TRY(gguf_string(m->gguf, "tokenizer.chat_template", &source, &m->has_own_template));
-    if (m->has_own_template && chat_open(&m->chat, source) == ERR_OK) {
-        return ERR_OK;
-    }
     if (m->has_own_template) {
-        return err_at(ERR_UNSUPPORTED, "the model's chat template");
+        const enum err e = chat_open(&m->chat, source);
+        return e == ERR_OK
+                   ? e
+                   : err_at(e == ERR_MEMORY ? e : ERR_UNSUPPORTED, "the model's chat template");
     }
     return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
 }
