@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def test_readme():
     names = re.sub(r'\s*\([^)]*\)', '', m.group(2)).replace('\n', ' ') if m else ''
     check('README.md: the architectures', m and int(m.group(1)) == len(rows) and re.split(r',\s+', names) == rows, (names, rows))
     check('README.md: the models compared', m and int(m.group(3)) == len(zoo.strip().split(',')), m)
+
+
+def test_readme_commands(home):
+    """README.md's commands work as they stand there (an answer is cut short, the server is only asked for its help)."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    page, goals = open(root + '/README.md').read(), re.findall(r'^([a-z]+):', open(root + '/Makefile').read(), re.M)
+    run(home, 'pull', CHAT)
+    shown = re.findall(r'^    (make|build/hearth) *(.*?) *(?:#.*)?$', page, re.M)
+    check('README.md: commands', {a.split()[0] for c, a in shown if c != 'make'} == {'pull', 'list', 'run', 'plan', 'serve'}, shown)
+    for program, rest in shown:
+        args = shlex.split(rest)
+        if program == 'make':
+            check(f'README.md: make {rest}', all(a in goals for a in args))
+        else:
+            got = run(home, *args, *{'run': ['-n', '4'], 'serve': ['--help']}.get(args[0], []))
+            check(f'README.md: {rest}', got[0] == 0 and len(got[1]) > 5, got)
 
 
 def test_usage(home):
@@ -340,7 +357,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_stack, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_stack, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()
