@@ -106,7 +106,8 @@ void buf_reset(struct buf *b)
     b->is_full = b->lacks_memory = false;
 }
 
-/* Room for n more bytes and a final zero. */
+/* Room for n more bytes and a final zero: doubles, up to the maximum. Once something did not fit,
+ * nothing does any more: half a text with a later part behind it would be worse than none. */
 static bool reserve(struct buf *b, size_t n)
 {
     if (b->is_full || n > b->max - b->n) {
@@ -211,7 +212,8 @@ enum err buf_check(const struct buf *b, const char *what)
 /* --- UTF-8 (Unicode 15, table 3-7) --------------------------------------------------------- */
 
 /* Bytes the sequence that begins with c should have (0: c cannot begin one), and the range of its
- * second. */
+ * second: after E0 and F0 no overlong forms, after ED no surrogates, after F4 nothing above
+ * U+10FFFF. C0, C1 and F5..FF begin nothing. */
 static int lead(unsigned char c, unsigned char *lo, unsigned char *hi)
 {
     *lo = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
@@ -256,6 +258,7 @@ int utf8_read(const char *p, size_t n, uint32_t *code_point)
     return want;
 }
 
+/* What good_bytes has of a sequence that breaks off is what one U+FFFD stands for. */
 size_t utf8_bad(const char *p, size_t n)
 {
     int want;

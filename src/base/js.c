@@ -195,6 +195,7 @@ bool js_next(const struct js *object, struct js_iter *it)
 
 /* --- writing ------------------------------------------------------------------------------- */
 
+/* \uXXXX, beyond U+FFFF as two surrogates. */
 static void put_escape(struct buf *b, uint32_t code)
 {
     if (code >= 0x10000) {
@@ -286,6 +287,7 @@ static void shortest(double v, char digits[20], int *exponent)
     *exponent = (int)strtol(p + 1, NULL, 10) + 1;
 }
 
+/* d1d2...dn * 10^(e - n) in Python's form. */
 void js_put_repr(struct buf *b, double v)
 {
     if (isnan(v)) {

@@ -59,6 +59,7 @@ size_t mem_round(size_t x, size_t to)
     return (x + to - 1) & ~(to - 1);
 }
 
+/* ME-1: a thread that has frozen itself asked for memory all the same. */
 static void note_frozen(void)
 {
     if (is_thread_frozen) {
@@ -77,6 +78,7 @@ static void count(size_t n, size_t old)
     }
 }
 
+/* A block is  | size | 8 bytes unused | what the caller gets ... |. */
 static size_t size_of(const void *p)
 {
     size_t n;
@@ -110,6 +112,7 @@ void *mem_alloc_array(size_t n, size_t each_bytes)
     return mem_mul(n, each_bytes, &bytes) ? mem_alloc(bytes) : NULL;
 }
 
+/* The count changes by the difference; unsigned arithmetic lets it fall, too. */
 void *mem_realloc(void *p, size_t n_bytes)
 {
     if (p == NULL) {
@@ -190,6 +193,8 @@ static enum err refused(size_t n_bytes, int why)
                    mem_round(n_bytes, 1 << 20) >> 20, strerror(why));
 }
 
+/* Touching now turns a later death by the kernel's out-of-memory killer into an error with a
+ * text. */
 enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 {
     if (a->is_counting || n_bytes == 0 || at >= a->cap) {
@@ -201,6 +206,9 @@ enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
     return why == 0 ? ERR_OK : refused(end - from, why);
 }
 
+/* Large arenas begin at a 2 MB border, so that the kernel can back them with pages of that size: a
+ * table entry then covers 512 times as much, and walking weights misses the TLB as much less
+ * often. */
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
 {
     note_frozen();
@@ -248,6 +256,8 @@ void arena_close(struct arena *a)
     *a = (struct arena){ 0 };
 }
 
+/* A counting arena gives the same address every time: the dry run asks for buffers as the real one
+ * does, and nobody may look into them. */
 void *arena_take(struct arena *a, size_t n_bytes)
 {
     static _Alignas(TAKE_ALIGN) uint8_t nothing[TAKE_ALIGN]; /* what a counting arena gives out */

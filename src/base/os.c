@@ -164,6 +164,8 @@ static enum err sync_folder(const char *path)
     return ERR_OK;
 }
 
+/* A reader sees the old file or the new one, whole, also after a power cut: the bytes are on the
+ * disk before the name points to them. */
 enum err os_write_file(const char *path, struct view text)
 {
     char temp[4096];
