@@ -316,6 +316,8 @@ def slow_clients(s):
         headers = Slow(k, get()[:-2], 0.5, b'X: a\r\n')
         lines = Slow(k, b'', 0.5, b'\r\n')
         silent = Slow(k, get()[:-2], 999)
+        large = b'{"content":"' + b'a ' * 500000 + b'"}'
+        stalled = Slow(k, post(large)[:-800000], 0.5, b' ')
         unread = [never_read(k) for _ in range(3)]
         check('three streams run', wait_metric(k, 'hearth_requests_running', 3, 20 * k.slack) is not None)
         for i in range(20):
@@ -325,6 +327,8 @@ def slow_clients(s):
         for name, c in (('slow headers', headers), ('empty lines', lines), ('half a header', silent)):
             c.join(120 * k.slack)
             check(f'{name}: 408', c.got is not None and c.got[0] == 408 and json.loads(c.got[1])['error']['code'] == 'timeout', c.got)
+        stalled.join(120 * k.slack)
+        check('a large body that comes to a stop: 408', stalled.got is not None and stalled.got[0] == 408 and '64 KiB in every 10 s' in json.loads(stalled.got[1])['error']['message'], stalled.got)
         check('streams that nobody reads are given up', wait_metric(k, 'hearth_requests_running', 0, 90 * k.slack) is not None, metrics(k))
         same('their pages are free', metrics(k)['hearth_kv_cache_usage_ratio'], 0)
         for u in unread:

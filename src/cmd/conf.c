@@ -39,9 +39,9 @@ static const struct command {
                      "Answers at /v1/chat/completions, /v1/completions, /v1/models, /tokenize, "
                      "/detokenize, /healthz, /readyz, /metrics; the page is at /. SIGTERM ends it "
                      "after the running answers. Other limits: 32 KiB of headers within 10 s, a "
-                     "body within 60 s, 75 s between requests, 30 s for a client that takes "
-                     "nothing of its answer; 4096 messages, 64 levels of JSON, 8 choices, 16 stop "
-                     "texts of 256 bytes, 1024 biases.",
+                     "body within 60 s (64 KiB in every 10 s), 75 s between requests, 30 s for a "
+                     "client that takes nothing of its answer; 4096 messages, 64 levels of JSON, "
+                     "8 choices, 16 stop texts of 256 bytes, 1024 biases.",
                      0, 1 },
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit.", 1, 1 },

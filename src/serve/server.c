@@ -35,6 +35,7 @@
 #define HEADER_MAX_BYTES 32768 /* of all headers of a request, and the request line */
 #define HEAD_US          10000000
 #define BODY_US          60000000
+#define STEP_US          10000000 /* a client that stands still holds the room of its body */
 #define IDLE_US          75000000 /* longer than the idle time of common proxies */
 #define WRITE_US         30000000
 #define TICK_US          1000000
@@ -204,6 +205,7 @@ static enum err open_parts(struct server *s)
                                    .n_client_max = p->n_client_max,
                                    .head_us = HEAD_US,
                                    .body_us = BODY_US,
+                                   .step_us = STEP_US,
                                    .idle_us = IDLE_US,
                                    .write_us = WRITE_US };
     api_calls(&s->api, &calls);
