@@ -31,7 +31,7 @@ def environment(home):
 class Terminal:
     """hearth run in a terminal of its own."""
 
-    def __init__(self, home, *args, env=None, stdout=None, path=model, file_max=None):
+    def __init__(self, home, *args, env=None, stdout=None, path=model, file_max=None, shell=()):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
         self.before = termios.tcgetattr(slave)
@@ -44,7 +44,7 @@ class Terminal:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_max, file_max))
 
-        self.p = subprocess.Popen([hearth, 'run', path, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
+        self.p = subprocess.Popen([*shell, hearth, 'run', path, *args], stdin=slave, stdout=stdout or slave, stderr=slave, preexec_fn=claim,
                                   env={**environment(home), **(env or {})}, cwd=home)
         self.end = os.pidfd_open(self.p.pid)
         self.text = b''
@@ -372,17 +372,35 @@ def test_gone(home):
 
 
 def test_stop_and_go(home):
-    """Ctrl-Z gives the terminal back in order and takes it again."""
+    """Ctrl-Z gives the terminal back to the shell in order and takes it again."""
+    t = Terminal(home, *GREEDY, '--max-tokens', '4', shell=('sh', '-m', '-c', '"$@"; echo back in the shell; read x; fg', 'sh'))
+    t.until(rb'> ')
+    t.send('/system half')
+    t.until(rb'half')
+    t.send('\x1a')
+    check('Ctrl-Z stops', t.until(rb'back in the shell', 5) is not None, t.text)
+    check('terminal as before, while stopped', t.is_restored())
+    t.send('\r')
+    check('the line comes back', t.until(rb'> ' + ESCAPE.encode() + rb'*/system half', 5) is not None, t.text)
+    t.send(' done\r')
+    check('and goes on', t.until(rb'counts from the next turn', 5) is not None, t.text)
+    t.until(PROMPT, 5)
+    t.send('/system\r')
+    text = plain(t.until(PROMPT, 5))
+    check('what was typed before and after is one line', '\nhalf done\n' in text, text)
+    t.send('/exit\r')
+    check('exit after fg', t.wait() == 0, t.text)
+    t.close()
+
+
+def test_stop_without_shell(home):
+    """Where nothing could let it go on, Ctrl-Z does not stop it."""
     t = Terminal(home, *GREEDY, '--max-tokens', '4')
     t.until(rb'> ')
     t.send('half')
     t.until(rb'half')
     t.send('\x1a')
-    state = os.waitid(os.P_PID, t.p.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    check('Ctrl-Z stops', state.si_code == os.CLD_STOPPED, state)
-    check('terminal as before, while stopped', t.is_restored())
-    os.kill(t.p.pid, signal.SIGCONT)
-    check('the line comes back', t.until(rb'half', 5) is not None, t.text)
+    check('Ctrl-Z without a shell: the line is there', t.until(rb'half', 5) is not None, t.text)
     t.send('\x03')
     t.until(PROMPT, 5)
     t.p.terminate()
@@ -499,7 +517,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_shared_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_shared_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_stop_without_shell, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

@@ -89,8 +89,12 @@ static void restore_signals(const struct sigaction old[N_CAUGHT])
 /* Ctrl-Z: the shell gets its terminal back in order. */
 static void suspend(struct edit *e)
 {
+    const struct sigaction usual = { .sa_handler = SIG_DFL };
+    struct sigaction ours;
     edit_line_set_terminal(e, false);
-    raise(SIGSTOP);
+    sigaction(SIGTSTP, &usual, &ours);
+    raise(SIGTSTP); /* does nothing where no shell could let it go on */
+    sigaction(SIGTSTP, &ours, NULL);
     edit_line_set_terminal(e, true);
     edit_line_redraw(e, true);
 }
