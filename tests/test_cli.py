@@ -102,6 +102,7 @@ def test_usage(home):
     refused(home, ['run', TINY, 'a', 'b'], 2, 'hearth run MODEL [PROMPT]')
     refused(home, ['run', TINY, 'x', '--raw', '--system', 'y'], 2, '--raw', '--system')
     refused(home, ['serve'], 2, '--model')
+    refused(home, ['serve', '-m', 'one.gguf', 'two.gguf'], 2, 'one.gguf', 'two.gguf')
     refused(home, ['bench'], 2, '--kernels')
     refused(home, ['render'], 2, '--template')
     refused(home, ['tokenize'], 2, '-m MODEL')

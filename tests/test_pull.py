@@ -33,7 +33,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'tools'))
 import gguf_file as gf  # noqa: E402
 
-OK, USAGE, NOT_FOUND, INTEGRITY, AUTH, NET, IO, BUSY = 0, 2, 3, 5, 6, 7, 9, 75
+OK, USAGE, NOT_FOUND, INTEGRITY, AUTH, NET, IO, LIMIT, BUSY = 0, 2, 3, 5, 6, 7, 9, 11, 75
 
 
 def model(n_bytes=4096, fill=1, split=None, licence=None):
@@ -67,6 +67,7 @@ class Site:
         self.cut_after = []   # bytes after which a response is cut, used up one by one
         self.status = {}      # path -> status instead of the file
         self.redirect = {}    # path -> address
+        self.length = {}      # path -> bytes that are announced instead of those that come
         self.is_slow = False
         self.ignores_range = False
         self.ignores_condition = False  # sends a range of what is there now, whatever If-Range says
@@ -112,7 +113,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = body[at:]
         else:
             s.requests.append((self.path, asked, condition, 200))
-            self.answer(200, len(body), headers)
+            self.answer(200, s.length.get(self.path, len(body)), headers)
         if s.cut_after:
             body = body[:s.cut_after.pop(0)]
         for i in range(0, len(body), 65536):
@@ -316,6 +317,16 @@ def not_a_model(b):
 
 
 @test
+def cannot_be_read(b):
+    """A file that cannot be read is not called one of another kind."""
+    path = '/sys/class/net/lo/speed'  # of 4096 bytes, says its size; a loop has no speed
+    if not os.path.exists(path):
+        return f'needs {path}'
+    _, err = b.run('pull', path, want=IO)
+    assert path in err and 'Invalid argument' in err and 'GGUF' not in err, err
+
+
+@test
 def folder_import(b):
     parts = [model(fill=10 + i, split=(i, 3)) for i in range(3)]
     for i, p in enumerate(parts):
@@ -335,6 +346,32 @@ def folder_import(b):
     assert len(b.blobs()) == 2 and os.listdir(b.models + '/sets') == []
     os.makedirs(b.top + '/empty')
     b.run('pull', b.top + '/empty', want=NOT_FOUND)
+
+
+@test
+def folder_of_one(b):
+    """One model may be of many files: it can be named, and verify reads all of them, in the store or not."""
+    parts = [model(fill=10 + i, split=(i, 3)) for i in range(3)]
+    paths = [b.file(f'in/big-0000{i + 1}-of-00003.gguf', p) for i, p in enumerate(parts)]
+    told = b.json('verify', paths[0])['files']
+    assert [(f['digest'], f['bytes']) for f in told] == [(sha(p), len(p)) for p in parts], told
+    b.run('pull', b.top + '/in', '--name', 'x')
+    assert b.names() == ['x'] and len(b.blobs()) == 3
+    b.file('in/other.gguf', model())
+    b.run('pull', b.top + '/in', '--name', 'y', want=USAGE)
+
+
+@test
+def folder_with_a_bad_one(b):
+    """What is no model is found before anything is stored; what is found later is told with the number of those that are."""
+    b.file('in/a.gguf', model())
+    bad = b.file('in/b.gguf', b'PK no model')
+    _, err = b.run('pull', b.top + '/in', want=INTEGRITY)
+    assert b.names() == [] and 'b.gguf' in err and 'nothing was stored' in err
+    with open(bad, 'wb') as f:
+        f.write(model()[:-1000])
+    _, err = b.run('pull', b.top + '/in', want=INTEGRITY)
+    assert b.names() == ['a'] and '1 of 2 models were stored' in err and 'b.gguf' in err and 'nothing' not in err, err
 
 
 @test
@@ -462,6 +499,10 @@ def unnamed_blobs(b):
     assert re.search('^unnamed sha256-' + sha(two) + '  .* kB', b.run('verify')[0], re.M)
     assert 'kB free again' in b.run('rm', 'sha256-' + sha(two))[0] and b.blobs() == [sha(one)]
     b.run('rm', 'sha256-' + sha(two), want=NOT_FOUND)
+    split = b.file(f'data/hearth/models/sets/{sha(two)}/model-00001-of-00002.gguf', b'')
+    b.file('data/hearth/models/blobs/sha256-' + sha(two), two)
+    b.run('rm', 'sha256-' + sha(two))
+    assert not os.path.exists(os.path.dirname(split))  # the links of a set go with its first file
 
 
 @test
@@ -485,7 +526,8 @@ def verify_outside(b):
 def known_by_content(b):
     if not b.a.model:
         return 'needs --model'
-    b.run('pull', b.a.model)
+    _, err = b.run('pull', b.a.model)
+    assert 'the known model smollm2:135m' in err and 'checksum' in b.run('pull', '--help')[0], err
     row, = b.json('list')['models']
     assert row['name'] == 'smollm2:135m' and row['licence'] == 'Apache-2.0'
     b.run('pull', 'smollm2:135m')  # is there: nothing is fetched
@@ -507,6 +549,20 @@ def downloaded(b):
     assert len(b.site.requests) == 1  # it was there
     b.run('pull', b.url + '/some/Tiny.gguf#sha256=' + sha(m))
     assert len(b.site.requests) == 2 or b.names() == ['tiny']
+
+
+@test
+def long_addresses(b):
+    """Addresses that differ at their ends only are two."""
+    ends = ['/m.gguf?' + 'x' * 1200 + end for end in 'ab']
+    for i, end in enumerate(ends):
+        b.site.files[end] = model(fill=i)
+    b.run('pull', b.url + ends[0])
+    assert b.json('list')['models'][0]['source'] == b.url + ends[0]
+    _, err = b.run('pull', b.url + ends[1], want=USAGE)
+    assert 'another model has this name' in err
+    b.run('pull', b.url + ends[1], '--name', 'n')
+    assert len(b.blobs()) == 2
 
 
 @test
@@ -608,6 +664,25 @@ def no_validator(b):
     b.site.cut_after = [500000]
     b.run('pull', b.url + '/m.gguf')
     assert [r[1] for r in b.site.requests] == [None, None] and b.blobs() == [sha(m)]
+
+
+@test
+def damaged_validator(b):
+    """What was kept to go on with and is no good goes, so that the next pull begins anew."""
+    b.run('list')
+    b.site.files['/m.gguf'] = model()
+    b.file(f'data/hearth/models/partial/{sha((b.url + "/m.gguf").encode())[:16]}.part.validator', b'x' * 600)
+    b.run('pull', b.url + '/m.gguf', want=LIMIT)
+    b.run('pull', b.url + '/m.gguf')
+    assert b.names() == ['m'] and b.partial() == []
+
+
+@waiting
+def larger_than_the_disk(b):
+    """Refused when the size is announced: nothing is asked for again."""
+    b.site.files['/m.gguf'], b.site.length['/m.gguf'] = model(), 1 << 41
+    _, err = b.run('pull', b.url + '/m.gguf', want=IO)
+    assert 'too small' in err and str((1 << 41)) in err and len(b.site.requests) == 1, err
 
 
 @test
@@ -739,6 +814,19 @@ def full_and_read_only(b):
 
 
 @test
+def full_at_first(b):
+    """A disk that is full before there is an index: there is nothing to read yet, and the index is made when there is room."""
+    os.makedirs(b.data)
+    b.file('m.gguf', model(1 << 17))
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
+        return 'needs unshare -rm'
+    fill = f'cat /dev/zero > {b.data}/fill'
+    script = f'mount -t tmpfs -o size=1m none {b.data} && {{ {fill} 2>/dev/null; $H list >&2 && $H list --json && rm {b.data}/fill && $H pull {b.top}/m.gguf && $H verify; }}'
+    p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+    assert p.returncode == OK and p.stdout.count('"models":[]') == 1 and re.search('^ok +m ', p.stdout, re.M), p
+
+
+@test
 def nothing_can_be_written(b):
     """Where no store can be made there is an empty one to read, and a pull says why."""
     os.makedirs(b.data + '/hearth')
@@ -798,6 +886,20 @@ def two_at_once(b):
 
 
 @test
+def asked_at_that_moment(b):
+    """Whether the store is busy is asked with its lock: who wants to change it then waits for a moment."""
+    b.run('list')
+    path = b.file('data/hearth/models/lock', b'')
+    with open(path, 'rb') as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        p = b.start('rm', 'no-such-model')
+        while p.poll() is None and path not in (os.path.realpath(x.path) for x in os.scandir(f'/proc/{p.pid}/fd')):
+            pass
+    p.communicate(timeout=60)
+    assert p.returncode == NOT_FOUND, p.returncode
+
+
+@test
 def left_overs(b):
     """A copy that was killed half-way is cleared away by the next pull."""
     b.run('list')
@@ -854,6 +956,19 @@ def orphans(b):
     b.run('rm', 'one')
     assert b.partial() == [] and b.blobs() == sorted([sha(kept), sha(b'lost with the index')]) and b.names() == ['kept']
     b.run('verify')
+
+
+@test
+def notes_of_other_names(b):
+    """Only a note with a digest leads to files; what else lies there removes nothing."""
+    m = model()
+    b.run('pull', b.file('m.gguf', m))
+    path = b.file('data/hearth/models/keep', b'kept')
+    for name in ('orphan-..', 'orphan-', 'orphan-.', 'orphan-' + 'A' * 64, 'orphan-' + 'a' * 65):
+        b.file('data/hearth/models/partial/' + name, b'')
+    os.makedirs(b.models + '/sets')
+    b.run('rm', 'no-such-model', want=NOT_FOUND)
+    assert os.path.exists(path) and b.blobs() == [sha(m)] and os.path.isdir(b.models + '/sets')
 
 
 def check_store(b, what):

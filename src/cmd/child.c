@@ -106,10 +106,12 @@ enum err child_start(struct child *c, const char *const *argv, const char *temp_
     snprintf(temp, sizeof temp, "TMPDIR=%s", temp_dir != NULL ? temp_dir : "");
     c->err_path = mem_strdup(err_path, strlen(err_path));
     char **env = temp_dir != NULL ? environment_with(temp) : environ;
-    REQUIRE(c->err_path != NULL && env != NULL, ERR_MEMORY, "no memory to start %s", argv[0]);
-    enum err e =
-        pipe2(ends, O_CLOEXEC) == 0 ? ERR_OK : err_set(ERR_IO, "no pipe: %s", strerror(errno));
-    if (e == ERR_OK) {
+    enum err e = ERR_OK;
+    if (c->err_path == NULL || env == NULL) {
+        e = err_set(ERR_MEMORY, "no memory to start %s", argv[0]);
+    } else if (pipe2(ends, O_CLOEXEC) != 0) {
+        e = err_set(ERR_IO, "no pipe: %s", strerror(errno));
+    } else {
         e = spawn(c, argv, env, ends[1]);
         close(ends[1]);
         c->out = ends[0];

@@ -145,7 +145,9 @@ static const struct option {
       0, 0 },
     { "in", NULL, "FILE", "blocks to decode", BIT(DEQUANT), KIND_TEXT, O(in), 0, 0, 0 },
     { "type", NULL, "T", "element type, as Q4_K", BIT(DEQUANT), KIND_TEXT, O(type), 0, 0, 0 },
-    { "name", NULL, "NAME", "what the model is called in the store (default: as its file)",
+    { "name", NULL, "NAME",
+      "what the model is called in the store (default: as its file, or as the known model with its "
+      "checksum)",
       BIT(PULL), KIND_TEXT, O(name), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
       BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) | BIT(VERIFY),
@@ -413,6 +415,9 @@ static enum err take_words(struct parse *p)
     if (n > 0) {
         REQUIRE(p->words[1][0] != '\0', ERR_USAGE, "hearth %s %s: the first argument is empty",
                 cmd->name, cmd->arguments);
+        REQUIRE(p->c->model == NULL, ERR_USAGE,
+                "hearth %s: a model is given twice, --model %.100s and %.100s; give one", cmd->name,
+                p->c->model, p->words[1]);
         p->c->model = p->words[1];
     }
     if (n > 1) {

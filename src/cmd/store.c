@@ -27,6 +27,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -37,6 +38,8 @@
 #define PIECE          ((size_t)1 << 20)
 #define PROVENANCE_MAX 65536
 #define RESUME_S       (7 * 24 * 3600)
+#define LOCK_TRIES     50 /* who asks store_is_busy has the lock for a moment */
+#define LOCK_WAIT_MS   10
 #define ORPHAN         "orphan-"
 
 struct store {
@@ -69,10 +72,11 @@ static char *join(const char *a, const char *b)
     return out;
 }
 
+/* An empty file is no index either: SQLite leaves one when it cannot fill it. */
 static bool is_missing(const char *path)
 {
     struct stat s;
-    return stat(path, &s) != 0 && errno == ENOENT;
+    return stat(path, &s) != 0 ? errno == ENOENT : S_ISREG(s.st_mode) && s.st_size == 0;
 }
 
 /* Where they cannot be made there is still something to read, or nothing to be read. */
@@ -202,12 +206,20 @@ void store_remove_tree(const char *folder)
     remove_below(folder, 0);
 }
 
+/* The digest behind a prefix, or NULL when the name is not made so. It becomes part of the paths of
+ * what is removed. */
+static const char *digest_behind(const char *prefix, const char *name)
+{
+    const size_t n = strlen(prefix);
+    const bool is_digest = strncmp(name, prefix, n) == 0 && strlen(name + n) == 64 &&
+                           strspn(name + n, "0123456789abcdef") == 64;
+    return is_digest ? name + n : NULL;
+}
+
 /* The digest of "sha256-HEX", or NULL. */
 static const char *digest_of(const char *name)
 {
-    const bool is_blob = strncmp(name, "sha256-", 7) == 0 && strlen(name) == 7 + 64 &&
-                         strspn(name + 7, "0123456789abcdef") == 64;
-    return is_blob ? name + 7 : NULL;
+    return digest_behind("sha256-", name);
 }
 
 /* Whether more than n models have the file. */
@@ -243,19 +255,25 @@ static void note_orphans(const struct store *st, const struct store_model *m)
     }
 }
 
-/* Looks after one note: a file that no model has goes, with the links of its set. */
-static void clear_orphan(struct store *st, const char *digest, const char *note)
+/* Removes a file that no model has, with the links of its set; whether the file is gone. */
+static bool remove_unused(const struct store *st, const char *digest)
 {
     char path[STORE_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/sets/%s", st->root, digest);
+    store_remove_tree(path);
+    snprintf(path, sizeof path, "%s/blobs/sha256-%s", st->root, digest);
+    return unlink(path) == 0;
+}
+
+/* Looks after one note: a file that no model has goes. */
+static void clear_orphan(struct store *st, const char *digest, const char *note)
+{
     bool used = true;
     if (is_used(st, digest, 0, &used) != ERR_OK) {
         return;
     }
     if (!used) {
-        snprintf(path, sizeof path, "%s/sets/%s", st->root, digest);
-        store_remove_tree(path);
-        snprintf(path, sizeof path, "%s/blobs/sha256-%s", st->root, digest);
-        unlink(path);
+        (void)remove_unused(st, digest);
     }
     unlink(note);
 }
@@ -267,10 +285,11 @@ static void clear_partial(struct store *st)
     struct store_walk w;
     store_walk_open(&w, st->partial);
     while (store_walk_next(&w)) {
+        const char *orphan = digest_behind(ORPHAN, w.name.p);
         if (S_ISDIR(w.s.st_mode)) {
             store_remove_tree(w.path);
-        } else if (view_starts(w.name, VIEW(ORPHAN))) {
-            clear_orphan(st, w.name.p + sizeof ORPHAN - 1, w.path);
+        } else if (orphan != NULL) {
+            clear_orphan(st, orphan, w.path);
         } else if (view_find(w.name, VIEW("new-"), 0) != SIZE_MAX ||
                    view_ends(w.name, VIEW(".log")) ||
                    w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
@@ -286,7 +305,12 @@ enum err store_lock(struct store *st)
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
-    if (flock(st->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    bool is_ours = false;
+    for (int i = 0; i < LOCK_TRIES && !is_ours; i++) {
+        is_ours =
+            flock(st->lock_fd, LOCK_EX | LOCK_NB) == 0 || (poll(NULL, 0, LOCK_WAIT_MS), false);
+    }
+    if (!is_ours) {
         close(st->lock_fd);
         st->lock_fd = -1;
         return err_set(ERR_BUSY,
@@ -694,18 +718,15 @@ enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
 /* A blob that no model has goes by its own name. */
 static enum err remove_blob(struct store *st, const char *name, uint64_t *freed_bytes)
 {
-    struct buf path;
+    char path[STORE_PATH_BYTES];
     struct stat s;
     bool used = false;
     TRY(is_used(st, digest_of(name), 0, &used));
     REQUIRE(!used, ERR_USAGE, "%s: a model has this file; hearth show MODEL lists its files", name);
-    buf_init(&path, STORE_PATH_BYTES);
-    store_blob_path(st, digest_of(name), &path);
-    const bool is_there = stat(buf_str(&path), &s) == 0;
-    const bool is_gone = is_there && unlink(buf_str(&path)) == 0;
-    buf_release(&path);
-    REQUIRE(is_there, ERR_NOT_FOUND, "%s: no such file in the store", name);
-    REQUIRE(is_gone, ERR_IO, "%s: cannot remove: %s", name, strerror(errno));
+    snprintf(path, sizeof path, "%s/blobs/%s", st->root, name);
+    REQUIRE(stat(path, &s) == 0, ERR_NOT_FOUND, "%s: no such file in the store", name);
+    REQUIRE(remove_unused(st, digest_of(name)), ERR_IO, "%s: cannot remove: %s", name,
+            strerror(errno));
     *freed_bytes = (uint64_t)s.st_size;
     return ERR_OK;
 }

@@ -39,12 +39,12 @@ struct store_file {
 
 struct store_model {
     char name[STORE_NAME_MAX];
-    char source[1024];        /* "pypi:...", "https://...", "file:///..." */
-    char licence[160];        /* "unknown" when nobody said */
-    int64_t time_s;           /* when it came, seconds since 1970 */
-    uint64_t bytes;           /* of all files */
-    struct buf provenance;    /* JSON object, one line; owns */
-    struct store_file *files; /* [n_file], owns; parts in order */
+    char source[STORE_PATH_BYTES]; /* "pypi:...", "https://...", "file:///..." */
+    char licence[160];             /* "unknown" when nobody said */
+    int64_t time_s;                /* when it came, seconds since 1970 */
+    uint64_t bytes;                /* of all files */
+    struct buf provenance;         /* JSON object, one line; owns */
+    struct store_file *files;      /* [n_file], owns; parts in order */
     size_t n_file;
 };
 void store_model_clear(struct store_model *m); /* accepts a zeroed object */

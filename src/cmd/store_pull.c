@@ -187,7 +187,9 @@ static enum err end_model(struct pull *p)
     const struct known *k = m->n_file == 1 ? known_by_sha256(m->files[0].digest) : NULL;
     if (k != NULL) {
         snprintf(m->licence, sizeof m->licence, "%s", k->licence);
-        if (p->name == NULL) {
+        if (p->name == NULL && strcmp(m->name, k->name) != 0) {
+            fprintf(stderr, "%s is the known model %s, by its checksum, and gets that name\n",
+                    m->files[0].title, k->name);
             snprintf(m->name, sizeof m->name, "%s", k->name);
         }
     }
@@ -230,9 +232,12 @@ static enum err check_magic(const char *path)
     struct os_file f = { .fd = -1 };
     char magic[4] = "";
     TRY(os_open(&f, path));
-    const enum err e = f.size < sizeof magic ? ERR_INTEGRITY : os_read_at(&f, magic, 4, 0);
+    const enum err e = f.size < sizeof magic ? ERR_OK : os_read_at(&f, magic, sizeof magic, 0);
     os_close(&f);
-    REQUIRE(e == ERR_OK && memcmp(magic, "GGUF", 4) == 0, ERR_INTEGRITY,
+    if (e != ERR_OK) {
+        return err_at(e, "%s", path);
+    }
+    REQUIRE(memcmp(magic, "GGUF", 4) == 0, ERR_INTEGRITY,
             "%s: not a GGUF model file; nothing was stored", path);
     return ERR_OK;
 }
@@ -275,26 +280,41 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Every model of a folder, in the order of names. */
+/* Whether the file is what a model is pulled by: of a split one, part 1. */
+static bool is_first(const char *name)
+{
+    unsigned i = 1;
+    unsigned n = 1;
+    return !is_part(name, &i, &n) || i == 1;
+}
+
+/* Every model of a folder, in the order of names; before that all of them are looked at. */
 static enum err pull_names(struct pull *p, const char *folder, char **names, size_t n)
 {
     size_t n_model = 0;
     char path[STORE_PATH_BYTES];
-    unsigned i_part = 1;
-    unsigned n_part = 1;
-    REQUIRE(p->name == NULL || n <= 1, ERR_USAGE, "%s: several files cannot share the name %s",
-            folder, p->name);
-    qsort(names, n, sizeof names[0], by_text);
     for (size_t i = 0; i < n; i++) {
-        if (is_part(names[i], &i_part, &n_part) && i_part != 1) {
-            continue;
-        }
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        TRY(pull_file(p, path));
-        n_model++;
+        TRY(check_magic(path));
+        n_model += is_first(names[i]);
     }
     REQUIRE(n_model > 0, ERR_NOT_FOUND, "%s: no model in this folder (files ending in .gguf)",
             folder);
+    REQUIRE(p->name == NULL || n_model == 1, ERR_USAGE,
+            "%s: %zu models cannot share the name %s; pull them one by one", folder, n_model,
+            p->name);
+    qsort(names, n, sizeof names[0], by_text);
+    size_t n_stored = 0;
+    for (size_t i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        const enum err e = is_first(names[i]) ? pull_file(p, path) : ERR_OK;
+        if (e != ERR_OK) {
+            return n_stored > 0 ? err_at(e, "%s: %zu of %zu models were stored, %s was not", folder,
+                                         n_stored, n_model, names[i])
+                                : e;
+        }
+        n_stored += is_first(names[i]);
+    }
     return ERR_OK;
 }
 
@@ -428,11 +448,9 @@ static enum err fetch(struct pull *p, const char *url, const char *to)
     snprintf(validator_path, sizeof validator_path, "%s.validator", to);
     snprintf(error_path, sizeof error_path, "%s/fetch.log", store_partial(p->st));
     buf_init(&validator, 512);
-    if (os_exists(validator_path)) {
-        TRY(os_read_file(validator_path, &validator));
-    }
+    enum err e = os_exists(validator_path) ? os_read_file(validator_path, &validator) : ERR_OK;
     const char *argv[] = { program, url, to, buf_str(&validator), NULL };
-    enum err e = child_start(&c, argv, NULL, error_path);
+    e = e == ERR_OK ? child_start(&c, argv, NULL, error_path) : e;
     if (e == ERR_OK) {
         struct buf last;
         buf_init(&last, 512);
@@ -466,15 +484,16 @@ static enum err check_came(const char *url, const char *path)
 {
     struct os_file f = { .fd = -1 };
     char first[64] = "";
-    if (check_magic(path) == ERR_OK) {
-        return ERR_OK;
+    enum err e = check_magic(path);
+    if (e != ERR_INTEGRITY) {
+        return e; /* what cannot be read stays: it may be good */
     }
     TRY(os_open(&f, path));
     const size_t n = f.size < sizeof first - 1 ? (size_t)f.size : sizeof first - 1;
-    const enum err e = os_read_at(&f, first, n, 0);
+    e = os_read_at(&f, first, n, 0);
     os_close(&f);
-    unlink(path); /* the rest of it would not help */
     TRY(e);
+    unlink(path); /* the rest of it would not help */
     const bool is_page = first[strspn(first, " \t\r\n")] == '<';
     const bool is_gzip = memcmp(first, "\x1f\x8b", 2) == 0;
     return err_set(ERR_INTEGRITY, "%.300s: %s came, not a GGUF model file; nothing was stored%s",

@@ -629,18 +629,22 @@ static enum err verify_store(const char *model, struct verdict *v)
     return e;
 }
 
-/* A file outside the store: nobody wrote down its digest, but its structure can be checked. */
+/* A model outside the store: nobody wrote down its digests, but its structure can be checked. */
 static enum err verify_file(const char *path, struct verdict *v)
 {
-    struct store_file f = { 0 };
     struct gguf *g = NULL;
     TRY(gguf_open(&g, path));
-    f.bytes = gguf_file_bytes(g);
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < gguf_n_part(g) && e == ERR_OK; i++) {
+        struct store_file f = { .bytes = gguf_part_bytes(g, i) };
+        e = store_hash(gguf_part_path(g, i), NULL, f.digest);
+        if (e == ERR_OK) {
+            const struct known *k = known_by_sha256(f.digest);
+            tell(v, k != NULL ? k->name : gguf_part_path(g, i), &f, "", false);
+        }
+    }
     gguf_close(g);
-    TRY(store_hash(path, NULL, f.digest));
-    const struct known *k = known_by_sha256(f.digest);
-    tell(v, k != NULL ? k->name : path, &f, "", false);
-    return ERR_OK;
+    return e;
 }
 
 enum err store_cmd_verify(const char *model, bool is_json)

@@ -293,6 +293,21 @@ const char *gguf_path(const struct gguf *g)
     return g->parts[0].path;
 }
 
+size_t gguf_n_part(const struct gguf *g)
+{
+    return g->n_part;
+}
+
+const char *gguf_part_path(const struct gguf *g, size_t i)
+{
+    return g->parts[i].path;
+}
+
+uint64_t gguf_part_bytes(const struct gguf *g, size_t i)
+{
+    return g->parts[i].file.size;
+}
+
 static const struct gguf_kv *find_key(const struct gguf *g, const char *key, bool *found)
 {
     const size_t i = index_find(&g->key_index, g->keys, sizeof g->keys[0], view_of(key));

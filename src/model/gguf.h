@@ -31,6 +31,9 @@ void gguf_close(struct gguf *g); /* accepts NULL */
 uint32_t gguf_version(const struct gguf *g);    /* 2 or 3 */
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
 const char *gguf_path(const struct gguf *g);
+size_t gguf_n_part(const struct gguf *g);                   /* files */
+const char *gguf_part_path(const struct gguf *g, size_t i); /* of file i */
+uint64_t gguf_part_bytes(const struct gguf *g, size_t i);
 
 /* --- metadata. `key` is the full key. Absent and of another type are told apart: absent leaves
  * *out untouched and sets *found (may be NULL) to false; another type is ERR_INTEGRITY. Integer
