@@ -22,8 +22,6 @@
 struct http;
 struct http_req;
 
-#define HTTP_STEP_BYTES ((size_t)64 << 10)
-
 struct http_params {
     const char *host;   /* name or address to listen on */
     int port;           /* 0: any free one */
@@ -34,7 +32,7 @@ struct http_params {
     int n_client_max;  /* connections kept; beyond, the oldest idle one is closed for a new one */
     uint64_t head_us;  /* from connection or first byte to the end of the headers */
     uint64_t body_us;  /* for the body */
-    uint64_t step_us;  /* for each HTTP_STEP_BYTES of it, or its rest */
+    uint64_t step_us;  /* for each HTTP_CONN_STEP_BYTES of it, or its rest */
     uint64_t idle_us;  /* between requests */
     uint64_t write_us; /* for a client to take some of its answer */
 };
