@@ -285,6 +285,13 @@ def test_lines(home):
         t.until(PROMPT)
         got = [m['content'] for m in saved(home, f'l{i}.json') if m['role'] == 'user']
         check(f'lines {keys!r}', got == [want], got)
+    t.send('/system ')
+    os.write(t.master, b'\xc3abc\xe4\xbd\r')
+    check('a character that is cut short takes nothing of the next', t.until(rb'counts from the next turn on', 5) is not None, t.text)
+    t.until(PROMPT)
+    t.send('/system\r')
+    text = plain(t.until(PROMPT))
+    check('and is shown as one that is none', '\n\ufffdabc\ufffd\n' in text, text)
     t.send('"""begun\r')
     t.until(rb'\n(\x1b\[[?0-9;]*[a-zA-Z])*  ')
     t.send('\x03')

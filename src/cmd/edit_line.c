@@ -81,6 +81,10 @@ static int next_char(EditLine *el, wchar_t *out)
     bytes[0] = (char)c;
     size_t n = 1;
     while (n < want && edit_next_byte(e, &c)) {
+        if ((c & 0xC0) != 0x80) {
+            e->at--; /* the character was cut short, this byte begins the next one */
+            break;
+        }
         bytes[n++] = (char)c;
     }
     *out = utf8_read(bytes, n, &code) > 0 ? (wchar_t)code : (wchar_t)0xFFFD;
