@@ -21,7 +21,8 @@
 #define BIT(c)   (1u << CONF_##c)
 #define MODELS   (BIT(RUN) | BIT(SERVE) | BIT(PLAN) | BIT(BENCH))
 #define SAMPLING (BIT(RUN))
-#define PROBES   (BIT(LOGITS) | BIT(TOKENIZE) | BIT(DETOKENIZE) | BIT(RENDER) | BIT(DEQUANT))
+#define PROBES   (BIT(LOGITS) | BIT(TOKENIZE) | BIT(DETOKENIZE) | BIT(RENDER))
+#define COMPUTES (MODELS | BIT(LOGITS))
 #define ALL      ((1u << CONF_COMMAND_COUNT) - 1)
 
 static const struct command {
@@ -59,8 +60,8 @@ static const struct command {
     [CONF_TOKENIZE] = { "tokenize", "-m MODEL", "probe: text to token ids (JSON Lines)", "", 0, 0 },
     [CONF_DETOKENIZE] = { "detokenize", "-m MODEL", "probe: token ids to bytes (JSON Lines)", "", 0,
                           0 },
-    [CONF_RENDER] = { "render", "--template FILE", "probe: render a chat template (JSON Lines)", "",
-                      0, 0 },
+    [CONF_RENDER] = { "render", "-m MODEL|--template FILE",
+                      "probe: render a chat template (JSON Lines)", "", 0, 0 },
     [CONF_DEQUANT] = { "dequant", "--type T --in F --out F",
                        "probe: blocks of an element type to float32", "", 0, 0 },
     [CONF_MAN] = { "man", "", "print the manual page (for man -l -)", "", 0, 0 },
@@ -99,12 +100,12 @@ static const struct option {
       O(max_body_mib), 1, 1024, 16 },
     { "grace", NULL, "S", "seconds for running answers when asked to end (default 30)", BIT(SERVE),
       KIND_INT, O(grace_s), 0, 86400, 30 },
-    { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", MODELS | PROBES, KIND_TEXT, O(kv),
-      0, 0, 0 },
-    { "threads", NULL, "N", "threads that compute (default: one per core)", MODELS | PROBES,
-      KIND_INT, O(threads), 1, 256, 0 },
+    { "kv", NULL, "TYPE", "cache type: f16 (default), q8_0, f32", COMPUTES, KIND_TEXT, O(kv), 0, 0,
+      0 },
+    { "threads", NULL, "N", "threads that compute (default: one per core)", COMPUTES, KIND_INT,
+      O(threads), 1, 256, 0 },
     { "isa", NULL, "NAME", "instruction set, for tests: scalar, avx2, avx512, neon, neondot",
-      MODELS | PROBES, KIND_TEXT, O(isa), 0, 0, 0 },
+      COMPUTES, KIND_TEXT, O(isa), 0, 0, 0 },
     { "memory", NULL, "MIB", "most memory to use, in MiB (default: what is free)", MODELS, KIND_INT,
       O(memory_mib), 1, 1 << 30, 0 },
     { "max-tokens", "n", "N", "most tokens of an answer (default: what the context leaves)",
@@ -745,7 +746,7 @@ static void complete_bash(struct buf *out)
                      "  case ${words[1]} in\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         const char *names = names_for(&commands[k]);
-        buf_printf(out, "  %s) m=%s o=\"", commands[k].name, names != NULL ? names : "");
+        buf_printf(out, "  %s) m=%s o=\"--help", commands[k].name, names != NULL ? names : "");
         for (size_t i = 0; i < N_OPTION; i++) {
             if ((options[i].commands & 1u << k) != 0) {
                 buf_printf(out, " --%s", options[i].name);
@@ -753,11 +754,22 @@ static void complete_bash(struct buf *out)
         }
         buf_add_str(out, "\" ;;\n");
     }
-    buf_add_str(out, "  *) o=\"");
+    buf_add_str(out, "  *) [[ $w == -* ]] && o='--help --version' || o=\"");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         buf_printf(out, " %s", commands[k].name);
     }
-    buf_add_str(out, "\" ;;\n  esac\n  [[ $prev == --model || $prev == -m ]] && m=models\n"
+    buf_add_str(out, "\" ;;\n  esac\n  case $prev in\n  --model|-m) m=models ;;\n  ");
+    const char *mark = "";
+    for (size_t i = 0; i < N_OPTION; i++) { /* their values are left to bash, which offers files */
+        const struct option *t = &options[i];
+        if (t->value != NULL && !is_model_option(t)) {
+            buf_printf(out, "%s--%s", mark, t->name);
+            mark = "|";
+            buf_printf(out, t->short_name != NULL ? "|-%s" : "%s",
+                       t->short_name != NULL ? t->short_name : "");
+        }
+    }
+    buf_add_str(out, ") m= o= ;;\n  esac\n"
                      "  [[ -n $m && $w != -* ]] && case $m in\n"
                      "  models) o=$(\"${words[0]}\" " NAMES_HERE ") ;;\n"
                      "  known) o=$(\"${words[0]}\" " NAMES_KNOWN ") ;;\n  esac\n"

@@ -102,14 +102,15 @@ enum err keys_open(struct keys **out, const char *path)
     struct keys *k = mem_alloc(sizeof *k);
     enum err e = k != NULL ? ERR_OK : err_set(ERR_MEMORY, "no memory for API keys");
     e = e == ERR_OK ? os_read_file(path, &text) : e;
-    e = e == ERR_OK ? add_all(k, buf_view(&text)) : e;
+    const bool is_read = e == ERR_OK;
+    e = is_read ? add_all(k, buf_view(&text)) : e;
     if (text.p != NULL) {
         memset(text.p, 0, text.n);
     }
     buf_release(&text);
     if (e != ERR_OK) {
         mem_free(k);
-        return err_at(e, "API key file %s", path);
+        return is_read ? err_at(e, "API key file %s", path) : err_at(e, "API key file");
     }
     warn_if_open(path);
     *out = k;
