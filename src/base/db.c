@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/os.h"
 
 #include <errno.h>
 #include <sqlite3.h>
@@ -183,7 +184,7 @@ static enum err immutable_uri(const char *path, struct buf *uri)
 /* SQLite does not say that a new file's folder cannot be written to. */
 static const char *why_not_open(const char *path, const char *usual)
 {
-    char folder[4200];
+    char folder[OS_PATH_BYTES];
     snprintf(folder, sizeof folder, "%s", path);
     char *slash = strrchr(folder, '/');
     *(slash != NULL ? slash : folder) = '\0';
@@ -193,7 +194,7 @@ static const char *why_not_open(const char *path, const char *usual)
 /* A write-ahead log with something in it is part of the database; the last resort would miss it. */
 static bool has_log(const char *path)
 {
-    char wal[4200];
+    char wal[OS_PATH_BYTES];
     struct stat s;
     snprintf(wal, sizeof wal, "%s-wal", path);
     return stat(wal, &s) == 0 && s.st_size > 0;

@@ -299,7 +299,7 @@ typedef uint64_t (*group_fn)(const char *folder);
  * gets the number that follows, 0 if none. */
 static uint64_t number_in(const char *folder, const char *name, uint64_t *second)
 {
-    char path[4400];
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     struct buf text;
     buf_init(&text, 4096);
@@ -323,7 +323,7 @@ static uint64_t memory_left(const char *folder, const char *limit_file, const ch
         return UINT64_MAX;
     }
     const uint64_t usage = number_in(folder, usage_file, NULL);
-    char path[4400];
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/memory.stat", folder);
     /* the use counts the groups below; version 1 has a line of its own for the same sum */
     uint64_t cache = number_after(path, "total_inactive_file");
@@ -366,7 +366,7 @@ static uint64_t cores_v1(const char *folder)
 /* The least of fn over the group's folder below `root` and its ancestors up to `root`. */
 static uint64_t least_of(group_fn fn, const char *root, const char *group)
 {
-    char folder[4200];
+    char folder[OS_PATH_BYTES];
     snprintf(folder, sizeof folder, "%s%s", root, group);
     uint64_t least = UINT64_MAX;
     for (;;) {
@@ -410,7 +410,7 @@ static uint64_t least_of_line(char *line, const char *top, const char *word, gro
     if (!has_word(list, word)) {
         return UINT64_MAX;
     }
-    char root[4200];
+    char root[OS_PATH_BYTES];
     snprintf(root, sizeof root, "%s/%s", top, word); /* "cpu" links to "cpu,cpuacct" and so on */
     return least_of(v1, root, group);
 }

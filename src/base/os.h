@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define OS_PATH_BYTES 4200 /* room for a path and for a few words in front of it */
+
 struct os_file {
     int fd;        /* -1 when closed */
     uint64_t size; /* bytes, at open */

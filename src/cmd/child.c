@@ -101,7 +101,7 @@ enum err child_start(struct child *c, const char *const *argv, const char *temp_
                      const char *err_path)
 {
     *c = (struct child){ .out = -1 };
-    char temp[4200];
+    char temp[OS_PATH_BYTES];
     int ends[2];
     snprintf(temp, sizeof temp, "TMPDIR=%s", temp_dir != NULL ? temp_dir : "");
     c->err_path = mem_strdup(err_path, strlen(err_path));

@@ -65,7 +65,7 @@ static const char *const schema[] = {
 static char *join(const char *a, const char *b)
 {
     struct buf text;
-    buf_init(&text, STORE_PATH_BYTES);
+    buf_init(&text, OS_PATH_BYTES);
     buf_printf(&text, "%s/%s", a, b);
     char *out = text.is_full ? NULL : mem_strdup(text.p, text.n);
     buf_release(&text);
@@ -129,7 +129,7 @@ static enum err open_in(struct store *st, const char *data)
 enum err store_open(struct store **out)
 {
     struct buf data;
-    buf_init(&data, STORE_PATH_BYTES);
+    buf_init(&data, OS_PATH_BYTES);
     enum err e = os_dir(OS_DIR_DATA, &data);
     struct store *st = mem_alloc(sizeof *st);
     if (st != NULL) {
@@ -240,7 +240,7 @@ static enum err is_used(struct store *st, const char *digest, int64_t n, bool *u
  * process that is killed there leaves them to whoever locks the store next (ST-3). */
 static void note_orphan(const struct store *st, const char *digest)
 {
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/" ORPHAN "%s", st->partial, digest);
     const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd >= 0) { /* without room for it the file is told by verify */
@@ -258,7 +258,7 @@ static void note_orphans(const struct store *st, const struct store_model *m)
 /* Removes a file that no model has, with the links of its set; whether the file is gone. */
 static bool remove_unused(const struct store *st, const char *digest)
 {
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/sets/%s", st->root, digest);
     store_remove_tree(path);
     snprintf(path, sizeof path, "%s/blobs/sha256-%s", st->root, digest);
@@ -300,7 +300,7 @@ static void clear_partial(struct store *st)
 
 enum err store_lock(struct store *st)
 {
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     REQUIRE(st->refused[0] == '\0', ERR_IO, "%s", st->refused);
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -323,7 +323,7 @@ enum err store_lock(struct store *st)
 
 bool store_is_busy(const struct store *st)
 {
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/lock", st->root);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     const bool is_busy = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
@@ -551,7 +551,7 @@ static void set_name(const struct store *st, const struct store_model *m, size_t
 static void remove_set(const struct store *st, const struct store_model *m)
 {
     struct buf path;
-    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     for (size_t i = 0; i < m->n_file; i++) {
         buf_reset(&path);
         set_name(st, m, i, &path);
@@ -568,7 +568,7 @@ static enum err sweep(struct store *st, const struct store_model *m, int64_t n_u
                       uint64_t *freed_bytes)
 {
     struct buf path;
-    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     enum err e = ERR_OK;
     for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
         bool used = false;
@@ -591,8 +591,8 @@ static enum err make_set(const struct store *st, const struct store_model *m)
 {
     struct buf path;
     struct buf target;
-    buf_init(&path, STORE_PATH_BYTES);
-    buf_init(&target, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
+    buf_init(&target, OS_PATH_BYTES);
     set_folder(st, m->files[0].digest, &path);
     enum err e = os_make_dirs(buf_str(&path));
     for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
@@ -615,7 +615,7 @@ static enum err check_model(struct store *st, struct store_model *m)
     struct buf path;
     struct gguf *g = NULL;
     struct view licence = VIEW("unknown");
-    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     enum err e = ERR_OK;
     if (m->n_file > 1) {
         e = make_set(st, m);
@@ -692,7 +692,7 @@ enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
 {
     struct buf path;
     struct stat s;
-    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     buf_printf(&path, "%s/blobs", st->root);
     DIR *d = opendir(buf_str(&path));
     enum err e = d != NULL || errno == ENOENT
@@ -718,7 +718,7 @@ enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
 /* A blob that no model has goes by its own name. */
 static enum err remove_blob(struct store *st, const char *name, uint64_t *freed_bytes)
 {
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     struct stat s;
     bool used = false;
     TRY(is_used(st, digest_of(name), 0, &used));
@@ -814,7 +814,7 @@ bool store_has_blob(const struct store *st, const struct store_file *f)
 {
     struct buf path;
     struct stat s;
-    buf_init(&path, STORE_PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     store_blob_path(st, f->digest, &path);
     const bool is_there =
         stat(buf_str(&path), &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size == f->bytes;
@@ -909,7 +909,7 @@ void store_drop(struct store_writer *w)
 static enum err keep(struct store *st, const char *path, const struct store_file *f)
 {
     struct buf to;
-    buf_init(&to, STORE_PATH_BYTES);
+    buf_init(&to, OS_PATH_BYTES);
     store_blob_path(st, f->digest, &to);
     enum err e = buf_check(&to, "blob path");
     note_orphan(st, f->digest);

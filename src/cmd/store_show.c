@@ -27,7 +27,6 @@
 #include <time.h>
 
 #define OUT_MAX    ((size_t)256 << 20)
-#define PATH_BYTES 4200
 #define SHOWN_TEXT 200 /* characters of a value in the text form */
 #define SHOWN_JSON 8   /* elements of an array in the JSON form */
 
@@ -396,7 +395,7 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
     char size[16];
     count_types(g, types, &all);
     buf_add_str(b, "file        ");
-    put_plain(b, view_of(gguf_path(g)), PATH_BYTES);
+    put_plain(b, view_of(gguf_path(g)), OS_PATH_BYTES);
     buf_printf(b, "\nformat      GGUF version %u, %s\n", gguf_version(g),
                progress_bytes(gguf_file_bytes(g), size));
     text_origin(m, b);
@@ -456,7 +455,7 @@ enum err store_cmd_show(const char *model, bool is_json)
     struct buf b;
     struct gguf *g = NULL;
     struct store_model m = { 0 };
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     buf_init(&b, OUT_MAX);
     enum err e = store_resolve(model, &path);
     e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
@@ -524,7 +523,7 @@ static void tell(struct verdict *v, const char *name, const struct store_file *f
         struct buf line;
         buf_init(&line, OUT_MAX);
         buf_printf(&line, "%-7s ", is_bad ? "DAMAGED" : is_busy ? "busy" : "ok");
-        put_plain(&line, view_of(name), PATH_BYTES);
+        put_plain(&line, view_of(name), OS_PATH_BYTES);
         printf("%s  sha256-%s%s%s\n", buf_str(&line), f->digest, fault[0] != '\0' ? "  " : "",
                fault);
         fflush(stdout);
@@ -541,7 +540,7 @@ static enum err try_blob(struct store *st, const struct store_model *m, size_t i
     char hex[65];
     struct progress bar;
     fault[0] = '\0';
-    buf_init(&path, PATH_BYTES);
+    buf_init(&path, OS_PATH_BYTES);
     store_blob_path(st, m->files[i].digest, &path);
     progress_begin_short(&bar, m->name, m->files[i].bytes);
     const enum err e = store_hash(buf_str(&path), &bar, hex);
