@@ -50,6 +50,7 @@ struct store {
     char refused[ERR_TEXT_MAX]; /* why nothing can be written here; "" when it can */
 };
 
+#define MODEL_COLUMNS "name, source, licence, time, provenance" /* as read_model takes them */
 static const char *const schema[] = {
     "CREATE TABLE model (name TEXT PRIMARY KEY, source TEXT NOT NULL, licence TEXT NOT NULL,"
     " time INTEGER NOT NULL, provenance TEXT NOT NULL) STRICT;"
@@ -430,7 +431,7 @@ enum err store_after(struct store *st, const char *name, struct store_model *m, 
     const struct view v = view_of(name);
     const void *args[] = { &v };
     TRY(db_query_open(&q, st->db,
-                      "SELECT name, source, licence, time, provenance FROM model WHERE name > ?"
+                      "SELECT " MODEL_COLUMNS " FROM model WHERE name > ?"
                       " ORDER BY name LIMIT 1",
                       "s", args));
     const enum err e = read_model(st, q, m, found);
@@ -465,7 +466,7 @@ static enum err find(struct store *st, const char *name, struct store_model *m, 
         return ERR_OK;
     }
     TRY(db_query_open(&q, st->db,
-                      "SELECT name, source, licence, time, provenance FROM model WHERE name = ?"
+                      "SELECT " MODEL_COLUMNS " FROM model WHERE name = ?"
                       " OR (substr(name, 1, instr(name, ':') - 1) = ? AND 1 = (SELECT count(*) FROM"
                       " model WHERE substr(name, 1, instr(name, ':') - 1) = ?))"
                       " ORDER BY length(name) LIMIT 1",

@@ -33,6 +33,7 @@
 #include "cmd/progress.h"
 #include "cmd/store.h"
 #include "cmd/zip.h"
+#include "model/gguf.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -50,7 +51,6 @@
 #define WATCH_MS       100
 #define FOLDER_MAX     4096 /* entries of a folder that is imported */
 #define PROVENANCE_MAX 65536
-#define SPLIT_TAIL     20 /* "-00001-of-00002.gguf" */
 
 /* One pull: what was asked, and the model that comes of it. */
 struct pull {
@@ -71,13 +71,9 @@ static const char *base_name(const char *path)
 /* Whether the name is that of part 1..n of a split model; *n its parts. */
 static bool is_part(const char *path, unsigned *i, unsigned *n)
 {
-    const size_t len = strlen(path);
     uint64_t a = 0;
     uint64_t b = 0;
-    const char *tail = len >= SPLIT_TAIL ? path + len - SPLIT_TAIL : "";
-    if (tail[0] != '-' || memcmp(tail + 6, "-of-", 4) != 0 || strcmp(tail + 15, ".gguf") != 0 ||
-        !view_u64((struct view){ tail + 1, 5 }, &a) ||
-        !view_u64((struct view){ tail + 10, 5 }, &b) || b < 1 || b > STORE_PART_MAX) {
+    if (!gguf_is_part(path, &a, &b) || b < 1 || b > STORE_PART_MAX) {
         return false;
     }
     *i = (unsigned)a;
@@ -92,8 +88,8 @@ static enum err part_path(const char *first, unsigned i, unsigned n, struct buf 
     if (n == 1) {
         buf_add_str(out, first);
     } else {
-        buf_printf(out, "%.*s-%05u-of-%05u.gguf", (int)(strlen(first) - SPLIT_TAIL), first, i + 1,
-                   n);
+        buf_printf(out, "%.*s-%05u-of-%05u.gguf", (int)(strlen(first) - GGUF_SPLIT_TAIL), first,
+                   i + 1, n);
     }
     return buf_check(out, "file name");
 }
@@ -105,7 +101,7 @@ static void make_name(const char *file, char out[STORE_NAME_MAX])
     unsigned n = 0;
     size_t len = strlen(file);
     if (is_part(file, &i, &n)) {
-        len -= SPLIT_TAIL;
+        len -= GGUF_SPLIT_TAIL;
     } else if (len > 5 && strcmp(file + len - 5, ".gguf") == 0) {
         len -= 5;
     }

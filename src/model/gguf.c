@@ -23,8 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPLIT_TAIL 20 /* "-00001-of-00002.gguf" */
-
 /* Names to indices, open addressing. Items are structs that begin with their name. */
 struct index {
     uint32_t *slot; /* [n_slot] item index + 1, owns */
@@ -130,16 +128,20 @@ static enum err check_overlaps(const struct gguf *g)
 
 /* --- split models */
 
-/* Part number and count from a name; false when it is no part's name. */
-static bool parse_split(const char *path, uint64_t *i, uint64_t *n)
+bool gguf_is_part(const char *path, uint64_t *i, uint64_t *n)
 {
     const size_t len = strlen(path);
-    if (len < SPLIT_TAIL) {
+    const char *tail = len >= GGUF_SPLIT_TAIL ? path + len - GGUF_SPLIT_TAIL : "";
+    uint64_t a = 0;
+    uint64_t b = 0;
+    if (tail[0] != '-' || memcmp(tail + 6, "-of-", 4) != 0 || strcmp(tail + 15, ".gguf") != 0 ||
+        !view_u64((struct view){ tail + 1, 5 }, &a) ||
+        !view_u64((struct view){ tail + 10, 5 }, &b)) {
         return false;
     }
-    const char *tail = path + len - SPLIT_TAIL;
-    return tail[0] == '-' && memcmp(tail + 6, "-of-", 4) == 0 && strcmp(tail + 15, ".gguf") == 0 &&
-           view_u64((struct view){ tail + 1, 5 }, i) && view_u64((struct view){ tail + 10, 5 }, n);
+    *i = a;
+    *n = b;
+    return true;
 }
 
 /* What a part's keys say must agree with its place in the set. */
@@ -174,7 +176,7 @@ static enum err open_parts(struct gguf *g, const char *path, size_t n_part, char
     for (size_t i = 0; i < n_part; i++) {
         memcpy(name, path, len + 1);
         if (n_part > 1) {
-            snprintf(name + len - SPLIT_TAIL, SPLIT_TAIL + 1, "-%05u-of-%05u.gguf",
+            snprintf(name + len - GGUF_SPLIT_TAIL, GGUF_SPLIT_TAIL + 1, "-%05u-of-%05u.gguf",
                      (unsigned)(i + 1) % 100000u, (unsigned)n_part % 100000u);
         }
         g->n_part = i + 1;
@@ -221,7 +223,7 @@ static enum err open_all(struct gguf *g, const char *path)
     uint64_t i_own = 1;
     uint64_t n_part = 1;
     const size_t len = strlen(path);
-    const bool is_split = parse_split(path, &i_own, &n_part);
+    const bool is_split = gguf_is_part(path, &i_own, &n_part);
     char shown[GGUF_SHOWN_MAX + 4];
     gguf_head_show_path(shown, path);
     REQUIRE(n_part >= 1 && n_part <= GGUF_SPLIT_MAX && i_own >= 1 && i_own <= n_part,
@@ -229,7 +231,7 @@ static enum err open_all(struct gguf *g, const char *path)
             shown, (unsigned long long)i_own, (unsigned long long)n_part, GGUF_SPLIT_MAX);
     REQUIRE(i_own == 1, ERR_USAGE,
             "%s: part %llu of a split model; give part 1, whose name ends in -00001%s", shown,
-            (unsigned long long)i_own, is_split ? path + len - SPLIT_TAIL + 6 : "");
+            (unsigned long long)i_own, is_split ? path + len - GGUF_SPLIT_TAIL + 6 : "");
     g->parts = mem_alloc_array((size_t)n_part, sizeof g->parts[0]);
     char *name = mem_alloc(len + 1);
     const enum err e = g->parts != NULL && name != NULL

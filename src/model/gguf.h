@@ -19,7 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GGUF_SPLIT_MAX 512
+#define GGUF_SPLIT_MAX  512
+#define GGUF_SPLIT_TAIL 20 /* bytes of "-00001-of-00002.gguf" */
 
 struct gguf;
 
@@ -27,6 +28,8 @@ struct gguf;
  * is an error that names part 1). Errors name file, tensor or key, byte and reason. */
 enum err gguf_open(struct gguf **out, const char *path) MUST_USE;
 void gguf_close(struct gguf *g); /* accepts NULL */
+/* Whether a name ends as that of part *i of *n; else both are untouched. */
+bool gguf_is_part(const char *path, uint64_t *i, uint64_t *n);
 
 uint32_t gguf_version(const struct gguf *g);    /* 2 or 3 */
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
