@@ -17,11 +17,11 @@ BAD = re.compile(r'Sanitizer|runtime error')
 class Served:
     """A server on a free port. `lines` is what it said on standard error. slack: how much slower than usual all may be."""
 
-    def __init__(self, hearth, model, *options, ready=True, slack=1.0):
+    def __init__(self, hearth, model, *options, ready=True, slack=1.0, preexec_fn=None):
         self.slack, self.lines = slack, []
         self.model_id = os.path.basename(model).removesuffix('.gguf')
         self.process = subprocess.Popen([hearth, 'serve', '--model', model, '--port', '0', *options], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors='replace')
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors='replace', preexec_fn=preexec_fn)
         self.pid, self.port = self.process.pid, None
         self.has_address = threading.Event()
         self.reader = threading.Thread(target=self.read, daemon=True)

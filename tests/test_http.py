@@ -8,7 +8,9 @@ import argparse
 import json
 import os
 import random
+import resource
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -237,6 +239,11 @@ def half_closed(s):
         while b'[DONE]' not in w.data and w.more():
             pass
         check('a client that says no more gets its stream whole', b'[DONE]' in w.data, w.data[-300:])
+    with Wire(s, post(stream, b'/v1/completions'), half=True) as w:
+        same('a stream that has not begun yet too', w.reply(), (200, 'stream'))
+        while b'[DONE]' not in w.data and w.more():
+            pass
+        check('and whole', b'[DONE]' in w.data, w.data[-300:])
     with Wire(s, get(), half=True) as w:
         same('a small answer too', w.reply()[0], 200)
     long = json.dumps({'prompt': 'a', 'max_tokens': 3000, 'ignore_eos': True}).encode()
@@ -277,6 +284,25 @@ def crowds(s):
                 w.close()
         check('all are forgotten', wait_metric(k, 'hearth_http_connections', 1, 20 * k.slack) is not None, metrics(k)['hearth_http_connections'])
         same('exit code', k.end(), 0)
+
+
+@test
+def descriptors(s):
+    """The limit of open files is raised to what the clients need; a service that cannot have it says so at start."""
+    def limited(soft, hard):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack, preexec_fn=limited(40, 1024)) as k:
+        crowd = [Wire(k) for _ in range(60)]
+        with Wire(k, get(), limit_s=10) as w:
+            same('60 clients with 40 open files: raised', w.reply()[0], 200)
+        for w in crowd:
+            w.close()
+        same('exit code', k.end(), 0)
+    try:
+        r = subprocess.run([ARGS.hearth, 'serve', '--model', ARGS.model, '--port', '0'], preexec_fn=limited(100, 100), capture_output=True, text=True, timeout=60 * ARGS.slack)
+        check('a limit that cannot be raised: both numbers', r.returncode != 0 and '100' in r.stderr and '416' in r.stderr and '--max-clients' in r.stderr, (r.returncode, r.stderr))
+    except subprocess.TimeoutExpired as e:
+        check('a limit that cannot be raised: refused', False, e)
 
 
 class Slow(threading.Thread):

@@ -363,6 +363,12 @@ static void on_request(void *arg, struct http_req *r)
     }
 }
 
+static void on_half_closed(void *arg, struct http_req *r)
+{
+    struct api *a = arg;
+    jobs_half_closed(a->jobs, r);
+}
+
 static void on_drained(void *arg, struct http_req *r)
 {
     struct api *a = arg;
@@ -385,9 +391,12 @@ static void on_end(void *arg, struct http_req *r, bool is_complete)
 
 void api_calls(struct api *a, struct http_calls *out)
 {
-    *out = (struct http_calls){
-        .arg = a, .head = on_head, .request = on_request, .drained = on_drained, .end = on_end
-    };
+    *out = (struct http_calls){ .arg = a,
+                                .head = on_head,
+                                .request = on_request,
+                                .half_closed = on_half_closed,
+                                .drained = on_drained,
+                                .end = on_end };
 }
 
 void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs,

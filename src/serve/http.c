@@ -37,7 +37,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLIENT_RESERVE    32    /* connections beyond n_client_max before accepting stops */
 #define DISCARD_MAX_BYTES 65536 /* refused bodies up to this size are read before the reply */
 #define WRITE_BYTES_PER_S 16384 /* slowest client that gets a long answer whole */
 #define RUNS_MAX          8     /* turns of the library before others get theirs */
@@ -99,11 +98,13 @@ static void gone(struct http_conn *c)
     }
 }
 
-/* Its failure comes back as an error. */
 static void half_closed(struct http_conn *c)
 {
-    if (!c->req->is_finished) {
-        (void)http_write(c->req, VIEW(":\n\n"));
+    struct http_req *r = c->req;
+    if (c->state == HTTP_CONN_WORK && r->response == NULL) {
+        c->http->calls.half_closed(c->http->calls.arg, r);
+    } else if (r->is_stream && !r->is_finished) {
+        (void)http_write(r, VIEW(":\n\n")); /* its failure comes back as an error */
     }
 }
 
@@ -385,7 +386,7 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *mhd, const ch
         c->deadline_us = 0;
         c->http->calls.request(c->http->calls.arg, r);
         if (c->is_half_closed && c->state == HTTP_CONN_WORK && r->response == NULL) {
-            http_conn_kill(c);
+            half_closed(c);
         }
     }
     if (c->is_dead) {
@@ -654,7 +655,7 @@ static enum err start_daemon(struct http *h)
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listener.fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + CLIENT_RESERVE),
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + HTTP_CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_STRICT_FOR_CLIENT, strictness, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "serve/budget.h"
+#include "serve/http_linger.h"
 #include "serve/loop.h"
 
 #include <stdbool.h>
@@ -21,6 +22,10 @@
 
 struct http;
 struct http_req;
+
+/* Files that so many clients take at most: with new ones, and those that only linger. */
+#define HTTP_CLIENT_RESERVE      32 /* connections beyond the most that are kept */
+#define HTTP_FILES_MAX(n_client) ((n_client) + HTTP_CLIENT_RESERVE + HTTP_LINGER_MAX)
 
 struct http_params {
     const char *host;   /* name or address to listen on */
@@ -43,6 +48,9 @@ struct http_calls {
     void (*head)(void *arg, struct http_req *r);
     /* The whole request is here; reply now or later. Not called for what was refused. */
     void (*request)(void *arg, struct http_req *r);
+    /* Before the reply its client said that it sends no more, or left: http_abort, unless the
+     * answer may be a stream. */
+    void (*half_closed)(void *arg, struct http_req *r);
     /* A stream's client took what was written: http_pending is low again. */
     void (*drained)(void *arg, struct http_req *r);
     /* The request is over; is_complete: its answer was handed to the kernel whole. */

@@ -5,10 +5,10 @@
  * leaves. Therefore each descriptor has a second watch of ours, from the start of the connection to
  * its close callback:
  *   hang-up or error   the request ends at once;
- *   half-close alone   may be legal (the client only said that it will send no more): a request
- *                      without an answer yet ends; a stream sends an SSE comment, whose failure
- *                      comes back as an error and ends it; what is incomplete gets a second for
- *                      what is still on its way to the library.
+ *   half-close alone   may be legal (the client only said that it will send no more): who makes the
+ *                      answer decides; a stream sends an SSE comment, whose failure comes back as
+ *                      an error and ends it; what is incomplete gets a second for what is still on
+ *                      its way to the library.
  * The library's time-out knows inactivity only, so deadlines are ours, checked by http_conn_run;
  * what is overdue gets 408 where nothing was sent yet, then shutdown(2), which the library sees as
  * an end. It closes in its own turn, so a connection that is given up stays until then.
@@ -204,11 +204,9 @@ static void ready(struct loop_watch *w, uint32_t events)
         return;
     }
     c->is_half_closed = true;
-    if (c->state == HTTP_CONN_WORK) {
-        http_conn_kill(c);
-    } else if (c->state < HTTP_CONN_WORK) {
+    if (c->state < HTTP_CONN_WORK) {
         http_conn_wait(c, LEFT_US);
-    } else if (c->state == HTTP_CONN_STREAM) {
+    } else if (c->state != HTTP_CONN_REPLY) {
         c->all->half_closed(c);
     }
 }

@@ -62,7 +62,7 @@ struct http_conns {
     uint64_t step_us;                  /* for each HTTP_CONN_STEP_BYTES of it, or its rest */
     void (*gone)(struct http_conn *c); /* its request, if there is one, ends */
     void (*wake)(struct http_conn *c); /* the library has to look at it */
-    void (*half_closed)(struct http_conn *c); /* in STREAM: its client says no more */
+    void (*half_closed)(struct http_conn *c); /* in WORK, STREAM: its client says no more */
     struct http_conn *first;                  /* newest first */
     int n;
     uint64_t checked_us;

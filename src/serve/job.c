@@ -36,6 +36,7 @@ struct job {
     struct jobs *jobs;
     struct job *next, *prev;
     struct http_req *http; /* NULL: the client left */
+    bool is_half_closed;   /* before it was prepared */
     bool is_in_prep;
     size_t n_held;                  /* bytes of the budget: for the body, then for the answer */
     struct hearth_request *request; /* NULL until submitted */
@@ -321,7 +322,11 @@ static void take_prepared(struct job *b)
     } else if (b->item.why.status != 0) {
         refuse(b, &b->item.why);
     } else if (b->item.kind == PARAMS_CHAT || b->item.kind == PARAMS_COMPLETION) {
-        submit(b);
+        if (b->is_half_closed && !b->item.params.is_stream) {
+            http_abort(b->http);
+        } else {
+            submit(b);
+        }
     } else {
         struct buf reply = b->item.reply;
         b->item.reply = (struct buf){ 0 };
@@ -366,6 +371,19 @@ void jobs_start(struct jobs *j, struct http_req *r, enum params_kind kind)
     if (NEVER(!b->is_in_prep)) { /* its queue has room for all jobs */
         (void)refusal_set(&why, 503, "queue_full", NULL, "too many requests are being prepared");
         refuse(b, &why);
+    }
+}
+
+void jobs_half_closed(struct jobs *j, struct http_req *r)
+{
+    (void)j;
+    struct job *b = http_user(r);
+    const bool may_stream =
+        b != NULL && b->item.kind != PARAMS_TOKENIZE && b->item.kind != PARAMS_DETOKENIZE;
+    if (may_stream && b->is_in_prep) { /* whether it is for a stream is known later */
+        b->is_half_closed = true;
+    } else {
+        http_abort(r);
     }
 }
 

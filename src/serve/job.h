@@ -31,8 +31,9 @@ int jobs_count(const struct jobs *j); /* NULL counts as none */
 
 /* The whole request is here: answers it now or later. */
 void jobs_start(struct jobs *j, struct http_req *r, enum params_kind kind);
-void jobs_drained(struct jobs *j, struct http_req *r); /* the client took what was sent */
-void jobs_gone(struct jobs *j, struct http_req *r);    /* the http request is over */
+void jobs_half_closed(struct jobs *j, struct http_req *r); /* its client says no more, or left */
+void jobs_drained(struct jobs *j, struct http_req *r);     /* the client took what was sent */
+void jobs_gone(struct jobs *j, struct http_req *r);        /* the http request is over */
 void jobs_run(struct jobs *j, uint64_t now_us); /* what is due; about once a second is enough */
 /* Ends all with this reason: an answer that has not begun becomes a refusal, a stream ends with it.
  */

@@ -29,8 +29,10 @@
 #include "serve/loop.h"
 #include "serve/prep.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define HEADER_MAX_BYTES 32768 /* of all headers of a request, and the request line */
 #define HEAD_US          10000000
@@ -42,6 +44,7 @@
 #define FLUSH_US         1000000 /* for the last bytes */
 #define BUDGET_BODIES    4       /* what clients make the service hold, in largest bodies */
 #define PREP_BODIES      3       /* the copies of a text while it is parsed */
+#define OTHER_FILES      64      /* that the service has open beside its clients */
 #define CLIENT_BYTES     98304   /* of a connection: buffer, request, job, small reply */
 
 enum phase { PHASE_LOADING, PHASE_SERVING, PHASE_ENDING, PHASE_FLUSHING };
@@ -90,7 +93,7 @@ static enum err take_model(struct server *s)
     TRY(jobs_open(&s->jobs, s->loop, s->model, s->params.model_id, &s->api.metrics, &s->budget,
                   n_job_max));
     api_set_model(&s->api, s->model, s->jobs, &s->params.plan);
-    s->phase = PHASE_SERVING;
+    s->phase = s->phase == PHASE_LOADING ? PHASE_SERVING : s->phase; /* it may be ending */
     if (s->params.report != NULL) {
         s->params.report(s->params.report_arg, s, 1);
     }
@@ -181,10 +184,29 @@ uint64_t server_extra_bytes(const struct server_params *p)
            (uint64_t)p->n_client_max * CLIENT_BYTES;
 }
 
+/* Connections that cannot be accepted would wait without a word. */
+static enum err check_files(int n_client)
+{
+    const rlim_t wanted = (rlim_t)(HTTP_FILES_MAX(n_client) + OTHER_FILES);
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= wanted) {
+        return ERR_OK;
+    }
+    REQUIRE(r.rlim_max >= wanted, ERR_LIMIT,
+            "%d clients need %llu open files, and %llu are allowed here: raise the limit (ulimit "
+            "-Hn), or lower --max-clients",
+            n_client, (unsigned long long)wanted, (unsigned long long)r.rlim_max);
+    r.rlim_cur = wanted;
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &r) == 0, ERR_IO, "cannot raise the limit of open files: %s",
+            strerror(errno));
+    return ERR_OK;
+}
+
 static enum err open_parts(struct server *s)
 {
     const struct server_params *p = &s->params;
     struct http_calls calls;
+    TRY(check_files(p->n_client_max));
     if (p->key_file != NULL) {
         TRY(keys_open(&s->keys, p->key_file));
     }
