@@ -112,10 +112,40 @@ static void test_word_pieces(void **state)
     refuses("bert", LIST("[CLS]", "[UNK]", MARK "a"), NULL, LIST("[SEP]", "seperator_token_id"));
 }
 
+/* A word of the most characters that is covered, each by as many pieces as it has bytes. */
+static void test_byte_pieces(void **state)
+{
+    (void)state;
+    enum { N_CHAR = 100 };
+    struct gguf_write w;
+    struct gguf *g = NULL;
+    struct tok *t = NULL;
+    char text[4 * N_CHAR];
+    static int32_t ids[4 * N_CHAR];
+    struct tok_list out = { .ids = ids, .cap = 4 * N_CHAR };
+    gguf_write_begin(&w);
+    gguf_write_string(&w, "model", VIEW("bert"));
+    add_strings(&w, "tokens", LIST("[UNK]", "[CLS]", "[SEP]", MARK "\xF0", "\xF0", "\x90", "\xA8"));
+    assert_int_equal(gguf_write_open(&w, &g), ERR_OK);
+    assert_int_equal(tok_open(&t, g), ERR_OK);
+    for (size_t i = 0; i < sizeof text; i++) {
+        text[i] = "\xF0\x90\x90\xA8"[i % 4];
+    }
+    assert_int_equal(tok_encode(t, (struct view){ text, sizeof text }, false, false, &out), ERR_OK);
+    assert_int_equal(out.n, sizeof text);
+    const int32_t want[] = { 4, 5, 5, 6 };
+    for (size_t i = 0; i < sizeof text; i++) {
+        assert_int_equal(ids[i], i == 0 ? 3 : want[i % 4]);
+    }
+    tok_close(t);
+    gguf_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_merges),
                                         cmocka_unit_test(test_equal_merges),
-                                        cmocka_unit_test(test_word_pieces) };
+                                        cmocka_unit_test(test_word_pieces),
+                                        cmocka_unit_test(test_byte_pieces) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static bool is_dropped(uint32_t c)
 
 static void cover(const struct tok *t, struct view word, size_t n_char, struct tok_list *out)
 {
-    int32_t ids[WORD_CHARS_MAX];
+    int32_t ids[4 * WORD_CHARS_MAX]; /* a piece may be one byte of a character */
     int32_t n = 0;
     /* word begins with U+2581, which is no character of the text */
     size_t at = 0;
