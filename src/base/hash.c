@@ -6,11 +6,11 @@
  *
  * hash_mix is for tables: eight bytes at a time are mixed in by a 64 x 64 -> 128 bit product whose
  * halves are folded together (the step of wyhash, Wang Yi 2019). One multiplication per eight bytes
- * spreads every bit over the word. It is not for secrets: whoever can choose keys can make
- * collisions.
+ * spreads every bit over the word. Who knows the seed can choose keys that collide, so tables of
+ * names from a file (model/gguf.c, model/tok.c) take a random one; nobody walks them in the order
+ * of their slots.
  *
- * Rejected: a SHA-256 of our own (slower without the instructions, and one more thing to prove),
- * and seeds chosen at random for hash_mix (tables would walk in another order at every start).
+ * Rejected: a SHA-256 of our own (slower without the instructions, and one more thing to prove).
  *
  * Next: base/js.c. */
 #include "base/hash.h"

@@ -17,6 +17,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "model/tok_impl.h"
 
 #include <stdio.h>
@@ -34,7 +35,7 @@ struct view tok_piece_of(const struct tok *t, int32_t id)
 
 int32_t tok_lookup(const struct tok *t, struct view piece)
 {
-    for (size_t at = hash_mix(piece.p, piece.n, 1) & (t->n_slot - 1); t->by_piece[at] != 0;
+    for (size_t at = hash_mix(piece.p, piece.n, t->seed) & (t->n_slot - 1); t->by_piece[at] != 0;
          at = (at + 1) & (t->n_slot - 1)) {
         const int32_t id = (int32_t)t->by_piece[at] - 1;
         if (t->piece_n[id] == piece.n && memcmp(t->blob + t->piece_at[id], piece.p, piece.n) == 0) {
@@ -44,9 +45,9 @@ int32_t tok_lookup(const struct tok *t, struct view piece)
     return -1;
 }
 
-static uint64_t pair_hash(struct view a, struct view b)
+static uint64_t pair_hash(const struct tok *t, struct view a, struct view b)
 {
-    return hash_mix(b.p, b.n, hash_mix(a.p, a.n, 2));
+    return hash_mix(b.p, b.n, hash_mix(a.p, a.n, t->seed));
 }
 
 static struct view merge_of(const struct tok *t, size_t i)
@@ -59,7 +60,7 @@ int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b)
     if (t->n_merge == 0) {
         return -1;
     }
-    for (size_t at = pair_hash(a, b) & (t->n_merge_slot - 1); t->by_merge[at] != 0;
+    for (size_t at = pair_hash(t, a, b) & (t->n_merge_slot - 1); t->by_merge[at] != 0;
          at = (at + 1) & (t->n_merge_slot - 1)) {
         const uint32_t i = t->by_merge[at] - 1;
         const char *m = (const char *)t->merge_blob + t->merge_at[i];
@@ -124,7 +125,7 @@ static enum err index_pieces(struct tok *t, const struct gguf *g)
     REQUIRE(t->by_piece != NULL, ERR_MEMORY, "%s: no memory for the vocabulary", gguf_path(g));
     for (int32_t i = 0; i < t->n; i++) {
         const struct view p = tok_piece_of(t, i);
-        size_t at = hash_mix(p.p, p.n, 1) & (t->n_slot - 1);
+        size_t at = hash_mix(p.p, p.n, t->seed) & (t->n_slot - 1);
         while (t->by_piece[at] != 0 && !view_eq(tok_piece_of(t, (int32_t)t->by_piece[at] - 1), p)) {
             at = (at + 1) & (t->n_slot - 1);
         }
@@ -191,7 +192,7 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
         if (!is_merge_of_tokens(t, l, r)) {
             first = n_strange++ == 0 ? i : first;
         }
-        size_t at = pair_hash(l, r) & (t->n_merge_slot - 1);
+        size_t at = pair_hash(t, l, r) & (t->n_merge_slot - 1);
         while (t->by_merge[at] != 0 && !view_eq(merge_of(t, t->by_merge[at] - 1), merge_of(t, i))) {
             at = (at + 1) & (t->n_merge_slot - 1);
         }
@@ -455,6 +456,7 @@ enum err tok_open(struct tok **out, const struct gguf *g)
     struct tok *t = mem_alloc(sizeof *t);
     REQUIRE(t != NULL, ERR_MEMORY, "%s: no memory for a tokenizer", gguf_path(g));
     t->bytes = sizeof *t;
+    os_random(&t->seed, sizeof t->seed);
     const enum err e = build(t, g);
     if (e != ERR_OK) {
         tok_close(t);

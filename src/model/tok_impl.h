@@ -27,6 +27,7 @@ struct tok {
     uint32_t *piece_n;  /* [n] bytes; owns */
     uint8_t *type;      /* [n]; owns */
     float *score;       /* [n] or NULL; owns */
+    uint64_t seed;      /* random: no file can choose pieces that fall on one slot; order is kept */
     uint32_t *by_piece; /* hash table of id + 1; owns */
     size_t n_slot;
     uint8_t *merge_blob;          /* as blob, of the merges; owns */
