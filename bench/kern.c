@@ -65,28 +65,28 @@ struct bench {
 
 static _Atomic uint64_t total_ops;
 
-static void peak_worker(void *arg, int i_worker)
+static void count_peak(struct bench *b, uint64_t (*peak)(uint32_t n, uint32_t *sink))
 {
-    (void)i_worker;
-    struct bench *b = arg;
     uint32_t sink = 0;
     int from;
     int to;
     while (team_chunk(b->team, 16, 1, &from, &to)) {
-        total_ops += b->k->peak_int8(b->load.peak_n, &sink);
+        total_ops += peak(b->load.peak_n, &sink);
     }
+}
+
+static void peak_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    struct bench *b = arg;
+    count_peak(b, b->k->peak_int8);
 }
 
 static void peak_f32_worker(void *arg, int i_worker)
 {
     (void)i_worker;
     struct bench *b = arg;
-    uint32_t sink = 0;
-    int from;
-    int to;
-    while (team_chunk(b->team, 16, 1, &from, &to)) {
-        total_ops += b->k->peak_f32(b->load.peak_n, &sink);
-    }
+    count_peak(b, b->k->peak_f32);
 }
 
 static void read_worker(void *arg, int i_worker)
