@@ -5,9 +5,12 @@ Bare sockets only. Every talk ends with a request that is known to be good: eith
 connection was closed before it. --slack X makes all waiting X times longer (sanitizer builds). --only NAME[,NAME] runs tests by
 name. The last line reads 'N passed, N failed, N skipped'."""
 import argparse
+import ctypes
+import functools
 import json
 import os
 import random
+import re
 import resource
 import socket
 import subprocess
@@ -103,9 +106,19 @@ def talk(s, data):
     return out
 
 
+@functools.cache
+def is_strict():
+    """libmicrohttpd 1.0 and later refuses more by itself, some of it with a bare close."""
+    path = re.search(r'(\S*/libmicrohttpd\S*) \(', subprocess.run(['ldd', ARGS.hearth], capture_output=True, text=True).stdout)[1]
+    version = ctypes.CDLL(path).MHD_get_version
+    version.restype = ctypes.c_char_p
+    return version()[:1] != b'0'
+
+
 def rows(s, table):
-    for name, data, want in table:
-        same(name, talk(s, data), want)
+    """The last column, if there are two: what a strict library answers."""
+    for name, data, *want in table:
+        same(name, talk(s, data), want[-1 if is_strict() else 0])
 
 
 # --- framing ------------------------------------------------------------------------------------
@@ -125,7 +138,7 @@ def framing(s):
         ('two lengths', post(JSON, headers=b'Content-Length: 15\r\n'), [400, CLOSED]),
         ('two lengths that differ', post(JSON, headers=b'Content-Length: 14\r\n'), [400, CLOSED]),
         ('two codings', chunked(body).replace(te, te + te), [400, CLOSED]),
-        ('another coding', chunked(body).replace(b'chunked', b'gzip, chunked'), [501, CLOSED]),
+        ('another coding', chunked(body).replace(b'chunked', b'gzip, chunked'), [501, CLOSED], [400, CLOSED]),
         ('coding in 1.0', chunked(body).replace(b'HTTP/1.1', b'HTTP/1.0'), [400, CLOSED]),
         ('a blank before the colon', post(JSON).replace(b'Length:', b'Length :'), [400, CLOSED]),
         ('a sign', post(JSON).replace(b': 15', b': +15'), [400, CLOSED]),
@@ -137,7 +150,7 @@ def framing(s):
         ('a zero byte in a value', get(headers=b'X: a\0b\r\n'), [400, CLOSED]),
         ('a return in a value', get(headers=b'X: a\rTransfer-Encoding: chunked\r\n'), [400, CLOSED]),
         ('two hosts', get(headers=HOST), [400, CLOSED]),
-        ('a zero byte in the path', get(b'/healthz\0/x'), [400, CLOSED]),
+        ('a zero byte in the path', get(b'/healthz\0/x'), [400, CLOSED], [CLOSED]),
         ('a coded zero byte in the path', get(b'/healthz%00/x'), [400, CLOSED]),
         ('a coded letter in the path', get(b'/%68ealthz?%41=%20&b'), [200, 'good']),
         ('behind another request', get() + post(JSON, headers=te), [200, 400, CLOSED]),
@@ -152,7 +165,8 @@ def framing(s):
         ('no host', b'GET /healthz HTTP/1.1\r\n\r\n', [400, CLOSED]),
         ('no host, and a body', post(JSON).replace(HOST, b''), [400, CLOSED]),
         ('a blank in the path', get(b'/healthz?a b'), [400, CLOSED]),
-        ('empty lines before', b'\r\n\r\n' + get(), [200, 'good']),
+        ('an empty line before', b'\r\n' + get(), [200, 'good']),
+        ('empty lines before', b'\r\n\r\n' + get(), [200, 'good'], [CLOSED]),
     ])
     same('HTTP/1.0', talk(s, b'GET /healthz HTTP/1.0\r\n\r\n'), [200, CLOSED])
     same('HTTP/2', talk(s, b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), [505, CLOSED])
@@ -165,8 +179,8 @@ def chunks(s):
         ('one chunk', chunked(one + b'0\r\n\r\n'), [200, CLOSED]),
         ('a chunk for each byte', chunked(b''.join(b'1\r\n%c\r\n' % c for c in JSON) + b'0\r\n\r\n'), [200, CLOSED]),
         ('a trailer', chunked(one + b'0\r\nContent-Length: 99\r\nHost: x\r\n\r\n'), [200, CLOSED]),
-        ('an extension', chunked(b'f;a=b\r\n' + JSON + b'\r\n0\r\n\r\n'), [200, CLOSED]),
-        ('a request behind lines without returns', chunked(b'f;\n' + JSON + b'\r\n0\r\n\r\n' + GOOD), [200, CLOSED]),
+        ('an extension', chunked(b'f;a=b\r\n' + JSON + b'\r\n0\r\n\r\n'), [200, CLOSED], [400, CLOSED]),
+        ('a request behind lines without returns', chunked(b'f;\n' + JSON + b'\r\n0\r\n\r\n' + GOOD), [200, CLOSED], [400, CLOSED]),
         ('a body nobody wants', chunked(one + b'0\r\n\r\n', b'/nowhere'), [404, CLOSED]),
         ('a negative size', chunked(b'-1\r\n' + JSON), [400, CLOSED]),
         ('a prefix', chunked(b'0xf\r\n' + JSON + b'\r\n0\r\n\r\n'), [400, CLOSED]),
@@ -176,8 +190,8 @@ def chunks(s):
         ('more than a body may have', chunked(b'1100000\r\n' + b' ' * (17 << 20) + b'\r\n0\r\n\r\n'), [413, CLOSED]),
     ])
     with Wire(s, chunked(b'f;' + b'x' * 200000)) as w:  # the library would wait for the end of this line, and use a core for it
-        status, body = w.reply()
-        same('a chunk without an end of its line', (status, json.loads(body)['error']['code']), (400, 'invalid_request'))
+        r = w.reply()
+        check('a chunk without an end of its line', r[0] == 400 and json.loads(r[1])['error']['code'] == 'invalid_request' or is_strict() and r == CLOSED, r)
         same('and no more', w.reply(), CLOSED)
 
 
@@ -209,7 +223,7 @@ def too_much(s):
         ('many headers', get(headers=b'X: a\r\n' * 20000), [431, CLOSED]),
         ('a long path', get(b'/' + b'a' * 100000), [414, CLOSED]),
         ('long trailers', chunked(b'f\r\n' + JSON + b'\r\n0\r\n' + b'X: y\r\n' * 20000), [431, CLOSED]),
-        ('a long method', b'A' * 100000 + get(), [414, CLOSED]),
+        ('a long method', b'A' * 100000 + get(), [414, CLOSED], [CLOSED]),
     ])
     for name, data in (('16 KB of a header', get(headers=b'X: ' + b'a' * 16000 + b'\r\n')), ('700 headers', get(headers=b'X: a\r\n' * 200))):
         same(f'{name} are fine', talk(s, data), [200, 'good'])
@@ -352,6 +366,9 @@ def slow_clients(s):
                 check(f'request {i} meanwhile', False, r.data)
         for name, c in (('slow headers', headers), ('empty lines', lines), ('half a header', silent)):
             c.join(120 * k.slack)
+            if name == 'empty lines' and is_strict():  # it takes one of them
+                same(f'{name}: closed', c.got, CLOSED)
+                continue
             check(f'{name}: 408', c.got is not None and c.got[0] == 408 and json.loads(c.got[1])['error']['code'] == 'timeout', c.got)
         stalled.join(120 * k.slack)
         check('a large body that comes to a stop: 408', stalled.got is not None and stalled.got[0] == 408 and '64 KiB in every 10 s' in json.loads(stalled.got[1])['error']['message'], stalled.got)

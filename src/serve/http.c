@@ -203,8 +203,14 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
     return NULL; /* the request's context until begin_request makes one */
 }
 
+/* Before 1.0 a strict library sees no more than we do; later it does. */
+static bool is_lenient(void)
+{
+    return MHD_get_version()[0] == '0';
+}
+
 /* *n_body: what the client announces, UINT64_MAX for a chunked body. The library leaves the request
- * line and the headers where they came in, from the method on (seen in 0.9.75). */
+ * line and the headers where they came in, from the method on, before 1.0 (seen in 0.9.75). */
 static bool check_framing(struct http_conn *c, const char *method, const char *version,
                           struct refusal *why, uint64_t *n_body)
 {
@@ -213,7 +219,7 @@ static bool check_framing(struct http_conn *c, const char *method, const char *v
     const struct view line = view_of(version);
     const uintptr_t skip = (uintptr_t)line.p - (uintptr_t)method;
     struct http_frame f = { .version = line, .is_bad = c->is_uri_bad || c->uri_end + 1 != version };
-    if (size != NULL && skip < size->header_size) {
+    if (is_lenient() && size != NULL && skip < size->header_size) {
         f.block = (struct view){ method, size->header_size };
         f.end = line.p + line.n;
     }
@@ -650,16 +656,14 @@ static void on_log(void *arg, const char *fmt, va_list args)
 static enum err start_daemon(struct http *h)
 {
     const struct http_params *p = &h->params;
-    /* before 1.0 a strict one sees no more than we do; later it does */
-    const int strictness = MHD_get_version()[0] == '0' ? 0 : 1;
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listener.fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + HTTP_CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-        MHD_OPTION_STRICT_FOR_CLIENT, strictness, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
-        MHD_OPTION_END);
+        MHD_OPTION_STRICT_FOR_CLIENT, is_lenient() ? 0 : 1, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK,
+        on_uri, h, MHD_OPTION_END);
     REQUIRE(h->daemon != NULL, ERR_IO, "cannot start the HTTP server (libmicrohttpd %s)",
             MHD_get_version());
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);

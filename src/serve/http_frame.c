@@ -15,7 +15,7 @@
  * lie one after the other: between the end of a value and the next name there may be nothing but
  * what ends a line: two bytes, since a line that ends with LF alone ends elsewhere for a program
  * that wants CRLF (a zero byte in the place of the missing CR is not told from it). This is checked
- * where the memory is known; a library that keeps headers elsewhere loses this check and no other.
+ * where the memory is known; from 1.0 on the library itself refuses all of that.
  *
  * Rejected: parsing HTTP here (twice the surface), trusting the library's strict mode (0.9.75
  * checks the blank before the colon at a level that it then treats as lenient).
