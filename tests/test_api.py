@@ -696,18 +696,58 @@ def left_before_prepared(s):
     begin = time.monotonic()
     ask(s, 'POST', '/tokenize', word)
     one_s = time.monotonic() - begin
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(ask, s, 'POST', '/tokenize', word)
-        for _ in range(20):
-            c = http.client.HTTPConnection('127.0.0.1', s.port)
-            c.request('POST', '/tokenize', json.dumps(word))
-            time.sleep(0.02)
-            c.close()
-        same('the first is answered', first.result().status, 200)
+    for path, body in (('/tokenize', word), ('/v1/completions', {'prompt': word['content']})):
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, s, 'POST', '/tokenize', word)
+            for _ in range(20):
+                c = http.client.HTTPConnection('127.0.0.1', s.port)
+                c.request('POST', path, json.dumps(body))
+                time.sleep(0.02)
+                c.close()
+            same('the first is answered', first.result().status, 200)
+            begin = time.monotonic()
+            same('who comes behind them', ask(s, 'POST', '/tokenize', {'content': 'a' * 710000}).status, 200)
+            last_s = time.monotonic() - begin
+            check(f'{path}: did not wait for all that left', last_s < 7 * one_s, (last_s, one_s))
+
+
+BOOK = 'a' * 1000000  # one long word: slow to tokenize
+
+
+@test
+def small_before_large(s):
+    """A question goes before the books that wait for their preparation, and its wait counts."""
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        done = []
+
+        def send(name, path, body):
+            r = ask(k, 'POST', path, body)
+            done.append(name)
+            return r
+        books = [pool.submit(send, 'book', '/tokenize', {'content': BOOK}) for _ in range(5)]
+        check('books wait', wait_metric(k, 'hearth_requests_queued', 5, 30 * k.slack) is not None, done)
         begin = time.monotonic()
-        same('who comes behind them', ask(s, 'POST', '/tokenize', {'content': 'a'}).status, 200)
-        last_s = time.monotonic() - begin
-        check('did not wait for all that left', last_s < 5 * one_s, (last_s, one_s))
+        r = send('question', '/v1/completions', {'prompt': 'The sea', 'max_tokens': 1})
+        took_ms = (time.monotonic() - begin) * 1000
+        check('the question is answered before most of them', r.status == 200 and done.index('question') <= 2, done)
+        t = r.body['timings']
+        known_ms = t['queue_ms'] + t['prompt_ms'] + t['predicted_ms']
+        check('its times cover what it took', took_ms / 2 < known_ms <= took_ms, (took_ms, t))
+        check('in the metric too', metrics(k)['hearth_queue_time_seconds_sum'] * 1000 > t['queue_ms'] - 1, t)
+        check('each book is tokenized', all(b.result().status == 200 and b.result().body['count'] > 10000 for b in books), done)
+        same('nobody waits', metrics(k)['hearth_requests_queued'], 0)
+
+
+@test
+def queue_of_preparation(s):
+    """--queue bounds those that wait to be prepared too, beside those who run at once."""
+    with Served(ARGS.hearth, ARGS.model, '--parallel', '1', '--queue', '2', slack=ARGS.slack) as k, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        books = [pool.submit(ask, k, 'POST', '/tokenize', {'content': BOOK}) for _ in range(3)]
+        check('one is prepared, two wait', wait_metric(k, 'hearth_requests_queued', 3, 30 * k.slack) is not None)
+        r = ask(k, 'POST', '/tokenize', {'content': 'a'})
+        check('the fourth gets 503', r.status == 503 and r.error['code'] == 'queue_full' and r.headers['Retry-After'], r.data[:200])
+        same('those before it are answered', [b.result().status for b in books], [200] * 3)
+        same('and then others', ask(k, 'POST', '/tokenize', {'content': 'a'}).status, 200)
 
 
 @test

@@ -105,6 +105,7 @@ static void get_metrics(struct api *a, struct http_req *r)
     buf_init(&b, REPLY_MAX);
     if (a->model != NULL) {
         hearth_model_get_stats(a->model, &s);
+        s.n_queued += jobs_n_prep(a->jobs);
         now.stats = &s;
         now.info = &a->info;
         now.plan = &a->plan;
@@ -287,6 +288,7 @@ static bool has_key(const struct api *a, const struct http_req *r)
     return keys_check(a->keys, view_of(given));
 }
 
+/* --queue bounds all that wait, in preparation too, beside those whom the engine takes at once. */
 static enum err check_room(const struct api *a, struct refusal *why)
 {
     struct hearth_stats s = { .size = sizeof s };
@@ -300,10 +302,12 @@ static enum err check_room(const struct api *a, struct refusal *why)
         return ERR_BUSY;
     }
     hearth_model_get_stats(a->model, &s);
-    if (s.n_queued >= a->n_queue) {
+    const int n_wait = s.n_queued + jobs_n_prep(a->jobs);
+    const int n_free = s.n_running < a->plan.n_parallel ? a->plan.n_parallel - s.n_running : 0;
+    if (n_wait >= a->n_queue + n_free) {
         (void)refusal_set(why, 503, "queue_full", NULL,
                           "%d requests wait already, which is the most (--queue); try again later",
-                          s.n_queued);
+                          n_wait);
         why->retry_ms = 1000;
     }
     return why->status == 0 ? ERR_OK : ERR_BUSY;

@@ -36,12 +36,12 @@ struct job {
     struct jobs *jobs;
     struct job *next, *prev;
     struct http_req *http; /* NULL: the client left */
-    bool is_half_closed;   /* before it was prepared */
     bool is_in_prep;
     size_t n_held;                  /* bytes of the budget: for the body, then for the answer */
     struct hearth_request *request; /* NULL until submitted */
     struct answer answer;
     uint64_t begin_us, sent_us;
+    uint64_t prep_us;                     /* from the whole body to the engine */
     uint64_t token_us[HEARTH_CHOICE_MAX]; /* of the last token; 0: none yet */
 };
 static_assert(offsetof(struct job, item) == 0, "an item is its job");
@@ -55,7 +55,7 @@ struct jobs {
     struct loop_watch engine_watch, prep_watch; /* each finds its jobs by container */
     struct prep *prep;
     struct job *first;
-    int n, n_max;
+    int n, n_max, n_prep;
     struct buf out; /* what one wake-up of one job sends */
 };
 
@@ -246,6 +246,7 @@ static void pump(struct job *b)
         if (hearth_next(b->request, 0, &e) != HEARTH_OK) {
             break;
         }
+        e.queue_us += b->prep_us; /* for the client all of it is waiting */
         count_event(b, &e);
         if (e.kind == HEARTH_EVENT_END) {
             end_answer(b, &e);
@@ -291,6 +292,7 @@ static void submit(struct job *b)
     struct hearth_request_params *p = &b->item.params.request;
     p->tokens = b->item.ids;
     p->n_token = b->item.n_id;
+    b->prep_us = os_now_us() - b->item.came_us;
     const hearth_status s = hearth_submit(b->jobs->model, p, &b->request);
     if (s != HEARTH_OK) {
         struct refusal why;
@@ -315,6 +317,7 @@ static void take_prepared(struct job *b)
 {
     struct jobs *j = b->jobs;
     b->is_in_prep = false;
+    j->n_prep--;
     budget_give(j->budget, b->n_held); /* the body is gone, or goes below */
     b->n_held = 0;
     if (b->http == NULL) {
@@ -322,7 +325,7 @@ static void take_prepared(struct job *b)
     } else if (b->item.why.status != 0) {
         refuse(b, &b->item.why);
     } else if (b->item.kind == PARAMS_CHAT || b->item.kind == PARAMS_COMPLETION) {
-        if (b->is_half_closed && !b->item.params.is_stream) {
+        if (cell_get(&b->item.client) != PREP_CLIENT_WAITS && !b->item.params.is_stream) {
             http_abort(b->http);
         } else {
             submit(b);
@@ -367,7 +370,9 @@ void jobs_start(struct jobs *j, struct http_req *r, enum params_kind kind)
     j->first = b;
     j->n++;
     http_set_user(r, b);
+    b->item.came_us = os_now_us();
     b->is_in_prep = prep_push(j->prep, &b->item);
+    j->n_prep += b->is_in_prep;
     if (NEVER(!b->is_in_prep)) { /* its queue has room for all jobs */
         (void)refusal_set(&why, 503, "queue_full", NULL, "too many requests are being prepared");
         refuse(b, &why);
@@ -381,7 +386,7 @@ void jobs_half_closed(struct jobs *j, struct http_req *r)
     const bool may_stream =
         b != NULL && b->item.kind != PARAMS_TOKENIZE && b->item.kind != PARAMS_DETOKENIZE;
     if (may_stream && b->is_in_prep) { /* whether it is for a stream is known later */
-        b->is_half_closed = true;
+        cell_set(&b->item.client, PREP_CLIENT_HALF_CLOSED);
     } else {
         http_abort(r);
     }
@@ -405,7 +410,7 @@ void jobs_gone(struct jobs *j, struct http_req *r)
     j->metrics->n_client_gone++;
     http_set_user(r, NULL);
     b->http = NULL;
-    cell_set(&b->item.is_unwanted, 1);
+    cell_set(&b->item.client, PREP_CLIENT_GONE);
     if (!b->is_in_prep) {
         free_job(b);
     }
@@ -431,7 +436,7 @@ void jobs_break(struct jobs *j, const struct refusal *why)
         if (b->is_in_prep) { /* answered now; the prep thread gives the rest back */
             struct http_req *r = b->http;
             b->http = NULL;
-            cell_set(&b->item.is_unwanted, 1);
+            cell_set(&b->item.client, PREP_CLIENT_GONE);
             if (r != NULL) {
                 http_set_user(r, NULL);
                 job_refuse(r, why);
@@ -487,4 +492,9 @@ void jobs_close(struct jobs *j)
 int jobs_count(const struct jobs *j)
 {
     return j != NULL ? j->n : 0;
+}
+
+int jobs_n_prep(const struct jobs *j)
+{
+    return j != NULL ? j->n_prep : 0;
 }

@@ -26,8 +26,9 @@ struct jobs;
 enum err jobs_open(struct jobs **out, struct loop *loop, struct hearth_model *model,
                    const char *model_id, struct metrics *metrics, struct budget *budget,
                    int n_max) MUST_USE;
-void jobs_close(struct jobs *j);      /* cancels all; no http request may have one; accepts NULL */
-int jobs_count(const struct jobs *j); /* NULL counts as none */
+void jobs_close(struct jobs *j);       /* cancels all; no http request may have one; accepts NULL */
+int jobs_count(const struct jobs *j);  /* NULL counts as none */
+int jobs_n_prep(const struct jobs *j); /* of these, not yet with the engine; so does NULL */
 
 /* The whole request is here: answers it now or later. */
 void jobs_start(struct jobs *j, struct http_req *r, enum params_kind kind);

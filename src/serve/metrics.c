@@ -39,7 +39,7 @@ static const struct kind {
                           { 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24,
                             20.48, 40.96, 81.92 } },
     [METRICS_QUEUE] = { "queue_time_seconds",
-                        "Waiting for the engine to begin.",
+                        "From the whole request to its turn in the engine, preparation included.",
                         14,
                         { 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48,
                           40.96, 81.92 } },
@@ -183,7 +183,8 @@ static void put_batch(const struct hearth_stats *s, struct buf *out)
 static void put_engine(const struct hearth_stats *s, struct buf *out)
 {
     gauge(out, "requests_running", "Requests being answered.", s->n_running);
-    gauge(out, "requests_queued", "Requests waiting for the engine.", s->n_queued);
+    gauge(out, "requests_queued", "Requests that are prepared or wait for the engine.",
+          s->n_queued);
     counter(out, "requests_total", "Requests given to the engine.", s->n_request);
     counter(out, "requests_done_total", "Requests answered to their end.", s->n_done);
     counter(out, "requests_cancelled_total", "Requests cancelled.", s->n_cancelled);

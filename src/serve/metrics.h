@@ -19,7 +19,7 @@ enum metrics_time {
     METRICS_FIRST_TOKEN, /* request to first token */
     METRICS_PER_TOKEN,   /* between tokens of one choice */
     METRICS_REQUEST,     /* request to end of the answer */
-    METRICS_QUEUE,       /* waiting for the engine */
+    METRICS_QUEUE,       /* whole request to its turn in the engine */
     METRICS_TIMES
 };
 

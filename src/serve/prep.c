@@ -5,9 +5,14 @@
  * running a template, tokenizing a book. One thread is enough, since a prompt takes far longer to
  * compute than to tokenize; requests that need no preparation do not pass here.
  *
+ * Short bodies go before long ones, since a book can take seconds and a question takes none. Each
+ * byte of a body counts as AGE_US of waiting, so what came much later overtakes nobody (PR-2). A
+ * client that left is noticed before each stage; the rest of its work is not done. Rejected: first
+ * come, first served (a few books delay everybody), a second thread (twice the memory in the plan).
+ *
  * A prompt that leaves no room for an answer is refused here with both numbers. It is never cut.
  *
- * Both queues have room for every item that can exist, so a push back cannot fail.
+ * Both queues and the list have room for every item that can exist: none of them can be full.
  *
  * Next: serve/job.c, which follows a request from here to its end. */
 #include "serve/prep.h"
@@ -20,12 +25,15 @@
 #include <string.h>
 
 #define WAIT_US 1000000
+#define AGE_US  10 /* several times what a byte takes */
 
 struct prep {
     struct hearth_model *model;
     const char *model_id;
     struct hearth_model_info info;
     struct queue *in, *done;
+    struct prep_item **waiting; /* [n_waiting], room for all; owner: the prep thread */
+    size_t n_waiting;
     struct thread *thread;
     int fd;
     struct cell is_closing;
@@ -165,19 +173,23 @@ static enum err reply_text(const struct prep *p, struct prep_item *i)
     return s == HEARTH_OK ? ERR_OK : refuse(i, s, "tokens");
 }
 
-static bool is_unwanted(const struct prep_item *i)
+/* A client that says no more may have left, or wait for a stream: known when the body was read. */
+static bool is_unwanted(const struct prep_item *i, bool is_read)
 {
-    return cell_get(&i->is_unwanted) != 0;
+    const uint64_t client = cell_get(&i->client);
+    return client == PREP_CLIENT_GONE ||
+           (client == PREP_CLIENT_HALF_CLOSED && is_read && !i->params.is_stream);
 }
 
 static void work(const struct prep *p, struct prep_item *i)
 {
-    if (is_unwanted(i) || params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
+    if (is_unwanted(i, false) ||
+        params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
         return;
     }
     buf_release(&i->body);
     enum err e = check_model(p, i);
-    if (is_unwanted(i)) {
+    if (is_unwanted(i, true)) {
         return;
     }
     if (e == ERR_OK && i->kind == PARAMS_TOKENIZE) {
@@ -195,12 +207,39 @@ static void work(const struct prep *p, struct prep_item *i)
     buf_release(&i->params.text);
 }
 
+bool prep_is_before(const struct prep_item *a, const struct prep_item *b)
+{
+    return a->came_us + AGE_US * (uint64_t)a->body.n < b->came_us + AGE_US * (uint64_t)b->body.n;
+}
+
+/* Who is next: one whose client left, to be rid of it, else by prep_is_before. NULL: nobody. */
+static struct prep_item *next_item(struct prep *p)
+{
+    size_t best = 0;
+    while (queue_pop(p->in, &p->waiting[p->n_waiting])) {
+        p->n_waiting++;
+    }
+    if (p->n_waiting == 0) {
+        return NULL;
+    }
+    for (size_t k = 0; k < p->n_waiting; k++) {
+        if (is_unwanted(p->waiting[k], false)) {
+            best = k;
+            break;
+        }
+        best = prep_is_before(p->waiting[k], p->waiting[best]) ? k : best;
+    }
+    struct prep_item *i = p->waiting[best];
+    p->waiting[best] = p->waiting[--p->n_waiting];
+    return i;
+}
+
 static void run(void *arg)
 {
     struct prep *p = arg;
-    struct prep_item *i = NULL;
     while (cell_get(&p->is_closing) == 0) {
-        if (!queue_pop(p->in, &i)) {
+        struct prep_item *i = next_item(p);
+        if (i == NULL) {
             (void)queue_wait(p->in, WAIT_US);
             continue;
         }
@@ -218,7 +257,9 @@ enum err prep_open(struct prep **out, struct hearth_model *model, const char *mo
     *p = (struct prep){ .model = model, .model_id = model_id, .fd = -1 };
     p->info.size = sizeof p->info;
     hearth_model_get_info(model, &p->info);
-    enum err e = queue_open(&p->in, n_max, sizeof(struct prep_item *));
+    p->waiting = mem_alloc_array(n_max + 1, sizeof(struct prep_item *)); /* one to pop into */
+    enum err e = p->waiting != NULL ? queue_open(&p->in, n_max, sizeof(struct prep_item *))
+                                    : err_set(ERR_MEMORY, "no memory for %zu requests", n_max);
     e = e == ERR_OK ? queue_open(&p->done, n_max, sizeof(struct prep_item *)) : e;
     e = e == ERR_OK ? event_open(&p->fd) : e;
     e = e == ERR_OK ? thread_start(&p->thread, "prep", run, p) : e;
@@ -243,6 +284,7 @@ void prep_close(struct prep *p)
     queue_close(p->in);
     queue_close(p->done);
     event_close(p->fd);
+    mem_free(p->waiting);
     mem_free(p);
 }
 

@@ -3,9 +3,11 @@
  * Templates and tokenizers may need longer than a health check can wait, so the loop thread hands
  * bodies over and gets them back ready. An item is owned by the loop before prep_push and after
  * prep_pop, by the prep thread between.
- * Between the two, only `is_unwanted` is the loop's: set, it makes the thread hand the item back as
- * it is.
- * PR-1  each item that was pushed is popped exactly once, in order. */
+ * Between the two, only `client` is the loop's: when nobody waits for the item any more, the thread
+ * hands it back as it is.
+ * PR-1  each item that was pushed is popped exactly once.
+ * PR-2  of those that wait, the first by prep_is_before is next; what comes later than an item by
+ *       more than its body counts never goes before it. */
 #ifndef HEARTH_PREP_H
 #define HEARTH_PREP_H
 
@@ -26,10 +28,13 @@
 
 struct prep;
 
+enum prep_client { PREP_CLIENT_WAITS, PREP_CLIENT_HALF_CLOSED, PREP_CLIENT_GONE };
+
 struct prep_item {
-    struct cell is_unwanted; /* the client left: no further stage is begun */
+    struct cell client; /* enum prep_client; no further stage is begun for one that left */
     enum params_kind kind;
-    struct buf body; /* in; owns */
+    uint64_t came_us; /* in: when the body was whole */
+    struct buf body;  /* in; owns */
     struct params params;
     int32_t *ids; /* out: the prompt, [n_id]; owns */
     size_t n_id;
@@ -43,6 +48,8 @@ enum err prep_open(struct prep **out, struct hearth_model *model, const char *mo
 void prep_close(struct prep *p);   /* waits for the thread; items still inside are forgotten */
 int prep_fd(const struct prep *p); /* polls readable when an item may be popped; see prep_pop */
 bool prep_push(struct prep *p, struct prep_item *item); /* false when full */
+/* Whether a is prepared before b when both wait. Any thread, while their bodies stay. */
+bool prep_is_before(const struct prep_item *a, const struct prep_item *b);
 /* NULL when none is ready; the descriptor is quiet then. */
 struct prep_item *prep_pop(struct prep *p);
 
