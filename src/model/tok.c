@@ -84,7 +84,7 @@ void tok_emit(struct tok_list *out, int32_t id)
 
 /* Copies a string array in one piece; offsets and lengths of the strings. */
 static enum err copy_strings(const struct gguf *g, const char *key, const struct gguf_array *a,
-                             uint8_t **blob, uint32_t **at, uint32_t **n, size_t *bytes)
+                             uint8_t **blob, uint32_t **at, uint32_t **n)
 {
     struct gguf_string_iter it = { 0 };
     struct view s = { NULL, 0 };
@@ -105,7 +105,6 @@ static enum err copy_strings(const struct gguf *g, const char *key, const struct
         (*at)[i] = (uint32_t)((const uint8_t *)s.p - (const uint8_t *)a->bytes);
         (*n)[i] = (uint32_t)s.n;
     }
-    *bytes += size + (size_t)a->n * 8;
     return ERR_OK;
 }
 
@@ -133,7 +132,6 @@ static enum err index_pieces(struct tok *t, const struct gguf *g)
             t->by_piece[at] = (uint32_t)i + 1;
         }
     }
-    t->bytes += t->n_slot * sizeof t->by_piece[0];
     return ERR_OK;
 }
 
@@ -179,7 +177,7 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
                        : "is something else");
     t->n_merge = (size_t)a.n;
     t->n_merge_slot = slots_for(t->n_merge);
-    TRY(copy_strings(g, MERGES, &a, &t->merge_blob, &t->merge_at, &t->merge_n, &t->bytes));
+    TRY(copy_strings(g, MERGES, &a, &t->merge_blob, &t->merge_at, &t->merge_n));
     t->by_merge = mem_alloc_array(t->n_merge_slot, sizeof t->by_merge[0]);
     REQUIRE(t->by_merge != NULL, ERR_MEMORY, "%s: no memory for %zu merges", gguf_path(g),
             t->n_merge);
@@ -205,7 +203,6 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
             "%s: key " MERGES ", entry %zu: \"%.*s\" merges what the vocabulary does not have, as "
             "do %zu of %zu entries: they belong to another vocabulary",
             gguf_path(g), first, (int)(m.n > 64 ? 64 : m.n), m.p, n_strange, t->n_merge);
-    t->bytes += t->n_merge_slot * sizeof t->by_merge[0];
     return ERR_OK;
 }
 
@@ -235,7 +232,6 @@ static enum err list_specials(struct tok *t, const struct gguf *g)
         }
     }
     qsort_r(t->special, t->n_special, sizeof t->special[0], longer_first, t);
-    t->bytes += n * sizeof t->special[0];
     return ERR_OK;
 }
 
@@ -286,7 +282,6 @@ static enum err read_types(struct tok *t, const struct gguf *g)
             t->byte_id[b] = i;
         }
     }
-    t->bytes += (size_t)t->n * (has_scores ? 6 : 2);
     return ERR_OK;
 }
 
@@ -438,8 +433,7 @@ static enum err build(struct tok *t, const struct gguf *g)
         found && tokens.type == GGUF_STRING && tokens.n > 0 && tokens.n < (1u << 24), ERR_INTEGRITY,
         "%s: key tokenizer.ggml.tokens: a list of 1 to 16777215 strings is wanted", gguf_path(g));
     t->n = (int32_t)tokens.n;
-    TRY(copy_strings(g, "tokenizer.ggml.tokens", &tokens, &t->blob, &t->piece_at, &t->piece_n,
-                     &t->bytes));
+    TRY(copy_strings(g, "tokenizer.ggml.tokens", &tokens, &t->blob, &t->piece_at, &t->piece_n));
     TRY(index_pieces(t, g));
     TRY(read_types(t, g));
     TRY(list_specials(t, g));
@@ -455,7 +449,6 @@ enum err tok_open(struct tok **out, const struct gguf *g)
 {
     struct tok *t = mem_alloc(sizeof *t);
     REQUIRE(t != NULL, ERR_MEMORY, "%s: no memory for a tokenizer", gguf_path(g));
-    t->bytes = sizeof *t;
     os_random(&t->seed, sizeof t->seed);
     const enum err e = build(t, g);
     if (e != ERR_OK) {
@@ -762,11 +755,6 @@ bool tok_is_control(const struct tok *t, int32_t id)
     return id >= 0 && id < t->n && t->type[id] == TOK_CONTROL;
 }
 
-int32_t tok_find(const struct tok *t, struct view piece)
-{
-    return tok_lookup(t, piece);
-}
-
 struct view tok_piece(const struct tok *t, int32_t id)
 {
     return id >= 0 && id < t->n ? tok_piece_of(t, id) : (struct view){ NULL, 0 };
@@ -775,9 +763,4 @@ struct view tok_piece(const struct tok *t, int32_t id)
 const char *tok_kind(const struct tok *t)
 {
     return t->kind;
-}
-
-size_t tok_bytes(const struct tok *t)
-{
-    return t->bytes;
 }

@@ -64,10 +64,7 @@ int32_t tok_eos(const struct tok *t);
 bool tok_adds_bos(const struct tok *t);
 bool tok_is_end(const struct tok *t, int32_t id); /* eos, eot, eom and the known turn ends */
 bool tok_is_control(const struct tok *t, int32_t id);
-int32_t tok_find(const struct tok *t,
-                 struct view piece); /* exact piece as stored in the file, or -1 */
 struct view tok_piece(const struct tok *t, int32_t id); /* as stored; borrows from t */
 const char *tok_kind(const struct tok *t);              /* "bpe smollm", "spm", "wpm", "ugm" */
-size_t tok_bytes(const struct tok *t);                  /* memory held */
 
 #endif

@@ -45,7 +45,6 @@ struct tok {
     struct rx *split[TOK_SPLIT_MAX];
     int32_t n_split;
     struct tok_ugm *ugm; /* NULL but for TOK_UGM; owns */
-    size_t bytes;
 };
 
 struct view tok_piece_of(const struct tok *t, int32_t id);

@@ -207,7 +207,7 @@ static uint32_t u32_at(const uint8_t *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static enum err read_rules(struct tok_ugm *u, const struct gguf *g, size_t *bytes)
+static enum err read_rules(struct tok_ugm *u, const struct gguf *g)
 {
     static const char key[] = "tokenizer.ggml.precompiled_charsmap";
     struct gguf_array a = { 0 };
@@ -235,7 +235,6 @@ static enum err read_rules(struct tok_ugm *u, const struct gguf *g, size_t *byte
     for (size_t i = 0; i < u->n_unit; i++) {
         u->unit[i] = u32_at(p + 4 + 4 * i);
     }
-    *bytes += (size_t)a.n;
     return ERR_OK;
 }
 
@@ -267,10 +266,8 @@ enum err tok_ugm_open(struct tok *t, const struct gguf *g)
     t->ugm = u; /* tok_close ends it whatever happens next */
     TRY(gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &u->is_trimmed, NULL));
     TRY(read_scores(t, u, gguf_path(g)));
-    TRY(read_rules(u, g, &t->bytes));
-    TRY(build_trie(t, u, gguf_path(g)));
-    t->bytes += sizeof *u + (size_t)u->n_node * 9;
-    return ERR_OK;
+    TRY(read_rules(u, g));
+    return build_trie(t, u, gguf_path(g));
 }
 
 void tok_ugm_close(struct tok_ugm *u)
