@@ -16,6 +16,14 @@ enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER, TOK_UNUSED, 
 
 enum tok_family { TOK_BPE, TOK_SPM, TOK_WPM, TOK_GEMMA_BPE, TOK_UGM };
 
+/* The tokens of some types, to find those that begin a text (tok_trie.c). */
+struct tok_trie {
+    uint32_t *first; /* [n_node + 1] first child; the next node's first child ends them; owns */
+    uint8_t *label;  /* [n_node] byte that leads to the node; owns */
+    int32_t *id;     /* [n_node] token that ends here, of equal ones the first, -1 = none; owns */
+    uint32_t n_node; /* node 0 is the empty text */
+};
+
 struct tok_ugm; /* trie, rules and scores of a unigram vocabulary */
 
 struct tok {
@@ -53,6 +61,29 @@ int32_t tok_lookup(const struct tok *t, struct view piece);
 int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b);
 /* Counts, and stores while there is room. */
 void tok_emit(struct tok_list *out, int32_t id);
+
+/* Builds it of the tokens whose type has its bit in `types` and whose piece is not empty. t has its
+ * pieces and types; path is for the text of ERR_MEMORY. */
+enum err tok_trie_open(struct tok_trie *u, const struct tok *t, uint32_t types,
+                       const char *path) MUST_USE;
+void tok_trie_close(struct tok_trie *u); /* accepts a zeroed object */
+
+/* Child of a node by its byte, 0 = none. */
+static inline uint32_t tok_trie_child(const struct tok_trie *u, uint32_t node, uint8_t byte)
+{
+    uint32_t lo = u->first[node];
+    uint32_t hi = u->first[node + 1];
+    const uint32_t end = hi;
+    while (lo < hi) {
+        const uint32_t mid = lo + (hi - lo) / 2;
+        if (u->label[mid] < byte) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return lo < end && u->label[lo] == byte ? lo : 0;
+}
 
 /* The families: text without special tokens in it, well-formed UTF-8. is_first: nothing came
  * before. */

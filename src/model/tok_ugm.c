@@ -10,17 +10,13 @@
  * bytes, and a rule whose replacement does not begin at a character is no rule. Blanks then become
  * U+2581; the file says whether one goes in front and whether runs of them count once.
  *
- * Pieces stand in a trie in level order: a node's children are neighbours, sorted by their byte, so
- * that 9 bytes a node suffice and a vocabulary of 250,000 pieces is built by sorting each node's
- * pieces by one byte. A double array of our own would be faster to walk and slower to build.
- *
- * Search. For each place the best sum of a cover that ends there is kept. Where no piece seen so
- * far reaches further than the current place, all covers meet: the ids up to there are final, are
- * given out, and the table begins anew, so that memory stays small however long the text is. Sums
- * go on from the text's beginning in double precision, as in the tokenizers library, so that covers
- * of equal score are told apart by the same rounding. A character without piece costs
- * UNKNOWN_PENALTY below the worst score and becomes byte tokens where the vocabulary has all 256,
- * else one unknown token a run.
+ * Search. The pieces that begin at a place come from a trie (tok_trie.c). For each place the best
+ * sum of a cover that ends there is kept. Where no piece seen so far reaches further than the
+ * current place, all covers meet: the ids up to there are final, are given out, and the table
+ * begins anew, so that memory stays small however long the text is. Sums go on from the text's
+ * beginning in double precision, as in the tokenizers library, so that covers of equal score are
+ * told apart by the same rounding. A character without piece costs UNKNOWN_PENALTY below the worst
+ * score and becomes byte tokens where the vocabulary has all 256, else one unknown token a run.
  *
  * Added tokens (type 4) are found before normalization and are kept as they are; they score better
  * than any cover of theirs by other pieces. Next: tok.c. */
@@ -34,171 +30,20 @@
 #define RULE_MAX        256 /* bytes a rule may replace */
 #define GROWTH_MAX      16  /* normalized bytes for a byte of text; NFKC's worst character has 13 */
 #define UNKNOWN_PENALTY 10.0 /* below the worst score, as in SentencePiece */
-#define SMALL_SORT      24   /* pieces of a node that are sorted by insertion */
 
 static const struct view blank = { "\xE2\x96\x81", 3 };
 
 struct tok_ugm {
-    uint32_t *first; /* [n_node + 1] first child; the next node's first child ends them */
-    uint8_t *label;  /* [n_node] byte that leads to the node */
-    int32_t *id;     /* [n_node] piece that ends here, -1 = none */
-    uint32_t n_node;
-    uint32_t *unit; /* [n_unit] double array of the rules */
+    struct tok_trie trie; /* of the pieces that are searched */
+    uint32_t *unit;       /* [n_unit] double array of the rules; owns */
     size_t n_unit;
-    char *rule_text; /* [n_rule_text] replacements, each ended by 0 */
+    char *rule_text; /* [n_rule_text] replacements, each ended by 0; owns */
     size_t n_rule_text;
     double unknown_score;
     double best_score; /* of normal pieces */
     bool is_trimmed;   /* runs of blanks count once, those at both ends not at all */
     bool has_bytes;    /* all 256 byte tokens are there */
 };
-
-/* --- trie ------------------------------------------------------------------------------------- */
-
-struct build {
-    const struct tok *t;
-    struct tok_ugm *u;
-    int32_t *ids, *spare; /* [n] pieces in the order of the trie; scratch */
-    uint32_t *lo, *hi;    /* [n_node] the node's part of ids */
-};
-
-/* Byte of a piece at a depth plus 1, 0 at its end. */
-static uint32_t key_of(const struct build *b, int32_t id, uint32_t depth)
-{
-    const struct tok *t = b->t;
-    return depth < t->piece_n[id] ? t->blob[t->piece_at[id] + depth] + 1u : 0;
-}
-
-/* Sorts ids[lo..hi) by their byte at a depth, equal ones stay in order. */
-static void sort_part(struct build *b, uint32_t lo, uint32_t hi, uint32_t depth)
-{
-    if (hi - lo <= SMALL_SORT) {
-        for (uint32_t i = lo + 1; i < hi; i++) {
-            const int32_t id = b->ids[i];
-            const uint32_t key = key_of(b, id, depth);
-            uint32_t k = i;
-            for (; k > lo && key_of(b, b->ids[k - 1], depth) > key; k--) {
-                b->ids[k] = b->ids[k - 1];
-            }
-            b->ids[k] = id;
-        }
-        return;
-    }
-    uint32_t at[258] = { 0 };
-    for (uint32_t i = lo; i < hi; i++) {
-        at[key_of(b, b->ids[i], depth) + 1]++;
-    }
-    for (uint32_t i = 1; i < 258; i++) {
-        at[i] += at[i - 1];
-    }
-    for (uint32_t i = lo; i < hi; i++) {
-        b->spare[lo + at[key_of(b, b->ids[i], depth)]++] = b->ids[i];
-    }
-    memcpy(b->ids + lo, b->spare + lo, (size_t)(hi - lo) * sizeof b->ids[0]);
-}
-
-static void add_children(struct build *b, uint32_t node, uint32_t depth)
-{
-    struct tok_ugm *u = b->u;
-    const uint32_t hi = b->hi[node];
-    uint32_t i = b->lo[node];
-    sort_part(b, i, hi, depth);
-    u->first[node] = u->n_node;
-    u->id[node] = -1;
-    for (; i < hi && key_of(b, b->ids[i], depth) == 0; i++) {
-        u->id[node] = u->id[node] < 0 ? b->ids[i] : u->id[node]; /* of equal pieces the first */
-    }
-    while (i < hi) {
-        const uint32_t key = key_of(b, b->ids[i], depth);
-        const uint32_t child = u->n_node++;
-        u->label[child] = (uint8_t)(key - 1);
-        b->lo[child] = i;
-        while (i < hi && key_of(b, b->ids[i], depth) == key) {
-            i++;
-        }
-        b->hi[child] = i;
-    }
-}
-
-static bool is_searched(const struct tok *t, int32_t id)
-{
-    return (t->type[id] == TOK_NORMAL || t->type[id] == TOK_USER) && t->piece_n[id] > 0;
-}
-
-/* Gives back what the guess of the number of nodes was too large by. */
-static void shrink(struct tok_ugm *u)
-{
-    uint32_t *first = mem_realloc(u->first, ((size_t)u->n_node + 1) * sizeof u->first[0]);
-    u->first = first != NULL ? first : u->first;
-    uint8_t *label = mem_realloc(u->label, u->n_node);
-    u->label = label != NULL ? label : u->label;
-    int32_t *id = mem_realloc(u->id, (size_t)u->n_node * sizeof u->id[0]);
-    u->id = id != NULL ? id : u->id;
-}
-
-static enum err build_trie(const struct tok *t, struct tok_ugm *u, const char *path)
-{
-    size_t n = 0;
-    size_t n_node = 1; /* at most one a byte */
-    for (int32_t i = 0; i < t->n; i++) {
-        n += is_searched(t, i);
-        n_node += is_searched(t, i) ? t->piece_n[i] : 0;
-    }
-    struct build b = { t, u, NULL, NULL, NULL, NULL };
-    b.ids = mem_alloc_array(n + 1, sizeof b.ids[0]);
-    b.spare = mem_alloc_array(n + 1, sizeof b.spare[0]);
-    b.lo = mem_alloc_array(n_node, sizeof b.lo[0]);
-    b.hi = mem_alloc_array(n_node, sizeof b.hi[0]);
-    u->first = mem_alloc_array(n_node + 1, sizeof u->first[0]);
-    u->label = mem_alloc(n_node);
-    u->id = mem_alloc_array(n_node, sizeof u->id[0]);
-    enum err e = ERR_OK;
-    if (b.ids == NULL || b.spare == NULL || b.lo == NULL || b.hi == NULL || u->first == NULL ||
-        u->label == NULL || u->id == NULL) {
-        e = err_set(ERR_MEMORY, "%s: no memory for a vocabulary of %d pieces", path, t->n);
-        goto out;
-    }
-    for (int32_t i = 0; i < t->n; i++) {
-        if (is_searched(t, i)) {
-            b.ids[b.hi[0]++] = i;
-        }
-    }
-    u->n_node = 1;
-    uint32_t depth = 0;
-    uint32_t level_end = 1;
-    for (uint32_t i = 0; i < u->n_node; i++) {
-        if (i == level_end) {
-            depth++;
-            level_end = u->n_node;
-        }
-        add_children(&b, i, depth);
-    }
-    u->first[u->n_node] = u->n_node;
-    shrink(u);
-out:
-    mem_free(b.ids);
-    mem_free(b.spare);
-    mem_free(b.lo);
-    mem_free(b.hi);
-    return e;
-}
-
-/* Child of a node by its byte, 0 = none. */
-static uint32_t child_of(const struct tok_ugm *u, uint32_t node, uint8_t byte)
-{
-    uint32_t lo = u->first[node];
-    uint32_t hi = u->first[node + 1];
-    const uint32_t end = hi;
-    while (lo < hi) {
-        const uint32_t mid = lo + (hi - lo) / 2;
-        if (u->label[mid] < byte) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    return lo < end && u->label[lo] == byte ? lo : 0;
-}
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
@@ -267,7 +112,7 @@ enum err tok_ugm_open(struct tok *t, const struct gguf *g)
     TRY(gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &u->is_trimmed, NULL));
     TRY(read_scores(t, u, gguf_path(g)));
     TRY(read_rules(u, g));
-    return build_trie(t, u, gguf_path(g));
+    return tok_trie_open(&u->trie, t, 1u << TOK_NORMAL | 1u << TOK_USER, gguf_path(g));
 }
 
 void tok_ugm_close(struct tok_ugm *u)
@@ -275,9 +120,7 @@ void tok_ugm_close(struct tok_ugm *u)
     if (u == NULL) {
         return;
     }
-    mem_free(u->first);
-    mem_free(u->label);
-    mem_free(u->id);
+    tok_trie_close(&u->trie);
     mem_free(u->unit);
     mem_free(u->rule_text);
     mem_free(u);
@@ -336,11 +179,11 @@ static size_t added_at(const struct tok *t, struct view text)
         return 0;
     }
     for (size_t i = 0; i < text.n; i++) {
-        node = child_of(u, node, (uint8_t)text.p[i]);
+        node = tok_trie_child(&u->trie, node, (uint8_t)text.p[i]);
         if (node == 0) {
             break;
         }
-        if (u->id[node] >= 0 && t->type[u->id[node]] == TOK_USER) {
+        if (u->trie.id[node] >= 0 && t->type[u->trie.id[node]] == TOK_USER) {
             found = i + 1;
         }
     }
@@ -489,12 +332,12 @@ static size_t propose_all(struct search *s, size_t at)
     bool has_single = false;
     uint32_t node = 0;
     for (size_t to = at; to < s->text.n;) {
-        node = child_of(u, node, (uint8_t)s->text.p[to]);
+        node = tok_trie_child(&u->trie, node, (uint8_t)s->text.p[to]);
         if (node == 0) {
             break;
         }
         to++;
-        const int32_t id = u->id[node];
+        const int32_t id = u->trie.id[node];
         if (id >= 0) {
             const double score = t->type[id] == TOK_USER ? (double)(to - at) * u->best_score - 0.1
                                                          : (double)t->score[id];
