@@ -10,7 +10,8 @@
  *
  * Special tokens. Control tokens (type 3) can be formed by text only where the caller allows it
  * (parse_special, or bytes marked as the template's own); added tokens that are no control tokens
- * (type 4) always are. Longest match first.
+ * (type 4) always are. The longest one that is allowed wins. Each of the two sorts has a trie, so
+ * that a million special tokens cost a place in a text no more than ten do.
  *
  * Invariants TO-1..TO-3 stand in tok.h. Next: model/chat.c. */
 #include "model/tok.h"
@@ -21,7 +22,6 @@
 #include "model/tok_impl.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define TEXT_MAX_BYTES ((size_t)256 << 20)
@@ -203,35 +203,6 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
             "%s: key " MERGES ", entry %zu: \"%.*s\" merges what the vocabulary does not have, as "
             "do %zu of %zu entries: they belong to another vocabulary",
             gguf_path(g), first, (int)(m.n > 64 ? 64 : m.n), m.p, n_strange, t->n_merge);
-    return ERR_OK;
-}
-
-static int longer_first(const void *a, const void *b, void *arg)
-{
-    const struct tok *t = arg;
-    const uint32_t x = t->piece_n[*(const int32_t *)a];
-    const uint32_t y = t->piece_n[*(const int32_t *)b];
-    return x != y ? (x < y) - (x > y)
-                  : (*(const int32_t *)a > *(const int32_t *)b) -
-                        (*(const int32_t *)a < *(const int32_t *)b);
-}
-
-static enum err list_specials(struct tok *t, const struct gguf *g)
-{
-    size_t n = 0;
-    for (int32_t i = 0; i < t->n; i++) {
-        n += t->type[i] == TOK_CONTROL || t->type[i] == TOK_USER;
-    }
-    t->special = mem_alloc_array(n + 1, sizeof t->special[0]);
-    REQUIRE(t->special != NULL, ERR_MEMORY, "%s: no memory for %zu special tokens", gguf_path(g),
-            n);
-    for (int32_t i = 0; i < t->n; i++) {
-        if ((t->type[i] == TOK_CONTROL || t->type[i] == TOK_USER) && t->piece_n[i] > 0) {
-            t->special[t->n_special++] = i;
-            t->special_first[t->blob[t->piece_at[i]]] = 1;
-        }
-    }
-    qsort_r(t->special, t->n_special, sizeof t->special[0], longer_first, t);
     return ERR_OK;
 }
 
@@ -436,7 +407,8 @@ static enum err build(struct tok *t, const struct gguf *g)
     TRY(copy_strings(g, "tokenizer.ggml.tokens", &tokens, &t->blob, &t->piece_at, &t->piece_n));
     TRY(index_pieces(t, g));
     TRY(read_types(t, g));
-    TRY(list_specials(t, g));
+    TRY(tok_trie_open(&t->control, t, 1u << TOK_CONTROL, gguf_path(g)));
+    TRY(tok_trie_open(&t->added, t, 1u << TOK_USER, gguf_path(g)));
     TRY(read_ids(t, g));
     if (t->family == TOK_BPE || t->family == TOK_GEMMA_BPE) {
         TRY(index_merges(t, g));
@@ -466,41 +438,34 @@ void tok_close(struct tok *t)
     }
     void *const owned[] = { t->blob,    t->piece_at, t->piece_n,    t->type,
                             t->score,   t->by_piece, t->merge_blob, t->merge_at,
-                            t->merge_n, t->by_merge, t->special,    t->is_end };
+                            t->merge_n, t->by_merge, t->is_end };
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
         mem_free(owned[i]);
     }
     for (int32_t i = 0; i < t->n_split; i++) {
         rx_close(t->split[i]);
     }
+    tok_trie_close(&t->control);
+    tok_trie_close(&t->added);
     tok_ugm_close(t->ugm);
     mem_free(t);
 }
 
 /* --- encoding --------------------------------------------------------------------------------- */
 
-/* Special token at text[at], -1 if none. trusted: NULL or a byte per byte of text. */
+/* The longest special token that may be formed at text[at], of equal ones the first, -1 if none.
+ * trusted: NULL or a byte per byte of text. */
 static int32_t special_at(const struct tok *t, struct view text, size_t at, bool parse,
                           const uint8_t *trusted)
 {
-    if (t->special_first[(uint8_t)text.p[at]] == 0) {
-        return -1;
+    const struct view rest = view_from(text, at);
+    const int32_t c =
+        parse ? tok_trie_longest(&t->control, rest, trusted != NULL ? trusted + at : NULL) : -1;
+    const int32_t a = t->family != TOK_UGM ? tok_trie_longest(&t->added, rest, NULL) : -1;
+    if (c < 0 || a < 0) {
+        return c >= 0 ? c : a;
     }
-    for (size_t i = 0; i < t->n_special; i++) {
-        const int32_t id = t->special[i];
-        const size_t n = t->piece_n[id];
-        if (n > text.n - at || memcmp(t->blob + t->piece_at[id], text.p + at, n) != 0) {
-            continue;
-        }
-        bool is_allowed = t->type[id] == TOK_USER ? t->family != TOK_UGM : parse;
-        for (size_t k = 0; k < n && trusted != NULL && t->type[id] == TOK_CONTROL; k++) {
-            is_allowed = is_allowed && trusted[at + k] != 0;
-        }
-        if (is_allowed) {
-            return id;
-        }
-    }
-    return -1;
+    return t->piece_n[c] > t->piece_n[a] || (t->piece_n[c] == t->piece_n[a] && c < a) ? c : a;
 }
 
 static enum err encode_plain(const struct tok *t, struct view text, bool is_first,

@@ -42,9 +42,7 @@ struct tok {
     uint32_t *merge_at, *merge_n; /* [n_merge]; own */
     uint32_t *by_merge;           /* hash table of rank + 1; owns */
     size_t n_merge, n_merge_slot;
-    int32_t *special; /* ids of control and user tokens, longest piece first; owns */
-    size_t n_special;
-    uint8_t special_first[256]; /* 1: some special token begins with this byte */
+    struct tok_trie control, added; /* special tokens: of type TOK_CONTROL, TOK_USER; own */
     int32_t bos, eos, unk, cls, sep;
     bool adds_bos, adds_eos, adds_space, adds_sep;
     bool is_nfc, is_lower, is_stripped, ignores_merges;
@@ -84,6 +82,9 @@ static inline uint32_t tok_trie_child(const struct tok_trie *u, uint32_t node, u
     }
     return lo < end && u->label[lo] == byte ? lo : 0;
 }
+/* The longest token that the text begins with, -1 if none. marks: NULL, or a byte for each of the
+ * text's: 0 = no token may cover it. In steps: at most the bytes of the longest token. */
+int32_t tok_trie_longest(const struct tok_trie *u, struct view text, const uint8_t *marks);
 
 /* The families: text without special tokens in it, well-formed UTF-8. is_first: nothing came
  * before. */

@@ -3,8 +3,8 @@
  *     a, ab, abc, b          0 -a-> 1 -b-> 3 -c-> 4          (2 is "b")
  *
  * A walk from node 0 along the text meets every token that the text begins with, shortest first, in
- * as many steps as the longest of them has bytes, however many tokens there are. tok.c finds special
- * tokens so, tok_ugm.c the pieces that may cover a place.
+ * at most as many steps as the longest token has bytes, however many tokens there are. tok.c finds
+ * special tokens so, tok_ugm.c the pieces that may cover a place.
  *
  * Nodes stand in level order: a node's children are neighbours, sorted by their byte, so that 9
  * bytes a node suffice and a vocabulary of 250,000 pieces is built by sorting each node's pieces by
@@ -151,4 +151,18 @@ void tok_trie_close(struct tok_trie *u)
     mem_free(u->first);
     mem_free(u->label);
     mem_free(u->id);
+}
+
+int32_t tok_trie_longest(const struct tok_trie *u, struct view text, const uint8_t *marks)
+{
+    int32_t id = -1;
+    uint32_t node = 0;
+    for (size_t i = 0; i < text.n && (marks == NULL || marks[i] != 0); i++) {
+        node = tok_trie_child(u, node, (uint8_t)text.p[i]);
+        if (node == 0) {
+            break;
+        }
+        id = u->id[node] >= 0 ? u->id[node] : id;
+    }
+    return id;
 }

@@ -169,35 +169,14 @@ static size_t rule_at(const struct tok_ugm *u, struct view text, struct view *ou
     return found;
 }
 
-/* Bytes of the longest added token at the text's start, 0 = none. */
-static size_t added_at(const struct tok *t, struct view text)
-{
-    const struct tok_ugm *u = t->ugm;
-    size_t found = 0;
-    uint32_t node = 0;
-    if (t->special_first[(uint8_t)text.p[0]] == 0) {
-        return 0;
-    }
-    for (size_t i = 0; i < text.n; i++) {
-        node = tok_trie_child(&u->trie, node, (uint8_t)text.p[i]);
-        if (node == 0) {
-            break;
-        }
-        if (u->trie.id[node] >= 0 && t->type[u->trie.id[node]] == TOK_USER) {
-            found = i + 1;
-        }
-    }
-    return found;
-}
-
 /* What stands for the text's first bytes: an added token, a replacement or one character. Returns
  * the number of bytes it stands for. */
 static size_t next_part(const struct tok *t, struct view text, struct view *out)
 {
-    const size_t n_added = added_at(t, text);
-    if (n_added > 0) {
-        *out = view_part(text, 0, n_added);
-        return n_added;
+    const int32_t added = tok_trie_longest(&t->added, text, NULL);
+    if (added >= 0) {
+        *out = view_part(text, 0, t->piece_n[added]);
+        return out->n;
     }
     const size_t n = rule_at(t->ugm, text, out);
     if (n > 0) {
