@@ -417,9 +417,9 @@ def fields(s):
             ('max_tokens', 2 ** 40, value, 'found 1099511627776'), ('max_tokens', True, wrong, 'found true'), ('n', 9, value, 'from 1 to 8 is wanted, found 9'), ('n', {}, wrong, 'found an object'), ('n', 0, value, 'found 0'),
             ('stream', 1, wrong, 'true or false is wanted, found 1'), ('stream_options', [], wrong, 'found a list'), ('stream_options', {'include_usage': 1}, wrong, 'stream_options.include_usage: .* found 1'),
             ('stream_options', {'x': 1}, 'unknown_field', 'stream_options.x'), ('temperature', '1', wrong, 'a number is wanted'), ('temperature', 100.5, value, 'found 100.5'), ('temperature', -1, value, 'found -1'),
-            ('top_p', 0, value, 'from 1e-06 to 1 is wanted, found 0'), ('top_p', 1.5, value, 'found 1.5'), ('top_p', [], wrong, 'found a list'), ('top_k', -1, value, 'from 0 to 16777216'), ('top_k', 1.0, wrong, 'found 1'),
+            ('top_p', 0, value, 'from 1e-06 to 1 is wanted, found 0'), ('top_p', 1.5, value, 'found 1.5'), ('top_p', [], wrong, 'found a list'), ('top_k', -1, value, 'from 0 to 16777216'), ('top_k', 1.5, wrong, 'found 1.5'),
             ('min_p', 2, value, 'from 0 to 1'), ('typical_p', 0, value, 'found 0'), ('repeat_penalty', 0, value, 'from 0.01 to 10'), ('repetition_penalty', 11, value, 'found 11'), ('repeat_last_n', -2, value, 'from -1 to 16777216'),
-            ('presence_penalty', 2.5, value, 'from -2 to 2 is wanted, found 2.5'), ('frequency_penalty', '0', wrong, 'found "0"'), ('seed', 1.5, wrong, 'a whole number'), ('seed', '1', wrong, 'found "1"'),
+            ('presence_penalty', 2.5, value, 'from -2 to 2 is wanted, found 2.5'), ('frequency_penalty', '0', wrong, 'found "0"'), ('seed', 1.5, wrong, 'a whole number'), ('seed', '1', wrong, 'found "1"'), ('seed', 2 ** 64 - 1, wrong, r'from -2\^63 to 2\^63 - 1 is wanted, found 1.8446\d+e\+19'), ('seed', 1e300, wrong, 'found 1e\\+300'),
             ('stop', 5, wrong, 'a text or a list of texts is wanted, found 5'), ('stop', ['a', 5], wrong, r'stop\[1\]: a text is wanted, found 5'), ('stop', ['a', None], wrong, r'stop\[1\].* found null'), ('stop', '', value, 'not empty'),
             ('stop', 'a\0b', value, 'zero'), ('stop', ['x'] * 17, limit, '17 texts, at most 16'), ('stop', 'x' * 257, limit, '257 bytes, at most 256'), ('logit_bias', [], wrong, 'an object is wanted, found a list'),
             ('logit_bias', {'a': 1}, value, 'found "a"'), ('logit_bias', {'-1': 1}, value, 'found "-1"'), ('logit_bias', {'5': 'x'}, wrong, r'logit_bias\["5"\]: a number is wanted, found "x"'), ('logit_bias', {'5': 101}, value, 'from -100 to 100 is wanted, found 101'),
@@ -464,6 +464,27 @@ def fields(s):
         check(f'two names for one thing: {more}', r.status == 400 and r.error['code'] == value and all(x in r.error['message'] for x in more), r.data)
     every = dict.fromkeys([r[1] for r in rows if r[0] == chat])
     same('null counts as absent, for every field', ask(s, 'POST', chat, {**every, 'messages': [{**USER, 'name': None, 'tool_calls': None, 'tool_call_id': None, 'reasoning_content': None}], 'max_tokens': 1}).status, 200)
+    nulls = {'no_such': None, 'echo': None, 'metadata': {'a': None}, 'logit_bias': {'3': None, 'x': None}, 'stream_options': {'no_such': None},
+             'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'x', 'cache_control': None}], 'no_such': None}]}
+    for name, what in nulls.items():
+        r = ask(s, 'POST', chat, {'messages': [USER], 'max_tokens': 1, name: what})
+        same(f'null counts as absent: {name}={what}', (r.status, r.error), (200, {}))
+    whole = {'max_tokens': 2, 'n': 2, 'top_k': 5, 'seed': 7, 'logprobs': 1, 'best_of': 1, 'prompt': [5, 6]}
+    real = {k: float(v) if k != 'prompt' else [5.0, 6.0] for k, v in whole.items()}
+    a, b = (ask(s, 'POST', text, x) for x in (whole, real))
+    check('5.0 is 5', a.status == b.status == 200 and a.body['choices'] == b.body['choices'], (a.data[:200], b.data[:200]))
+    for one, other in (('', 'AB'), ('AB', ''), ('', '')):
+        for names in (('content', 'text'), ('text', 'content'), ('prompt', 'content')):
+            r = ask(s, 'POST', '/tokenize', dict(zip(names, (one, other), strict=True)))
+            check(f'/tokenize: {names} {one!r} {other!r}', r.status == 400 and re.search('the text is given twice', r.error['message']), r.data)
+    for name in ('template_vars', 'chat_template_kwargs'):
+        r = ask(s, 'POST', chat, {'messages': [USER], name: {'a': 'x' * 3000000}})
+        check(f'{name}: too large', r.status == 400 and (r.error['param'], r.error['code']) == (name, limit) and r.error['message'].startswith(name), r.data[:300])
+    answer = {'role': 'assistant', 'content': 'a', 'refusal': None}
+    plain, empty = (ask(s, 'POST', chat, {'messages': [USER, {**answer, **more}, USER], 'max_tokens': 1}) for more in ({}, {'annotations': [], 'audio': None, 'function_call': []}))
+    check('what an answer has empty is taken', empty.status == 200 and empty.body['usage'] == plain.body['usage'], empty.data)
+    r = ask(s, 'POST', chat, {'messages': [USER, {**answer, 'annotations': [{}]}, USER], 'max_tokens': 1})
+    check('and what it has is refused', (r.status, r.error.get('param'), r.error.get('code')) == (400, 'messages[1].annotations', odd), r.data)
     fine = {'store': False, 'metadata': {'a': 'b'}, 'user': 'u', 'service_tier': 'auto', 'parallel_tool_calls': True, 'safety_identifier': 'x', 'prompt_cache_key': 'x', 'prompt_cache_retention': '24h', 'tools': [], 'tool_choice': 'auto',
             'functions': [], 'modalities': ['text'], 'response_format': {'type': 'text'}, 'stop': [], 'logit_bias': {}, 'stream_options': {}, 'template_vars': {}}
     same('what changes nothing is taken', ask(s, 'POST', chat, {'messages': [USER, {**made, 'content': ''}, {'role': 'tool', 'content': 'x', 'tool_call_id': 'c'}], 'max_tokens': 1, **fine}).status, 200)

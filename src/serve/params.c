@@ -95,6 +95,27 @@ static bool is_number(const struct js *v)
     return js_type(v) == JS_INT || js_type(v) == JS_REAL;
 }
 
+static bool is_null(const struct js *v)
+{
+    return js_type(v) == JS_NULL;
+}
+
+/* A whole number, or a real that is one and exact: some clients write 5 as 5.0. */
+static bool is_whole(const struct js *v, int64_t *out)
+{
+    const double real = js_real(v);
+    const double exact_max = 9007199254740992.0; /* 2^53 */
+    if (js_type(v) == JS_INT) {
+        *out = js_int(v);
+        return true;
+    }
+    if (js_type(v) != JS_REAL || !(real >= -exact_max && real <= exact_max)) {
+        return false;
+    }
+    *out = (int64_t)real;
+    return (double)*out == real;
+}
+
 /* The same about an element or a member: its place is written behind the field's name. */
 static enum err mismatch_at(struct reader *r, const char *code, const char *place,
                             const struct js *v, const char *wanted)
@@ -145,11 +166,14 @@ static enum err read_stream_options(struct reader *r)
     while (js_next(r->value, &it)) {
         char place[64];
         snprintf(place, sizeof place, ".%.*s", (int)(it.key.n < 40 ? it.key.n : 40), it.key.p);
+        if (is_null(it.value)) {
+            continue;
+        }
         if (!view_is(it.key, "include_usage") && !view_is(it.key, "include_obfuscation")) {
             return refusal_set(r->why, 400, "unknown_field", r->name,
                                "field \"%s%s\" is not known here; take it out", r->name, place);
         }
-        if (js_type(it.value) != JS_BOOL && js_type(it.value) != JS_NULL) {
+        if (js_type(it.value) != JS_BOOL) {
             return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_BOOL]);
         }
         if (view_is(it.key, "include_usage")) {
@@ -175,8 +199,12 @@ static enum err read_temperature(struct reader *r)
 
 static enum err read_seed(struct reader *r)
 {
-    r->p->request.seed = (uint64_t)js_int(r->value);
-    return want_type(r, JS_INT);
+    int64_t seed = 0;
+    if (!is_whole(r->value, &seed)) {
+        return wrong_type(r, "a whole number from -2^63 to 2^63 - 1");
+    }
+    r->p->request.seed = (uint64_t)seed;
+    return ERR_OK;
 }
 
 static enum err read_ignore_eos(struct reader *r)
@@ -242,6 +270,9 @@ static enum err read_bias(struct reader *r)
         char place[64];
         const double bias = js_real(it.value);
         const int n_shown = (int)(it.key.n < 40 ? it.key.n : 40);
+        if (is_null(it.value)) {
+            continue;
+        }
         if (!view_u64(it.key, &id) || id > INT32_MAX) {
             return refusal_set(r->why, 400, "invalid_value", r->name,
                                "logit_bias: token ids (whole numbers as texts) are wanted as keys, "
@@ -263,12 +294,14 @@ static enum err read_bias(struct reader *r)
 /* Chat says true or false and names the alternatives apart; completions say a number. */
 static enum err read_logprobs(struct reader *r)
 {
-    const int64_t n = js_int(r->value);
+    int64_t n = 0;
     if (r->p->kind == PARAMS_CHAT) {
         r->p->has_logprobs = js_bool(r->value);
         return want_type(r, JS_BOOL);
     }
-    TRY(want_type(r, JS_INT));
+    if (!is_whole(r->value, &n)) {
+        return wrong_type(r, type_names[JS_INT]);
+    }
     if (n < 0 || n > HEARTH_LOGPROB_MAX) {
         return wrong_value(r, "a whole number from 0 to 20");
     }
@@ -287,8 +320,8 @@ static enum err read_ids(struct reader *r, const struct js *list)
     }
     for (; p->n_id < n; p->n_id++) {
         const struct js *v = js_at(list, p->n_id);
-        const int64_t id = js_int(v);
-        if (js_type(v) != JS_INT || id < 0 || id > INT32_MAX) {
+        int64_t id = 0;
+        if (!is_whole(v, &id) || id < 0 || id > INT32_MAX) {
             return wrong_element(r, p->n_id, v, "a token id (a whole number)");
         }
         p->ids[p->n_id] = (int32_t)id;
@@ -303,10 +336,11 @@ static enum err read_text(struct reader *r, const struct js *v)
                         r->p->kind == PARAMS_COMPLETION ? "a text or a list of token ids"
                                                         : "a text");
     }
-    if (r->p->text.n > 0) {
+    if (r->p->has_text) {
         return refusal_set(r->why, 400, "invalid_value", r->name, "%s: the text is given twice",
                            r->name);
     }
+    r->p->has_text = true;
     buf_add_view(&r->p->text, js_string(v));
     return ERR_OK;
 }
@@ -339,9 +373,9 @@ static enum err read_tokens(struct reader *r)
 
 /* --- messages --------------------------------------------------------------------------------- */
 
-/* Keys of a message. What no template looks at may be there as null (and has this type here):
- * clients send answers back as they came. */
-static const struct {
+/* Keys of a message. What no template looks at may be there as null (and has this type here) or as
+ * an empty list, and is dropped: clients send answers back as they came. */
+static const struct message_key {
     const char *name;
     enum js_type type;
     bool has_reader; /* of its own, which checks its type */
@@ -409,25 +443,35 @@ static enum err check_calls(struct reader *r, const char *message, const struct 
     return ERR_OK;
 }
 
+static const struct message_key *find_message_key(struct view name)
+{
+    for (size_t k = 0; k < N_MESSAGE_KEY; k++) {
+        if (view_is(name, message_keys[k].name)) {
+            return &message_keys[k];
+        }
+    }
+    return NULL;
+}
+
 static enum err check_message_key(struct reader *r, const char *where, const struct js_iter *it)
 {
-    size_t k = 0;
-    while (k < N_MESSAGE_KEY && !view_is(it->key, message_keys[k].name)) {
-        k++;
-    }
+    const struct message_key *k = find_message_key(it->key);
     const enum js_type type = js_type(it->value);
-    if (k == N_MESSAGE_KEY) {
-        return refuse_key(r, where, it->key, "unknown_field");
-    }
-    if (message_keys[k].type == JS_NULL && type != JS_NULL) {
-        return refuse_key(r, where, it->key, "unsupported");
-    }
-    if (type == JS_NULL || message_keys[k].has_reader) {
+    const bool is_empty = type == JS_ARRAY && js_count(it->value) == 0;
+    if (type == JS_NULL) {
         return ERR_OK;
     }
-    if (type != message_keys[k].type) {
-        return refuse_member(r, "invalid_type", where, message_keys[k].name, it->value,
-                             type_names[message_keys[k].type]);
+    if (k == NULL) {
+        return refuse_key(r, where, it->key, "unknown_field");
+    }
+    if (k->type == JS_NULL) {
+        return is_empty ? ERR_OK : refuse_key(r, where, it->key, "unsupported");
+    }
+    if (k->has_reader) {
+        return ERR_OK;
+    }
+    if (type != k->type) {
+        return refuse_member(r, "invalid_type", where, k->name, it->value, type_names[k->type]);
     }
     return type == JS_ARRAY ? check_calls(r, where, it->value) : ERR_OK;
 }
@@ -447,7 +491,7 @@ static enum err check_part(struct reader *r, const char *where, const struct js 
     TRY(want_member(r, where, part, "text", JS_STRING));
     struct js_iter it = { 0 };
     while (js_next(part, &it)) {
-        if (!view_is(it.key, "type") && !view_is(it.key, "text")) {
+        if (!view_is(it.key, "type") && !view_is(it.key, "text") && !is_null(it.value)) {
             return refuse_key(r, where, it.key, "unknown_field");
         }
     }
@@ -523,8 +567,8 @@ static enum err put_message(struct reader *r, const char *where, const struct js
     TRY(put_content(r, where, m));
     it = (struct js_iter){ 0 };
     while (js_next(m, &it)) {
-        if (!view_is(it.key, "role") && !view_is(it.key, "content") &&
-            js_type(it.value) != JS_NULL) {
+        const struct message_key *k = find_message_key(it.key);
+        if (k != NULL && !k->has_reader && k->type != JS_NULL && !is_null(it.value)) {
             buf_add_str(out, ", ");
             js_put_string(out, it.key, false);
             buf_add_str(out, ": ");
@@ -559,7 +603,8 @@ static enum err read_messages(struct reader *r)
         TRY(put_message(r, where, js_at(r->value, i)));
     }
     buf_add_char(&r->p->text, ']');
-    return ERR_OK; /* params_read closes the object */
+    r->p->has_text = true;
+    return ERR_OK; /* check_together closes the object */
 }
 
 static enum err read_vars(struct reader *r)
@@ -630,7 +675,7 @@ static enum err read_metadata(struct reader *r)
     while (js_next(r->value, &it)) {
         char place[64];
         snprintf(place, sizeof place, ".%.*s", (int)(it.key.n < 40 ? it.key.n : 40), it.key.p);
-        if (js_type(it.value) != JS_STRING) {
+        if (js_type(it.value) != JS_STRING && !is_null(it.value)) {
             return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_STRING]);
         }
     }
@@ -727,12 +772,20 @@ static const struct field {
 static enum err read_label(struct reader *r, const struct field *f)
 {
     struct buf json;
-    TRY(want_type(r, f->type));
+    int64_t whole = 0;
+    const bool is_int = f->type == JS_INT && is_whole(r->value, &whole);
+    if (!is_int) {
+        TRY(want_type(r, f->type));
+    }
     if (f->neutral == NULL) {
         return ERR_OK;
     }
     buf_init(&json, 64);
-    js_put_value(&json, r->value);
+    if (is_int) {
+        buf_printf(&json, "%lld", (long long)whole);
+    } else {
+        js_put_value(&json, r->value);
+    }
     const bool is_neutral = view_is(buf_view(&json), f->neutral) && !json.is_full;
     buf_release(&json);
     return is_neutral ? ERR_OK : unsupported(r, "this is not supported");
@@ -758,7 +811,8 @@ static enum err read_number(struct reader *r, const struct field *f)
     char min[NUMBER_BYTES];
     char max[NUMBER_BYTES];
     char wanted[2 * NUMBER_BYTES + 40];
-    if (!is_number(r->value) || (f->kind == KIND_INT && js_type(r->value) != JS_INT)) {
+    int64_t n = 0;
+    if (f->kind == KIND_INT ? !is_whole(r->value, &n) : !is_number(r->value)) {
         return wrong_type(r, type_names[f->type]);
     }
     if (!(v >= f->min && v <= f->max)) {
@@ -809,15 +863,16 @@ static enum err read_fields(struct reader *r)
         const struct field *f = find_field(it.key, r->p->kind);
         char name[64];
         snprintf(name, sizeof name, "%.*s", (int)(it.key.n < 60 ? it.key.n : 60), it.key.p);
+        if (is_null(it.value)) {
+            continue;
+        }
         if (f == NULL) {
             return refusal_set(r->why, 400, "unknown_field", name,
                                "field \"%s\" is not known here; take it out", name);
         }
         r->name = f->name;
         r->value = it.value;
-        if (js_type(it.value) != JS_NULL) {
-            TRY(read_field(r, f));
-        }
+        TRY(read_field(r, f));
     }
     return ERR_OK;
 }
@@ -827,18 +882,17 @@ static enum err check_together(struct reader *r)
 {
     struct params *p = r->p;
     static const char *const needed[] = { "messages", "prompt", "content", "tokens" };
-    const bool has_text = p->text.n > 0 || js_type(js_get(r->root, "prompt")) == JS_STRING ||
-                          js_type(js_get(r->root, "content")) == JS_STRING ||
-                          js_type(js_get(r->root, "text")) == JS_STRING;
-    if ((has_text || js_type(js_at(js_get(r->root, "prompt"), 0)) == JS_STRING) ==
-        (p->ids != NULL)) {
+    const char *large = needed[p->kind];
+    if (!p->has_text && p->ids == NULL) {
         return refusal_set(r->why, 400, "missing_field", needed[p->kind], "%s is missing",
                            needed[p->kind]);
     }
     if (p->kind == PARAMS_CHAT) {
-        const struct js *vars = js_get(r->root, "template_vars");
-        vars = js_type(vars) == JS_OBJECT ? vars : js_get(r->root, "chat_template_kwargs");
-        if (js_type(vars) == JS_OBJECT) {
+        const char *name =
+            is_null(js_get(r->root, "template_vars")) ? "chat_template_kwargs" : "template_vars";
+        const struct js *vars = js_get(r->root, name);
+        if (!is_null(vars)) {
+            large = p->text.is_full ? large : name;
             buf_add_str(&p->text, ", \"template_vars\": ");
             js_put_value(&p->text, vars);
         }
@@ -850,8 +904,9 @@ static enum err check_together(struct reader *r)
         p->request.n_logprob += p->has_logprobs && p->request.n_logprob < 0;
     }
     if (p->text.is_full) {
-        return refusal_set(r->why, 400, "limit_reached", needed[p->kind], "%s: more than %zu bytes",
-                           needed[p->kind], p->text.max);
+        return refusal_set(r->why, 400, "limit_reached", large, "%s: more than %zu bytes%s", large,
+                           p->text.max,
+                           large == needed[p->kind] ? "" : ", together with the messages");
     }
     return ERR_OK;
 }

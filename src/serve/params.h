@@ -1,7 +1,8 @@
 /* params - the body of a request, checked and taken apart (serve/params.c)
  *
  * PM-1  a field is either understood, or known to change nothing, or refused: none is dropped
- *       silently. null counts as absent everywhere.
+ *       silently. A member that is null counts as absent, whatever its name; an element of a list
+ *       does not, and the values of template_vars are the template's.
  * PM-2  a params holds no pointer into the body. */
 #ifndef HEARTH_PARAMS_H
 #define HEARTH_PARAMS_H
@@ -29,6 +30,7 @@ struct params {
     struct hearth_request_params request; /* without tokens */
     bool is_stream, has_usage;            /* usage at the end of a stream */
     bool has_logprobs;
+    bool has_text;                     /* it was given, if only as "" */
     bool adds_special, parses_special; /* TOKENIZE, COMPLETION */
     struct buf text; /* CHAT: an object for hearth_chat_tokens; COMPLETION, TOKENIZE: the text */
     int32_t *ids;    /* owns: COMPLETION, DETOKENIZE given as token ids; NULL when given as text */
