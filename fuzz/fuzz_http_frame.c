@@ -18,7 +18,7 @@
 #define IS_VERSION 2
 
 struct seen {
-    int n_length, n_coding, n_host, n_hidden, n_bare;
+    int n_length, n_coding, n_host, n_origin, n_key, n_hidden, n_bare;
     bool is_odd;
 };
 
@@ -57,6 +57,8 @@ static void give_line(struct http_frame *f, struct seen *s, struct view line)
     s->n_length += is_name(name, VIEW("content-length"));
     s->n_coding += is_name(name, VIEW("transfer-encoding"));
     s->n_host += is_name(name, VIEW("host"));
+    s->n_origin += is_name(name, VIEW("origin"));
+    s->n_key += is_name(name, VIEW("authorization"));
     for (size_t i = 0; i < name.n; i++) {
         s->is_odd = s->is_odd || name.p[i] <= ' ' || name.p[i] == 127;
     }
@@ -84,7 +86,8 @@ static struct view head_of(struct view all)
 
 static void check_taken(const struct http_frame *f, const struct seen *s, uint64_t n_body)
 {
-    demand(!s->is_odd && s->n_length + s->n_coding <= 1 && s->n_host <= 1, "what passes");
+    demand(!s->is_odd && s->n_length + s->n_coding <= 1, "what passes");
+    demand(s->n_host <= 1 && s->n_origin <= 1 && s->n_key <= 1, "who asks");
     demand(f->block.n == 0 || s->n_hidden == 0, "nothing that the library did not see");
     demand(f->block.n == 0 || s->n_bare == 0, "no LF alone");
     demand(s->n_coding == 0 || (n_body == UINT64_MAX && view_is(f->version, "HTTP/1.1")), "coding");

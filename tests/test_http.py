@@ -150,6 +150,8 @@ def framing(s):
         ('a zero byte in a value', get(headers=b'X: a\0b\r\n'), [400, CLOSED]),
         ('a return in a value', get(headers=b'X: a\rTransfer-Encoding: chunked\r\n'), [400, CLOSED]),
         ('two hosts', get(headers=HOST), [400, CLOSED]),
+        ('two origins', get(headers=b'Origin: http://127.0.0.1\r\nOrigin: http://a\r\n'), [400, CLOSED]),
+        ('two keys', get(headers=b'Authorization: Bearer a\r\n' * 2), [400, CLOSED]),
         ('a zero byte in the path', get(b'/healthz\0/x'), [400, CLOSED], [CLOSED]),
         ('a coded zero byte in the path', get(b'/healthz%00/x'), [400, CLOSED]),
         ('a coded letter in the path', get(b'/%68ealthz?%41=%20&b'), [200, 'good']),

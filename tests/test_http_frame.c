@@ -97,6 +97,7 @@ static void test_rows(void **state)
 #define BAD(text, status)                  ROW(text "\r\n\r\n", "HTTP/1.1", status, 0)
         OK("Host: a", 0),
         OK("Host: a\r\nX:\r\nY: \t \r\nZ: \xc3\xa9\tb ", 0),
+        OK("Host: a\r\nOrigin: a\r\nAuthorization: a", 0),
         OK("content-length: 5", 5),
         OK("Content-Length: 1000", 1000),
         OK("Transfer-Encoding: chunked", UINT64_MAX),
@@ -142,6 +143,8 @@ static void test_rows(void **state)
         BAD("X: a\x7f", 400),
         BAD("Host: a\r\nHost: a", 400),
         BAD("Host: a\r\nhost: b", 400),
+        BAD("Origin: a\r\norigin: a", 400),
+        BAD("Authorization: a\r\nX: a\r\nAuthorization: b", 400),
         BAD("X: a\0b\r\nY: c", 400),
         BAD("X: a\r\n\0b\r\nY: c", 400),
         BAD("X: a\r\n\0\r\nY: c", 400),

@@ -8,7 +8,7 @@
  *   names with other characters than a token has, which catches "Content-Length :" and a line
  *   that continues the request line;
  *   control characters in values;
- *   two Host headers, since the check against other sites' pages reads one.
+ *   two headers named Host, Origin or Authorization: who may ask is decided by one of each.
  *
  * The library cuts a value at a zero byte, takes a line that begins with one for the empty line,
  * and looks away from continued lines. All of that leaves bytes behind in its memory, where headers
@@ -99,6 +99,10 @@ void http_frame_header(struct http_frame *f, struct view name, struct view value
         f->coding = value;
     } else if (is_same(name, "Host")) {
         f->n_host++;
+    } else if (is_same(name, "Origin")) {
+        f->n_origin++;
+    } else if (is_same(name, "Authorization")) {
+        f->n_key++;
     }
 }
 
@@ -110,8 +114,11 @@ bool http_frame_check(struct http_frame *f, size_t body_max_bytes, uint64_t *n_b
     *n_body = f->n_coding > 0 ? UINT64_MAX : 0;
     if (f->is_bad || (f->block.n > 0 && !is_gap(f, f->block.p + f->block.n, 2))) {
         (void)refusal_set(why, 400, code, NULL, "a header is malformed");
-    } else if (f->n_host > 1) {
-        (void)refusal_set(why, 400, code, NULL, "there are %d Host headers", f->n_host);
+    } else if (f->n_host > 1 || f->n_origin > 1 || f->n_key > 1) {
+        (void)refusal_set(why, 400, code, NULL, "there are several %s headers, one is wanted",
+                          f->n_host > 1     ? "Host"
+                          : f->n_origin > 1 ? "Origin"
+                                            : "Authorization");
     } else if (f->n_length + f->n_coding > 1) {
         (void)refusal_set(why, 400, code, NULL, "the length of the body is stated more than once");
     } else if (f->n_coding > 0 && !view_is(f->version, "HTTP/1.1")) {
