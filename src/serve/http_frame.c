@@ -8,7 +8,8 @@
  *   names with other characters than a token has, which catches "Content-Length :" and a line
  *   that continues the request line;
  *   control characters in values;
- *   two headers named Host, Origin or Authorization: who may ask is decided by one of each.
+ *   two headers named Host, Origin or Authorization: who may ask is decided by one of each;
+ *   a packed body (Content-Encoding), which would be read as it came.
  *
  * The library cuts a value at a zero byte, takes a line that begins with one for the empty line,
  * and looks away from continued lines. All of that leaves bytes behind in its memory, where headers
@@ -57,6 +58,11 @@ static bool is_same(struct view name, const char *wanted)
     return name.n == strlen(wanted) && strncasecmp(name.p, wanted, name.n) == 0;
 }
 
+static int shown(struct view v)
+{
+    return (int)(v.n < 64 ? v.n : 64);
+}
+
 static bool is_inside(const struct http_frame *f, const char *p)
 {
     return (uintptr_t)p >= (uintptr_t)f->block.p &&
@@ -103,6 +109,8 @@ void http_frame_header(struct http_frame *f, struct view name, struct view value
         f->n_origin++;
     } else if (is_same(name, "Authorization")) {
         f->n_key++;
+    } else if (is_same(name, "Content-Encoding") && value.n > 0 && !is_same(value, "identity")) {
+        f->packing = value;
     }
 }
 
@@ -126,13 +134,17 @@ bool http_frame_check(struct http_frame *f, size_t body_max_bytes, uint64_t *n_b
     } else if (f->n_coding > 0 && !is_same(f->coding, "chunked")) {
         (void)refusal_set(why, 501, "unsupported", NULL,
                           "Transfer-Encoding \"%.*s\" is not supported, only chunked",
-                          (int)(f->coding.n < 64 ? f->coding.n : 64), f->coding.p);
+                          shown(f->coding), f->coding.p);
     } else if (f->n_length > 0 && (f->length.n > LENGTH_MAX || !view_u64(f->length, n_body))) {
         (void)refusal_set(why, 400, code, NULL, "Content-Length is no number");
     } else if (f->n_length > 0 && *n_body > body_max_bytes) {
         (void)refusal_set(why, 413, "body_too_large", NULL,
                           "the body has %llu bytes, at most %zu are taken",
                           (unsigned long long)*n_body, body_max_bytes);
+    } else if (f->packing.n > 0 && *n_body > 0) {
+        (void)refusal_set(why, 415, "unsupported", NULL,
+                          "Content-Encoding \"%.*s\" is not supported: send the body as it is",
+                          shown(f->packing), f->packing.p);
     }
     return why->status == 0;
 }

@@ -16,6 +16,7 @@ struct http_frame {
     struct view block;          /* memory that all headers lie in; n == 0: not known */
     struct view version;        /* "HTTP/1.1" */
     struct view length, coding; /* of the last such header */
+    struct view packing;        /* of the body, where it is not "identity" */
     int n_length, n_coding, n_host, n_origin, n_key;
     bool is_bad; /* a character that no header may have, or bytes between headers */
 };
