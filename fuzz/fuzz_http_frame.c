@@ -132,7 +132,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     if (http_frame_check(&f, BODY_MAX, &n_body, &why)) {
         check_taken(&f, &s, n_body);
     } else {
-        demand(why.status == 400 || why.status == 413 || why.status == 415 || why.status == 501,
+        demand(why.status == 400 || why.status == 413 || why.status == 415 || why.status == 417 ||
+                   why.status == 501,
                "a refusal");
         demand(why.text[0] != '\0' && utf8_valid(view_of(why.text)), "a refusal's text");
     }

@@ -154,6 +154,8 @@ def framing(s):
         ('two keys', get(headers=b'Authorization: Bearer a\r\n' * 2), [400, CLOSED]),
         ('a packed body', post(JSON, headers=b'Content-Encoding: gzip\r\n'), [415, CLOSED]),
         ('a body as it is', post(JSON, headers=b'Content-Encoding: identity\r\n'), [200, 'good']),
+        ('an expectation', post(JSON, headers=b'Expect: 100-continue\r\n'), [200, 'good']),
+        ('an unknown expectation', post(JSON, headers=b'Expect: x\r\n'), [417, CLOSED]),
         ('a zero byte in the path', get(b'/healthz\0/x'), [400, CLOSED], [CLOSED]),
         ('a coded zero byte in the path', get(b'/healthz%00/x'), [400, CLOSED]),
         ('a coded letter in the path', get(b'/%68ealthz?%41=%20&b'), [200, 'good']),

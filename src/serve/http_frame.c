@@ -9,7 +9,8 @@
  *   that continues the request line;
  *   control characters in values;
  *   two headers named Host, Origin or Authorization: who may ask is decided by one of each;
- *   a packed body (Content-Encoding), which would be read as it came.
+ *   a packed body (Content-Encoding), which would be read as it came, and an expectation other
+ *   than 100-continue.
  *
  * The library cuts a value at a zero byte, takes a line that begins with one for the empty line,
  * and looks away from continued lines. All of that leaves bytes behind in its memory, where headers
@@ -111,6 +112,8 @@ void http_frame_header(struct http_frame *f, struct view name, struct view value
         f->n_key++;
     } else if (is_same(name, "Content-Encoding") && value.n > 0 && !is_same(value, "identity")) {
         f->packing = value;
+    } else if (is_same(name, "Expect") && value.n > 0 && !is_same(value, "100-continue")) {
+        f->expect = value;
     }
 }
 
@@ -145,6 +148,10 @@ bool http_frame_check(struct http_frame *f, size_t body_max_bytes, uint64_t *n_b
         (void)refusal_set(why, 415, "unsupported", NULL,
                           "Content-Encoding \"%.*s\" is not supported: send the body as it is",
                           shown(f->packing), f->packing.p);
+    } else if (f->expect.n > 0) {
+        (void)refusal_set(why, 417, "unsupported", NULL,
+                          "Expect \"%.*s\" is not supported, only 100-continue", shown(f->expect),
+                          f->expect.p);
     }
     return why->status == 0;
 }

@@ -17,6 +17,7 @@ struct http_frame {
     struct view version;        /* "HTTP/1.1" */
     struct view length, coding; /* of the last such header */
     struct view packing;        /* of the body, where it is not "identity" */
+    struct view expect;         /* where it is not "100-continue" */
     int n_length, n_coding, n_host, n_origin, n_key;
     bool is_bad; /* a character that no header may have, or bytes between headers */
 };
