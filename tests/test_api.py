@@ -321,6 +321,27 @@ def failing_engine(s):
 
 
 @test
+def calls_without_content(s):
+    """Three templates: one shows tool calls, one looks at the content alone, one fails without it."""
+    tiny = os.path.dirname(os.path.dirname(ARGS.model)) + '/zoo/llama.gguf'
+    bare = {'role': 'assistant', 'content': None, 'tool_calls': [{'id': 'c', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}]}
+    plain = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}'
+    shows = '{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}\n{% endfor %}'
+    for name, template, reason in (('shows them', shows, None), ('drops them', plain, 'leaves them out'), ('fails', plain.replace('{{ m.content', '{{ m.content + "x"'), 'NoneType')):
+        with tempfile.TemporaryDirectory() as d:
+            m = gguf_file.Model.parse(open(tiny, 'rb').read())
+            m.keys = [k for k in m.keys if k.name != b'tokenizer.chat_template'] + [gguf_file.Key(b'tokenizer.chat_template', gguf_file.STRING, template.encode())]
+            with open(d + '/calls.gguf', 'wb') as f:
+                f.write(m.pack())
+            with Served(ARGS.hearth, d + '/calls.gguf', slack=ARGS.slack) as k:
+                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, bare, bare], 'max_tokens': 1})
+                check(f'a template that {name}', r.status == 200 if reason is None else r.status == 400 and (r.error['param'], r.error['code']) == ('messages[1]', 'unsupported')
+                      and re.search(f'tool calls without content.*{reason}', r.error['message']), r.data[:400])
+                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {**bare, 'content': 'a'}], 'max_tokens': 1})
+                same(f'a template that {name}: with content', r.status, 200)
+
+
+@test
 def models(s):
     c = client(s)
     listed = list(c.models.list())

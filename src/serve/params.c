@@ -531,6 +531,9 @@ static enum err put_content(struct reader *r, const char *where, const struct js
         return refuse_member(r, "invalid_type", where, "content", content,
                              "a text or a list of text parts");
     }
+    if (js_type(content) == JS_NULL && r->p->call[0] == '\0') {
+        snprintf(r->p->call, sizeof r->p->call, "%.31s", where);
+    }
     js_put_value(&r->p->text, content);
     return ERR_OK;
 }

@@ -31,6 +31,7 @@ struct params {
     bool is_stream, has_usage;            /* usage at the end of a stream */
     bool has_logprobs;
     bool has_text;                     /* it was given, if only as "" */
+    char call[32];                     /* CHAT: the first message with tool calls alone, or "" */
     bool adds_special, parses_special; /* TOKENIZE, COMPLETION */
     struct buf text; /* CHAT: an object for hearth_chat_tokens; COMPLETION, TOKENIZE: the text */
     int32_t *ids;    /* owns: COMPLETION, DETOKENIZE given as token ids; NULL when given as text */

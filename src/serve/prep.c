@@ -11,6 +11,8 @@
  * come, first served (a few books delay everybody), a second thread (twice the memory in the plan).
  *
  * A prompt that leaves no room for an answer is refused here with both numbers. It is never cut.
+ * A message with tool calls and no content says nothing in a template that looks at the content
+ * alone, or makes it fail: whether a template shows calls is tried once with an example.
  *
  * Both queues and the list have room for every item that can exist: none of them can be full.
  *
@@ -22,15 +24,22 @@
 #include "base/mem.h"
 #include "base/team.h"
 
+#include <stdio.h>
 #include <string.h>
 
-#define WAIT_US 1000000
-#define AGE_US  10 /* several times what a byte takes */
+#define WAIT_US     1000000
+#define AGE_US      10 /* several times what a byte takes */
+#define EXAMPLE_MAX 65536
+
+/* What the template makes of tool calls; unknown when it refuses the example, as some do that want
+ * calls in a form of their own. */
+enum calls { CALLS_UNKNOWN, CALLS_SHOWN, CALLS_DROPPED };
 
 struct prep {
     struct hearth_model *model;
     const char *model_id;
     struct hearth_model_info info;
+    enum calls calls; /* owner: the prep thread */
     struct queue *in, *done;
     struct prep_item **waiting; /* [n_waiting], room for all; owner: the prep thread */
     size_t n_waiting;
@@ -63,6 +72,32 @@ static enum err too_long(const struct prep *p, struct prep_item *i, size_t n)
                        n, p->info.n_ctx);
 }
 
+static enum calls try_calls(const struct hearth_model *model)
+{
+    static const char example[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": null, \"tool_calls\": [{\"id\": \"example01\", \"type\": \"function\", "
+        "\"function\": {\"name\": \"example_call\", \"arguments\": {}}}]}, {\"role\": \"tool\", "
+        "\"tool_call_id\": \"example01\", \"content\": \"b\"}]}";
+    size_t n = EXAMPLE_MAX;
+    char *text = mem_alloc(n + 1); /* zeroed: the text ends */
+    const bool is_known =
+        text != NULL && hearth_chat_text(model, example, sizeof example - 1, text, &n) == HEARTH_OK;
+    const bool is_shown = is_known && strstr(text, "example_call") != NULL;
+    mem_free(text);
+    return is_shown ? CALLS_SHOWN : is_known ? CALLS_DROPPED : CALLS_UNKNOWN;
+}
+
+static enum err refuse_call(struct prep_item *i, const char *why)
+{
+    char line[ERR_TEXT_MAX];
+    snprintf(line, sizeof line, "%s", why);
+    return refusal_set(&i->why, 400, "unsupported", i->params.call,
+                       "%s: tool calls without content: the chat template of this model has no "
+                       "words for them (%s); send what the message said as its content",
+                       i->params.call, line);
+}
+
 static enum err take_room(struct prep_item *i, size_t n)
 {
     i->ids = mem_alloc_array(n, sizeof i->ids[0]);
@@ -89,14 +124,20 @@ static hearth_status tokenize(const struct prep *p, struct prep_item *i, size_t 
 static enum err make_prompt(const struct prep *p, struct prep_item *i)
 {
     const size_t n_max = (size_t)p->info.n_ctx - 1;
+    const bool has_bare_call = i->params.call[0] != '\0';
     const char *param = i->kind == PARAMS_CHAT ? "messages" : "prompt";
     if (i->params.ids != NULL) {
         i->n_id = i->params.n_id;
         i->ids = i->params.ids;
         i->params.ids = NULL;
+    } else if (has_bare_call && p->calls == CALLS_DROPPED) {
+        return refuse_call(i, "it leaves them out");
     } else {
         TRY(take_room(i, n_max));
         const hearth_status s = tokenize(p, i, n_max);
+        if (s == HEARTH_FAILED && has_bare_call && p->calls != CALLS_SHOWN) {
+            return refuse_call(i, hearth_error());
+        }
         if (s == HEARTH_FAILED && i->kind == PARAMS_CHAT) {
             return refuse(i, HEARTH_USAGE, param); /* the template has no words for such messages */
         }
@@ -237,6 +278,7 @@ static struct prep_item *next_item(struct prep *p)
 static void run(void *arg)
 {
     struct prep *p = arg;
+    p->calls = try_calls(p->model);
     while (cell_get(&p->is_closing) == 0) {
         struct prep_item *i = next_item(p);
         if (i == NULL) {
