@@ -223,7 +223,7 @@ struct work {
 };
 
 /* The file's list of merges, earlier ones first. */
-static bool may_merge(const struct tok *t, struct view a, struct view b, double *cost)
+static bool may_merge(const struct tok *t, struct view a, struct view b, int32_t *cost)
 {
     const int32_t rank = tok_merge_rank(t, a, b);
     *cost = rank;
@@ -266,9 +266,9 @@ static void merge_word(const struct tok *t, struct work *w, struct view word, st
             return;
         }
     }
-    const struct tok_symbol *symbols = w->merge.symbols;
-    for (int32_t i = tok_merge_run(&w->merge, word); i >= 0; i = symbols[i].after) {
-        emit_symbol(t, symbols[i].text, out);
+    const struct tok_merge *m = &w->merge;
+    for (int32_t i = tok_merge_run(&w->merge, word); i >= 0; i = m->symbols[i].after) {
+        emit_symbol(t, tok_merge_text(m, i), out);
     }
 }
 

@@ -3,8 +3,9 @@
  *     h e l l o  ->  h e ll o  ->  he ll o  ->  hell o  ->  hello
  *
  * Symbols form a chain with links to both neighbours; a merge makes the left one longer and takes
- * the right one out. Each new neighbourhood puts at most two pairs into a heap, so n characters
- * need room for 3 n pairs, and the time is n log n even for a text of megabytes without a blank.
+ * the right one out. Each merge takes one pair out of a heap and puts at most two in, so n
+ * characters, which are n - 1 pairs and as many merges, need room for 2 n pairs, and the time is
+ * n log n even for a text of megabytes without a blank.
  *
  * Pairs that the heap still holds of symbols that have changed are passed over when they come up:
  * their length is no longer that of the two. Finding and removing them would cost more.
@@ -16,12 +17,15 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
+
 /* Neighbours that may be merged. */
 struct tok_pair {
-    double cost;
+    int32_t cost;
     int32_t left, right;
-    size_t n; /* bytes of both when it was made: outdated when they differ */
+    uint32_t n; /* bytes of both when it was made: outdated when they differ */
 };
+static_assert(sizeof(struct tok_symbol) + 2 * sizeof(struct tok_pair) == 48, "as the header says");
 
 static bool is_before(struct tok_pair a, struct tok_pair b)
 {
@@ -61,11 +65,11 @@ static void consider(struct tok_merge *m, int32_t left, int32_t right)
     if (left < 0 || right < 0) {
         return;
     }
-    const struct view a = m->symbols[left].text;
-    const struct view b = m->symbols[right].text;
-    double cost = 0.0;
+    const struct view a = tok_merge_text(m, left);
+    const struct view b = tok_merge_text(m, right);
+    int32_t cost = 0;
     if (m->may(m->t, a, b, &cost)) {
-        push(m, (struct tok_pair){ cost, left, right, a.n + b.n });
+        push(m, (struct tok_pair){ cost, left, right, (uint32_t)(a.n + b.n) });
     }
 }
 
@@ -73,7 +77,7 @@ enum err tok_merge_init(struct tok_merge *m, const struct tok *t, tok_merge_fn m
 {
     *m = (struct tok_merge){ .t = t, .may = may };
     m->symbols = mem_alloc_array(n_max + 1, sizeof m->symbols[0]);
-    m->heap = mem_alloc_array(3 * (n_max + 1), sizeof m->heap[0]);
+    m->heap = mem_alloc_array(2 * (n_max + 1), sizeof m->heap[0]);
     REQUIRE(m->symbols != NULL && m->heap != NULL, ERR_MEMORY,
             "no memory to tokenize %zu characters", n_max);
     return ERR_OK;
@@ -86,6 +90,11 @@ void tok_merge_release(struct tok_merge *m)
     *m = (struct tok_merge){ 0 };
 }
 
+struct view tok_merge_text(const struct tok_merge *m, int32_t i_symbol)
+{
+    return view_part(m->text, m->symbols[i_symbol].at, m->symbols[i_symbol].n);
+}
+
 /* The text as a chain of characters; returns their number. */
 static int32_t cut(struct tok_merge *m, struct view text)
 {
@@ -94,7 +103,7 @@ static int32_t cut(struct tok_merge *m, struct view text)
         uint32_t code;
         const int len = utf8_read(text.p + at, text.n - at, &code);
         const size_t bytes = len > 0 ? (size_t)len : 1;
-        m->symbols[n] = (struct tok_symbol){ view_part(text, at, bytes), n - 1, n + 1 };
+        m->symbols[n] = (struct tok_symbol){ (uint32_t)at, (uint32_t)bytes, n - 1, n + 1 };
         at += bytes;
     }
     if (n > 0) {
@@ -106,6 +115,7 @@ static int32_t cut(struct tok_merge *m, struct view text)
 int32_t tok_merge_run(struct tok_merge *m, struct view text)
 {
     const int32_t n = cut(m, text);
+    m->text = text;
     m->n_heap = 0;
     for (int32_t i = 1; i < n; i++) {
         consider(m, i - 1, i);
@@ -114,12 +124,11 @@ int32_t tok_merge_run(struct tok_merge *m, struct view text)
         const struct tok_pair c = pop(m);
         struct tok_symbol *l = &m->symbols[c.left];
         struct tok_symbol *r = &m->symbols[c.right];
-        if (l->text.n == 0 || r->text.n == 0 || l->text.n + r->text.n != c.n ||
-            l->after != c.right) {
+        if (l->n == 0 || r->n == 0 || l->n + r->n != c.n || l->after != c.right) {
             continue;
         }
-        l->text.n = c.n;
-        r->text.n = 0;
+        l->n = c.n;
+        r->n = 0;
         l->after = r->after;
         if (r->after >= 0) {
             m->symbols[r->after].before = c.left;

@@ -8,14 +8,26 @@
  * Next: tok_wpm.c. */
 #include "model/tok_merge.h"
 
+#include <string.h>
+
+/* A whole number in the order of the floats (IEEE 754: below zero the bits run backwards); 0.0f - x
+ * has no negative zero. */
+static int32_t cost_of(float score)
+{
+    const float cost = 0.0f - score;
+    int32_t bits;
+    memcpy(&bits, &cost, sizeof bits);
+    return bits < 0 ? bits ^ INT32_MAX : bits;
+}
+
 /* The union is a piece; the better its score, the sooner. */
-static bool may_merge(const struct tok *t, struct view a, struct view b, double *cost)
+static bool may_merge(const struct tok *t, struct view a, struct view b, int32_t *cost)
 {
     const int32_t id = tok_lookup(t, (struct view){ a.p, a.n + b.n });
     if (id < 0 || t->type[id] == TOK_CONTROL) {
         return false;
     }
-    *cost = t->score != NULL ? -(double)t->score[id] : 0.0;
+    *cost = t->score != NULL ? cost_of(t->score[id]) : 0;
     return true;
 }
 
@@ -56,10 +68,10 @@ enum err tok_spm_encode(const struct tok *t, struct view text, bool is_first, st
     }
     enum err e = buf_check(&escaped, "text");
     struct tok_merge m = { 0 };
-    e = e == ERR_OK ? tok_merge_init(&m, t, may_merge, escaped.n) : e;
+    e = e == ERR_OK ? tok_merge_init(&m, t, may_merge, text.n + 1) : e;
     if (e == ERR_OK) {
         for (int32_t i = tok_merge_run(&m, buf_view(&escaped)); i >= 0; i = m.symbols[i].after) {
-            emit_symbol(t, m.symbols[i].text, out);
+            emit_symbol(t, tok_merge_text(&m, i), out);
         }
     }
     tok_merge_release(&m);
