@@ -83,7 +83,7 @@ struct hearth_model_params {
     const char *kv;     /* "f16" (NULL), "q8_0", "f32" */
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;
-    uint64_t extra_bytes; /* what the caller will take beside the model; counted in the plan */
+    uint64_t extra_bytes; /* what the caller takes beside the model, HEARTH_TEXT_BYTES too */
 };
 
 #define HEARTH_PLAN_PARTS 24
@@ -133,17 +133,19 @@ HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
                                       struct hearth_model_info *out);
 
 /* --- text and tokens ------------------------------------------------------------------------- */
-/* *n: in the room in `ids` or `out`; out the number written, or with LIMIT the number needed. */
-
+/* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or, if it
+ * is as it was, something else is too large, as hearth_error() says. Most memory that these take
+ * beside the plan while they run (chat: and the tree of the JSON): */
+#define HEARTH_TEXT_BYTES(n_text) (((n_text) > 2097152 ? (n_text) : (size_t)2097152) * 76)
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 
 HEARTH_API hearth_status hearth_tokenize(const struct hearth_model *model, const char *text,
                                          size_t n_text, int flags, int32_t *ids, size_t *n);
 HEARTH_API hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t *ids,
                                            size_t n_ids, int flags, char *out, size_t *n);
-/* Renders the model's chat template. `json` is an object: "messages" (array), and optionally
- * "tools", "add_generation_prompt" (default true), "template_vars" (object). Text from messages can
- * never form control tokens. chat_text gives the rendered text, chat_tokens its ids. */
+/* Renders the model's chat template: its text or ids. `json` is an object of "messages" (objects)
+ * and optionally "tools" (array), "add_generation_prompt" (default true), "template_vars" (object),
+ * nothing else. Text from messages can never form control tokens. */
 HEARTH_API hearth_status hearth_chat_text(const struct hearth_model *model, const char *json,
                                           size_t n_json, char *out, size_t *n);
 HEARTH_API hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json,
@@ -195,7 +197,6 @@ enum hearth_finish { /* from good to bad: END has the worst of the choices */
                      HEARTH_FINISH_ERROR
 };
 enum hearth_event_kind { HEARTH_EVENT_TOKEN, HEARTH_EVENT_CHOICE_END, HEARTH_EVENT_END };
-
 struct hearth_event {
     size_t size;
     enum hearth_event_kind kind;
@@ -240,8 +241,7 @@ struct hearth_stats {
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed; /* since start */
     uint64_t n_prompt_token, n_generated_token, n_step;
     uint64_t step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by batch size */
-    uint64_t kv_pages, kv_pages_used;
-    uint64_t memory_planned_bytes, rss_peak_bytes;
+    uint64_t kv_pages, kv_pages_used, memory_planned_bytes, rss_peak_bytes;
 };
 HEARTH_API void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out);
 #ifdef __cplusplus

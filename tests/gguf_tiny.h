@@ -28,7 +28,7 @@ static inline void tiny_tensor(struct gguf_write *w, const char *name, uint64_t 
     w->n_tensor++;
 }
 
-static inline void tiny_keys(struct gguf_write *w)
+static inline void tiny_keys(struct gguf_write *w, struct view template)
 {
     gguf_write_string(w, "general.architecture", VIEW("llama"));
     gguf_write_u32(w, "llama.block_count", 2);
@@ -37,8 +37,7 @@ static inline void tiny_keys(struct gguf_write *w)
     gguf_write_u32(w, "llama.feed_forward_length", TINY_FF);
     gguf_write_u32(w, "llama.attention.head_count", 4);
     gguf_write_u32(w, "llama.attention.head_count_kv", 2);
-    gguf_write_string(w, "tokenizer.chat_template",
-                      VIEW("{% for m in messages %}{{ m.content ~ '\\n' }}{% endfor %}"));
+    gguf_write_string(w, "tokenizer.chat_template", template);
     gguf_write_string(w, "model", VIEW("llama"));
     gguf_write_u32(w, "unknown_token_id", 0);
     gguf_write_array(w, "tokens", GGUF_STRING, TINY_VOCAB);
@@ -52,7 +51,7 @@ static inline void tiny_keys(struct gguf_write *w)
 }
 
 /* Returns the file's descriptor; the path leads to it. */
-static inline int tiny_model(char path[64])
+static inline int tiny_model_with(char path[64], struct view template)
 {
     static const struct {
         const char *name;
@@ -67,7 +66,7 @@ static inline int tiny_model(char path[64])
     struct gguf_write w;
     uint64_t at = 0;
     gguf_write_begin(&w);
-    tiny_keys(&w);
+    tiny_keys(&w, template);
     tiny_tensor(&w, "token_embd.weight", TINY_EMBD, TINY_VOCAB, &at);
     tiny_tensor(&w, "output_norm.weight", TINY_EMBD, 0, &at);
     for (size_t i = 0; i < 2 * sizeof of_layer / sizeof of_layer[0]; i++) {
@@ -83,6 +82,12 @@ static inline int tiny_model(char path[64])
         buf_add(&w.out, &(float){ (float)(i * 2654435761u % 1021) / 4096.0f }, sizeof(float));
     }
     return gguf_write_end(&w, path);
+}
+
+static inline int tiny_model(char path[64])
+{
+    return tiny_model_with(path,
+                           VIEW("{% for m in messages %}{{ m.content ~ '\\n' }}{% endfor %}"));
 }
 
 #endif

@@ -64,8 +64,8 @@ static void test_long_conversation(void **state)
     fails("\n{% set c = messages[0].content %}"
           "{% for i in range(20) %}{% set x = c ~ i %}{% endfor %}",
           (struct view){ content, n }, ERR_LIMIT,
-          "the conversation is too long for its chat template (line 2): 276 MB");
-    assert_non_null(strstr(err_text(), " MB of memory are wanted, 256 MB are allowed"));
+          "the conversation is too long for its chat template (line 2): 122 MB");
+    assert_non_null(strstr(err_text(), " MB of memory are wanted, 96 MB are allowed"));
     mem_free(content);
 }
 

@@ -9,6 +9,9 @@
  * no later access can meet a full machine. A counting arena has no memory; the dry run of the plan
  * uses it.
  *
+ * What depends on data from outside, a template or a tokenizer's tables, runs behind a fence: the
+ * thread's own count of bytes, so that a bound need not be proved for every way through (ME-3).
+ *
  * After start the engine's threads are frozen: an allocation there is a mistake of ours. It is
  * counted in every build and ends checked ones (ME-1).
  *
@@ -33,6 +36,8 @@ static struct cell used_bytes;
 static struct cell peak_bytes;
 static struct cell frozen_hits;
 static _Thread_local bool is_thread_frozen;
+static _Thread_local size_t fence_left = SIZE_MAX; /* bytes; SIZE_MAX: there is no fence */
+static _Thread_local bool is_fence_met;
 
 bool mem_mul(size_t a, size_t b, size_t *out)
 {
@@ -68,6 +73,28 @@ static void note_frozen(void)
     }
 }
 
+/* ME-3: takes the difference from what the fence leaves; false when that is too little. */
+static bool pass_fence(size_t n, size_t old)
+{
+    if (fence_left == SIZE_MAX) {
+        return true;
+    }
+    if (n > old && n - old > fence_left) {
+        is_fence_met = true;
+        return false;
+    }
+    fence_left -= n - old; /* unsigned: rises when n < old */
+    return true;
+}
+
+bool mem_fence(size_t n_bytes)
+{
+    const bool was_met = is_fence_met;
+    fence_left = n_bytes;
+    is_fence_met = false;
+    return was_met;
+}
+
 /* The peak may miss a short overlap of two threads; it is a figure for people. */
 static void count(size_t n, size_t old)
 {
@@ -98,7 +125,7 @@ void *mem_alloc(size_t n_bytes)
     if (n_bytes == 0 || n_bytes > SIZE_MAX - HEADER) {
         return NULL;
     }
-    char *block = calloc(1, n_bytes + HEADER);
+    char *block = pass_fence(n_bytes, 0) ? calloc(1, n_bytes + HEADER) : NULL;
     if (block == NULL) {
         return NULL;
     }
@@ -123,7 +150,7 @@ void *mem_realloc(void *p, size_t n_bytes)
         return NULL;
     }
     const size_t old = size_of(p);
-    char *block = realloc((char *)p - HEADER, n_bytes + HEADER);
+    char *block = pass_fence(n_bytes, old) ? realloc((char *)p - HEADER, n_bytes + HEADER) : NULL;
     if (block == NULL) {
         return NULL;
     }
@@ -135,6 +162,7 @@ void mem_free(void *p)
 {
     if (p != NULL) {
         count(0, size_of(p));
+        (void)pass_fence(0, size_of(p));
         free((char *)p - HEADER);
     }
 }

@@ -107,7 +107,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     add_part(&t, "cache", kv);
     add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
     add_part(&t, "workspace", t.step_bytes);
-    add_part(&t, "tokenizer", beside->tokenizer_bytes);
+    add_part(&t, "tokenizer and template", beside->tokenizer_bytes);
     add_part(&t, "requests", beside->request_bytes);
     add_part(&t, "program and libraries", beside->program_bytes);
     add_part(&t, "server", beside->extra_bytes);

@@ -47,7 +47,11 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
 
 #define THREADS_MAX      256
 #define JSON_DEPTH       64
-#define STACK_USED_BYTES 65536 /* of a worker, as far as it is used */
+#define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
+#define STACK_USED_BYTES 65536              /* of a worker, as far as it is used */
+
+static_assert(CHAT_MEMORY_MAX_BYTES + 2 * CHAT_OUTPUT_MAX_BYTES <= HEARTH_TEXT_BYTES(0),
+              "a rendering meets its own limits, which its text names, before the fence");
 
 struct hearth_box {
     int32_t n_thread;
@@ -291,7 +295,20 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
     return ERR_OK;
 }
 
-/* Directory, numbers, slots, tokenizer and plan: all that needs no weights. */
+static enum err open_template(struct hearth_model *m)
+{
+    struct view source = { NULL, 0 };
+    TRY(gguf_string(m->gguf, "tokenizer.chat_template", &source, &m->has_own_template));
+    if (m->has_own_template) {
+        const enum err e = chat_open(&m->chat, source);
+        return e == ERR_OK
+                   ? e
+                   : err_at(e == ERR_MEMORY ? e : ERR_UNSUPPORTED, "the model's chat template");
+    }
+    return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
+}
+
+/* Directory, numbers, slots, tokenizer, template and plan: all that needs no weights. */
 static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
 {
@@ -304,6 +321,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(make_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
+    TRY(open_template(m));
     REQUIRE(tok_n_vocab(m->tok) <= m->arch.n_vocab, ERR_INTEGRITY,
             "%s: the tokenizer has %d tokens, the embedding table %d rows", path,
             tok_n_vocab(m->tok), m->arch.n_vocab);
@@ -397,25 +415,11 @@ static enum err fill_info(struct hearth_model *m)
     return ERR_OK;
 }
 
-static enum err open_template(struct hearth_model *m)
-{
-    struct view source = { NULL, 0 };
-    TRY(gguf_string(m->gguf, "tokenizer.chat_template", &source, &m->has_own_template));
-    if (m->has_own_template) {
-        const enum err e = chat_open(&m->chat, source);
-        return e == ERR_OK
-                   ? e
-                   : err_at(e == ERR_MEMORY ? e : ERR_UNSUPPORTED, "the model's chat template");
-    }
-    return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
-}
-
 static enum err model_open(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
     TRY(refuse_if_too_large(&m->plan));
-    TRY(open_template(m));
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
     TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
@@ -469,17 +473,35 @@ void hearth_model_get_info(const struct hearth_model *model, struct hearth_model
 /* --- text and tokens
  * ---------------------------------------------------------------------------------------------- */
 
+/* What a text takes while it is prepared depends on tables of the file; here it has an end. */
+static void begin_text(size_t n_text)
+{
+    const size_t least = HEARTH_TEXT_BYTES(0);
+    (void)mem_fence(n_text > SIZE_MAX / least ? SIZE_MAX : HEARTH_TEXT_BYTES(n_text));
+}
+
+static hearth_status end_text(enum err e, size_t n_text)
+{
+    return (hearth_status)(mem_fence(SIZE_MAX) && e != ERR_OK
+                               ? err_set(ERR_LIMIT,
+                                         "a text of %zu bytes takes more than %zu MiB while it is "
+                                         "prepared, the most that is allowed: shorten it",
+                                         n_text, HEARTH_TEXT_BYTES(n_text) >> 20)
+                               : e);
+}
+
 hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
                               int flags, int32_t *ids, size_t *n)
 {
     struct tok_list list = { .ids = ids, .cap = *n };
+    begin_text(n_text);
     const enum err e =
         tok_encode(model->tok, (struct view){ text, n_text }, (flags & HEARTH_ADD_SPECIAL) != 0,
                    (flags & HEARTH_PARSE_SPECIAL) != 0, &list);
-    if (e == ERR_OK || e == ERR_LIMIT) {
+    if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
         *n = list.n;
     }
-    return (hearth_status)e;
+    return end_text(e, n_text);
 }
 
 /* Copies a result out, or says how much room it needs. */
@@ -498,7 +520,7 @@ hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t 
                                 int flags, char *out, size_t *n)
 {
     struct buf b;
-    buf_init(&b, CHAT_OUTPUT_MAX_BYTES);
+    buf_init(&b, DECODED_MAX);
     enum err e = tok_decode(model->tok, ids, n_ids, (flags & HEARTH_SHOW_SPECIAL) != 0, &b);
     e = e == ERR_OK ? buf_check(&b, "text") : e;
     e = e == ERR_OK ? give_text(&b, out, n) : e;
@@ -539,10 +561,11 @@ hearth_status hearth_chat_text(const struct hearth_model *model, const char *jso
 {
     struct buf text;
     buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
+    begin_text(n_json);
     enum err e = render(model, json, n_json, &text, NULL);
     e = e == ERR_OK ? give_text(&text, out, n) : e;
     buf_release(&text);
-    return (hearth_status)e;
+    return end_text(e, n_json);
 }
 
 /* Templates often begin with the token that the tokenizer would add too: it is never doubled, since
@@ -578,14 +601,15 @@ hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *j
     buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
     buf_init(&trusted, CHAT_OUTPUT_MAX_BYTES);
     struct tok_list list = { .ids = ids, .cap = *n };
+    begin_text(n_json);
     enum err e = render(model, json, n_json, &text, &trusted);
     e = e == ERR_OK ? chat_tokens(model, &text, &trusted, &list) : e;
-    if (e == ERR_OK || e == ERR_LIMIT) {
+    if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
         *n = list.n;
     }
     buf_release(&text);
     buf_release(&trusted);
-    return (hearth_status)e;
+    return end_text(e, n_json);
 }
 
 /* --- requests --------------------------------------------------------------------------------- */

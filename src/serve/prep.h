@@ -23,8 +23,9 @@
 #include <stdint.h>
 
 #define PREP_REPLY_MAX ((size_t)16 << 20)
-/* What tokenizing takes at most, seen with one word of the largest size; trees take less. */
-#define PREP_SCRATCH_MAX (48 * PARAMS_TEXT_MAX)
+/* What one item takes at most: rendering or tokenizing, the text itself with its tokens, or, while
+ * it is rendered, its tree. */
+#define PREP_SCRATCH_MAX (HEARTH_TEXT_BYTES(PARAMS_TEXT_MAX) + 8 * PARAMS_TEXT_MAX)
 
 struct prep;
 
