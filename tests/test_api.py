@@ -647,6 +647,41 @@ def starts_that_fail(s):
 
 
 @test
+def context_that_fits(s):
+    """Where the default context does not fit, half or a quarter of it is taken, and said; a number that was given stands."""
+    def need_mib(ctx):
+        r = subprocess.run([ARGS.hearth, 'plan', ARGS.model, '--ctx', str(ctx), '--json'], stdout=subprocess.PIPE, check=True)
+        return json.loads(r.stdout)['total_bytes'] / (1 << 20)
+
+    def refused_mib(*options):
+        r = subprocess.run([ARGS.hearth, 'serve', '--port', '0', '--model', ARGS.model, '--memory', '64', *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        m = re.search(r'needs ([0-9.]+) MiB with a context of (\d+) tokens for 1 at once', r.stderr)
+        check(f'64 MiB {options}: refused', r.returncode == 4 and m, (r.returncode, r.stderr))
+        return float(m[1]), int(m[2])
+    least_mib, ctx = refused_mib()
+    same('the least that is tried', ctx, 512)
+    memory = ['--memory', str(int(least_mib + need_mib(1500) - need_mib(512)))]
+    with Served(ARGS.hearth, ARGS.model, *memory, slack=ARGS.slack) as k:
+        meta = ask(k, 'GET', '/v1/models').body['data'][0]['meta']
+        check('a quarter is taken', meta['n_ctx'] == 1024, (memory, meta))
+        check('and said', re.search(r'^hearth: 1024 tokens of context, 1 at once: more does not fit the [0-9.]+ MiB available', k.said(), re.M), k.said())
+        same('exit code', k.end(), 0)
+    start_fails('a number that was given stands', 4, 'context of 4096 tokens', '--model', ARGS.model, *memory, '--ctx', '4096')
+    check('all fits: nothing is said', not re.search('does not fit', s.said()), s.said())
+
+
+@test
+def names_on_the_terminal(s):
+    with tempfile.TemporaryDirectory() as d:
+        path = d + '/a\x1b[2Jb.gguf'
+        os.symlink(os.path.dirname(os.path.dirname(ARGS.model)) + '/zoo/llama.gguf', path)
+        with Served(ARGS.hearth, path, slack=ARGS.slack) as k:
+            same('the name is its own', ask(k, 'GET', '/v1/models').body['data'][0]['id'], 'a\x1b[2Jb')
+            same('exit code', k.end(), 0)
+            check('no control character of a name is printed', k.said().count('a\\x1b[2Jb') == 2 and '\x1b' not in k.said(), k.said())
+
+
+@test
 def counters(s):
     def families():
         return {f.name: f for f in text_string_to_metric_families(ask(s, 'GET', '/metrics').body)}

@@ -1,8 +1,9 @@
 /* cmd_serve - `hearth serve`: the service on this box
  *
  * Opens the box, decides how many conversations fit at once when nobody said (eight, or half as
- * often as it takes until the plan fits), and hands over to serve/server. Signals: SIGTERM and
- * SIGINT end the service in good order, a second one at once.
+ * often as it takes until the plan fits) and then how long they may be (the default, or half ...,
+ * which is said), and hands over to serve/server. Signals: SIGTERM and SIGINT end the service in
+ * good order, a second one at once.
  *
  * What a person needs to know is printed on standard error: the address as soon as the port is
  * bound, and "ready" when the model answers. Standard output stays empty.
@@ -11,17 +12,20 @@
 #include "cmd/cmd_serve.h"
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/os.h"
 #include "cmd/open.h"
 #include "serve/server.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define PARALLEL_WISH 8
+#define CTX_LEAST     512 /* tokens: below, hardly a conversation */
 
 static struct server *running; /* for the signal handler */
 
@@ -42,16 +46,41 @@ static void name_of(const char *model, char *out, size_t cap)
     snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), base);
 }
 
-/* The plan, with as many conversations as fit, up to the wish, unless a number is given. What
- * cannot be planned or does not fit is left to fail where all failures to load are reported. */
+/* One line on standard error; names come from outside, so it is made a clean one. */
+static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *fmt, ...)
+{
+    char line[ERR_TEXT_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    (void)err_set(ERR_OK, "%s", line);
+    fprintf(stderr, "hearth: %s\n", err_text());
+}
+
+/* The plan, with as many conversations as fit, up to the wish, and as long ones, unless a number is
+ * given. What cannot be planned or does not fit is left to fail where all failures to load are
+ * reported. */
 static void make_plan(struct hearth_box *box, const char *path, struct hearth_model_params *p,
                       struct hearth_plan *plan)
 {
-    const bool is_given = p->n_parallel > 0;
-    p->n_parallel = is_given ? p->n_parallel : PARALLEL_WISH;
-    while (hearth_plan_make(box, path, p, plan) == HEARTH_OK && !plan->fits && !is_given &&
-           p->n_parallel > 1) {
-        p->n_parallel /= 2;
+    const bool has_parallel = p->n_parallel > 0;
+    const bool has_ctx = p->n_ctx > 0;
+    p->n_parallel = has_parallel ? p->n_parallel : PARALLEL_WISH;
+    while (hearth_plan_make(box, path, p, plan) == HEARTH_OK && !plan->fits) {
+        if (!has_parallel && p->n_parallel > 1) {
+            p->n_parallel /= 2;
+        } else if (!has_ctx && plan->n_ctx / 2 >= CTX_LEAST) {
+            p->n_ctx = plan->n_ctx / 2;
+        } else {
+            return;
+        }
+    }
+    if (plan->fits && !has_ctx && p->n_ctx > 0) {
+        say("%d tokens of context, %d at once: more does not fit the %.1f MiB available (%s)",
+            plan->n_ctx, plan->n_parallel, (double)plan->available_bytes / 1048576.0,
+            plan->available_from);
     }
 }
 
@@ -68,14 +97,14 @@ static void report(void *arg, struct server *s, int is_ready)
     const bool is_v6 = strchr(host, ':') != NULL;
     if (!is_ready) {
         running = s;
-        fprintf(stderr, "hearth: http://%s%s%s:%d/ loading %s\n", is_v6 ? "[" : "", host,
-                is_v6 ? "]" : "", server_port(s), r->model_id);
+        say("http://%s%s%s:%d/ loading %s", is_v6 ? "[" : "", host, is_v6 ? "]" : "",
+            server_port(s), r->model_id);
         return;
     }
     struct hearth_model_info info = { .size = sizeof info };
     hearth_model_get_info(server_model(s), &info);
-    fprintf(stderr, "hearth: ready after %.2f s: %s, %s, %d tokens of context\n",
-            (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
+    say("ready after %.2f s: %s, %s, %d tokens of context",
+        (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
 }
 
 /* Closes the box. */

@@ -81,8 +81,9 @@ static const struct option {
     { "model", "m", "MODEL", "model file, or a name in the store", PROBES | BIT(SERVE), KIND_TEXT,
       O(model), 0, 0, 0 },
     { "ctx", NULL, "N",
-      "tokens a conversation may have (default 4096, or what the model was made for)", MODELS,
-      KIND_INT, O(ctx), 2, 1 << 24, 0 },
+      "tokens a conversation may have (default 4096, or what the model was made for; serve takes "
+      "less where that does not fit)",
+      MODELS, KIND_INT, O(ctx), 2, 1 << 24, 0 },
     { "parallel", NULL, "N",
       "conversations generated at once (default: plan 1, serve 8 or what fits)",
       BIT(PLAN) | BIT(SERVE), KIND_INT, O(parallel), 1, 256, 0 },
