@@ -8,6 +8,7 @@
  * Includes engine.c: arenas and steps cannot be seen from outside, and the steps are made here, in
  * turn, so that their sizes depend on no clock. */
 #include "engine/engine.c"
+#include "engine/engine_open.c"
 
 #include "back/be_measure.h"
 #include "gguf_tiny.h"
@@ -190,7 +191,7 @@ static void check_config(const struct model *m, const struct plan_config *c)
         engine_request_bytes(c, &m->arch, m->tok, &beside.request_bytes) == ERR_OK &&
         plan_make(&plan, &m->arch, &m->weights, c, &beside) == ERR_OK;
     CHECK(is_open, "%s\n", err_text());
-    CHECK(prepare(e, &plan) == ERR_OK && check_self(e) == ERR_OK, "%s\n", err_text());
+    CHECK(prepare(e, &plan) == ERR_OK && engine_check(e) == ERR_OK, "%s\n", err_text());
     const size_t peak = answer_all(e);
     print_message("# kv %d ctx %d batch %d at once %d workers %d: %zu of %zu\n", (int)c->kv,
                   c->n_ctx, c->n_batch, c->n_parallel, c->n_worker, peak,

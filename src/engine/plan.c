@@ -12,7 +12,7 @@
  * Available is the least of the owner's limit, the kernel's MemAvailable and what the cgroups
  * leave, plus what this process holds already, since that is part of the total.
  *
- * Next: engine.c opens what was planned. */
+ * Next: engine_open.c takes what was planned. */
 #include "engine/plan.h"
 
 #include "back/be_measure.h"

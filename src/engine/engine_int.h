@@ -1,0 +1,92 @@
+/* engine_int - the engine's tables, for its own files (engine/engine.c, engine/engine_open.c)
+ *
+ * Nobody else includes this. Who may read and write what stands at each part. */
+#ifndef HEARTH_ENGINE_INT_H
+#define HEARTH_ENGINE_INT_H
+
+#include "back/be_cpu.h"
+#include "base/cell.h"
+#include "engine/engine.h"
+#include "engine/sched.h"
+
+#define RING     64    /* events of one request */
+#define IDLE_US  50000 /* the idle loop shows life this often */
+#define ENDS_MAX 32    /* tokens that end an answer; tok.c marks 18 at most */
+
+/* An event in a job's ring; its text lies in the job's text buffer. */
+struct record {
+    struct engine_event event;
+    size_t text_at;
+};
+
+enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
+
+/* owner: the lock. The engine thread reads spec, prompt and n_prompt without it while a sequence is
+ * the job's: engine_submit writes them and queues the job holding the lock once, the engine takes
+ * the lock to admit it, and they are written again only when the place is free, which it becomes
+ * after its last sequence was freed (end_choice, end_all: the engine thread itself). */
+struct job {
+    enum job_state state;
+    uint32_t generation;
+    bool is_cancelled, is_dropped;
+    struct engine_spec spec;
+    char stop_text[EMIT_STOP_MAX][EMIT_STOP_BYTES];
+    int32_t *prompt;                       /* [n_ctx] */
+    int32_t n_prompt, n_generated, n_open; /* n_open: choices not ended */
+    enum engine_finish finish;
+    uint64_t submit_us, start_us, first_us, last_us;
+    struct record ring[RING];
+    int32_t ring_at, n_event;
+    char *text; /* [text_room] */
+    size_t text_used;
+};
+
+/* owner: engine */
+struct slot {
+    struct emit emit;
+    int32_t *answer; /* [n_ctx] */
+    int32_t n_answer;
+};
+
+struct engine {
+    struct engine_parts parts;
+    struct plan_config config;
+    struct arena context, step, requests;
+    struct plan_context x;
+    struct be_cpu cpu;
+    struct lock *lock;
+    struct thread *thread;
+    int fd;
+    struct job *jobs; /* [n_job] */
+    int32_t n_job;
+    size_t text_room, piece_max;
+
+    /* owner: engine */
+    struct slot *slots; /* [n_parallel] */
+    int32_t *tokens, *pos, *rows;
+    struct back_run *runs;
+    float *row; /* [n_vocab] for several choices of one row */
+    struct sample_cand *cands;
+    int32_t *counts;
+    float *raw;
+    int32_t ends[ENDS_MAX];
+    int32_t n_end;
+
+    /* owner: the lock; sched.seq is written by the engine thread alone, which therefore reads it
+     * without */
+    struct sched sched;
+    struct engine_stats stats;
+    bool is_closing, has_started;
+    bool has_news; /* events that nobody was told of */
+    enum err start_error;
+    char start_text[ERR_TEXT_MAX];
+
+    struct cell heartbeat, stop;
+};
+
+/* Two tokens in one step and in two must give the same bits; ERR_FAILED, ERR_INTEGRITY. */
+enum err engine_check(struct engine *e) MUST_USE;
+/* The thread's function; arg: the engine, whose memory stands. */
+void engine_thread(void *arg);
+
+#endif

@@ -1,0 +1,223 @@
+/* engine_open - the engine's memory, its start and its end
+ *
+ * Everything that requests will ever need is taken here, by the same code that counted it for the
+ * plan: their places (prompt, events, text) in one arena, cache and tables in a second, the
+ * workspace of a step in a third. From the thread's start on nothing is allocated (EN-1).
+ *
+ * Next: engine.c, the thread. */
+#include "engine/engine_int.h"
+
+#include "base/event.h"
+#include "base/os.h"
+
+#include <string.h>
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* Takes everything but cache and workspace; the same code sizes and fills. */
+static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
+{
+    const struct plan_config *c = &e->config;
+    const size_t n_seq = (size_t)c->n_parallel;
+    const size_t n_row = (size_t)c->n_batch + n_seq;
+    const size_t vocab = back_ld(n_vocab);
+    e->n_job = c->n_queue + c->n_parallel;
+    struct job *jobs = arena_take(a, (size_t)e->n_job * sizeof jobs[0]);
+    struct slot *slots = arena_take(a, n_seq * sizeof slots[0]);
+    for (int32_t i = 0; i < e->n_job && jobs != NULL; i++) {
+        int32_t *prompt = arena_take(a, (size_t)c->n_ctx * sizeof prompt[0]);
+        char *text = arena_take(a, e->text_room);
+        if (!a->is_counting) {
+            jobs[i].prompt = prompt;
+            jobs[i].text = text;
+        }
+    }
+    for (size_t i = 0; i < n_seq && slots != NULL; i++) {
+        int32_t *answer = arena_take(a, (size_t)c->n_ctx * sizeof answer[0]);
+        if (!a->is_counting) {
+            slots[i].answer = answer;
+        }
+    }
+    e->jobs = jobs;
+    e->slots = slots;
+    e->tokens = arena_take(a, n_row * sizeof e->tokens[0]);
+    e->pos = arena_take(a, n_row * sizeof e->pos[0]);
+    e->rows = arena_take(a, n_row * sizeof e->rows[0]);
+    e->runs = arena_take(a, (n_seq + 1) * sizeof e->runs[0]);
+    e->row = arena_take(a, vocab * sizeof e->row[0]);
+    e->cands = arena_take(a, vocab * sizeof e->cands[0]);
+    e->counts = arena_take(a, vocab * sizeof e->counts[0]);
+    e->raw = arena_take(a, vocab * sizeof e->raw[0]);
+    return e->raw != NULL;
+}
+
+/* What one step may bring at most: for each choice a token's text and the rest at its end. */
+static void size_text(struct engine *e, size_t piece_max)
+{
+    e->piece_max = piece_max;
+    e->text_room = 2 * ENGINE_CHOICE_MAX * emit_room_bytes(piece_max);
+}
+
+/* --- opening and closing ---------------------------------------------------------------------- */
+
+static void find_ends(struct engine *e)
+{
+    for (int32_t i = 0; i < tok_n_vocab(e->parts.tok); i++) {
+        if (tok_is_end(e->parts.tok, i) && ALWAYS(e->n_end < ENDS_MAX)) {
+            e->ends[e->n_end++] = i;
+        }
+    }
+}
+
+static size_t longest_piece(const struct tok *tok)
+{
+    size_t most = 256;
+    for (int32_t i = 0; i < tok_n_vocab(tok); i++) {
+        const size_t n = tok_piece(tok, i).n;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
+                              const struct tok *tok, uint64_t *out)
+{
+    struct engine e = { .config = *c };
+    struct arena count;
+    const size_t piece_max = longest_piece(tok);
+    REQUIRE(emit_room_bytes(piece_max) <= ENGINE_TEXT_MAX, ERR_LIMIT,
+            "the vocabulary has a piece of %zu bytes, which takes %zu as text; at most %d are "
+            "supported",
+            piece_max, emit_room_bytes(piece_max), ENGINE_TEXT_MAX);
+    size_text(&e, piece_max);
+    arena_open_counting(&count);
+    REQUIRE(take_requests(&e, &count, a->n_vocab), ERR_LIMIT, "requests: sizes overflow");
+    *out = count.peak + (uint64_t)c->n_parallel * emit_room_bytes(piece_max);
+    return ERR_OK;
+}
+
+#define TOUCH_BYTES ((size_t)32 << 20)
+
+/* A cache that is faulted in by all workers: on a large box one core needs seconds for it. */
+struct touch {
+    struct team *team;
+    const struct arena *arena;
+    struct cell n_failed;
+};
+
+static void touch_worker(void *arg, int i_worker)
+{
+    (void)i_worker;
+    struct touch *t = arg;
+    const int n = (int)(t->arena->cap / TOUCH_BYTES) + 1;
+    int from;
+    int to;
+    while (team_chunk(t->team, n, 1, &from, &to)) {
+        const enum err e = arena_touch(t->arena, (size_t)from * TOUCH_BYTES, TOUCH_BYTES);
+        cell_add(&t->n_failed, e != ERR_OK);
+    }
+}
+
+static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
+{
+    struct touch t = { .team = e->parts.team, .arena = a };
+    TRY(arena_open(a, n_bytes, false));
+    team_chunk_reset(t.team);
+    team_run(t.team, touch_worker, &t);
+    REQUIRE(cell_get(&t.n_failed) == 0, ERR_MEMORY,
+            "the system cannot provide %zu MiB of memory now", mem_round(n_bytes, 1 << 20) >> 20);
+    return ERR_OK;
+}
+
+static enum err take_memory(struct engine *e, const struct plan *plan)
+{
+    uint64_t bytes = 0;
+    TRY(engine_request_bytes(&e->config, e->parts.arch, e->parts.tok, &bytes));
+    size_text(e, longest_piece(e->parts.tok));
+    bytes -= (uint64_t)e->config.n_parallel * emit_room_bytes(e->piece_max); /* beside the arena */
+    TRY(arena_open(&e->requests, (size_t)bytes, true));
+    REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
+            "requests: the arena is too small");
+    TRY(open_touched(e, &e->context, plan->context_bytes));
+    TRY(arena_open(&e->step, plan->step_bytes, true));
+    be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
+    TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
+    e->x.decoder.heartbeat = &e->heartbeat;
+    e->x.decoder.stop = &e->stop;
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        TRY(emit_init(&e->slots[i].emit, e->piece_max));
+    }
+    return ERR_OK;
+}
+
+/* All but the thread. */
+static enum err prepare(struct engine *e, const struct plan *plan)
+{
+    REQUIRE(e->config.n_parallel >= 1 && e->config.n_parallel <= SCHED_SEQ_MAX &&
+                e->config.n_queue >= 1 && e->config.n_queue <= SCHED_QUEUE_MAX &&
+                e->config.n_ctx >= 2 && e->config.n_batch >= 1,
+            ERR_USAGE,
+            "parallel must lie in 1..%d, queue in 1..%d, ctx be 2 or more, batch 1 or more",
+            SCHED_SEQ_MAX, SCHED_QUEUE_MAX);
+    TRY(event_open(&e->fd));
+    TRY(lock_open(&e->lock));
+    TRY(take_memory(e, plan));
+    find_ends(e);
+    sched_init(&e->sched, e->config.n_parallel, e->config.n_queue, e->config.n_batch);
+    return ERR_OK;
+}
+
+static enum err start(struct engine *e, const struct plan *plan)
+{
+    TRY(prepare(e, plan));
+    TRY(thread_start(&e->thread, "engine", engine_thread, e));
+    lock_take(e->lock);
+    while (!e->has_started) {
+        (void)lock_wait(e->lock, IDLE_US);
+    }
+    lock_drop(e->lock);
+    return e->start_error == ERR_OK ? ERR_OK : err_set(e->start_error, "%s", e->start_text);
+}
+
+enum err engine_open(struct engine **out, const struct engine_parts *parts, const struct plan *plan)
+{
+    struct engine *e = mem_alloc(sizeof *e);
+    REQUIRE(e != NULL, ERR_MEMORY, "no memory for the engine's tables");
+    e->parts = *parts;
+    e->config = plan->config;
+    e->fd = -1;
+    const enum err err = start(e, plan);
+    if (err != ERR_OK) {
+        engine_close(e);
+        return err;
+    }
+    *out = e;
+    return ERR_OK;
+}
+
+void engine_close(struct engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    if (e->thread != NULL) {
+        lock_take(e->lock);
+        e->is_closing = true;
+        cell_set(&e->stop, 1);
+        lock_wake(e->lock);
+        lock_drop(e->lock);
+        thread_join(e->thread);
+    }
+    for (int32_t i = 0; e->slots != NULL && e->requests.base != NULL && i < e->config.n_parallel;
+         i++) {
+        emit_release(&e->slots[i].emit);
+    }
+    arena_close(&e->requests);
+    arena_close(&e->context);
+    arena_close(&e->step);
+    if (e->lock != NULL) {
+        lock_close(e->lock);
+    }
+    event_close(e->fd);
+    mem_free(e);
+}
