@@ -238,8 +238,8 @@ struct hearth_stats {
     int32_t is_ready;          /* the check at start passed; whether it lives: the next */
     uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
-    uint64_t n_request, n_done, n_cancelled, n_refused, n_failed; /* since start */
-    uint64_t n_prompt_token, n_generated_token, n_step;
+    uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;         /* since start */
+    uint64_t n_prompt_token, n_generated_token, n_step, n_step_abandoned; /* nobody wanted those */
     uint64_t step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by batch size */
     uint64_t kv_pages, kv_pages_used, memory_planned_bytes, rss_peak_bytes;
 };

@@ -1,8 +1,11 @@
-/* test_engine - how the ends of choices add up to the end of their request
+/* test_engine - how choices end their request, and what requests that leave do to the others
  *
- * Includes the .c: a model that gives one choice scores and another none would have to be made for it; the
- * function that counts ends needs only the tables. */
+ * Includes the .c: the functions that count ends and judge a running step need only the tables, no
+ * model. */
 #include "engine/engine.c"
+#include "engine/engine_open.c"
+
+#include "model_tiny.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,8 +51,195 @@ static void test_worst_end(void **state)
     assert_int_equal(end_both(ENGINE_FINISH_STOP, ENGINE_FINISH_STOP), ENGINE_FINISH_STOP);
 }
 
+/* --- requests that leave ---------------------------------------------------------------------- */
+
+#define N_PROMPT 200
+
+static struct model model;
+static struct engine *en;
+static int n_leave;    /* requests that come and go at each border from now on */
+static bool is_queued; /* they are dropped while they wait; else while their step runs */
+static int32_t guest = -1;
+
+static int32_t submit(int32_t n_prompt, int32_t max_tokens, uint64_t timeout_us)
+{
+    static int32_t prompt[N_PROMPT];
+    struct engine_spec spec = {
+        .n_choice = 1, .is_eos_ignored = true, .max_tokens = max_tokens, .timeout_us = timeout_us
+    };
+    spec.sample.top_p = spec.sample.typical_p = spec.sample.repeat_penalty = 1.0f;
+    spec.sample.n_logprob = -1;
+    for (int32_t i = 0; i < n_prompt; i++) {
+        prompt[i] = (i * 7 + n_prompt) % TINY_VOCAB;
+    }
+    int32_t handle = -1;
+    assert_int_equal(engine_submit(en, &spec, prompt, (size_t)n_prompt, &handle), ERR_OK);
+    return handle;
+}
+
+/* Stands before the engine's own: somebody hangs up in the middle of the step, and comes again. */
+static bool leave_at_border(void *arg, uint64_t now_us)
+{
+    if (n_leave > 0) {
+        n_leave--;
+        if (!is_queued && guest >= 0) {
+            engine_drop(en, guest);
+        }
+        guest = submit(N_PROMPT, 0, 0);
+        if (is_queued) {
+            engine_drop(en, guest);
+        }
+    }
+    return at_border(arg, now_us);
+}
+
+/* One round of the engine's loop; false when there was nothing to do. */
+static bool round_once(void)
+{
+    end_unwanted(en, os_now_us(), true);
+    admit(en);
+    en->n_piece = sched_plan(&en->sched, en->pieces);
+    const int32_t n_tok = lay_out(en);
+    if (en->n_piece > 0) {
+        run_step(en, n_tok);
+    }
+    return en->n_piece > 0;
+}
+
+/* Reads what there is; false once the request has ended. Its tokens are added to ids[*n]. */
+static bool read_all(int32_t handle, int32_t *ids, int *n, enum engine_finish *finish)
+{
+    static char text[ENGINE_TEXT_MAX];
+    struct engine_event event;
+    enum err err;
+    while ((err = engine_next(en, handle, 0, &event, text)) == ERR_OK) {
+        if (event.kind == ENGINE_TOKEN) {
+            ids[(*n)++] = event.token;
+        }
+        *finish = event.finish;
+    }
+    return err == ERR_BUSY;
+}
+
+static void bare_open(int32_t n_parallel)
+{
+    const struct plan_config c = { .n_ctx = 256,
+                                   .n_parallel = n_parallel,
+                                   .n_queue = 2,
+                                   .n_batch = 64,
+                                   .kv = KERN_KV_F16,
+                                   .n_worker = 1 };
+    struct plan plan;
+    guest = -1;
+    n_leave = 0;
+    assert_int_equal(model_open(&model, NULL, 1), ERR_OK);
+    assert_int_equal(engine_bare(&en, &model, &c, &plan), ERR_OK);
+    en->x.decoder.is_unwanted = leave_at_border;
+    en->x.decoder.arg = en;
+    en->x.decoder.rest_us = 0; /* the steps of this model are short, and worth abandoning here */
+}
+
+static void bare_close(void)
+{
+    engine_close(en);
+    model_close(&model);
+}
+
+/* Answers one request while others leave; the most steps that may be abandoned before it ends. */
+static void check_answer(int32_t n_parallel, bool queued, uint64_t most)
+{
+    int32_t alone[32];
+    int32_t beside[32];
+    int n_alone = 0;
+    int n_beside = 0;
+    enum engine_finish finish = ENGINE_FINISH_NONE;
+    bare_open(n_parallel);
+    int32_t handle = submit(100, 20, 0);
+    do {
+        assert_true(round_once());
+    } while (read_all(handle, alone, &n_alone, &finish));
+    assert_int_equal(n_alone, 20);
+    assert_int_equal(en->stats.n_abandoned, 0);
+
+    handle = submit(100, 20, 0);
+    n_leave = INT32_MAX;
+    is_queued = queued;
+    do {
+        assert_true(round_once());
+        assert_true(en->stats.n_abandoned <= most);
+    } while (read_all(handle, beside, &n_beside, &finish));
+    assert_int_equal(n_beside, n_alone);
+    assert_memory_equal(beside, alone, sizeof alone[0] * (size_t)n_alone);
+    assert_int_equal(finish, ENGINE_FINISH_LENGTH);
+    assert_true(en->stats.n_cancelled > 20 && en->stats.n_refused == 0);
+    n_leave = 0;
+    bare_close();
+}
+
+/* Whoever leaves the queue takes no step from those who run, and leaves its place at once: two
+ * places serve any number. */
+static void test_leave_queue(void **state)
+{
+    (void)state;
+    check_answer(1, true, 0);
+}
+
+/* EN-4: somebody who sends long prompts and hangs up while they are computed costs the others half
+ * of the steps at most. */
+static void test_leave_step(void **state)
+{
+    (void)state;
+    check_answer(2, false, 30); /* of 22 steps, each once abandoned at most */
+}
+
+/* A step that nobody wants any more is not computed to its end, however often that happens. */
+static void test_leave_alone(void **state)
+{
+    (void)state;
+    bare_open(1);
+    for (int i = 0; i < 5; i++) {
+        guest = submit(N_PROMPT, 0, 0);
+        n_leave = 1;
+        is_queued = false; /* drops the guest in its step; the next waits */
+        assert_true(round_once());
+        assert_int_equal(en->stats.n_abandoned, i + 1);
+        engine_drop(en, guest);
+        assert_false(round_once());
+        assert_int_equal(en->x.kv.n_free, en->x.kv.n_page);
+    }
+    bare_close();
+}
+
+/* Who waits and is late hears of it while the step of others runs, and does not end it. */
+static void test_late_in_queue(void **state)
+{
+    (void)state;
+    int32_t ids[8];
+    int n = 0;
+    enum engine_finish finish = ENGINE_FINISH_NONE;
+    bare_open(1);
+    const int32_t first = submit(100, 1, 0);
+    assert_true(round_once());
+    const int32_t late = submit(10, 1, 1);
+    while (os_now_us() <= en->late_us) {
+    }
+    assert_false(at_border(en, os_now_us()));
+    assert_false(read_all(late, ids, &n, &finish));
+    assert_int_equal(finish, ENGINE_FINISH_TIMEOUT);
+    assert_true(read_all(first, ids, &n, &finish));
+    assert_true(round_once());
+    assert_false(read_all(first, ids, &n, &finish));
+    assert_int_equal(finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(en->stats.n_abandoned, 0);
+    bare_close();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worst_end) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worst_end),
+                                        cmocka_unit_test(test_leave_queue),
+                                        cmocka_unit_test(test_leave_step),
+                                        cmocka_unit_test(test_leave_alone),
+                                        cmocka_unit_test(test_late_in_queue) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

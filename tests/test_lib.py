@@ -47,7 +47,7 @@ class Event(c.Structure):
 class Stats(c.Structure):
     _fields_ = [('size', c.c_size_t), ('is_ready', c.c_int32), ('heartbeat_age_us', c.c_uint64), ('n_running', c.c_int32), ('n_queued', c.c_int32),
                 ('n_request', c.c_uint64), ('n_done', c.c_uint64), ('n_cancelled', c.c_uint64), ('n_refused', c.c_uint64), ('n_failed', c.c_uint64),
-                ('n_prompt_token', c.c_uint64), ('n_generated_token', c.c_uint64), ('n_step', c.c_uint64), ('step_batch', c.c_uint64 * 9),
+                ('n_prompt_token', c.c_uint64), ('n_generated_token', c.c_uint64), ('n_step', c.c_uint64), ('n_step_abandoned', c.c_uint64), ('step_batch', c.c_uint64 * 9),
                 ('kv_pages', c.c_uint64), ('kv_pages_used', c.c_uint64), ('memory_planned_bytes', c.c_uint64), ('rss_peak_bytes', c.c_uint64)]
 
 
@@ -153,9 +153,9 @@ def abandon(b, short, greedy, want):
     wait_for(m, lambda st: st.kv_pages_used > 0)
     L.hearth_cancel(r)
     check('a cancelled prompt ends so', drain(r)[3].finish == 3)
-    check('its step was abandoned', wait_for(m, lambda st: st.n_running == 0).n_prompt_token == 0)
+    check('its step was abandoned', [(st.n_prompt_token, st.n_step_abandoned) for st in [wait_for(m, lambda st: st.n_running == 0)]] == [(0, 1)])
     check('a late prompt ends so', drain(submit(m, long, timeout_us=100000)[1])[3].finish == 4)
-    check('its step was abandoned too', wait_for(m, lambda st: st.n_running == 0).n_prompt_token == 0)
+    check('its step was abandoned too', wait_for(m, lambda st: st.n_running == 0).n_step_abandoned == 2)
     beside = submit(m, short, **greedy)[1]
     for _ in range(8):
         r = submit(m, long)[1]

@@ -11,7 +11,7 @@
 #include "engine/engine_open.c"
 
 #include "back/be_measure.h"
-#include "gguf_tiny.h"
+#include "model_tiny.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,48 +31,6 @@
     } while (0)
 
 static const char *folder; /* of the models that the command line names */
-
-/* --- a model and its engine
- * ------------------------------------------------------------------------ */
-
-struct model {
-    struct gguf *gguf;
-    struct arch arch;
-    struct weights weights;
-    struct tok *tok;
-    struct team *team;
-    struct arena arena;
-    int fd; /* of a model made here; -1 else */
-};
-
-static void model_open(struct model *m, const char *name, int32_t n_worker)
-{
-    *m = (struct model){ 0 };
-    char path[4096];
-    m->fd = folder == NULL ? tiny_model(path) : -1;
-    if (folder != NULL) {
-        snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
-    }
-    const bool is_open =
-        gguf_open(&m->gguf, path) == ERR_OK && arch_read(&m->arch, m->gguf) == ERR_OK &&
-        weights_bind(&m->weights, &m->arch, m->gguf) == ERR_OK &&
-        tok_open(&m->tok, m->gguf) == ERR_OK && team_open(&m->team, n_worker) == ERR_OK &&
-        arena_open(&m->arena, m->weights.arena_bytes, false) == ERR_OK &&
-        weights_load(&m->weights, m->gguf, &m->arena, m->team, NULL, NULL) == ERR_OK;
-    CHECK(is_open, "%s: %s\n", name, err_text());
-}
-
-static void model_close(struct model *m)
-{
-    arena_close(&m->arena);
-    team_close(m->team);
-    tok_close(m->tok);
-    weights_release(&m->weights);
-    gguf_close(m->gguf);
-    if (m->fd >= 0) {
-        close(m->fd);
-    }
-}
 
 static uint64_t part_of(const struct plan *p, const char *name)
 {
@@ -115,25 +73,24 @@ static size_t cut_slack(const struct engine *e)
 /* One step as the engine's thread makes it, with the largest pieces; false when nothing is left. */
 static bool step_once(struct engine *e, size_t *peak)
 {
-    struct sched_piece pieces[SCHED_SEQ_MAX + 1];
     e->sched.us_per_tok = 1e-3;
     admit(e);
-    const int32_t n_piece = sched_plan(&e->sched, pieces);
-    const int32_t n_tok = lay_out(e, pieces, n_piece);
-    if (n_piece == 0) {
+    e->n_piece = sched_plan(&e->sched, e->pieces);
+    const int32_t n_tok = lay_out(e);
+    if (e->n_piece == 0) {
         return false;
     }
     int32_t n_row = 0;
-    for (int32_t i = 0; i < n_piece; i++) {
-        n_row += pieces[i].has_logits;
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        n_row += e->pieces[i].has_logits;
     }
-    const size_t most = dry_peak(e, n_piece, n_tok, n_row);
+    const size_t most = dry_peak(e, e->n_piece, n_tok, n_row);
     e->step.peak = 0;
-    run_step(e, pieces, n_piece, n_tok);
+    run_step(e, n_tok);
     const size_t took = e->step.peak;
     CHECK(took <= most && took + cut_slack(e) >= most, /* BA-1 */
           "BA-1: a step of %d tokens, %d runs takes %zu bytes, be_measure counts %zu\n", n_tok,
-          n_piece, took, most);
+          e->n_piece, took, most);
     *peak = took > *peak ? took : *peak;
     return true;
 }
@@ -180,18 +137,9 @@ static size_t answer_all(struct engine *e)
 /* PL-1, for one way to open the model. */
 static void check_config(const struct model *m, const struct plan_config *c)
 {
-    struct plan_beside beside = { 0 };
     struct plan plan;
-    struct engine *e = mem_alloc(sizeof *e);
-    e->fd = -1;
-    e->parts =
-        (struct engine_parts){ &m->arch, &m->weights, m->tok, m->team, kern_get(cpu_best()) };
-    e->config = *c;
-    const bool is_open =
-        engine_request_bytes(c, &m->arch, m->tok, &beside.request_bytes) == ERR_OK &&
-        plan_make(&plan, &m->arch, &m->weights, c, &beside) == ERR_OK;
-    CHECK(is_open, "%s\n", err_text());
-    CHECK(prepare(e, &plan) == ERR_OK && engine_check(e) == ERR_OK, "%s\n", err_text());
+    struct engine *e;
+    CHECK(engine_bare(&e, m, c, &plan) == ERR_OK, "%s\n", err_text());
     const size_t peak = answer_all(e);
     print_message("# kv %d ctx %d batch %d at once %d workers %d: %zu of %zu\n", (int)c->kv,
                   c->n_ctx, c->n_batch, c->n_parallel, c->n_worker, peak,
@@ -218,7 +166,10 @@ static void test_model(void **state)
                    { 300, 64, 1, 3 }, { 300, 32, 7, 3 }, { 2, 2, 3, 2 } };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct model m;
-        model_open(&m, *state, shapes[i].n_worker);
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s.gguf", folder, (const char *)*state);
+        CHECK(model_open(&m, folder == NULL ? NULL : path, shapes[i].n_worker) == ERR_OK,
+              "%s: %s\n", (const char *)*state, err_text());
         for (int kv = 0; kv < 3; kv++) {
             const int32_t n_ctx =
                 shapes[i].n_ctx < m.arch.n_ctx_train ? shapes[i].n_ctx : m.arch.n_ctx_train;

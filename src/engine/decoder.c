@@ -209,18 +209,14 @@ static struct back_angles angles_of(struct pass *p, const double *freq, double m
     };
 }
 
-/* Tells that the engine lives; true when the step is to be abandoned: it is no longer wanted, and
- * the layers that are left, at the pace of those that are done, take too long to be worth it. */
-static bool at_border(const struct decoder *d, int32_t i_layer, uint64_t begin_us)
+/* The step is no longer wanted, and the layers that are left, at the pace of those that are done,
+ * take too long to be worth it. */
+static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begin_us)
 {
     const uint64_t now = os_now_us();
-    if (d->heartbeat != NULL) {
-        cell_set(d->heartbeat, now);
-    }
-    const bool is_stopped = d->stop != NULL && cell_get(d->stop) != 0;
     const uint64_t n_left = (uint64_t)(d->arch->n_layer - i_layer);
-    return (is_stopped || now > d->deadline_us) &&
-           (now - begin_us) * n_left >= DECODER_REST_US * (uint64_t)i_layer;
+    return d->is_unwanted != NULL && d->is_unwanted(d->arg, now) &&
+           (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
 }
 
 /* x is the residual stream, h the place of whatever is added to it next: the only two buffers that
@@ -243,7 +239,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         p.window = a->window > 0 ? angles_of(&p, d->freq_window, d->mscale_window) : p.full;
     }
     for (int32_t i = 0; i < a->n_layer; i++) {
-        if (at_border(d, i, begin_us)) {
+        if (is_abandoned(d, i, begin_us)) {
             return err_set(ERR_CANCELLED, "step abandoned at layer %d of %d", i, a->n_layer);
         }
         if (a->join == ARCH_JOIN_SERIAL) {
@@ -278,7 +274,7 @@ enum err decoder_init(struct decoder *d, const struct arch *a, const struct weig
                       struct kv *kv, struct back *back, int32_t n_ctx, struct arena *arena)
 {
     *d = (struct decoder){
-        .arch = a, .weights = w, .kv = kv, .back = back, .deadline_us = UINT64_MAX
+        .arch = a, .weights = w, .kv = kv, .back = back, .rest_us = DECODER_REST_US
     };
     const size_t bytes = (size_t)a->n_rot / 2 * sizeof(double);
     d->freq_full = arena_take(arena, bytes);

@@ -9,12 +9,10 @@
 #define HEARTH_DECODER_H
 
 #include "back/backend.h"
-#include "base/cell.h"
 #include "engine/kv.h"
 #include "model/arch.h"
 #include "model/weights.h"
 
-/* What is left of a step that is no longer wanted is computed when it takes no longer than this. */
 #define DECODER_REST_US 100000
 
 struct decoder {
@@ -24,9 +22,12 @@ struct decoder {
     struct back *back;               /* borrows */
     double *freq_full, *freq_window; /* [n_rot/2] angular frequencies, in the arena */
     double mscale_full, mscale_window;
-    struct cell *heartbeat;  /* os_now_us at each layer border; NULL = none */
-    const struct cell *stop; /* not 0: somebody no longer wants the step; NULL = none */
-    uint64_t deadline_us;    /* of os_now_us, as good as stop; UINT64_MAX = none */
+    /* Asked at each layer border, on the thread that computes: is the step no longer wanted? NULL:
+     * it always is wanted. */
+    bool (*is_unwanted)(void *arg, uint64_t now_us);
+    void *arg;
+    uint64_t rest_us; /* what is left is computed all the same when it takes no longer;
+                         DECODER_REST_US */
 };
 
 /* One step: tokens of one or several sequences, run by run, rows in the order of the runs. */

@@ -11,9 +11,11 @@
  * Events wait in a ring per request; a sequence whose ring has no room for what one step may bring
  * is left out of the next step (EN-3), so a slow reader slows down nothing but its own answer.
  *
- * A request that is cancelled or late leaves between two steps. When the rest of the running step
+ * A request that is cancelled or late leaves at once while it waits, else between two steps. When
+ * nobody wants the running step any more, or not the one whose prompt is most of it, and its rest
  * takes long (a large piece of a prompt, a large model), the step is abandoned at a layer border
  * (decoder.c): its pages are cut back and the others' part is computed again, with the same bits.
+ * Never twice in a row at their cost (EN-4).
  *
  * Before the first request the engine checks itself: two tokens computed in one step must give
  * exactly the scores that they give one after another. A machine that miscomputes, or a kernel that
@@ -144,31 +146,67 @@ static uint64_t deadline_of(const struct job *j)
                                                                : UINT64_MAX;
 }
 
-static uint64_t first_deadline(const struct engine *e)
+/* In the queue still: it holds no sequence, and can end at any time. */
+static bool is_waiting(const struct job *j)
 {
-    uint64_t first = UINT64_MAX;
-    for (int32_t i = 0; i < e->n_job; i++) {
-        const uint64_t at = e->jobs[i].state == JOB_ACTIVE ? deadline_of(&e->jobs[i]) : UINT64_MAX;
-        first = at < first ? at : first;
-    }
-    return first;
+    return j->state == JOB_ACTIVE && j->start_us == 0;
 }
 
-/* Cancelled, late, or the engine closes: between two steps, where every sequence is in order. */
-static void end_unwanted(struct engine *e)
+/* Cancelled, late, or the engine closes. Those that run end between two steps alone, where every
+ * sequence is in order. */
+static void end_unwanted(struct engine *e, uint64_t now, bool is_between_steps)
 {
-    const uint64_t now = os_now_us();
+    e->late_us = UINT64_MAX;
     for (int32_t i = 0; i < e->n_job; i++) {
         struct job *j = &e->jobs[i];
-        if (j->state != JOB_ACTIVE) {
+        if (j->state != JOB_ACTIVE || (!is_between_steps && !is_waiting(j))) {
             continue;
         }
+        const uint64_t deadline = deadline_of(j);
         if (j->is_cancelled || e->is_closing) {
             end_all(e, i, ENGINE_FINISH_CANCELLED);
-        } else if (now > deadline_of(j)) {
+        } else if (now > deadline) {
             end_all(e, i, ENGINE_FINISH_TIMEOUT);
+        } else if (is_waiting(j) && deadline < e->late_us) {
+            e->late_us = deadline;
         }
     }
+}
+
+/* Nobody waits for the running step, or not the one whose prompt is most of it. The latter counts
+ * for every other step only (EN-4). */
+static bool is_step_unwanted(const struct engine *e, uint64_t now)
+{
+    int32_t n_tok = 0;
+    int32_t most_unwanted = 0;
+    bool is_wanted = false;
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
+        const struct job *j = &e->jobs[e->sched.seq[p->i_seq].i_req];
+        n_tok += p->n_tok;
+        if (!j->is_cancelled && now <= deadline_of(j)) {
+            is_wanted = true;
+        } else if (p->n_tok > most_unwanted) {
+            most_unwanted = p->n_tok;
+        }
+    }
+    return !is_wanted || (!e->was_abandoned && 2 * most_unwanted > n_tok);
+}
+
+/* Between two layers of a step: a sign of life, and whoever waits and is late need not wait for the
+ * step's end to hear of it. */
+static bool at_border(void *arg, uint64_t now)
+{
+    struct engine *e = arg;
+    cell_set(&e->heartbeat, now);
+    lock_take(e->lock);
+    if (now > e->late_us) {
+        end_unwanted(e, now, false);
+        tell(e);
+    }
+    const bool is_unwanted = e->n_piece > 0 && (e->is_closing || is_step_unwanted(e, now));
+    lock_drop(e->lock);
+    return is_unwanted;
 }
 
 /* Starts what waits, and leaves out of the next step whose reader is slow (EN-3). */
@@ -188,11 +226,11 @@ static void admit(struct engine *e)
 }
 
 /* Lays the step out; pages grow here. Returns the number of tokens. */
-static int32_t lay_out(struct engine *e, const struct sched_piece *pieces, int32_t n_piece)
+static int32_t lay_out(struct engine *e)
 {
     int32_t n_tok = 0;
-    for (int32_t i = 0; i < n_piece; i++) {
-        const struct sched_piece *p = &pieces[i];
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
         const struct sched_seq *q = &e->sched.seq[p->i_seq];
         const struct slot *slot = &e->slots[p->i_seq];
         const bool is_there = kv_seq_grow(&e->x.kv, &e->x.seqs[p->i_seq], p->pos0 + p->n_tok);
@@ -310,13 +348,14 @@ static void take_row(struct engine *e, int32_t i_seq, float *logits)
 }
 
 /* Buckets by powers of two: 1, 2, 3..4, 5..8 decoding sequences, ... */
-static void count_step(struct engine *e, const struct sched_piece *pieces, int32_t n_piece)
+static void count_step(struct engine *e)
 {
     int32_t n_decode = 0;
-    for (int32_t i = 0; i < n_piece; i++) {
-        const bool is_prompt = pieces[i].pos0 < e->sched.seq[pieces[i].i_seq].n_prompt;
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
+        const bool is_prompt = p->pos0 < e->sched.seq[p->i_seq].n_prompt;
         n_decode += !is_prompt;
-        e->stats.n_prompt_tok += is_prompt ? (uint64_t)pieces[i].n_tok : 0;
+        e->stats.n_prompt_tok += is_prompt ? (uint64_t)p->n_tok : 0;
     }
     e->stats.n_step++;
     if (n_decode > 0) {
@@ -339,43 +378,56 @@ static void start_slots(struct engine *e, int32_t i_req)
     }
 }
 
+/* The step brought nothing: the cache is as before it. */
+static void abandon_step(struct engine *e)
+{
+    lock_take(e->lock);
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
+        kv_seq_cut(&e->x.kv, &e->x.seqs[p->i_seq], p->pos0);
+    }
+    e->was_abandoned = true;
+    e->stats.n_abandoned++;
+    check_state(e);
+    lock_drop(e->lock);
+}
+
 /* Computes a step that was laid out; called without the lock. */
-static void run_step(struct engine *e, const struct sched_piece *pieces, int32_t n_piece,
-                     int32_t n_tok)
+static void run_step(struct engine *e, int32_t n_tok)
 {
     const uint64_t begin = os_now_us();
+    const struct sched_piece *pieces = e->pieces;
     const struct decoder_step step = {
-        .tokens = e->tokens, .pos = e->pos, .n_tok = n_tok, .runs = e->runs, .n_run = n_piece
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n_tok, .runs = e->runs, .n_run = e->n_piece
     };
     arena_rewind(&e->step, 0);
     float *hidden = NULL;
     if (decoder_forward(&e->x.decoder, &step, &hidden) != ERR_OK) {
-        for (int32_t i = 0; i < n_piece; i++) {
-            kv_seq_cut(&e->x.kv, &e->x.seqs[pieces[i].i_seq], pieces[i].pos0);
-        }
+        abandon_step(e);
         return;
     }
     int32_t n_row = 0;
-    for (int32_t i = 0; i < n_piece; i++) {
+    for (int32_t i = 0; i < e->n_piece; i++) {
         if (pieces[i].has_logits) {
             e->rows[n_row++] = e->runs[i].tok0 + e->runs[i].n_tok - 1;
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
     lock_take(e->lock);
-    count_step(e, pieces, n_piece);
-    for (int32_t i = 0; i < n_piece; i++) {
+    e->was_abandoned = false;
+    count_step(e);
+    for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_seq *q = &e->sched.seq[pieces[i].i_seq];
         if (q->state == SCHED_PREFILL && pieces[i].has_logits) {
             start_slots(e, q->i_req);
             share_prompt(e, pieces[i].i_seq);
         }
     }
-    sched_done(&e->sched, pieces, n_piece, os_now_us() - begin);
+    sched_done(&e->sched, pieces, e->n_piece, os_now_us() - begin);
     check_state(e);
     lock_drop(e->lock);
     n_row = 0;
-    for (int32_t i = 0; i < n_piece; i++) {
+    for (int32_t i = 0; i < e->n_piece; i++) {
         if (pieces[i].has_logits) {
             take_row(e, pieces[i].i_seq,
                      logits + (size_t)n_row++ * back_ld(e->parts.arch->n_vocab));
@@ -456,30 +508,29 @@ static void finish_start(struct engine *e, enum err error)
 void engine_thread(void *arg)
 {
     struct engine *e = arg;
-    struct sched_piece pieces[SCHED_SEQ_MAX + 1];
     mem_freeze(true);
+    e->x.decoder.is_unwanted = at_border;
+    e->x.decoder.arg = e;
     const enum err error = engine_check(e);
     finish_start(e, error);
     bool goes_on = error == ERR_OK;
     while (goes_on) {
         cell_set(&e->heartbeat, os_now_us());
         lock_take(e->lock);
-        end_unwanted(e);
+        end_unwanted(e, os_now_us(), true);
         tell(e);
         goes_on = !e->is_closing;
         admit(e);
-        const int32_t n_piece = goes_on ? sched_plan(&e->sched, pieces) : 0;
-        const int32_t n_tok = lay_out(e, pieces, n_piece);
+        e->n_piece = goes_on ? sched_plan(&e->sched, e->pieces) : 0;
+        const int32_t n_tok = lay_out(e);
         check_state(e);
-        e->x.decoder.deadline_us = first_deadline(e);
-        cell_set(&e->stop, 0); /* whoever stops from here on means this step */
         e->stats.kv_pages_used = (uint64_t)(e->x.kv.n_page - e->x.kv.n_free);
-        if (n_piece == 0 && goes_on) {
+        if (e->n_piece == 0 && goes_on) {
             (void)lock_wait(e->lock, IDLE_US);
         }
         lock_drop(e->lock);
-        if (n_piece > 0) {
-            run_step(e, pieces, n_piece, n_tok);
+        if (e->n_piece > 0) {
+            run_step(e, n_tok);
         }
     }
     mem_freeze(false);
@@ -571,6 +622,8 @@ enum err engine_submit(struct engine *e, const struct engine_spec *spec, const i
     e->stats.n_request++;
     if (err == ERR_OK) {
         fill_job(&e->jobs[i], spec, prompt, n_prompt);
+        const uint64_t deadline = deadline_of(&e->jobs[i]);
+        e->late_us = deadline < e->late_us ? deadline : e->late_us;
         *handle = i | (int32_t)(e->jobs[i].generation << 16);
         lock_wake(e->lock);
     } else {
@@ -625,8 +678,12 @@ enum err engine_next(struct engine *e, int32_t handle, uint64_t timeout_us,
 static void cancel_locked(struct engine *e, struct job *j)
 {
     j->is_cancelled = true;
-    cell_set(&e->stop, 1);
-    lock_wake(e->lock);
+    if (is_waiting(j)) {
+        end_all(e, (int32_t)(j - e->jobs), ENGINE_FINISH_CANCELLED);
+        tell(e);
+    } else {
+        lock_wake(e->lock);
+    }
 }
 
 void engine_cancel(struct engine *e, int32_t handle)

@@ -7,7 +7,8 @@
  * copied out.
  * EN-1  after engine_open the engine thread and the team allocate nothing.
  * EN-2  a request ends with exactly one event of kind END.
- * EN-3  a reader that does not read delays its own request only. */
+ * EN-3  a reader that does not read delays its own request only.
+ * EN-4  of two steps in a row, one at least brings those forward who still want theirs. */
 #ifndef HEARTH_ENGINE_H
 #define HEARTH_ENGINE_H
 
@@ -65,6 +66,7 @@ struct engine_stats {
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;
     uint64_t n_prompt_tok, n_generated_tok, n_step;
+    uint64_t n_abandoned; /* steps that were not computed to their end */
     uint64_t step_batch[ENGINE_BATCH_BUCKETS];
     uint64_t kv_pages, kv_pages_used;
 };

@@ -81,7 +81,12 @@ struct engine {
     enum err start_error;
     char start_text[ERR_TEXT_MAX];
 
-    struct cell heartbeat, stop;
+    struct sched_piece pieces[SCHED_SEQ_MAX + 1]; /* of the running step; owner: engine */
+    int32_t n_piece;
+    bool was_abandoned; /* the step before; owner: engine */
+    uint64_t late_us;   /* no request that waits is late before; owner: the lock */
+
+    struct cell heartbeat;
 };
 
 /* Two tokens in one step and in two must give the same bits; ERR_FAILED, ERR_INTEGRITY. */

@@ -142,8 +142,6 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     TRY(arena_open(&e->step, plan->step_bytes, true));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
-    e->x.decoder.heartbeat = &e->heartbeat;
-    e->x.decoder.stop = &e->stop;
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
         TRY(emit_init(&e->slots[i].emit, e->piece_max));
     }
@@ -203,7 +201,6 @@ void engine_close(struct engine *e)
     if (e->thread != NULL) {
         lock_take(e->lock);
         e->is_closing = true;
-        cell_set(&e->stop, 1);
         lock_wake(e->lock);
         lock_drop(e->lock);
         thread_join(e->thread);

@@ -762,6 +762,7 @@ void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stat
         .n_prompt_token = s.n_prompt_tok,
         .n_generated_token = s.n_generated_tok,
         .n_step = s.n_step,
+        .n_step_abandoned = s.n_abandoned,
         .kv_pages = s.kv_pages,
         .kv_pages_used = s.kv_pages_used,
         .memory_planned_bytes = model->plan.total_bytes,

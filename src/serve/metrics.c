@@ -194,6 +194,8 @@ static void put_engine(const struct hearth_stats *s, struct buf *out)
     counter(out, "prompt_tokens_total", "Prompt tokens computed.", s->n_prompt_token);
     counter(out, "generation_tokens_total", "Tokens generated.", s->n_generated_token);
     counter(out, "steps_total", "Steps of the engine.", s->n_step);
+    counter(out, "steps_abandoned_total",
+            "Steps not computed to their end: nobody wanted them any more.", s->n_step_abandoned);
     put_batch(s, out);
     gauge(out, "kv_cache_usage_ratio", "Share of the cache's pages in use.",
           s->kv_pages > 0 ? (double)s->kv_pages_used / (double)s->kv_pages : 0.0);

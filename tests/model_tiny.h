@@ -1,0 +1,68 @@
+/* model_tiny - a model and its engine without a thread, for tests (header only)
+ *
+ * Goes with engine.c included: the test makes the engine's steps itself, in turn, so that nothing
+ * depends on a clock. */
+#ifndef HEARTH_TESTS_MODEL_TINY_H
+#define HEARTH_TESTS_MODEL_TINY_H
+
+#include "gguf_tiny.h"
+
+struct model {
+    struct gguf *gguf;
+    struct arch arch;
+    struct weights weights;
+    struct tok *tok;
+    struct team *team;
+    struct arena arena;
+    int fd; /* of a model made here; -1 else */
+};
+
+/* file: NULL for one that is made here. */
+static inline enum err model_open(struct model *m, const char *file, int32_t n_worker)
+{
+    *m = (struct model){ .fd = -1 };
+    char path[64];
+    if (file == NULL) {
+        m->fd = tiny_model(path);
+        file = path;
+    }
+    TRY(gguf_open(&m->gguf, file));
+    TRY(arch_read(&m->arch, m->gguf));
+    TRY(weights_bind(&m->weights, &m->arch, m->gguf));
+    TRY(tok_open(&m->tok, m->gguf));
+    TRY(team_open(&m->team, n_worker));
+    TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
+    return weights_load(&m->weights, m->gguf, &m->arena, m->team, NULL, NULL);
+}
+
+static inline void model_close(struct model *m)
+{
+    arena_close(&m->arena);
+    team_close(m->team);
+    tok_close(m->tok);
+    weights_release(&m->weights);
+    gguf_close(m->gguf);
+    if (m->fd >= 0) {
+        close(m->fd);
+    }
+}
+
+/* An engine that has checked itself and waits for steps. Close it with engine_close. */
+static inline enum err engine_bare(struct engine **out, const struct model *m,
+                                   const struct plan_config *c, struct plan *plan)
+{
+    struct plan_beside beside = { 0 };
+    struct engine *e = mem_alloc(sizeof *e);
+    *out = e;
+    REQUIRE(e != NULL, ERR_MEMORY, "no memory for an engine");
+    e->fd = -1;
+    e->parts =
+        (struct engine_parts){ &m->arch, &m->weights, m->tok, m->team, kern_get(cpu_best()) };
+    e->config = *c;
+    TRY(engine_request_bytes(c, &m->arch, m->tok, &beside.request_bytes));
+    TRY(plan_make(plan, &m->arch, &m->weights, c, &beside));
+    TRY(prepare(e, plan));
+    return engine_check(e);
+}
+
+#endif
