@@ -1,6 +1,7 @@
 /* test_tok_open - vocabularies that would answer differently without a word are refused by name */
+#include "base/hash.h"
 #include "gguf_write.h"
-#include "model/tok.h"
+#include "model/tok_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,11 +142,61 @@ static void test_byte_pieces(void **state)
     gguf_close(g);
 }
 
+/* The longest run of slots in use: what one look-up may cost. */
+static size_t longest_run(const struct tok *t)
+{
+    size_t longest = 0;
+    size_t run = 0;
+    for (size_t i = 0; i < 2 * t->n_slot; i++) { /* twice round: a run may pass the end */
+        run = t->by_piece[i % t->n_slot] != 0 ? run + 1 : 0;
+        longest = run > longest ? run : longest;
+    }
+    return longest;
+}
+
+/* Pieces that all fall on one slot in one opening are spread in the next, with the same ids: the
+ * seed is random, so whoever writes a file cannot know it. */
+static void test_colliding_pieces(void **state)
+{
+    (void)state;
+    enum { N = 1000, N_SLOT = 2048 };
+    static char names[N][8];
+    uint64_t seed = 0;
+    size_t runs[2];
+    for (int round = 0; round < 2; round++) {
+        struct gguf_write w;
+        struct gguf *g = NULL;
+        struct tok *t = NULL;
+        gguf_write_begin(&w);
+        gguf_write_string(&w, "model", VIEW("llama"));
+        gguf_write_array(&w, "tokens", GGUF_STRING, N);
+        uint32_t k = 0;
+        for (int i = 0; i < N; i++) {
+            do {
+                snprintf(names[i], sizeof names[i], "%07x", k++);
+            } while (round == 1 && (hash_mix(names[i], 7, seed) & (N_SLOT - 1)) != 0);
+            gguf_write_text(&w, (struct view){ names[i], 7 });
+        }
+        assert_int_equal(gguf_write_open(&w, &g), ERR_OK);
+        assert_int_equal(tok_open(&t, g), ERR_OK);
+        assert_int_equal(t->n_slot, N_SLOT);
+        for (int32_t i = 0; i < N; i++) {
+            assert_int_equal(tok_lookup(t, (struct view){ names[i], 7 }), i);
+        }
+        runs[round] = longest_run(t);
+        seed = t->seed;
+        tok_close(t);
+        gguf_close(g);
+    }
+    assert_true(runs[0] < N / 4 && runs[1] < N / 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_merges),
                                         cmocka_unit_test(test_equal_merges),
                                         cmocka_unit_test(test_word_pieces),
-                                        cmocka_unit_test(test_byte_pieces) };
+                                        cmocka_unit_test(test_byte_pieces),
+                                        cmocka_unit_test(test_colliding_pieces) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
