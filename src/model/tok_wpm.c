@@ -61,11 +61,10 @@ static bool is_dropped(uint32_t c)
             !is_blank);
 }
 
+/* word begins with U+2581, which is no character of the text. */
 static void cover(const struct tok *t, struct view word, size_t n_char, struct tok_list *out)
 {
-    int32_t ids[4 * WORD_CHARS_MAX]; /* a piece may be one byte of a character */
-    int32_t n = 0;
-    /* word begins with U+2581, which is no character of the text */
+    const size_t n_before = out->n;
     size_t at = 0;
     while (n_char <= WORD_CHARS_MAX && at < word.n) {
         size_t len = word.n - at;
@@ -81,15 +80,12 @@ static void cover(const struct tok *t, struct view word, size_t n_char, struct t
         if (id < 0) {
             break;
         }
-        ids[n++] = id;
+        tok_emit(out, id);
         at += len;
     }
-    if (at < word.n || n_char > WORD_CHARS_MAX) {
+    if (at < word.n) { /* no cover: its pieces are taken back */
+        out->n = n_before;
         tok_emit(out, t->unk);
-        return;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        tok_emit(out, ids[i]);
     }
 }
 
