@@ -1,12 +1,11 @@
 /* fuzz_http_frame - headers of a request as lines, judged twice
  *
- * One byte of flags, then lines; the end of the request line is set before them, and an empty line
- * behind. What stands here in
- * place of the HTTP library cuts a line at its first colon, drops blanks around the value, ends the
- * value at a zero byte and looks away from lines without a colon, as lenient libraries do. What the
- * module lets pass is then judged again, from the lines: one length or one coding, nothing that the
- * library did not see, no line that ends with LF alone (unless there is a zero byte, which may pass
- * for the missing CR). */
+ * One byte of flags, then lines; the end of the request line is set before them, and an empty
+ * line behind. What stands here in place of the HTTP library cuts a line at its first colon,
+ * drops blanks around the value, ends the value at a zero byte and looks away from lines without
+ * a colon, as lenient libraries do. What the module lets pass is then judged again, from the
+ * lines: one length or one coding, nothing that the library did not see, no line that ends with
+ * LF alone (unless there is a zero byte, which may pass for the missing CR). */
 #include "fuzz.h"
 #include "serve/http_frame.h"
 

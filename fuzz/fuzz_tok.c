@@ -4,10 +4,10 @@
  * vocabularies are small and made here, one or more of each kind. Or '#' and a vocabulary in lines
  * (put_own), then the text. Checked:
  *  - ids lie in the vocabulary, their number does not depend on the room for them, and none is a
- * control token unless special tokens are to be read (TO-1); text that no template wrote forms none
- * either;
+ *    control token unless special tokens are to be read (TO-1); text that no template wrote forms
+ *    none either;
  *  - where the kind can spell every byte, decoding gives the text back (TO-2), ill-formed bytes as
- * U+FFFD;
+ *    U+FFFD;
  *  - a stream gives the same text as decoding at once;
  *  - processor time (TO-3): some flags repeat the text up to 64 KB. */
 #include "../tests/gguf_write.h"
@@ -16,8 +16,7 @@
 
 #define TEXT_MAX ((size_t)64 << 10)
 
-/* --- vocabularies ------------------------------------------------------------------------------
- */
+/* --- vocabularies ----------------------------------------------------------------------------- */
 
 struct vocab {
     struct gguf_write w;
@@ -348,10 +347,10 @@ static struct tok *own_end(struct own *o, struct view kind)
     return vocab_end(v);
 }
 
-/* Lines up to one with "=": the first is the kind, others are one byte that says what they are and
- * the rest. A digit: a piece of that type, with a byte for its score; m: a merge, with its pieces
- * and what they make; M: a merge alone, as it stands; r: rules of t5 (their bytes, without newline);
- * p: the pre-tokenizer; b: flags. Returns where the text begins. */
+/* Lines up to one with "=": the first is the kind, others are one byte that says what they are
+ * and the rest. A digit: a piece of that type, with a byte for its score; m: a merge, with its
+ * pieces and what they make; M: a merge alone, as it stands; r: rules of t5 (their bytes,
+ * without newline); p: the pre-tokenizer; b: flags. Returns where the text begins. */
 static size_t put_own(struct view in, struct tok **t)
 {
     static const char *const kinds[] = { "gpt2", "llama", "bert", "t5", "gemma4" };
@@ -377,8 +376,7 @@ static size_t put_own(struct view in, struct tok **t)
     return at < in.n ? at : in.n;
 }
 
-/* --- checks ------------------------------------------------------------------------------------
- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
 /* The text as it should come back: ill-formed parts replaced, and blanks where the kind has no
  * other sign. */
