@@ -163,20 +163,20 @@ static void put_plan(const struct hearth_plan *p, struct buf *out)
     }
 }
 
-/* Decode steps by the number of conversations in them. The sum is that of the buckets' upper ends
- * only where it is exact; so there is none, and the type is a plain counter with a label. */
+/* Decode steps by the number of conversations in them, a range of them to a line. */
 static void put_batch(const struct hearth_stats *s, struct buf *out)
 {
     head(out, "decode_steps_total", "counter",
-         "Steps that generated, by conversations in the batch (le: at most).");
+         "Steps that generated, by conversations in the batch.");
     for (int i = 0; i < HEARTH_BATCH_BUCKETS; i++) {
-        if (i + 1 < HEARTH_BATCH_BUCKETS) {
-            buf_printf(out, "hearth_decode_steps_total{batch_le=\"%d\"} %llu\n", 1 << i,
-                       (unsigned long long)s->step_batch[i]);
-        } else {
-            buf_printf(out, "hearth_decode_steps_total{batch_le=\"+Inf\"} %llu\n",
-                       (unsigned long long)s->step_batch[i]);
+        const int from = i > 0 ? (1 << (i - 1)) + 1 : 1;
+        buf_printf(out, "hearth_decode_steps_total{batch=\"%d", from);
+        if (i + 1 == HEARTH_BATCH_BUCKETS) {
+            buf_add_char(out, '+');
+        } else if (from < 1 << i) {
+            buf_printf(out, "-%d", 1 << i);
         }
+        buf_printf(out, "\"} %llu\n", (unsigned long long)s->step_batch[i]);
     }
 }
 
