@@ -325,6 +325,38 @@ def descriptors(s):
         check('a limit that cannot be raised: refused', False, e)
 
 
+@test
+def no_descriptors(s):
+    """A limit of open files that sinks under the service: idle clients go for new ones, one line says so."""
+    with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
+        limit = resource.prlimit(k.pid, resource.RLIMIT_NOFILE)
+
+        def sink():
+            used = os.listdir(f'/proc/{k.pid}/fd')
+            resource.prlimit(k.pid, resource.RLIMIT_NOFILE, (next(i for i in range(999) if str(i) not in used), limit[1]))
+        wait_fds(k, 2, 'socket:')  # the numbers of what is open have no gaps then
+        crowd = [Wire(k, get()) for _ in range(4)]
+        same('four clients', [w.reply()[0] for w in crowd], [200] * 4)
+        sink()
+        for i in range(3):
+            with Wire(k, get(), limit_s=20) as w:
+                same(f'a client without a file left is served ({i})', w.reply()[0], 200)
+        crowd[3].send(get())
+        same('the newest idle one stays', crowd[3].reply()[0], 200)
+        same('the oldest went', crowd[0].reply(), CLOSED)
+        for w in crowd:
+            w.close()
+        resource.prlimit(k.pid, resource.RLIMIT_NOFILE, limit)
+        wait_fds(k, 2, 'socket:')
+        sink()
+        with Wire(k, get(), limit_s=20) as w:
+            same('nobody is idle: the new one is closed', w.reply(), CLOSED)
+        resource.prlimit(k.pid, resource.RLIMIT_NOFILE, limit)
+        same('and served later', talk(k, get()), [200, 'good'])
+        same('one line says so', k.said().count('open files'), 1)
+        same('exit code', k.end(), 0)
+
+
 class Slow(threading.Thread):
     """A client that takes its time, beside the other tests."""
 
@@ -474,9 +506,12 @@ def noise(s):
     check('no descriptor is left over', wait_fds(s, count), (len(os.listdir(f'/proc/{s.pid}/fd')), count))
 
 
-def wait_fds(s, most):
+def wait_fds(s, most, kind=''):
+    def count():
+        links = [os.path.join(f'/proc/{s.pid}/fd', x) for x in os.listdir(f'/proc/{s.pid}/fd')]
+        return sum(os.path.lexists(x) and os.readlink(x).startswith(kind) for x in links)
     until = time.monotonic() + 30 * s.slack
-    while len(os.listdir(f'/proc/{s.pid}/fd')) > most:
+    while count() > most:
         if time.monotonic() > until:
             return False
         time.sleep(0.05)

@@ -37,10 +37,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DISCARD_MAX_BYTES 65536 /* refused bodies up to this size are read before the reply */
-#define WRITE_BYTES_PER_S 16384 /* slowest client that gets a long answer whole */
-#define RUNS_MAX          8     /* turns of the library before others get theirs */
-#define VALUE_MAX         400   /* bytes of a header value of ours */
+#define DISCARD_MAX_BYTES 65536    /* refused bodies up to this size are read before the reply */
+#define WRITE_BYTES_PER_S 16384    /* slowest client that gets a long answer whole */
+#define RUNS_MAX          8        /* turns of the library before others get theirs */
+#define SHORT_LINE_US     60000000 /* from one line about descriptors to the next */
+#define VALUE_MAX         400      /* bytes of a header value of ours */
 #define BLOCK_BYTES       16384
 #define SMALL_BODY_BYTES  65536 /* may take the last of the budget */
 
@@ -77,6 +78,7 @@ struct http {
     struct http_listen listener;
     bool is_quiesced;
     bool needs_run;
+    uint64_t short_us; /* when a line said that descriptors are short; 0: never */
     struct http_conns conns;
 };
 
@@ -621,6 +623,32 @@ static void call_drained(struct http *h)
     }
 }
 
+/* The library stops accepting when there is no descriptor, and waits until one of its connections
+ * ends. */
+static void make_room(struct http *h)
+{
+    if (!http_listen_is_short(&h->listener)) {
+        return;
+    }
+    for (const struct http_conn *c = h->conns.first; c != NULL; c = c->next) {
+        if (c->is_dead) {
+            return; /* its descriptor comes back soon */
+        }
+    }
+    const uint64_t now_us = os_now_us();
+    if (h->short_us == 0 || now_us - h->short_us >= SHORT_LINE_US) {
+        h->short_us = now_us;
+        log_event(LOG_WARN, "http",
+                  "msg=\"no descriptor is left for a new client: the oldest idle one is closed, or "
+                  "else the new one; raise the limit of open files (ulimit -n) or lower "
+                  "--max-clients\" clients=%d",
+                  h->conns.n);
+    }
+    if (!http_conn_make_room(&h->conns)) {
+        http_listen_drop(&h->listener);
+    }
+}
+
 uint64_t http_run(struct http *h)
 {
     const uint64_t wait_us = http_conn_run(&h->conns, os_now_us());
@@ -632,7 +660,8 @@ uint64_t http_run(struct http *h)
         call_drained(h);
         is_due = h->needs_run || (MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
     }
-    return is_due ? 0 : wait_us;
+    make_room(h);
+    return is_due || h->needs_run ? 0 : wait_us;
 }
 
 static void daemon_ready(struct loop_watch *w, uint32_t events)
@@ -681,7 +710,7 @@ enum err http_open(struct http **out, struct loop *loop, const struct http_param
     h->params = *p;
     h->calls = *calls;
     h->loop = loop;
-    h->listener.fd = h->watch.fd = -1;
+    h->listener.fd = h->listener.spare = h->watch.fd = -1;
     h->conns = (struct http_conns){ .loop = loop,
                                     .n_max = p->n_client_max,
                                     .head_us = p->head_us,

@@ -228,11 +228,19 @@ static struct http_conn *least_wanted(const struct http_conns *a)
     return idle != NULL ? idle : slow;
 }
 
-struct http_conn *http_conn_open(struct http_conns *a, int fd)
+bool http_conn_make_room(struct http_conns *a)
 {
-    struct http_conn *old = a->n >= a->n_max ? least_wanted(a) : NULL;
+    struct http_conn *old = least_wanted(a);
     if (old != NULL) {
         http_conn_kill(old);
+    }
+    return old != NULL;
+}
+
+struct http_conn *http_conn_open(struct http_conns *a, int fd)
+{
+    if (a->n >= a->n_max) {
+        (void)http_conn_make_room(a);
     }
     struct http_conn *c = mem_alloc(sizeof *c);
     if (c == NULL) {

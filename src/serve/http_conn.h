@@ -71,6 +71,8 @@ struct http_conns {
 
 /* For a socket that stays the caller's. NULL: no memory or no watch, and nothing is kept. */
 struct http_conn *http_conn_open(struct http_conns *all, int fd);
+/* Gives up the one that is wanted least, for a new one. False: there is none. */
+bool http_conn_make_room(struct http_conns *all);
 void http_conn_close(struct http_conn *c); /* its socket is read empty first, where it lingers */
 /* Gives it up: its request ends, the library is made to close it. */
 void http_conn_kill(struct http_conn *c);

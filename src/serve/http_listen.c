@@ -14,6 +14,9 @@
  * client should wait with us, where it is counted, and a stream that is stopped should not have
  * megabytes on the way.
  *
+ * Without a free descriptor no client can be accepted, not even to be turned away, and whoever
+ * waits for clients is told of this one again and again. So there is one in reserve.
+ *
  * Next: serve/http.c accepts on it. */
 #include "serve/http_listen.h"
 
@@ -23,6 +26,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,6 +48,20 @@ bool http_listen_is_loopback(const struct sockaddr *a)
         return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
     }
     return false;
+}
+
+/* Takes what accept(2) takes: a descriptor, and a file of the system. */
+static int any_descriptor(void)
+{
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+static void give_back(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
 }
 
 static enum err port_of(int fd, int *port)
@@ -86,7 +104,9 @@ enum err http_listen_open(struct http_listen *out, const char *host, int port, b
     REQUIRE(e == 0, ERR_IO, "host %s is not known here: %s", host, gai_strerror(e));
     enum err result = ERR_IO;
     for (const struct addrinfo *a = found; a != NULL && result == ERR_IO; a = a->ai_next) {
-        struct http_listen l = { .fd = -1, .is_remote = !http_listen_is_loopback(a->ai_addr) };
+        struct http_listen l = { .fd = -1,
+                                 .spare = -1,
+                                 .is_remote = !http_listen_is_loopback(a->ai_addr) };
         if (l.is_remote && !allows_remote) {
             result = err_set(ERR_POLICY,
                              "host %s can be reached from outside this machine, and no API keys "
@@ -96,6 +116,7 @@ enum err http_listen_open(struct http_listen *out, const char *host, int port, b
             result = bind_to(&l, a, host, port);
         }
         if (result == ERR_OK) {
+            l.spare = any_descriptor();
             *out = l;
         } else {
             http_listen_close(&l);
@@ -107,8 +128,26 @@ enum err http_listen_open(struct http_listen *out, const char *host, int port, b
 
 void http_listen_close(struct http_listen *l)
 {
-    if (l->fd >= 0) {
-        close(l->fd);
-        l->fd = -1;
+    give_back(&l->fd);
+    give_back(&l->spare);
+}
+
+bool http_listen_is_short(const struct http_listen *l)
+{
+    struct pollfd p = { .fd = l->fd, .events = POLLIN };
+    if (poll(&p, 1, 0) != 1) {
+        return false;
     }
+    int fd = any_descriptor();
+    const bool is_short = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    give_back(&fd);
+    return is_short;
+}
+
+void http_listen_drop(struct http_listen *l)
+{
+    give_back(&l->spare);
+    int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+    give_back(&fd);
+    l->spare = any_descriptor();
 }

@@ -11,7 +11,8 @@
 struct sockaddr;
 
 struct http_listen {
-    int fd; /* owns; -1: none */
+    int fd;    /* owns; -1: none */
+    int spare; /* owns: a descriptor to give away when there is no other; -1: none */
     int port;
     bool is_remote; /* can be reached from outside this machine */
 };
@@ -21,6 +22,9 @@ struct http_listen {
 enum err http_listen_open(struct http_listen *out, const char *host, int port,
                           bool allows_remote) MUST_USE;
 void http_listen_close(struct http_listen *l); /* accepts fd == -1 */
+/* A client waits, and no descriptor can be had for it. */
+bool http_listen_is_short(const struct http_listen *l);
+void http_listen_drop(struct http_listen *l); /* closes the connection of that client */
 /* 127.0.0.0/8 and ::1; nothing else, also not what is mapped. */
 bool http_listen_is_loopback(const struct sockaddr *a);
 
