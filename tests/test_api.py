@@ -524,13 +524,23 @@ def too_large(s):
         check('413 through the client', e.status_code == 413 and e.code == 'body_too_large', e)
     r = ask(s, 'POST', '/tokenize', {'content': 'word ' * 400000})
     check('2 MB are fine', r.status == 200 and r.body['count'] >= 400000, r.data[:200])
-    with Served(ARGS.hearth, ARGS.model, '--max-body', '1', '--parallel', '1', slack=ARGS.slack) as k:
-        for path, more in (('/v1/chat/completions', {'messages': HELLO, 'logprobs': True, 'top_logprobs': 20}), ('/v1/completions', {'prompt': 'The sea', 'logprobs': 20})):
-            r = ask(k, 'POST', path, {'max_tokens': 2000, 'ignore_eos': True, **more})
-            check(f'{path}: an answer beyond what is kept', r.status == 500 and r.error['code'] == 'answer_too_large', (r.status, len(r.data), r.data[:300]))
+
+
+@test
+def answer_too_large(s):
+    """More than is kept for a whole answer: refused, its generation ended; as a stream it is given whole."""
+    with Served(ARGS.hearth, ARGS.model, '--max-body', '1', '--parallel', '4', slack=ARGS.slack) as k:
+        for path, more, much in (('/v1/chat/completions', {'messages': HELLO, 'logprobs': True, 'top_logprobs': 20}, 150), ('/v1/completions', {'prompt': 'The sea', 'logprobs': 20}, 400)):
+            more = {'n': 4, 'ignore_eos': True, **more}
+            r = ask(k, 'POST', path, {'max_tokens': much, **more})
+            check(f'{path}: an answer beyond what is kept', r.status == 500 and r.error['code'] == 'answer_too_large' and '1048576 bytes' in r.error['message'] and 'stream' in r.error['message'], (r.status, len(r.data), r.data[:300]))
             check(f'{path}: its generation ends', wait_metric(k, 'hearth_requests_running', 0, 10 * k.slack) is not None)
-            r = ask(k, 'POST', path, {'max_tokens': 20, 'ignore_eos': True, **more})
-            check(f'{path}: the next is given whole', r.status == 200 and r.body['usage']['completion_tokens'] == 20, r.data[:300])
+            r = ask(k, 'POST', path, {'max_tokens': 20, **more})
+            check(f'{path}: the next is given whole', r.status == 200 and r.body['usage']['completion_tokens'] == 80, r.data[:300])
+            c, r = open_stream(k, {'max_tokens': much, 'stream_options': {'include_usage': True}, **more}, path, pieces=0)
+            got = events(r)
+            check(f'{path}: as a stream it is given', got[-1] == '[DONE]' and json.loads(got[-2])['usage']['completion_tokens'] == 4 * much, (len(got), got[-2:]))
+            c.close()
         same('exit code', k.end(), 0)
 
 
