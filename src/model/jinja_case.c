@@ -26,6 +26,8 @@ struct special {
     uint32_t title[3];
 };
 
+/* Characters whose upper or title case is not one character, or not the one that UnicodeData.txt
+ * names; sorted by `from`. Places that are not needed are 0. */
 static const struct special specials[] = {
     { 0x00df, { 0x0053, 0x0053, 0 }, { 0x0053, 0x0073, 0 } },
     { 0x0149, { 0x02bc, 0x004e, 0 }, { 0x02bc, 0x004e, 0 } },
@@ -194,6 +196,7 @@ bool jcase_is_alnum(uint32_t cp)
     return is_letter(cp) || is_number(cp);
 }
 
+/* The categories from ZS on in unicode.h are the separators and the rest of "Other". */
 bool jcase_is_printable(uint32_t cp)
 {
     if (cp < 0x7f) {
@@ -222,6 +225,7 @@ static bool is_lower(uint32_t cp)
     return unicode_category(cp) == UNICODE_LL || is_odd_lower(cp);
 }
 
+/* Beyond Lu: Roman numerals and letters in circles, squares and black (Other_Uppercase). */
 static bool is_upper(uint32_t cp)
 {
     return unicode_category(cp) == UNICODE_LU || (cp >= 0x2160 && cp <= 0x216f) ||
@@ -303,7 +307,7 @@ static bool is_final_sigma(const struct jstr *s, size_t at)
     if (!is_behind_letter) {
         return false;
     }
-    for (size_t i = at + 2; i < s->n; i += n) {
+    for (size_t i = at + 2; i < s->n; i += n) { /* the sigma has two bytes */
         const uint32_t cp = jstr_read(s, i, &n);
         if (!is_case_ignorable(cp)) {
             return !is_cased(cp);
@@ -324,8 +328,9 @@ static void to_lower(const struct jstr *s, size_t at, uint32_t cp, uint32_t out[
     }
 }
 
-/* Letters that fold to themselves although their upper case has another lower case, and Cherokee,
- * whose small letters fold to capitals. */
+/* Folding is the lower case of the upper case, which brings together what has one upper case (sigma
+ * and final sigma). The exceptions: letters that fold to themselves although their upper case has
+ * another lower case, and Cherokee, whose small letters fold to capitals. */
 static void to_fold(uint32_t cp, uint32_t out[4])
 {
     if (cp == 0x131 || (cp >= 0x13a0 && cp <= 0x13f5)) {
@@ -399,7 +404,7 @@ const struct jstr *jcase_map(struct jmem *m, const struct jstr *s, enum jcase_ma
         size_t n = 0;
         const uint32_t cp = jstr_read(s, at, &n);
         map_one(s, at, how, is_start, to);
-        for (int i = 0; to[i] != 0 || i == 0; i++) {
+        for (int i = 0; to[i] != 0 || i == 0; i++) { /* a first 0 is the character 0 itself */
             jstr_add_code(&o, to[i], jstr_trust_at(s, at));
         }
         is_start = how == JCASE_TITLE && !is_cased(cp);
@@ -501,6 +506,7 @@ bool jcase_is(const struct jstr *s, struct view name)
     };
     for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
         if (view_is(name, each[i].name)) {
+            /* of no characters all are ASCII and printable, as Python says; the others want one */
             const bool is_empty_fine = each[i].is == is_ascii || each[i].is == jcase_is_printable;
             return s->n == 0 ? is_empty_fine : all(s, each[i].is);
         }

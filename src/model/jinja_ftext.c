@@ -139,6 +139,7 @@ static enum err f_replace(struct jcall *c, struct jv *out)
     return put(c, jstr_replace(c->m, s, old, by, n < 0 ? SIZE_MAX : (size_t)n), out);
 }
 
+/* x|format(...) is x % (...) with positions, x % {...} with names. */
 static enum err f_format(struct jcall *c, struct jv *out)
 {
     const struct jstr *s = NULL;
@@ -176,6 +177,8 @@ static enum err indent_text(struct jcall *c, const struct jstr **out)
     return *out == NULL ? c->m->err : ERR_OK;
 }
 
+/* As in Jinja2 a line end is put behind the text first, so that its last line counts even when it
+ * is empty: "a\n" has two lines, and the second is indented when blank lines are. */
 static enum err f_indent(struct jcall *c, struct jv *out)
 {
     const struct jstr *by = NULL;
@@ -213,6 +216,8 @@ static enum err f_indent(struct jcall *c, struct jv *out)
     return put(c, jstr_end(&o, s->is_markup), out);
 }
 
+/* A text that is longer by no more than the leeway stays whole. Anything that has a length passes
+ * when it is short enough; only what is cut must be a text. */
 static enum err f_truncate(struct jcall *c, struct jv *out)
 {
     int64_t length = 255;
@@ -349,7 +354,7 @@ static enum err f_urlencode(struct jcall *c, struct jv *out)
     return put(c, jstr_end(&o, false), out);
 }
 
-/* Texts with <...> and comments taken out. */
+/* The text without <...> and comments. A "<" that nothing closes stays, with all behind it. */
 static enum err without_tags(struct jmem *m, const struct jstr *s, const struct jstr **out)
 {
     const struct jstr *open = jstr_over(m, VIEW("<"), true);
@@ -404,7 +409,7 @@ static uint32_t entity(const struct jstr *s, size_t at, size_t *n)
     size_t i = is_hex ? 3 : 2;
     uint32_t cp = 0;
     const size_t first = i;
-    for (; i < v.n && i < first + 7; i++) {
+    for (; i < v.n && i < first + 7; i++) { /* 7: beyond U+10FFFF, within 32 bits */
         const char c = v.p[i];
         const char low = (char)(c | 0x20);
         if (c >= '0' && c <= '9') {
@@ -419,6 +424,7 @@ static uint32_t entity(const struct jstr *s, size_t at, size_t *n)
     return i == first ? 0 : cp > 0x10ffff || cp == 0 ? 0xfffd : cp;
 }
 
+/* What is left of tags is often blanks: runs of them count once, those at both ends not at all. */
 static enum err f_striptags(struct jcall *c, struct jv *out)
 {
     const struct jstr *s = NULL;
@@ -526,11 +532,13 @@ static enum err f_tojson(struct jcall *c, struct jv *out)
 
 static enum err f_abs(struct jcall *c, struct jv *out)
 {
-    const struct jv v = c->self;
+    const struct jv v = c->self; /* of any type: jop_sign refuses those without sign */
     const bool is_negative = v.type == JV_FLOAT ? signbit(v.u.f) != 0 : jv_is_int(v) && v.u.i < 0;
     return jop_sign(c->m, v, is_negative, out);
 }
 
+/* A text is read as a whole number of that base, else as a decimal fraction that is cut; what is
+ * neither gives the default. */
 static enum err f_int(struct jcall *c, struct jv *out)
 {
     const struct jv v = c->self;
@@ -605,7 +613,7 @@ static enum err f_round(struct jcall *c, struct jv *out)
         *out = jv_int(0);
         return jnum_round_int(c->m, v.u.i, digits, &out->u.i);
     }
-    struct jv scale;
+    struct jv scale; /* ceil and floor work on x * 10**digits, also with its errors of rounding */
     struct jv x;
     int64_t whole = 0;
     TRY(jnum_binary(c->m, JLEX_POW, jv_int(10), jv_int(digits), &scale));
@@ -617,6 +625,7 @@ static enum err f_round(struct jcall *c, struct jv *out)
     return jnum_binary(c->m, JLEX_DIV, x, scale, out);
 }
 
+/* `unit` is one step above the unit shown, as in Jinja2; in the end it is divided out again. */
 static enum err f_filesize(struct jcall *c, struct jv *out)
 {
     static const char *const units[2][8] = {

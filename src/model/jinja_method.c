@@ -65,7 +65,7 @@ const struct jstr *jmethod_pad(struct jmem *m, const struct jstr *s, int64_t wid
     const size_t pad = (size_t)width - s->n_char;
     size_t left = side == JSTR_LEFT ? pad : 0;
     if (side == JSTR_BOTH) {
-        left = pad / 2 + (pad & (size_t)width & 1);
+        left = pad / 2 + (pad & (size_t)width & 1); /* where CPython puts the odd one */
     }
     struct jstr_out o;
     jstr_begin(&o, m);
@@ -87,12 +87,14 @@ static enum err m_pad(struct jcall *c, struct jv *out)
                    ? c->m->err
                    : JMEM_FAIL(c->m, ERR_FAILED, "%s: fill with exactly one character", c->name);
     }
+    /* ljust: the text stands left, the fill goes right */
     const enum jstr_side side = c->name[0] == 'l'   ? JSTR_RIGHT
                                 : c->name[0] == 'r' ? JSTR_LEFT
                                                     : JSTR_BOTH;
     return put(c, jmethod_pad(c->m, self_of(c), width, fill, side), out);
 }
 
+/* Zeros go behind a sign. */
 static enum err m_zfill(struct jcall *c, struct jv *out)
 {
     int64_t width = 0;
@@ -213,7 +215,7 @@ static enum err bounds(const struct jcall *c, int i, size_t *from, size_t *to, b
     b = b < 0 ? (b + n < 0 ? 0 : b + n) : b > n ? n : b;
     *ok = a <= n && a <= b;
     if (*ok) {
-        TRY(jmem_walk(c->m, s->n == s->n_char ? 0 : s->n));
+        TRY(jmem_walk(c->m, s->n == s->n_char ? 0 : s->n)); /* ASCII: nothing is searched */
         *from = jstr_byte_of(s, (size_t)a);
         *to = jstr_byte_of(s, (size_t)b);
     }
@@ -250,7 +252,7 @@ static enum err m_count(struct jcall *c, struct jv *out)
     TRY(want_str(c, 0, &part));
     TRY(bounds(c, 1, &from, &to, &ok));
     int64_t n = 0;
-    if (ok && part->n == 0) {
+    if (ok && part->n == 0) { /* the empty text is before each character and at the end */
         n = (int64_t)(jstr_char_of(s, to) - jstr_char_of(s, from)) + 1;
     }
     while (ok && part->n > 0) {
@@ -339,6 +341,7 @@ static size_t skip_back(const struct jstr *s, size_t at, bool is_space)
     return at;
 }
 
+/* After n_max cuts the rest stays whole, up to the text's end but without the blanks before it. */
 static enum err split_space(struct jmem *m, const struct jstr *s, size_t n_max, struct jlist *l)
 {
     size_t at = skip_forward(s, 0, true);
@@ -350,6 +353,7 @@ static enum err split_space(struct jmem *m, const struct jstr *s, size_t n_max, 
     return at < s->n ? add_piece(m, l, s, at, s->n) : ERR_OK;
 }
 
+/* As split_space from the end: the pieces come last first and are turned round. */
 static enum err rsplit_space(struct jmem *m, const struct jstr *s, size_t n_max, struct jlist *l)
 {
     size_t at = skip_back(s, s->n, true);
@@ -470,6 +474,7 @@ static enum err m_partition(struct jcall *c, struct jv *out)
     size_t at = SIZE_MAX;
     TRY((is_right ? jstr_rfind : jstr_find)(c->m, s, by, 0, s->n, &at));
     const bool has = at != SIZE_MAX;
+    /* not there: all of the text first, or last when looked for from the right */
     const size_t a = has ? at : is_right ? 0 : s->n;
     const size_t b = has ? at + by->n : is_right ? 0 : s->n;
     struct jlist *l = jlist_new(c->m, 3);
@@ -483,6 +488,7 @@ static enum err m_partition(struct jcall *c, struct jv *out)
     return ERR_OK;
 }
 
+/* A markup text between the parts escapes those that are plain, as Markup.join does. */
 enum err jmethod_join(struct jmem *m, const struct jstr *between, struct jv parts, bool is_any,
                       struct jv *out)
 {
@@ -521,6 +527,7 @@ static enum err m_format(struct jcall *c, struct jv *out)
     return jformat_braces(c->m, self_of(c), &c->args, out);
 }
 
+/* format(**mapping): a dictionary without positions. */
 static enum err m_format_map(struct jcall *c, struct jv *out)
 {
     static const struct jlist none = { 0 };
@@ -550,6 +557,7 @@ static enum err m_view(struct jcall *c, struct jv *out)
     return ERR_OK;
 }
 
+/* copy(): nothing in a template changes a list or dictionary, so the value is its own copy. */
 static enum err m_self(struct jcall *c, struct jv *out)
 {
     *out = c->self;
@@ -596,6 +604,8 @@ static enum err m_row_index(struct jcall *c, struct jv *out)
     return JMEM_FAIL(c->m, ERR_FAILED, "index: the value is not there");
 }
 
+/* Of the size without the sign, as Python counts; the negation is done unsigned, since the smallest
+ * number has no positive counterpart. */
 static enum err m_bits(struct jcall *c, struct jv *out)
 {
     const int64_t i = c->self.u.i;
@@ -610,7 +620,7 @@ static enum err m_bits(struct jcall *c, struct jv *out)
 static enum err m_conjugate(struct jcall *c, struct jv *out)
 {
     *out = c->self;
-    out->type = c->self.type == JV_BOOL ? JV_INT : c->self.type;
+    out->type = c->self.type == JV_BOOL ? JV_INT : c->self.type; /* true.conjugate() is 1 */
     return ERR_OK;
 }
 
@@ -704,6 +714,7 @@ static const struct method {
     { "c", "reset", "", 0, m_reset },
 };
 
+/* 0: a type without methods. */
 static char letter_of(struct jv v)
 {
     static const char letters[JV_TYPES] = {

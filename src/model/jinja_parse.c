@@ -63,6 +63,7 @@ static enum err only_body(struct jparser *p, const char *end, struct jnode **out
     return jexpr_advance(p);
 }
 
+/* {% set a = x %}, or {% set a | filter %} body {% endset %}. */
 static enum err set_tag(struct jparser *p, struct jnode *n, struct jnode **out)
 {
     TRY(target(p, JEXPR_NS_TARGET, NULL, &n->a));
@@ -112,6 +113,8 @@ static enum err if_tag(struct jparser *p, struct jnode *n, struct jnode **out)
     }
 }
 
+/* {% for targets in x if condition recursive %}. x is read without "a if b else c", whose `if`
+ * would take the condition. */
 static enum err for_tag(struct jparser *p, struct jnode *n, struct jnode **out)
 {
     static const char *const ends[] = { "endfor", "else", NULL };
@@ -136,7 +139,7 @@ static enum err for_tag(struct jparser *p, struct jnode *n, struct jnode **out)
     TRY(tag_body(p, ends, &n->kids));
     p->n_loop--;
     n->flags |= p->uses & JNODE_USES_LOOP;
-    p->uses |= uses;
+    p->uses |= uses; /* a macro around also counts what is mentioned in here */
     const bool is_else = jexpr_at_name(p, "else");
     TRY(jexpr_advance(p));
     if (is_else) {
@@ -226,6 +229,7 @@ static enum err filter_tag(struct jparser *p, struct jnode *n, struct jnode **ou
     return jexpr_done(p, n, out);
 }
 
+/* {% with a = x, b = y %}: the values see the scope around, only the body sees the names. */
 static enum err with_tag(struct jparser *p, struct jnode *n, struct jnode **out)
 {
     struct jnode_list sets = { 0 };
@@ -249,6 +253,8 @@ static enum err with_tag(struct jparser *p, struct jnode *n, struct jnode **out)
     return jexpr_done(p, n, out);
 }
 
+/* Marks what the model wrote, for training; here its body only runs. It is a function as a macro's
+ * body is, so that no break leaves it, but has no parameters. */
 static enum err generation_tag(struct jparser *p, struct jnode *n, struct jnode **out)
 {
     n->type = JNODE_GENERATION;
@@ -325,7 +331,7 @@ static enum err statement(struct jparser *p, struct jnode **out)
             return JMEM_FAIL(p->m, ERR_UNSUPPORTED, "line %u: the tag '%s' is not supported",
                              p->cur.line, tags[i].name);
         }
-        struct jnode *n = jexpr_node(p, JNODE_IF);
+        struct jnode *n = jexpr_node(p, JNODE_IF); /* the tag's function sets the type */
         if (n == NULL) {
             return p->m->err;
         }

@@ -72,6 +72,8 @@ static void add_escaped(struct printer *p, uint32_t cp, char quote, bool is_trus
     }
 }
 
+/* Runs that need no escape are added as parts of s and so keep their marks; is_trusted marks the
+ * quotes. */
 static void add_quoted(struct printer *p, const struct jstr *s, bool is_trusted)
 {
     struct jstr_out *o = &p->o;
@@ -114,7 +116,7 @@ static void add_items(struct printer *p, const struct jlist *l, const char *ends
         jstr_add_str(&p->o, i > 0 ? ", " : "", t);
         add_repr(p, l->item[i], nest - 1);
     }
-    jstr_add_str(&p->o, ends[0] == '(' && l->n == 1 ? "," : "", t);
+    jstr_add_str(&p->o, ends[0] == '(' && l->n == 1 ? "," : "", t); /* (1,) is a tuple, (1) not */
     jstr_add_str(&p->o, ends + 1, t);
 }
 
@@ -131,6 +133,7 @@ static void add_pairs(struct printer *p, const struct jdict *d, int nest)
     jstr_add_str(&p->o, "}", t);
 }
 
+/* dict_keys([...]): the brackets belong to the dictionary it looks at. */
 static void add_view(struct printer *p, struct jv v, int nest)
 {
     struct jlist *l = NULL;
@@ -157,6 +160,7 @@ static void add_number(struct jstr_out *o, struct jv v)
     jstr_add_str(o, text, !v.is_data);
 }
 
+/* A range can only be made by the template, so its text is trusted. */
 static void add_range(struct jstr_out *o, const struct jv_range *r)
 {
     char text[96];
@@ -262,6 +266,7 @@ struct json {
     int level;
 };
 
+/* \u has room for 16 bits: a character beyond is written as its two surrogates of UTF-16. */
 static void json_char(struct json *j, uint32_t cp, bool t)
 {
     static const char from[] = "\"\\\n\r\t\f\b";
@@ -298,6 +303,7 @@ static void json_string(struct json *j, const struct jstr *s)
     jstr_add_str(&j->o, "\"", s->n > 0 ? jstr_trust_at(s, s->n - 1) : true);
 }
 
+/* A new line at the level reached; nothing when all is on one line. */
 static void json_line(struct json *j, bool t)
 {
     if (j->how->indent != NULL) {
@@ -350,6 +356,7 @@ static void json_scalar(struct json *j, struct jv v)
     }
 }
 
+/* JSON has text as keys only; json.dumps writes numbers, true, false and null as text. */
 static void json_key(struct json *j, struct jv key)
 {
     if (key.type == JV_STR) {
@@ -363,6 +370,7 @@ static void json_key(struct json *j, struct jv key)
     }
 }
 
+/* Copies, since the dictionary itself keeps the order in which it was filled. */
 static enum err sort_pairs(struct jmem *m, const struct jdict *d, struct jv **key,
                            struct jv **value)
 {
