@@ -15,6 +15,7 @@
  * Next: include/hearth.h. */
 #include "hearth.h"
 
+#include "back/be_cpu.h"
 #include "base/cell.h"
 #include "base/cpu.h"
 #include "base/js.h"
@@ -45,10 +46,9 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
                   HEARTH_BATCH_BUCKETS == ENGINE_BATCH_BUCKETS,
               "public limits are the engine's");
 
-#define THREADS_MAX      256
-#define JSON_DEPTH       64
-#define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
-#define STACK_USED_BYTES 65536              /* of a worker, as far as it is used */
+#define THREADS_MAX 256
+#define JSON_DEPTH  64
+#define DECODED_MAX ((size_t)16 << 20) /* bytes of a text out of tokens */
 
 static_assert(CHAT_MEMORY_MAX_BYTES + 2 * CHAT_OUTPUT_MAX_BYTES <= HEARTH_TEXT_BYTES(0),
               "a rendering meets its own limits, which its text names, before the fence");
@@ -213,7 +213,7 @@ static enum err measure_size(const struct hearth_box *box, uint64_t *bytes)
 {
     const char *from = NULL;
     const uint64_t rss = os_rss_bytes();
-    const uint64_t held = rss + (uint64_t)box->n_thread * STACK_USED_BYTES + (1 << 20);
+    const uint64_t held = rss + (uint64_t)box->n_thread * BE_CPU_STACK_BYTES + (1 << 20);
     uint64_t all = os_memory_available(&from) + rss;
     if (box->memory_bytes > 0 && box->memory_bytes < all) {
         all = box->memory_bytes;
@@ -327,7 +327,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             tok_n_vocab(m->tok), m->arch.n_vocab);
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     beside.tokenizer_bytes = mem_used_bytes();
-    beside.program_bytes += (uint64_t)c.n_worker * STACK_USED_BYTES;
+    beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES;
     return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
