@@ -179,6 +179,31 @@ def framing(s):
 
 
 @test
+def absolute(s):
+    """A target that names its host: that host counts, whatever Host says (RFC 9112, 3.2.2)."""
+    here = b'http://127.0.0.1:%d' % s.port
+    rows(s, [
+        ('with a path', get(here + b'/healthz'), [200, 'good']),
+        ('a body', post(JSON, here + b'/tokenize'), [200, 'good']),
+        ('a query', get(b'HTTP://LOCALHOST/healthz?a=http://b/'), [200, 'good']),
+        ('no path', get(here), [200, 'good']),
+        ('no path, and a query', get(here + b'?a'), [200, 'good']),
+        ('no such path', get(here + b'/nowhere'), [404, 'good']),
+        ('another host', get(b'http://example.org/healthz'), [403, 'good']),
+        ('another host in Host alone', get(here + b'/healthz').replace(HOST, b'Host: example.org\r\n'), [200, 'good']),
+        ('its own origin', get(here + b'/healthz', b'Origin: ' + here + b'\r\n'), [200, 'good']),
+        ('another origin', get(here + b'/healthz', b'Origin: http://127.0.0.1\r\n'), [403, 'good']),
+        ('the next request is judged by its own', get(b'http://example.org/healthz') + get(), [403, 200, 'good']),
+        ('no host', get(b'http:///healthz'), [404, CLOSED]),
+        ('a name and a password', get(b'http://127.0.0.1:1@example.org/healthz'), [404, CLOSED]),
+        ('a coded slash', get(b'http://127.0.0.1%2f.example.org/healthz'), [404, CLOSED]),
+        ('a backslash', get(b'http://127.0.0.1\\.example.org/healthz'), [404, CLOSED]),
+        ('a long host', get(b'http://127.0.0.1' + b'1' * 400 + b'/healthz'), [404, CLOSED]),
+        ('another scheme', get(b'ftp://127.0.0.1/healthz'), [404, 'good']),
+    ])
+
+
+@test
 def chunks(s):
     one = b'f\r\n' + JSON + b'\r\n'
     rows(s, [

@@ -36,12 +36,15 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define DISCARD_MAX_BYTES 65536    /* refused bodies up to this size are read before the reply */
 #define WRITE_BYTES_PER_S 16384    /* slowest client that gets a long answer whole */
 #define RUNS_MAX          8        /* turns of the library before others get theirs */
 #define SHORT_LINE_US     60000000 /* from one line about descriptors to the next */
 #define VALUE_MAX         400      /* bytes of a header value of ours */
+#define SCHEME            "http://"
+#define HOST_MAX          256 /* bytes of the host and port in a target */
 #define BLOCK_BYTES       16384
 #define SMALL_BODY_BYTES  65536 /* may take the last of the budget */
 
@@ -53,6 +56,7 @@ struct header {
 struct http_req {
     struct http_conn *conn;
     const char *method, *path;
+    char host[HOST_MAX]; /* of a target that names one; else empty */
     struct buf body;
     size_t n_held;        /* bytes of the budget */
     bool is_body_refused; /* a reply exists before the body: the body is dropped */
@@ -189,6 +193,20 @@ static enum MHD_Result take_header(void *arg, enum MHD_ValueKind kind, const cha
     return MHD_YES;
 }
 
+/* A target may be absolute (RFC 9112, section 3.2.2); its host is then read before the library
+ * decodes it, and may have nothing in it that is written in two ways. */
+static void take_host(struct http_conn *c, const char *host)
+{
+    const size_t n = strcspn(host, "/?");
+    const size_t n_good = strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                       "0123456789.-_:[]");
+    if (n == 0 || n_good != n || n >= HOST_MAX) {
+        c->is_uri_bad = true;
+    } else {
+        c->n_uri_host = n;
+    }
+}
+
 /* The address as it came. A zero byte in it, plain or as %00, would end the path for us and not for
  * a proxy in front: one that lets only some paths pass could be deceived. A blank would end it for
  * others. */
@@ -201,6 +219,10 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
     if (c != NULL) {
         c->uri_end = uri + strlen(uri);
         c->is_uri_bad = strstr(uri, "%00") != NULL || strchr(uri, ' ') != NULL;
+        c->n_uri_host = 0;
+        if (strncasecmp(uri, SCHEME, strlen(SCHEME)) == 0) {
+            take_host(c, uri + strlen(SCHEME));
+        }
     }
     return NULL; /* the request's context until begin_request makes one */
 }
@@ -303,6 +325,11 @@ static enum MHD_Result begin_request(struct http_conn *c, const char *url, const
     r->conn = c;
     r->method = strcmp(method, "HEAD") == 0 ? "GET" : method;
     r->path = url;
+    if (c->n_uri_host > 0) {
+        url += strlen(SCHEME);
+        snprintf(r->host, sizeof r->host, "%.*s", (int)c->n_uri_host, url);
+        r->path = url[c->n_uri_host] != '\0' ? url + c->n_uri_host : "/";
+    }
     buf_init(&r->body, h->params.body_max_bytes);
     buf_init(&r->out, HTTP_OUT_MAX_BYTES);
     *context = r;
@@ -419,6 +446,9 @@ const char *http_path(const struct http_req *r)
 
 const char *http_header(const struct http_req *r, const char *name)
 {
+    if (r->host[0] != '\0' && strcasecmp(name, "Host") == 0) {
+        return r->host;
+    }
     return MHD_lookup_connection_value(r->conn->mhd, MHD_HEADER_KIND, name);
 }
 

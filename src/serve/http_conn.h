@@ -52,6 +52,7 @@ struct http_conn {
     bool is_suspended;
     const char *uri_end; /* of the request line, before the library decodes it */
     bool is_uri_bad;
+    size_t n_uri_host; /* of a target "http://HOST..."; 0: it names none */
 };
 
 struct http_conns {
