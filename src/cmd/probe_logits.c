@@ -136,7 +136,9 @@ static enum err session_build(struct session *s, struct probe *pr, const struct 
             s->seqs[i] = seq;
         }
     }
-    return decoder_init(&s->decoder, &pr->arch, &pr->weights, &s->kv, back, j->n_ctx, arena);
+    s->decoder =
+        (struct decoder){ .arch = &pr->arch, .weights = &pr->weights, .kv = &s->kv, .back = back };
+    return decoder_init(&s->decoder, j->n_ctx, arena);
 }
 
 /* The forward pass run dry at its largest: sizes the step arena. */

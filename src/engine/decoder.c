@@ -270,12 +270,11 @@ float *decoder_logits(struct decoder *d, const float *hidden, const int32_t *row
 
 /* Frequencies are checked here, since the file's factors divide them: an infinite angle would reach
  * fmath_sincos, whose arguments are bounded. */
-enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
-                      struct kv *kv, struct back *back, int32_t n_ctx, struct arena *arena)
+enum err decoder_init(struct decoder *d, int32_t n_ctx, struct arena *arena)
 {
-    *d = (struct decoder){
-        .arch = a, .weights = w, .kv = kv, .back = back, .rest_us = DECODER_REST_US
-    };
+    const struct arch *a = d->arch;
+    const struct weights *w = d->weights;
+    d->rest_us = DECODER_REST_US;
     const size_t bytes = (size_t)a->n_rot / 2 * sizeof(double);
     d->freq_full = arena_take(arena, bytes);
     d->freq_window = arena_take(arena, bytes);

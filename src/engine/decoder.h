@@ -39,12 +39,10 @@ struct decoder_step {
     int32_t n_run;
 };
 
-/* Takes the frequencies from the arena (counting arenas too). n_ctx: longest context that will be
- * used; families with two sets of rotary factors choose by it. ERR_MEMORY, ERR_INTEGRITY (factors
- * that make no sense). */
-enum err decoder_init(struct decoder *d, const struct arch *a, const struct weights *w,
-                      struct kv *kv, struct back *back, int32_t n_ctx,
-                      struct arena *arena) MUST_USE;
+/* The caller has set what d borrows. Takes the frequencies from the arena (counting arenas too).
+ * n_ctx: longest context that will be used; families with two sets of rotary factors choose by it.
+ * ERR_MEMORY, ERR_INTEGRITY (factors that make no sense). */
+enum err decoder_init(struct decoder *d, int32_t n_ctx, struct arena *arena) MUST_USE;
 
 /* Runs the layers. *hidden receives the last layer's output, normalized, [n_tok][back_ld(n_embd)],
  * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when abandoned: pages written

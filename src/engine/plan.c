@@ -35,7 +35,8 @@ enum err plan_take(struct plan_context *x, const struct arch *a, const struct we
             x->seqs[i] = seq;
         }
     }
-    return decoder_init(&x->decoder, a, w, &x->kv, back, c->n_ctx, context);
+    x->decoder = (struct decoder){ .arch = a, .weights = w, .kv = &x->kv, .back = back };
+    return decoder_init(&x->decoder, c->n_ctx, context);
 }
 
 /* One dry step of n_prompt prompt tokens beside n_decode single ones, all at the end of their
