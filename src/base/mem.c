@@ -12,8 +12,8 @@
  * What depends on data from outside, a template or a tokenizer's tables, runs behind a fence: the
  * thread's own count of bytes, so that a bound need not be proved for every way through (ME-3).
  *
- * After start the engine's threads are frozen: an allocation there is a mistake of ours. It is
- * counted in every build and ends checked ones (ME-1).
+ * After start the engine's threads are frozen: an allocation there is a mistake of ours. It ends
+ * checked builds (ME-1).
  *
  * Next: base/buf.c. */
 #include "base/mem.h"
@@ -34,7 +34,6 @@
 
 static struct cell used_bytes;
 static struct cell peak_bytes;
-static struct cell frozen_hits;
 static _Thread_local bool is_thread_frozen;
 static _Thread_local size_t fence_left = SIZE_MAX; /* bytes; SIZE_MAX: there is no fence */
 static _Thread_local bool is_fence_met;
@@ -67,10 +66,7 @@ size_t mem_round(size_t x, size_t to)
 /* ME-1: a thread that has frozen itself asked for memory all the same. */
 static void note_frozen(void)
 {
-    if (is_thread_frozen) {
-        cell_add(&frozen_hits, 1);
-        (void)ALWAYS(!is_thread_frozen);
-    }
+    (void)ALWAYS(!is_thread_frozen);
 }
 
 /* ME-3: takes the difference from what the fence leaves; false when that is too little. */
@@ -189,11 +185,6 @@ size_t mem_peak_bytes(void)
 void mem_freeze(bool is_frozen)
 {
     is_thread_frozen = is_frozen;
-}
-
-uint64_t mem_frozen_hits(void)
-{
-    return cell_get(&frozen_hits);
 }
 
 /* --- arenas -------------------------------------------------------------------------------- */

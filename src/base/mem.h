@@ -6,7 +6,7 @@
  *  - arenas: one mapping, sized by the plan, filled front to back, released whole. Weights, KV
  *    pages and step workspace live in arenas.
  * ME-1  after mem_freeze(true) on a thread, mem_alloc and arena_open on that thread are a mistake
- *       of ours: counted always (mem_frozen_hits), abort in checked builds.
+ *       of ours: abort in checked builds.
  * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full.
  * ME-3  behind mem_fence(n) a thread never holds more than n bytes of mem_alloc beyond what it held
  *       when the fence was set. */
@@ -34,14 +34,13 @@ void *mem_realloc(void *p, size_t n_bytes) MUST_USE;
 void mem_free(void *p);                    /* accepts NULL */
 char *mem_strdup(const char *s, size_t n); /* n bytes and a final 0 */
 size_t mem_used_bytes(void);               /* live bytes from mem_alloc in the whole process */
-size_t mem_peak_bytes(void);
+size_t mem_peak_bytes(void); /* most of these since start: tests hold bounds against it */
 
 /* For this thread, until the next call: beyond n bytes mem_alloc gives NULL; SIZE_MAX: no fence.
  * Returns whether the fence that ends here refused anything. */
 bool mem_fence(size_t n_bytes);
 
 void mem_freeze(bool is_frozen); /* this thread only */
-uint64_t mem_frozen_hits(void);  /* violations of ME-1 since start, whole process */
 
 struct arena {
     uint8_t *base;    /* owns the mapping; 64-byte aligned, 2 MB aligned when large */

@@ -278,11 +278,6 @@ uint64_t os_rss_peak_bytes(void)
     return kb_after("/proc/self/status", "VmHWM");
 }
 
-uint64_t os_memory_total(void)
-{
-    return kb_after("/proc/meminfo", "MemTotal");
-}
-
 /* --- cgroups -------------------------------------------------------------------------------
  *
  * /proc/self/cgroup has one line for each hierarchy, "id:controllers:path"; version 2 has id 0 and

@@ -45,7 +45,6 @@ uint64_t os_rss_peak_bytes(void);   /* VmHWM */
  * all ancestors) leave; *limit_name (may be NULL) gets static text that says which. Without
  * /proc/meminfo free memory takes the place of MemAvailable, and the text says so. */
 uint64_t os_memory_available(const char **limit_name);
-uint64_t os_memory_total(void);
 /* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
  */
 uint32_t os_cores_granted(void);
