@@ -3,8 +3,9 @@
  * Three objects: a box (this machine), a model (weights, its engine thread and its cache) and a
  * request (one prompt being answered). No tensor is visible.
  *
- * Errors     Functions return a hearth_status; on failure outputs are untouched and hearth_error()
- *            gives one line for a person, valid until the same thread's next call.
+ * Errors     Functions return a hearth_status; on failure outputs are untouched (but *n with LIMIT)
+ *            and hearth_error() gives one line for a person, valid until the same thread's next
+ *            call. NULL for what is needed is USAGE; functions without a status do nothing then.
  * Threads    Any thread may call anything, but one request is used by one thread at a time, and an
  *            object is closed last. Nothing calls back but `progress`, on the thread that opens.
  * Ownership  Strings and arrays passed in are borrowed for the call. What an event points to stays
@@ -89,8 +90,7 @@ struct hearth_model_params {
 #define HEARTH_PLAN_PARTS 24
 struct hearth_plan {
     size_t size;
-    uint64_t total_bytes;
-    uint64_t available_bytes;
+    uint64_t total_bytes, available_bytes;
     const char *available_from; /* static text: what the limit is */
     int32_t fits;
     int32_t n_ctx, n_parallel, n_batch, n_part;

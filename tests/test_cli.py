@@ -95,6 +95,9 @@ def test_usage(home):
     refused(home, ['--version=1'], 2, '--version takes no value')
     refused(home, ['run', TINY, 'x', '-n4'], 2, '-n4', 'did you mean -n 4?')
     refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
+    for kv, is_advised in (('f16', True), ('q8_0', False)):
+        code, text, _ = run(home, 'plan', TINY, '--kv', kv, '--memory', '1')
+        check(f'plan that does not fit with {kv}', code == 4 and 'MiB are missing' in text and ('--kv q8_0' in text) == is_advised, text)
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')
     refused(home, ['plan', ''], 2, 'empty')
@@ -204,7 +207,7 @@ def test_plan(home):
     code, text, err = run(home, 'plan', TINY, '--memory', '1', '--json')
     p = json.loads(text)
     check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)
-    refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1 MiB are available')
+    refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
 
 

@@ -17,9 +17,12 @@
 #include "base/js.h"
 #include "cmd/open.h"
 
+#include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
-static void print_text(const struct hearth_plan *p)
+static void print_text(const struct hearth_plan *p, bool has_small_kv)
 {
     const double mib = 1024.0 * 1024.0;
     printf("context %d tokens, %d at once, prompts in pieces of %d\n\n", p->n_ctx, p->n_parallel,
@@ -34,9 +37,10 @@ static void print_text(const struct hearth_plan *p)
            p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / mib,
            (double)p->token_kv_bytes / 1024.0);
     if (!p->fits) {
-        printf("Choose a smaller --ctx, --kv q8_0, fewer at once, or a smaller model: %.1f MiB are "
+        printf("Choose a smaller --ctx,%s fewer at once, or a smaller model: %.1f MiB are "
                "missing.\n",
-               (double)(p->total_bytes - p->available_bytes) / mib);
+               has_small_kv ? "" : " --kv q8_0,",
+               ceil((double)(p->total_bytes - p->available_bytes) / mib * 10.0) / 10.0);
     }
 }
 
@@ -71,7 +75,7 @@ int cmd_plan(const struct conf *c, const char *path)
     if (c->is_json) {
         print_json(&plan);
     } else {
-        print_text(&plan);
+        print_text(&plan, c->kv != NULL && strcmp(c->kv, "q8_0") == 0);
     }
     return plan.fits ? 0 : (int)HEARTH_MEMORY;
 }

@@ -6,8 +6,8 @@
  * answer. What the plan says is therefore what the run takes.
  *
  * The remaining lines are measured (program and libraries: resident memory before the model is
- * opened) or counted by their owners (tokenizer, requests). Loading needs read buffers that are
- * given back before the cache is touched, so they count only where they exceed it.
+ * opened) or counted by their owners (tokenizer, template, requests). Loading needs read buffers
+ * that are given back before the cache is touched, so they count only where they exceed it.
  *
  * Available is the least of the owner's limit, the kernel's MemAvailable and what the cgroups
  * leave, plus what this process holds already, since that is part of the total.
@@ -108,7 +108,8 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     add_part(&t, "cache", kv);
     add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
     add_part(&t, "workspace", t.step_bytes);
-    add_part(&t, "tokenizer and template", beside->tokenizer_bytes);
+    add_part(&t, "tokenizer", beside->tokenizer_bytes);
+    add_part(&t, "template", beside->template_bytes);
     add_part(&t, "requests", beside->request_bytes);
     add_part(&t, "program and libraries", beside->program_bytes);
     add_part(&t, "server", beside->extra_bytes);

@@ -44,7 +44,7 @@ struct plan {
 /* Bytes beside the model: what the caller holds already or will need. */
 struct plan_beside {
     uint64_t program_bytes; /* resident before the model is opened: code, libraries, heap */
-    uint64_t tokenizer_bytes;
+    uint64_t tokenizer_bytes, template_bytes;
     uint64_t request_bytes; /* queues and buffers of the engine, per engine_request_bytes */
     uint64_t extra_bytes;   /* what the caller adds (server buffers) */
     uint64_t limit_bytes;   /* the owner's limit; 0 = none */

@@ -30,6 +30,7 @@
 #include "model/weights.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -96,11 +97,22 @@ const char *hearth_error(void)
     return err_text();
 }
 
+/* Whether what is needed was not given; says so. */
+static bool is_missing(const void *p, const char *what)
+{
+    if (p == NULL) {
+        (void)err_set(ERR_USAGE, "%s is NULL", what);
+    }
+    return p == NULL;
+}
+
 /* --- box -------------------------------------------------------------------------------------- */
 
 void hearth_box_init(struct hearth_box_params *p)
 {
-    *p = (struct hearth_box_params){ .size = sizeof *p };
+    if (!is_missing(p, "hearth_box_init: parameters")) {
+        *p = (struct hearth_box_params){ .size = sizeof *p };
+    }
 }
 
 static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b)
@@ -124,6 +136,9 @@ static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b
 hearth_status hearth_box_open(const struct hearth_box_params *p, struct hearth_box **box)
 {
     struct hearth_box_params defaults;
+    if (is_missing(box, "hearth_box_open: box")) {
+        return HEARTH_USAGE;
+    }
     if (p == NULL) {
         hearth_box_init(&defaults);
         p = &defaults;
@@ -146,6 +161,10 @@ void hearth_box_close(struct hearth_box *box)
 size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
 {
     struct buf text;
+    if (is_missing(box, "hearth_box_kernels: box") ||
+        is_missing(cap > 0 ? out : "", "hearth_box_kernels: out")) {
+        return 0;
+    }
     buf_init(&text, 65536);
     kern_describe(kern_get(box->isa), &text);
     const size_t n = text.n;
@@ -229,12 +248,16 @@ static enum err measure_size(const struct hearth_box *box, uint64_t *bytes)
 
 hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out)
 {
+    if (is_missing(box, "hearth_box_measure: box") || is_missing(out, "hearth_box_measure: out")) {
+        return HEARTH_USAGE;
+    }
     struct arena data = { 0 };
     struct measure m = { .kern = kern_get(box->isa) };
-    enum err e = measure_size(box, &out->read_bytes);
-    m.n_each = (size_t)out->read_bytes / sizeof(float) / MEASURE_CHUNKS;
+    uint64_t bytes = 0;
+    enum err e = measure_size(box, &bytes);
+    m.n_each = (size_t)bytes / sizeof(float) / MEASURE_CHUNKS;
     e = e == ERR_OK ? team_open(&m.team, box->n_thread) : e;
-    e = e == ERR_OK ? arena_open(&data, (size_t)out->read_bytes + 65536, true) : e;
+    e = e == ERR_OK ? arena_open(&data, (size_t)bytes + 65536, true) : e;
     if (e == ERR_OK) {
         float *fill =
             (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
@@ -242,6 +265,7 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
             fill[i] = (float)(i * 2654435761u % 1048573u);
         }
         m.data = fill;
+        out->read_bytes = bytes;
         out->read_gb_s = measure_best(&m, 0);
         out->int8_gop_s = measure_best(&m, 1);
         out->f32_gflop_s = measure_best(&m, 2);
@@ -251,12 +275,13 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
     return (hearth_status)e;
 }
 
-/* --- model: planning and opening
- * ------------------------------------------------------------------------------- */
+/* --- model: planning and opening -------------------------------------------------------------- */
 
 void hearth_model_init(struct hearth_model_params *p)
 {
-    *p = (struct hearth_model_params){ .size = sizeof *p };
+    if (!is_missing(p, "hearth_model_init: parameters")) {
+        *p = (struct hearth_model_params){ .size = sizeof *p };
+    }
 }
 
 #define CTX_DEFAULT   4096
@@ -266,8 +291,6 @@ void hearth_model_init(struct hearth_model_params *p)
 static enum err make_config(const struct hearth_box *box, const struct arch *a,
                             const struct hearth_model_params *p, struct plan_config *c)
 {
-    REQUIRE(p->size == sizeof *p, ERR_USAGE,
-            "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
     REQUIRE(p->n_ctx >= 0 && p->n_parallel >= 0 && p->n_queue >= 0 && p->n_batch >= 0, ERR_USAGE,
             "context, parallel, queue and batch must not be negative");
     REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
@@ -313,6 +336,8 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
                            const struct hearth_model_params *p)
 {
     struct plan_config c;
+    REQUIRE(p->size == sizeof *p, ERR_USAGE,
+            "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
     struct plan_beside beside = { .program_bytes = os_rss_bytes(),
                                   .extra_bytes = p->extra_bytes,
                                   .limit_bytes = box->memory_bytes };
@@ -321,28 +346,30 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(make_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
+    beside.tokenizer_bytes = mem_used_bytes();
     TRY(open_template(m));
+    beside.template_bytes = mem_used_bytes() - beside.tokenizer_bytes;
     REQUIRE(tok_n_vocab(m->tok) <= m->arch.n_vocab, ERR_INTEGRITY,
             "%s: the tokenizer has %d tokens, the embedding table %d rows", path,
             tok_n_vocab(m->tok), m->arch.n_vocab);
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
-    beside.tokenizer_bytes = mem_used_bytes();
     beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES;
     return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
 static enum err refuse_if_too_large(const struct plan *p)
 {
-    const double mb = 1024.0 * 1024.0;
+    const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     return p->fits
                ? ERR_OK
                : err_set(
                      ERR_MEMORY,
-                     "the model needs %.0f MiB with a context of %d tokens for %d at once, %.0f "
-                     "MiB are "
-                     "available (%s): choose a smaller context, fewer at once, or a smaller model",
-                     (double)p->total_bytes / mb, p->config.n_ctx, p->config.n_parallel,
-                     (double)p->available_bytes / mb, p->available_from);
+                     "the model needs %.1f MiB with a context of %d tokens for %d at once, %.1f "
+                     "MiB are available (%s): choose a smaller context, fewer at once, or a "
+                     "smaller model",
+                     ceil((double)p->total_bytes / tenth) / 10.0, p->config.n_ctx,
+                     p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
+                     p->available_from);
 }
 
 static void fill_plan(const struct plan *p, struct hearth_plan *out)
@@ -369,6 +396,10 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
                                const struct hearth_model_params *p, struct hearth_plan *out)
 {
     struct hearth_model_params defaults;
+    if (is_missing(box, "hearth_plan_make: box") || is_missing(path, "hearth_plan_make: path") ||
+        is_missing(out, "hearth_plan_make: out")) {
+        return HEARTH_USAGE;
+    }
     if (p == NULL) {
         hearth_model_init(&defaults);
         p = &defaults;
@@ -435,6 +466,10 @@ hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                 const struct hearth_model_params *p, struct hearth_model **model)
 {
     struct hearth_model_params defaults;
+    if (is_missing(box, "hearth_model_open: box") || is_missing(path, "hearth_model_open: path") ||
+        is_missing(model, "hearth_model_open: model")) {
+        return HEARTH_USAGE;
+    }
     if (p == NULL) {
         hearth_model_init(&defaults);
         p = &defaults;
@@ -467,11 +502,22 @@ void hearth_model_close(struct hearth_model *model)
 
 void hearth_model_get_info(const struct hearth_model *model, struct hearth_model_info *out)
 {
-    *out = model->info;
+    if (!is_missing(model, "hearth_model_get_info: model") &&
+        !is_missing(out, "hearth_model_get_info: out")) {
+        *out = model->info;
+    }
 }
 
-/* --- text and tokens
- * ---------------------------------------------------------------------------------------------- */
+/* --- text and tokens -------------------------------------------------------------------------- */
+
+/* What all functions of this section need; without room, no place to write to. */
+static bool is_text_missing(const struct hearth_model *m, const void *in, const void *out,
+                            const size_t *n)
+{
+    return is_missing(m, "the model") || is_missing(in, "the text, ids or JSON to be read") ||
+           is_missing(n, "the place of the number, n,") ||
+           is_missing(*n > 0 ? out : "", "the room for the result");
+}
 
 /* What a text takes while it is prepared depends on tables of the file; here it has an end. */
 static void begin_text(size_t n_text)
@@ -493,6 +539,9 @@ static hearth_status end_text(enum err e, size_t n_text)
 hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
                               int flags, int32_t *ids, size_t *n)
 {
+    if (is_text_missing(model, n_text > 0 ? text : "", ids, n)) {
+        return HEARTH_USAGE;
+    }
     struct tok_list list = { .ids = ids, .cap = *n };
     begin_text(n_text);
     const enum err e =
@@ -520,6 +569,9 @@ hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t 
                                 int flags, char *out, size_t *n)
 {
     struct buf b;
+    if (is_text_missing(model, n_ids > 0 ? (const void *)ids : "", out, n)) {
+        return HEARTH_USAGE;
+    }
     buf_init(&b, DECODED_MAX);
     enum err e = tok_decode(model->tok, ids, n_ids, (flags & HEARTH_SHOW_SPECIAL) != 0, &b);
     e = e == ERR_OK ? buf_check(&b, "text") : e;
@@ -533,24 +585,65 @@ static struct view piece_or_none(const struct tok *t, int32_t id)
     return id >= 0 ? tok_piece(t, id) : (struct view){ NULL, 0 };
 }
 
+/* The keys of a conversation and their kinds; null is as good as absent. */
+static enum err check_keys(const struct js *root)
+{
+    static const struct {
+        const char *name;
+        enum js_type type;
+        const char *kind;
+    } keys[] = { { "messages", JS_ARRAY, "a list" },
+                 { "tools", JS_ARRAY, "a list" },
+                 { "add_generation_prompt", JS_BOOL, "true or false" },
+                 { "template_vars", JS_OBJECT, "an object" } };
+    const size_t n_key = sizeof keys / sizeof keys[0];
+    struct js_iter it = { 0 };
+    REQUIRE(js_type(root) == JS_OBJECT, ERR_USAGE, "a conversation is an object with \"messages\"");
+    while (js_next(root, &it)) {
+        size_t i = 0;
+        while (i < n_key && !view_is(it.key, keys[i].name)) {
+            i++;
+        }
+        REQUIRE(i < n_key, ERR_USAGE,
+                "\"%.*s\" is no key of a conversation: messages, tools, add_generation_prompt and "
+                "template_vars are taken",
+                it.key.n < 64 ? (int)it.key.n : 64, it.key.p);
+        REQUIRE(js_type(it.value) == keys[i].type || js_type(it.value) == JS_NULL, ERR_USAGE,
+                "%s: %s is wanted", keys[i].name, keys[i].kind);
+    }
+    const struct js *messages = js_get(root, "messages");
+    const size_t n = js_count(messages);
+    REQUIRE(n > 0, ERR_USAGE, "messages: a list of at least one message is wanted");
+    for (size_t i = 0; i < n; i++) {
+        REQUIRE(js_type(js_at(messages, i)) == JS_OBJECT, ERR_USAGE,
+                "messages[%zu]: an object is wanted", i);
+    }
+    return ERR_OK;
+}
+
+/* NULL for null. */
+static const struct js *get(const struct js *root, const char *key)
+{
+    const struct js *v = js_get(root, key);
+    return js_type(v) != JS_NULL ? v : NULL;
+}
+
 static enum err render(const struct hearth_model *m, const char *json, size_t n_json,
                        struct buf *text, struct buf *trusted)
 {
     struct js *root = NULL;
     TRY(js_parse((struct view){ json, n_json }, JSON_DEPTH, &root));
-    const struct js *add = js_get(root, "add_generation_prompt");
+    const struct js *add = get(root, "add_generation_prompt");
     const struct chat_input in = {
-        .messages = js_get(root, "messages"),
-        .tools = js_get(root, "tools"),
-        .vars = js_get(root, "template_vars"),
+        .messages = get(root, "messages"),
+        .tools = get(root, "tools"),
+        .vars = get(root, "template_vars"),
         .add_generation_prompt = add == NULL || js_bool(add),
         .bos_token = piece_or_none(m->tok, tok_bos(m->tok)),
         .eos_token = piece_or_none(m->tok, tok_eos(m->tok)),
         .now_s = os_wall_s(),
     };
-    enum err e = js_type(in.messages) == JS_ARRAY && js_count(in.messages) > 0
-                     ? ERR_OK
-                     : err_set(ERR_USAGE, "messages: a list of at least one message is wanted");
+    enum err e = check_keys(root);
     e = e == ERR_OK ? chat_render(m->chat, &in, text, trusted) : e;
     js_close(root);
     return e;
@@ -560,6 +653,9 @@ hearth_status hearth_chat_text(const struct hearth_model *model, const char *jso
                                char *out, size_t *n)
 {
     struct buf text;
+    if (is_text_missing(model, json, out, n)) {
+        return HEARTH_USAGE;
+    }
     buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
     begin_text(n_json);
     enum err e = render(model, json, n_json, &text, NULL);
@@ -596,6 +692,9 @@ static enum err chat_tokens(const struct hearth_model *m, const struct buf *text
 hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json, size_t n_json,
                                  int32_t *ids, size_t *n)
 {
+    if (is_text_missing(model, json, ids, n)) {
+        return HEARTH_USAGE;
+    }
     struct buf text;
     struct buf trusted;
     buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
@@ -617,6 +716,9 @@ hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *j
 void hearth_request_init(struct hearth_request_params *p)
 {
     uint64_t seed = 0;
+    if (is_missing(p, "hearth_request_init: parameters")) {
+        return;
+    }
     os_random(&seed, sizeof seed);
     *p = (struct hearth_request_params){ .size = sizeof *p,
                                          .n_choice = 1,
@@ -637,6 +739,9 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
             "logit_bias has %zu entries, at most %d are taken", p->n_bias, HEARTH_BIAS_MAX);
     REQUIRE(p->n_stop <= HEARTH_STOP_MAX, ERR_USAGE, "%zu stop texts, at most %d are taken",
             p->n_stop, HEARTH_STOP_MAX);
+    REQUIRE((p->tokens != NULL || p->n_token == 0) && (p->bias != NULL || p->n_bias == 0) &&
+                (p->stop != NULL || p->n_stop == 0),
+            ERR_USAGE, "hearth_request_params: tokens, bias or stop is NULL, its number is not 0");
     *s = (struct engine_spec){
         .sample = { .temperature = p->temperature,
                     .top_k = p->top_k,
@@ -661,6 +766,7 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
         s->sample.bias[i] = (struct sample_bias){ p->bias[i].token, p->bias[i].bias };
     }
     for (size_t i = 0; i < p->n_stop; i++) {
+        REQUIRE(p->stop[i] != NULL, ERR_USAGE, "stop text %zu of %zu is NULL", i, p->n_stop);
         s->stops.text[i] = view_of(p->stop[i]);
     }
     return ERR_OK;
@@ -669,6 +775,10 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
 hearth_status hearth_submit(struct hearth_model *model, const struct hearth_request_params *p,
                             struct hearth_request **request)
 {
+    if (is_missing(model, "hearth_submit: model") || is_missing(p, "hearth_submit: parameters") ||
+        is_missing(request, "hearth_submit: request")) {
+        return HEARTH_USAGE;
+    }
     struct hearth_request *r = mem_alloc(sizeof *r);
     struct engine_spec *spec = mem_alloc(sizeof *spec);
     enum err e = r == NULL || spec == NULL ? err_set(ERR_MEMORY, "no memory for a request")
@@ -690,6 +800,9 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                           struct hearth_event *out)
 {
     struct hearth_request *r = request;
+    if (is_missing(r, "hearth_next: request") || is_missing(out, "hearth_next: out")) {
+        return HEARTH_USAGE;
+    }
     const enum err e = engine_next(r->model->engine, r->handle, timeout_us, &r->event, r->text);
     if (e != ERR_OK) {
         return (hearth_status)e;
@@ -722,7 +835,9 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
 
 void hearth_cancel(struct hearth_request *request)
 {
-    engine_cancel(request->model->engine, request->handle);
+    if (!is_missing(request, "hearth_cancel: request")) {
+        engine_cancel(request->model->engine, request->handle);
+    }
 }
 
 void hearth_request_close(struct hearth_request *request)
@@ -735,17 +850,23 @@ void hearth_request_close(struct hearth_request *request)
 
 int hearth_fd(struct hearth_model *model)
 {
-    return engine_fd(model->engine);
+    return is_missing(model, "hearth_fd: model") ? -1 : engine_fd(model->engine);
 }
 
 void hearth_fd_clear(struct hearth_model *model)
 {
-    engine_fd_clear(model->engine);
+    if (!is_missing(model, "hearth_fd_clear: model")) {
+        engine_fd_clear(model->engine);
+    }
 }
 
 void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
 {
     struct engine_stats s;
+    if (is_missing(model, "hearth_model_get_stats: model") ||
+        is_missing(out, "hearth_model_get_stats: out")) {
+        return;
+    }
     engine_get_stats(model->engine, &s);
     const uint64_t now = os_now_us();
     *out = (struct hearth_stats){
