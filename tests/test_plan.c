@@ -42,8 +42,7 @@ static uint64_t part_of(const struct plan *p, const char *name)
     return 0;
 }
 
-/* --- steps
- * ----------------------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------------ */
 
 /* What be_measure takes for the step that is laid out (BA-1). */
 static size_t dry_peak(const struct engine *e, int32_t n_run, int32_t n_tok, int32_t n_row)
