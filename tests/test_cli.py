@@ -253,8 +253,10 @@ def test_probes(home):
     options = [[], ['--kv', 'f32'], ['--isa', 'scalar', '--threads', '1', '--kv', 'q8_0']]
     for o in options:
         code, a = lines(home, *o, 'logits', '-m', TINY, '-o', 'rows', cases=[{'id': 1, 'tokens': [1, 2, 3], 'positions': [0, 2], 'ctx': 8, 'chunks': [2]},
-                                                                            {'id': 2, 'tokens': [-1]}, {'id': 3, 'tokens': [4, 5], 'stats': True}])
+                                                                            {'id': 2, 'tokens': [-1]}, {'id': 3, 'tokens': [4, 5], 'stats': True},
+                                                                            {'id': 4, 'tokens': [1, 2, 3], 'chunks': [1, (1 << 63) - 1]}])
         check(f'{o} logits', code == 0 and a[0]['rows'] == 2 and 'error' in a[1] and len(a[2]['nll']) == 1 and len(a[2]['argmax']) == 2, a)
+        check(f'{o} logits: a chunk beyond any text', 'chunks[1]: not a number from 1 to 16777216' in a[3].get('error', ''), a)
         check(f'{o} logits: rows', os.path.getsize(home + '/rows') == 4 * a[0]['n_vocab'] * (a[0]['rows'] + a[2]['rows']), a)
     with open(home + '/t.jinja', 'w') as f:
         f.write('{% if vars_x is defined %}{{ vars_x }}{% endif %}{{ bos_token }}{{ messages[0].content }}{{ strftime_now("%Y") }}'

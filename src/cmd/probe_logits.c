@@ -281,7 +281,8 @@ static enum err run_job(struct probe *pr, const struct job *j, struct answer *a)
         int64_t n = CHUNK_MAX;
         if (js_type(j->chunks) == JS_ARRAY && i_chunk < js_count(j->chunks)) {
             n = js_int(js_at(j->chunks, i_chunk++));
-            REQUIRE(n > 0, ERR_USAGE, "chunks[%zu]: not a number above 0", i_chunk - 1);
+            REQUIRE(n > 0 && n <= ARCH_CTX_MAX, ERR_USAGE, "chunks[%zu]: not a number from 1 to %d",
+                    i_chunk - 1, ARCH_CTX_MAX);
         }
         const int64_t end = at + n < j->n_tok ? at + n : j->n_tok;
         while (at < end) {
