@@ -9,6 +9,7 @@ also checked that a copied file is recognised as the known model. Ends with "N p
 """
 import argparse
 import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import http.server
@@ -21,6 +22,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import struct
 import subprocess
@@ -292,7 +294,7 @@ def hostile_texts(b):
             out, err = p.communicate(timeout=60)
             assert (p.returncode == OK or args[0] == 'plan') and not shows_hidden(out + err), (args, more, out, err)
     row = b.json('list')['models'][0]
-    assert re.fullmatch(r'MIT\?\[31m\?{3}\?31m\?+ ok', row['licence']) and row['source'].endswith(f'/a{HIDDEN}.gguf') and row['provenance']['source'] == row['source'], row
+    assert re.fullmatch(r'MIT\\x1b\[31m\\x07\\x7f\\x85\\x9b31m(\\u[0-9a-f]{4})+\ufffd ok', row['licence']) and row['source'].endswith(f'/a{HIDDEN}.gguf') and row['provenance']['source'] == row['source'], row
     j = b.json('show', path)
     assert j['metadata']['key' + HIDDEN] == 'value' + HIDDEN and j['metadata']['list' + HIDDEN]['first'] == [HIDDEN] and j['tensors'][0]['name'] == 't' + HIDDEN
     text = b.run('show', path)[0]
@@ -300,6 +302,35 @@ def hostile_texts(b):
     for bad in ('A B', '../x', "x' OR 1=1", HIDDEN):  # no name at all finds nothing
         b.run('rm', bad, want=NOT_FOUND)
     assert len(b.names()) == 2
+
+
+@test
+def changed_index(b):
+    """The index may have been written by something else: no text of it reaches the terminal or a path as it is, and JSON stays JSON."""
+    b.run('pull', b.file('m.gguf', model()))
+
+    def change(sql, text):
+        with contextlib.closing(sqlite3.connect(b.data + '/hearth/hearth.db')) as db, db:
+            db.execute('PRAGMA foreign_keys = OFF')
+            db.execute(sql, (text,))
+
+    for text, want in (('{"a":"\\u001b\\u009b"}', {'a': '\x1b\x9b'}), (f'{{"a":"{HIDDEN[5:]}', None), (HIDDEN, None), ('{"a":1},"b":{}', None), ('', None)):
+        change('UPDATE model SET provenance = ?', text)
+        for args in (['list'], ['show', 'm']):
+            row = b.json(*args)
+            row = row['models'][0] if args == ['list'] else row
+            assert row['provenance'] == want and row['name'] == 'm', (text, row)
+            assert not shows_hidden(b.run(*args, '--json')[0] + b.run(*args)[0])
+    for column, bad in (('file SET digest', '../../../m.gguf'), ('file SET digest', ''), ('model SET name', 'a' + HIDDEN), ('model SET name', '../x')):
+        good = 'm' if 'name' in column else sha(model())
+        change(f'UPDATE {column} = ?', bad)
+        for args in (['list'], ['verify'], ['list', '--json']):
+            out, err = b.run(*args, want=INTEGRITY)
+            assert 'index' in err and bad.split('\x1b')[0] in err and not shows_hidden(out + err), (args, out, err)
+        if 'digest' in column:
+            b.run('rm', 'm', want=INTEGRITY)
+        change(f'UPDATE {column} = ?', good)
+    b.run('verify')
 
 
 @test

@@ -287,6 +287,27 @@ void utf8_clean(struct buf *out, struct view v)
     buf_add(out, v.p + from, at - from);
 }
 
+void utf8_plain(struct buf *out, struct view v, size_t n_max, bool is_text)
+{
+    size_t at = 0;
+    for (size_t n = 0; at < v.n && n < n_max; n++) {
+        uint32_t code = 0;
+        const int len = utf8_read(v.p + at, v.n - at, &code);
+        const size_t n_byte = len > 0 ? (size_t)len : utf8_bad(v.p + at, v.n - at);
+        if (len == 0) {
+            buf_add_code(out, 0xFFFD);
+        } else if (!err_is_hidden(code) || (is_text && (code == '\n' || code == '\t'))) {
+            buf_add(out, v.p + at, n_byte);
+        } else if (code == '\n') {
+            buf_add_str(out, "\\n");
+        } else if (!is_text || code != '\r') {
+            buf_printf(out, code < 0x100 ? "\\x%02x" : "\\u%04x", code);
+        }
+        at += n_byte;
+    }
+    buf_add_str(out, at < v.n ? "..." : "");
+}
+
 bool utf8_valid(struct view v)
 {
     for (size_t at = 0; at < v.n;) {

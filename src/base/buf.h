@@ -68,6 +68,10 @@ int utf8_read(const char *p, size_t n, uint32_t *code_point);
 size_t utf8_bad(const char *p, size_t n);
 /* Appends `v` with each maximal ill-formed part replaced by U+FFFD. */
 void utf8_clean(struct buf *out, struct view v);
+/* Appends `v` as a terminal may get it: ill-formed parts as above, what err_is_hidden names as \n,
+ * \xNN or \uNNNN; with is_text newlines and tabs stay and carriage returns go. "..." stands for
+ * what comes after n_max characters. */
+void utf8_plain(struct buf *out, struct view v, size_t n_max, bool is_text);
 bool utf8_valid(struct view v);
 int utf8_put(uint32_t code_point, char out[4]); /* bytes written, 0 for no scalar value */
 

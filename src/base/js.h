@@ -39,7 +39,8 @@ bool js_next(const struct js *object, struct js_iter *it); /* members in the fil
 
 /* --- writing, straight into a buf ------------------------------------------------------------- */
 
-/* With quotes; text is UTF-8. What must not reach a terminal (err_is_hidden) is escaped. */
+/* With quotes. What must not reach a terminal (err_is_hidden) is escaped, what is no UTF-8 becomes
+ * U+FFFD. */
 void js_put_string(struct buf *b, struct view text, bool ascii_only);
 void js_put_real(struct buf *b, double v);            /* shortest; NaN and infinities as null */
 void js_put_value(struct buf *b, const struct js *v); /* compact */

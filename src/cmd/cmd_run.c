@@ -100,17 +100,7 @@ static void show_plain(FILE *to, struct view text)
 {
     struct buf clean;
     buf_init(&clean, TEXT_MAX);
-    for (size_t at = 0; at < text.n;) {
-        uint32_t code = 0;
-        const int n = utf8_read(text.p + at, text.n - at, &code);
-        const bool is_plain = n > 0 && (!err_is_hidden(code) || code == '\n' || code == '\t');
-        if (is_plain) {
-            buf_add(&clean, text.p + at, (size_t)n);
-        } else if (code != '\r') {
-            buf_add_code(&clean, 0xFFFD);
-        }
-        at += (size_t)(n > 0 ? n : 1);
-    }
+    utf8_plain(&clean, text, SIZE_MAX, true);
     fwrite(buf_str(&clean), 1, clean.n, to);
     buf_release(&clean);
 }

@@ -383,6 +383,18 @@ static void copy_text(char *text, size_t n, struct view v)
     snprintf(text, n, "%.*s", (int)(v.n < n ? v.n : n), v.n > 0 ? v.p : "");
 }
 
+/* Names and digests become parts of paths and of what is shown. */
+static enum err check_index(const struct store *st, bool is_good, const char *what,
+                            const char *text)
+{
+    REQUIRE(
+        is_good, ERR_INTEGRITY,
+        "the index of the model store: \"%.100s\" is no %s; remove hearth.db beside %s and pull "
+        "the models again",
+        text, what, st->root);
+    return ERR_OK;
+}
+
 static enum err read_files(struct store *st, struct store_model *m)
 {
     struct db_query *q = NULL;
@@ -397,10 +409,11 @@ static enum err read_files(struct store *st, struct store_model *m)
     while (e == ERR_OK && has_row && m->n_file < STORE_PART_MAX) {
         struct store_file *f = &m->files[m->n_file++];
         copy_text(f->digest, sizeof f->digest, db_text(q, 0));
+        e = check_index(st, digest_behind("", f->digest) != NULL, "digest", f->digest);
         f->bytes = (uint64_t)db_int(q, 1);
         copy_text(f->title, sizeof f->title, db_text(q, 2));
         m->bytes += f->bytes;
-        e = db_query_next(q, &has_row);
+        e = e == ERR_OK ? db_query_next(q, &has_row) : e;
     }
     db_query_close(q);
     if (e == ERR_OK && m->n_file == 0) {
@@ -417,6 +430,7 @@ static enum err read_model(struct store *st, struct db_query *q, struct store_mo
         return ERR_OK;
     }
     copy_text(m->name, sizeof m->name, db_text(q, 0));
+    TRY(check_index(st, store_name_is_good(m->name), "name", m->name));
     copy_text(m->source, sizeof m->source, db_text(q, 1));
     copy_text(m->licence, sizeof m->licence, db_text(q, 2));
     m->time_s = db_int(q, 3);
@@ -437,22 +451,6 @@ enum err store_after(struct store *st, const char *name, struct store_model *m, 
     const enum err e = read_model(st, q, m, found);
     db_query_close(q);
     return e;
-}
-
-/* A text from a file, fit to be printed: UTF-8 without control characters. */
-static void copy_printable(char *text, size_t n, struct view v)
-{
-    struct buf clean;
-    buf_init(&clean, n - 1);
-    for (size_t at = 0; at < v.n && !clean.is_full;) {
-        uint32_t code = 0;
-        const int len = utf8_read(v.p + at, v.n - at, &code);
-        const bool is_plain = len > 0 && !err_is_hidden(code);
-        buf_add_view(&clean, is_plain ? view_part(v, at, (size_t)len) : VIEW("?"));
-        at += (size_t)(len > 0 ? len : 1);
-    }
-    copy_text(text, n, buf_view(&clean));
-    buf_release(&clean);
 }
 
 /* By its whole name, or by the part before the colon when that fits one model only. */
@@ -627,7 +625,11 @@ static enum err check_model(struct store *st, struct store_model *m)
     e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
     if (e == ERR_OK && m->licence[0] == '\0') {
         e = gguf_string(g, "general.license", &licence, NULL);
-        copy_printable(m->licence, sizeof m->licence, licence);
+        struct buf plain;
+        buf_init(&plain, sizeof m->licence - 1);
+        utf8_plain(&plain, licence, SIZE_MAX, false);
+        copy_text(m->licence, sizeof m->licence, buf_view(&plain));
+        buf_release(&plain);
     }
     gguf_close(g);
     buf_release(&path);

@@ -124,11 +124,7 @@ static void add_field(struct buf *b, const char *key, const char *value)
     buf_add_char(b, b->n == 0 ? '{' : ',');
     js_put_string(b, view_of(key), false);
     buf_add_char(b, ':');
-    struct buf clean;
-    buf_init(&clean, OS_PATH_BYTES);
-    utf8_clean(&clean, view_of(value));
-    js_put_string(b, buf_view(&clean), false);
-    buf_release(&clean);
+    js_put_string(b, view_of(value), false);
 }
 
 /* Names the model and notes its source. The rows known.c has for the same bytes take precedence. */
@@ -159,19 +155,20 @@ static void print_stored(const struct pull *p)
     for (size_t i = 0; i < m->n_file; i++) {
         bytes += m->files[i].bytes;
     }
-    if (!p->is_json) {
-        printf("%s  %s  sha256:%s  licence %s\n", m->name, progress_bytes(bytes, size),
-               m->files[0].digest, m->licence);
-        return;
-    }
     struct buf b;
     buf_init(&b, PROVENANCE_MAX);
-    buf_add_str(&b, "{\"version\":1");
-    add_field(&b, "name", m->name);
-    add_field(&b, "digest", m->files[0].digest);
-    add_field(&b, "licence", m->licence);
-    add_field(&b, "source", m->source);
-    buf_printf(&b, ",\"bytes\":%llu,\"files\":%zu}", (unsigned long long)bytes, m->n_file);
+    if (p->is_json) {
+        buf_add_str(&b, "{\"version\":1");
+        add_field(&b, "name", m->name);
+        add_field(&b, "digest", m->files[0].digest);
+        add_field(&b, "licence", m->licence);
+        add_field(&b, "source", m->source);
+        buf_printf(&b, ",\"bytes\":%llu,\"files\":%zu}", (unsigned long long)bytes, m->n_file);
+    } else {
+        buf_printf(&b, "%s  %s  sha256:%s  licence ", m->name, progress_bytes(bytes, size),
+                   m->files[0].digest);
+        utf8_plain(&b, view_of(m->licence), SIZE_MAX, false);
+    }
     printf("%s\n", buf_str(&b));
     buf_release(&b);
 }
@@ -184,8 +181,12 @@ static enum err end_model(struct pull *p)
     if (k != NULL) {
         snprintf(m->licence, sizeof m->licence, "%s", k->licence);
         if (p->name == NULL && strcmp(m->name, k->name) != 0) {
+            struct buf title;
+            buf_init(&title, PROVENANCE_MAX);
+            utf8_plain(&title, view_of(m->files[0].title), SIZE_MAX, false);
             fprintf(stderr, "%s is the known model %s, by its checksum, and gets that name\n",
-                    m->files[0].title, k->name);
+                    buf_str(&title), k->name);
+            buf_release(&title);
             snprintf(m->name, sizeof m->name, "%s", k->name);
         }
     }

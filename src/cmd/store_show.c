@@ -49,34 +49,23 @@ static void put_field(struct buf *b, const char *key, struct view text)
     }
     js_put_string(b, view_of(key), false);
     buf_add_char(b, ':');
-    struct buf clean;
-    buf_init(&clean, OUT_MAX);
-    utf8_clean(&clean, text);
-    js_put_string(b, buf_view(&clean), false);
-    buf_release(&clean);
+    js_put_string(b, text, false);
 }
 
-/* Text for a terminal, at most max characters; what it must not get becomes \xNN or \uNNNN. */
-static void put_plain(struct buf *b, struct view text, size_t max)
+/* Text of one line for a terminal. */
+static void put_plain(struct buf *b, const char *text)
 {
-    struct buf clean;
-    buf_init(&clean, OUT_MAX);
-    utf8_clean(&clean, text);
-    size_t at = 0;
-    for (size_t n = 0; at < clean.n && n < max; n++) {
-        uint32_t code = 0;
-        const int len = utf8_read(clean.p + at, clean.n - at, &code);
-        if (code == '\n') {
-            buf_add_str(b, "\\n");
-        } else if (err_is_hidden(code)) {
-            buf_printf(b, code < 0x100 ? "\\x%02x" : "\\u%04x", code);
-        } else {
-            buf_add(b, clean.p + at, (size_t)len);
-        }
-        at += (size_t)(len > 0 ? len : 1);
-    }
-    buf_add_str(b, at < clean.n ? "..." : "");
-    buf_release(&clean);
+    utf8_plain(b, view_of(text), SHOWN_TEXT, false);
+}
+
+/* What the index has may have been written by another program: null when it is no JSON. */
+static void put_provenance(struct buf *b, const struct store_model *m)
+{
+    struct js *v = NULL;
+    const enum err e = js_parse(buf_view(&m->provenance), 16, &v);
+    buf_add_str(b, ",\"provenance\":");
+    js_put_value(b, e == ERR_OK ? v : NULL);
+    js_close(v);
 }
 
 static enum err print(struct buf *b)
@@ -103,7 +92,8 @@ static void list_json(struct buf *b, const struct store_model *m)
     put_field(b, "licence", view_of(m->licence));
     put_field(b, "source", view_of(m->source));
     put_field(b, "time", view_of(date));
-    buf_printf(b, ",\"provenance\":%s}\n", buf_str(&m->provenance));
+    put_provenance(b, m);
+    buf_add_str(b, "}\n");
 }
 
 static void list_text(struct buf *b, const struct store_model *m)
@@ -114,9 +104,9 @@ static void list_text(struct buf *b, const struct store_model *m)
     date[10] = '\0'; /* the day is enough */
     buf_printf(b, "%-32s %10s  ", m->name, progress_bytes(m->bytes, size));
     const size_t from = b->n;
-    put_plain(b, view_of(m->licence), SHOWN_TEXT);
+    put_plain(b, m->licence);
     buf_printf(b, "%*s %s  ", b->n - from < 12 ? (int)(12 - (b->n - from)) : 0, "", date);
-    put_plain(b, view_of(m->source), SHOWN_TEXT);
+    put_plain(b, m->source);
     buf_add_char(b, '\n');
 }
 
@@ -255,11 +245,7 @@ static void json_array(struct buf *b, const struct gguf_array *a)
     for (uint64_t i = 0; i < a->n && i < SHOWN_JSON; i++) {
         buf_add_str(b, i > 0 ? "," : "");
         if (gguf_array_string(a, &it, &s)) {
-            struct buf clean;
-            buf_init(&clean, OUT_MAX);
-            utf8_clean(&clean, s);
-            js_put_string(b, buf_view(&clean), false);
-            buf_release(&clean);
+            js_put_string(b, s, false);
         } else {
             json_number(b, a, i);
         }
@@ -280,11 +266,7 @@ static enum err json_value(const struct gguf *g, size_t i, const char *key, stru
         json_array(b, &a);
     } else if (type == GGUF_STRING) {
         TRY(gguf_string(g, key, &s, NULL));
-        struct buf clean;
-        buf_init(&clean, OUT_MAX);
-        utf8_clean(&clean, s);
-        js_put_string(b, buf_view(&clean), false);
-        buf_release(&clean);
+        js_put_string(b, s, false);
     } else if (type == GGUF_F32 || type == GGUF_F64) {
         TRY(gguf_f32(g, key, &f, NULL));
         js_put_real(b, (double)f);
@@ -350,7 +332,7 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
         put_field(b, "digest", view_of(m->files[0].digest));
         put_field(b, "licence", view_of(m->licence));
         put_field(b, "source", view_of(m->source));
-        buf_printf(b, ",\"provenance\":%s", buf_str(&m->provenance));
+        put_provenance(b, m);
     }
     buf_printf(b,
                ",\"gguf_version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"types\":{",
@@ -377,13 +359,13 @@ static void text_origin(const struct store_model *m, struct buf *b)
     }
     date_of(m->time_s, date);
     buf_printf(b, "name        %s\nlicence     ", m->name);
-    put_plain(b, view_of(m->licence), SHOWN_TEXT);
+    put_plain(b, m->licence);
     buf_add_str(b, "\nsource      ");
-    put_plain(b, view_of(m->source), SHOWN_TEXT);
+    put_plain(b, m->source);
     buf_printf(b, "\nstored      %s\n", date);
     for (size_t i = 0; i < m->n_file; i++) {
         buf_printf(b, "sha256      %s  ", m->files[i].digest);
-        put_plain(b, view_of(m->files[i].title), SHOWN_TEXT);
+        put_plain(b, m->files[i].title);
         buf_add_char(b, '\n');
     }
 }
@@ -395,7 +377,7 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
     char size[16];
     count_types(g, types, &all);
     buf_add_str(b, "file        ");
-    put_plain(b, view_of(gguf_path(g)), OS_PATH_BYTES);
+    utf8_plain(b, view_of(gguf_path(g)), SIZE_MAX, false);
     buf_printf(b, "\nformat      GGUF version %u, %s\n", gguf_version(g),
                progress_bytes(gguf_file_bytes(g), size));
     text_origin(m, b);
@@ -414,9 +396,9 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
         buf_init(&value, OUT_MAX);
         gguf_value_text(g, i, &value);
         buf_add_str(b, "  ");
-        put_plain(b, gguf_key(g, i, &type), SHOWN_TEXT);
+        utf8_plain(b, gguf_key(g, i, &type), SHOWN_TEXT, false);
         buf_add_str(b, " = ");
-        put_plain(b, buf_view(&value), SHOWN_TEXT);
+        utf8_plain(b, buf_view(&value), SHOWN_TEXT, false);
         buf_add_char(b, '\n');
         buf_release(&value);
     }
@@ -431,7 +413,7 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
                                   t->dim[d]);
         }
         buf_printf(b, " %-20s ", shape);
-        put_plain(b, t->name, SHOWN_TEXT);
+        utf8_plain(b, t->name, SHOWN_TEXT, false);
         buf_add_char(b, '\n');
     }
 }
@@ -523,7 +505,7 @@ static void tell(struct verdict *v, const char *name, const struct store_file *f
         struct buf line;
         buf_init(&line, OUT_MAX);
         buf_printf(&line, "%-7s ", is_bad ? "DAMAGED" : is_busy ? "busy" : "ok");
-        put_plain(&line, view_of(name), OS_PATH_BYTES);
+        utf8_plain(&line, view_of(name), SIZE_MAX, false);
         printf("%s  sha256-%s%s%s\n", buf_str(&line), f->digest, fault[0] != '\0' ? "  " : "",
                fault);
         fflush(stdout);
