@@ -337,7 +337,7 @@ def test_name(home):
         f.write(data.replace(name, bad.ljust(len(name)), 1))
     t = Terminal(home, *GREEDY, path=home + '/bad.gguf')
     text = re.split('[\r\n]', t.until(rb'/help lists commands') or '')[-1]  # behind the bar of loading
-    check('the banner', 'Sm\ufffd]0;title' in text and not re.search('[\x00-\x1f\x7f-\x9f]', text), repr(text))
+    check('the banner', 'Sm\\x1b]0;title' in text and not re.search('[\x00-\x1f\x7f-\x9f]', text), repr(text))
     t.close()
     for c in ('show', 'plan', 'bench', 'verify'):
         more = ['--prefill', '4', '--decode', '2', '--ctx', '64'] if c == 'bench' else []
@@ -413,6 +413,24 @@ def test_stop_without_shell(home):
     t.p.terminate()
     check('SIGTERM at the prompt leaves', t.wait() == 0)
     check('terminal as before, after SIGTERM', t.is_restored())
+    t.close()
+
+
+def test_resize(home):
+    """A window of another size shows prompt and line in their place, not once more."""
+    t = Terminal(home, *GREEDY, '--max-tokens', '4')
+    t.until(rb'> ')
+    t.send('/system ' + 'word ' * 16)
+    t.until(rb'(word ){16}')
+    for columns, above in ((40, rb'\x1b\[2A'), (60, rb'\x1b\[1A'), (100, b'')):
+        t.text = b''
+        fcntl.ioctl(t.master, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
+        check(f'{columns} columns: the old line goes', t.until(b'^' + above + rb'\r\x1b\[J> /system', 5) is not None, t.text)
+        t.until(rb'(word\s+){16}')
+    t.send('\x03')
+    t.until(PROMPT, 5)
+    t.send('/exit\r')
+    check('exit after another size', t.wait() == 0)
     t.close()
 
 
@@ -524,7 +542,7 @@ def test_codes(home):
 
 def main():
     signal.alarm(240)  # nothing here waits for ever
-    for test in [test_chat, test_interrupt, test_history, test_shared_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_stop_without_shell, test_full, test_plain, test_pipes, test_codes]:
+    for test in [test_chat, test_interrupt, test_history, test_shared_history, test_lines, test_long_paste, test_gone, test_name, test_raw, test_stop_and_go, test_stop_without_shell, test_resize, test_full, test_plain, test_pipes, test_codes]:
         with tempfile.TemporaryDirectory() as home:
             began = time.time()
             test(home)

@@ -96,7 +96,7 @@ static void suspend(struct edit *e)
     raise(SIGTSTP); /* does nothing where no shell could let it go on */
     sigaction(SIGTSTP, &ours, NULL);
     edit_line_set_terminal(e, true);
-    edit_line_redraw(e, true);
+    edit_line_redraw(e, false);
 }
 
 /* Looks at what the signals said; false when the line is over. */

@@ -46,8 +46,9 @@ void edit_line_close(struct edit *e); /* also after edit_line_open failed */
 enum err edit_line_read(struct edit *e, struct buf *line) MUST_USE;
 /* The terminal as editing needs it, or as it was found (ED-1). */
 void edit_line_set_terminal(struct edit *e, bool is_editing);
-/* Shows prompt and line again, after a stop or another size of the window. */
-void edit_line_redraw(struct edit *e, bool is_resized);
+/* Shows prompt and line again; is_shown: in place of those that stand above, in a window of another
+ * size. */
+void edit_line_redraw(struct edit *e, bool is_shown);
 /* A turn that can be recalled from now on. */
 void edit_line_enter(struct edit *e, const char *turn);
 

@@ -39,15 +39,38 @@ void edit_line_set_terminal(struct edit *e, bool is_editing)
     }
 }
 
-void edit_line_redraw(struct edit *e, bool is_resized)
+/* Rows of the screen between the prompt and the cursor. */
+static int rows_above(const struct edit *e, int n_col)
 {
-    if (e->el == NULL) {
-        fputs(e->prompt, e->say);
+    const LineInfoW *line = el_wline(e->el);
+    int n_row = 0;
+    int col = (int)strlen(e->prompt);
+    for (const wchar_t *c = line->buffer; c < line->cursor; c++) {
+        const int n = *c == L'\t' ? 8 - col % 8 : wcwidth(*c) >= 0 ? wcwidth(*c) : 2; /* "^X" */
+        const bool is_next = *c == L'\n' || col + n > n_col;
+        n_row += is_next;
+        col = *c == L'\n' ? 0 : is_next ? n : col + n;
+    }
+    return n_row + (col == n_col);
+}
+
+/* Most terminals have broken the rows anew for their new width; one that has not loses rows above
+ * when the line needs more rows than before. */
+void edit_line_redraw(struct edit *e, bool is_shown)
+{
+    int n_col = 0;
+    if (e->el == NULL) { /* what is typed is the terminal's */
+        fputs(is_shown ? "" : e->prompt, e->say);
         fflush(e->say);
         return;
     }
-    if (is_resized) {
-        el_resize(e->el);
+    el_resize(e->el);
+    if (is_shown && e->is_paste_marked && el_get(e->el, EL_GETTC, "co", &n_col) == 0 && n_col > 0) {
+        const int n_row = rows_above(e, n_col);
+        if (n_row > 0) {
+            printf("\033[%dA", n_row);
+        }
+        fputs("\r\033[J", stdout);
     }
     el_set(e->el, EL_REFRESH);
 }

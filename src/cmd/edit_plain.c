@@ -13,10 +13,9 @@ void edit_line_set_terminal(struct edit *e, bool is_editing)
     (void)is_editing;
 }
 
-void edit_line_redraw(struct edit *e, bool is_resized)
+void edit_line_redraw(struct edit *e, bool is_shown)
 {
-    (void)is_resized;
-    fputs(e->prompt, e->say);
+    fputs(is_shown ? "" : e->prompt, e->say); /* what is typed is the terminal's */
     fflush(e->say);
 }
 
