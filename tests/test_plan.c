@@ -184,10 +184,36 @@ static void test_model(void **state)
     }
 }
 
+/* What many threads take while loading, beyond what comes into its place, is a line of its own. */
+static void test_loading(void **state)
+{
+    struct model m;
+    (void)state;
+    CHECK(model_open(&m, NULL, 1) == ERR_OK, "%s\n", err_text());
+    for (int32_t n_worker = 1; n_worker <= 256; n_worker *= 256) {
+        m.weights.scratch_bytes = n_worker == 1 ? 16 : (size_t)1 << 20; /* rows of the file */
+        const struct plan_config c = {
+            .n_ctx = 32, .n_parallel = 1, .n_queue = 1, .n_batch = 32, .n_worker = n_worker
+        };
+        const struct plan_beside beside = { .request_bytes = 12345 };
+        struct plan p;
+        assert_int_equal(plan_make(&p, &m.arch, &m.weights, &c, &beside), ERR_OK);
+        const uint64_t loading = (uint64_t)n_worker * m.weights.scratch_bytes;
+        const uint64_t later = part_of(&p, "cache") + part_of(&p, "tables") +
+                               part_of(&p, "workspace") + part_of(&p, "requests");
+        const uint64_t extra = part_of(&p, "loading, given back");
+        assert_true(n_worker == 1 ? extra == 0 : extra > 0);
+        assert_int_equal(loading > later ? loading : later, later + extra);
+        assert_int_equal(p.total_bytes, part_of(&p, "weights") + later + extra);
+    }
+    model_close(&m);
+}
+
 int main(int argc, char **argv)
 {
-    struct CMUnitTest tests[MODELS_MAX] = { { "made here", test_model, NULL, NULL, "made here" } };
-    size_t n = argc == 3 ? 0 : 1;
+    struct CMUnitTest tests[MODELS_MAX] = { { "made here", test_model, NULL, NULL, "made here" },
+                                            { "loading", test_loading, NULL, NULL, "made here" } };
+    size_t n = argc == 3 ? 0 : 2;
     folder = argc == 3 ? argv[1] : NULL;
     for (char *name = argc == 3 ? strtok(argv[2], ",") : NULL; name != NULL && n < MODELS_MAX;
          name = strtok(NULL, ",")) {

@@ -11,6 +11,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http.server
 import json
@@ -355,6 +356,21 @@ def cannot_be_read(b):
         return f'needs {path}'
     _, err = b.run('pull', path, want=IO)
     assert path in err and 'Invalid argument' in err and 'GGUF' not in err, err
+
+
+@test
+def unreadable_download(b):
+    """What has come whole and cannot be read stays: it may be good."""
+    path = '/sys/class/net/lo/speed'
+    if not os.path.exists(path):
+        return f'needs {path}'
+    shutil.copy(b.a.hearth, b.file('bin/hearth', b''))
+    program = b.file('bin/hearth-fetch', f'#!/bin/sh\nln -s {path} "$2" && echo "done 4096"\n'.encode())
+    for x in (b.top + '/bin/hearth', program):
+        os.chmod(x, 0o755)
+    p = subprocess.run([b.top + '/bin/hearth', 'pull', b.url + '/m.gguf'], env=b.env(), capture_output=True, text=True, timeout=60)
+    assert p.returncode == IO and 'Invalid argument' in p.stderr and 'GGUF' not in p.stderr, p
+    assert [x[-5:] for x in b.partial()] == ['.part'] and b.blobs() == [], b.partial()
 
 
 @test
@@ -820,20 +836,33 @@ def disk_full(b):
     assert b.site.requests[-1][3] == 206 and b.blobs() == [sha(m)]
 
 
+def own_mounts(fn):
+    """Decorates a test that mounts: it is skipped where it may not."""
+    @functools.wraps(fn)
+    def run(b):
+        if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
+            return 'needs unshare -rm'
+        return fn(b)
+    return run
+
+
+def mounting(b, script):
+    """Runs a shell script that mounts; $H is the program."""
+    return subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+
+
 def on_a_full_disk(b, script):
-    """Runs a shell script with the data folder on a disk of 1 MB that is full; $H is the program."""
+    """The same with the data folder on a disk of 1 MB that is full."""
     mount = f'mount -t tmpfs -o size=1m none {b.data} && mkdir -p {b.data}/hearth && $H pull {b.top}/m.gguf >&2 && cat /dev/zero > {b.data}/fill'
-    return subprocess.run(['unshare', '-rm', 'sh', '-c', f'{mount} 2>&1\nstat -f -c %a {b.data}\n{script}'], env=b.env(H=b.a.hearth),
-                          capture_output=True, text=True, timeout=60)
+    return mounting(b, f'{mount} 2>&1\nstat -f -c %a {b.data}\n{script}')
 
 
 @test
+@own_mounts
 def full_and_read_only(b):
     """Reading needs no room and no right to write; removing makes room."""
     os.makedirs(b.data)
     b.file('m.gguf', model(1 << 17))
-    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
-        return 'needs unshare -rm'
     read = '$H list >&2 && $H verify >&2 && $H show m >&2'
     p = on_a_full_disk(b, f'{read} && $H rm m && $H list --json')
     assert p.returncode == OK and p.stdout.startswith('0\n') and 'm is gone, 1' in p.stdout, p.stdout + p.stderr
@@ -845,34 +874,32 @@ def full_and_read_only(b):
 
 
 @test
+@own_mounts
 def full_at_first(b):
     """A disk that is full before there is an index: there is nothing to read yet, and the index is made when there is room."""
     os.makedirs(b.data)
     b.file('m.gguf', model(1 << 17))
-    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
-        return 'needs unshare -rm'
     fill = f'cat /dev/zero > {b.data}/fill'
     script = f'mount -t tmpfs -o size=1m none {b.data} && {{ {fill} 2>/dev/null; $H list >&2 && $H list --json && rm {b.data}/fill && $H pull {b.top}/m.gguf && $H verify; }}'
-    p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+    p = mounting(b, script)
     assert p.returncode == OK and p.stdout.count('"models":[]') == 1 and re.search('^ok +m ', p.stdout, re.M), p
 
 
 @test
+@own_mounts
 def nothing_can_be_written(b):
     """Where no store can be made there is an empty one to read, and a pull says why."""
     os.makedirs(b.data + '/hearth')
     b.file('m.gguf', model())
-    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
-        return 'needs unshare -rm'
     read = '$H list && $H list --json && $H verify --json; $H show m; echo $?; $H rm m; echo $?; $H pull {top}/m.gguf; echo $?'.format(top=b.top)
     for make in ('', 'mkdir {data}/hearth', 'mkdir -p {data}/hearth/models/blobs {data}/hearth/models/partial'):
         script = f'mount -t tmpfs none {b.data} && {make or "true"} && mount -o remount,ro {b.data} && {read}'.replace('{data}', b.data)
-        p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+        p = mounting(b, script)
         assert p.stdout.count('hearth pull smollm2:135m') == 1 and p.stdout.count('"models":[]') == 1 and p.stdout.count('"damaged":0') == 1, (make, p)
         assert p.stdout.split()[-3:] == [str(NOT_FOUND), str(IO), str(IO)], (make, p)
         assert p.stderr.count('\n') == 3 and 'hearth list' in p.stderr and len(re.findall(f'hearth: {re.escape(b.data)}.*read-only', p.stderr, re.I)) == 2, (make, p)
     script = f'mount -t tmpfs none {b.data} && $H pull {b.top}/m.gguf >&2 && rm -r {b.data}/hearth/models/partial && mount -o remount,ro {b.data} && $H list'
-    p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth), capture_output=True, text=True, timeout=60)
+    p = mounting(b, script)
     assert p.returncode == OK and re.search('^m  ', p.stdout, re.M), p
     with open(b.top + '/file', 'w'):
         pass
@@ -916,6 +943,14 @@ def two_at_once(b):
     assert p.returncode == OK and b.names() == ['m']
 
 
+def has_open(pid, path):
+    """Whether the process has the file open; no while it opens or closes one."""
+    try:
+        return os.path.realpath(path) in [os.readlink(x.path) for x in os.scandir(f'/proc/{pid}/fd')]
+    except OSError:
+        return False
+
+
 @test
 def asked_at_that_moment(b):
     """Whether the store is busy is asked with its lock: who wants to change it then waits for a moment."""
@@ -924,7 +959,7 @@ def asked_at_that_moment(b):
     with open(path, 'rb') as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         p = b.start('rm', 'no-such-model')
-        while p.poll() is None and path not in (os.path.realpath(x.path) for x in os.scandir(f'/proc/{p.pid}/fd')):
+        while p.poll() is None and not has_open(p.pid, path):
             pass
     p.communicate(timeout=60)
     assert p.returncode == NOT_FOUND, p.returncode
