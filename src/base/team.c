@@ -112,10 +112,18 @@ static void gate_add(struct gate *g, uint32_t n)
 }
 
 /* The word `go`: job number << 16 | workers inside << 1 | door open. */
-#define OPEN         1u
-#define ONE_INSIDE   2u
-#define INSIDE(word) ((word) >> 1 & 0x7FFFu)
-#define JOB(word)    ((word) >> 16)
+#define OPEN       1u
+#define ONE_INSIDE 2u
+
+static uint32_t n_inside(uint32_t word)
+{
+    return word >> 1 & 0x7FFFu;
+}
+
+static uint32_t job_of(uint32_t word)
+{
+    return word >> 16;
+}
 
 static void *member_main(void *arg)
 {
@@ -129,20 +137,20 @@ static void *member_main(void *arg)
         if (atomic_load_explicit(&t->is_closing, memory_order_relaxed)) { /* ordered by `go` */
             return NULL;
         }
-        const bool is_new = JOB(word) != JOB(seen);
+        const bool is_new = job_of(word) != job_of(seen);
         seen = word;
         /* acquire: the job's function and argument; release pairs with the caller's exchange */
         if (is_new && (word & OPEN) != 0) {
             bool is_in = false;
-            const uint32_t job = JOB(word);
-            while (!is_in && (word & OPEN) != 0 && JOB(word) == job) {
+            const uint32_t job = job_of(word);
+            while (!is_in && (word & OPEN) != 0 && job_of(word) == job) {
                 is_in = atomic_compare_exchange_weak(&t->go.word, &word, word + ONE_INSIDE);
             }
             seen = is_in ? word + ONE_INSIDE : word;
             if (is_in) {
                 t->fn(t->arg, m.i_worker);
                 gate_add(&t->done, 1);
-            } else if (JOB(word) != job) {
+            } else if (job_of(word) != job) {
                 seen = word - (1u << 16); /* another job came meanwhile: look at it */
             }
         }
@@ -231,14 +239,14 @@ void team_run(struct team *t, team_fn fn, void *arg)
     /* only this thread changes job numbers, and nobody is inside: a plain store would do, but for
      * sleepers */
     const uint32_t word = atomic_load_explicit(&t->go.word, memory_order_relaxed);
-    const uint32_t job = (JOB(word) + 1) << 16;
+    const uint32_t job = (job_of(word) + 1) << 16;
     atomic_store(&t->go.word, job | OPEN);
     if (atomic_load(&t->go.n_sleeping) > 0) {
         syscall(SYS_futex, &t->go.word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
     }
     fn(arg, 0);
     const uint32_t last = atomic_fetch_and(&t->go.word, ~OPEN); /* from here on nobody enters */
-    const uint32_t target = t->n_done + INSIDE(last);
+    const uint32_t target = t->n_done + n_inside(last);
     for (uint32_t now;
          (now = atomic_load_explicit(&t->done.word, memory_order_acquire)) != target;) {
         gate_wait(&t->done, now, t->spin_rounds);

@@ -182,11 +182,6 @@ static const struct {
 };
 #define N_EXIT (sizeof exits / sizeof exits[0])
 
-const char *conf_command_name(enum conf_command c)
-{
-    return commands[c].name;
-}
-
 /* --- parsing ---------------------------------------------------------------------------------- */
 
 /* Levenshtein distance of two short words, at most 32 letters each. */

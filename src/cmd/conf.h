@@ -52,7 +52,6 @@ struct conf {
  * names the option, and the nearest known name when it is misspelt. */
 enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done) MUST_USE;
 
-const char *conf_command_name(enum conf_command c);
 bool conf_is_near(const char *word, const char *known); /* perhaps a misspelling of it */
 
 void conf_help(enum conf_command c, struct buf *out); /* CONF_COMMAND_COUNT: the program's */

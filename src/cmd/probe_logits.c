@@ -215,31 +215,39 @@ static enum err take_row(struct probe *pr, const struct job *j, int32_t pos, con
     return ERR_OK;
 }
 
-/* Scores of one evaluated chunk, ROWS_AT_ONCE rows at a time; then of every copy, which must be
+/* One evaluated chunk of a case: tokens at..at+n of each copy. */
+struct chunk {
+    const float *hidden; /* [n_seq][n][ld] */
+    int32_t at;
+    int32_t n;
+};
+
+/* Scores of a chunk, ROWS_AT_ONCE rows at a time; then of every copy, which must be
  * equal. */
 static enum err take_chunk(struct probe *pr, const struct job *j, struct session *s,
-                           const float *hidden, int32_t at, int32_t n, struct answer *a)
+                           const struct chunk *c, struct answer *a)
 {
     const size_t ld = back_ld(pr->arch.n_vocab);
     const size_t row_bytes = back_ld(pr->arch.n_embd) * sizeof(float);
     for (int32_t i = 1; i < s->n_seq; i++) {
-        const float *copy = hidden + (size_t)i * (size_t)n * back_ld(pr->arch.n_embd);
-        REQUIRE(memcmp(copy, hidden, row_bytes * (size_t)n) == 0, ERR_FAILED,
-                "copy %d in the batch differs from the case itself at tokens %d..%d", i, at,
-                at + n);
+        const float *copy = c->hidden + (size_t)i * (size_t)c->n * back_ld(pr->arch.n_embd);
+        REQUIRE(memcmp(copy, c->hidden, row_bytes * (size_t)c->n) == 0, ERR_FAILED,
+                "copy %d in the batch differs from the case itself at tokens %d..%d", i, c->at,
+                c->at + c->n);
     }
-    for (int32_t t = 0; t < n;) {
+    for (int32_t t = 0; t < c->n;) {
         int32_t rows[ROWS_AT_ONCE];
         int32_t n_row = 0;
-        for (; t < n && n_row < ROWS_AT_ONCE; t++) {
-            if (j->has_stats || j->is_wanted[at + t]) {
+        for (; t < c->n && n_row < ROWS_AT_ONCE; t++) {
+            if (j->has_stats || j->is_wanted[c->at + t]) {
                 rows[n_row++] = t;
             }
         }
         const size_t mark = arena_mark(&pr->step);
-        const float *logits = n_row > 0 ? decoder_logits(&s->decoder, hidden, rows, n_row) : NULL;
+        const float *logits =
+            n_row > 0 ? decoder_logits(&s->decoder, c->hidden, rows, n_row) : NULL;
         for (int32_t r = 0; r < n_row; r++) {
-            TRY(take_row(pr, j, at + rows[r], logits + (size_t)r * ld, a));
+            TRY(take_row(pr, j, c->at + rows[r], logits + (size_t)r * ld, a));
         }
         arena_rewind(&pr->step, mark);
     }
@@ -267,7 +275,8 @@ static enum err run_chunk(struct probe *pr, const struct job *j, struct session 
     const size_t mark = arena_mark(&pr->step);
     float *hidden = NULL;
     TRY(decoder_forward(&s->decoder, &step, &hidden));
-    TRY(take_chunk(pr, j, s, hidden, at, n, a));
+    const struct chunk c = { hidden, at, n };
+    TRY(take_chunk(pr, j, s, &c, a));
     arena_rewind(&pr->step, mark);
     return ERR_OK;
 }

@@ -17,8 +17,12 @@
 
 #include <stddef.h>
 
-#define UNIT          32
-#define UNIT_BYTES(T) ((size_t)(T) * (UNIT + 3 * sizeof(float)))
+#define UNIT 32
+
+INLINE size_t unit_bytes(int32_t tile)
+{
+    return (size_t)tile * (UNIT + 3 * sizeof(float));
+}
 
 /* Tokens in a tile. 8 is what the registers have room for; a smaller tile for few tokens spares the
  * products with tokens that do not exist. */
@@ -29,7 +33,7 @@ INLINE int32_t gemm_tile(int32_t n_tok)
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind == KERN_ACT_I8 ? UNIT_BYTES(tile) * (size_t)(n_col / UNIT)
+    return kind == KERN_ACT_I8 ? unit_bytes(tile) * (size_t)(n_col / UNIT)
                                : (size_t)tile * (size_t)n_col * sizeof(float);
 }
 
@@ -71,7 +75,7 @@ INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
 /* One tile; x[t] NULL: a token that only fills it up. */
 INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
 {
-    for (int32_t u = 0; u < n_col / UNIT; u++, to += UNIT_BYTES(tile)) {
+    for (int32_t u = 0; u < n_col / UNIT; u++, to += unit_bytes(tile)) {
         float *d = (float *)(void *)(to + UNIT * tile);
         for (int32_t t = 0; t < tile; t++) {
             int8_t q[UNIT] = { 0 };

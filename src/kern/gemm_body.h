@@ -246,7 +246,7 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
         acc[t / 8][t % 8] = r_set(0.0f);
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
-        for (int j = 0; j < h->units; j++, a += UNIT_BYTES(tile)) {
+        for (int j = 0; j < h->units; j++, a += unit_bytes(tile)) {
             const uint8_t *ahead = w + (size_t)j * each + AHEAD;
             UNROLL for (size_t p = 0; p < each; p += 64)
             {
@@ -366,7 +366,7 @@ static void panel_rows(const struct product *p, int32_t panel)
             ready(&u, 255);
             for (int32_t tok = p->tile0 * tile; tok < end; tok++) {
                 const uint8_t *a =
-                    p->a->data + (size_t)(tok / tile) * bytes_a + (size_t)i * UNIT_BYTES(tile);
+                    p->a->data + (size_t)(tok / tile) * bytes_a + (size_t)i * unit_bytes(tile);
                 float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES + ROWS * s;
                 const rows acc = r_load(y);
                 r_store(y, is_halved ? token_step(&u, &halved, a, tile, tok % tile, acc)

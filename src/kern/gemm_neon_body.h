@@ -457,7 +457,7 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
     const int32_t n_block = p->w->n_col / (UNIT * k.units);
     zero_tile(acc, size);
     for (int32_t block = 0; block < n_block; block++, w += k.block) {
-        for (int j = 0; j < k.units; j++, a += UNIT_BYTES(size)) {
+        for (int j = 0; j < k.units; j++, a += unit_bytes(size)) {
             struct unit u;
             scales(w, j, &u);
             unit_step(codes, k, size, w, j, &u, a, acc);
@@ -571,7 +571,7 @@ INLINE void rows_tile(enum form form, int size, const struct product *p, const s
             }
         }
     }
-    unit_step(codes_decoded, k, size, (const uint8_t *)b, 0, &u, t.a + (size_t)i * UNIT_BYTES(size),
+    unit_step(codes_decoded, k, size, (const uint8_t *)b, 0, &u, t.a + (size_t)i * unit_bytes(size),
               acc);
     store_tile(acc, size, t.n, t.y, p->ldy);
 }

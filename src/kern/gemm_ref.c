@@ -36,7 +36,7 @@ static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_
 {
     const int32_t tile = gemm_tile(a->n_tok);
     const uint8_t *p = a->data + (size_t)(tok / tile) * gemm_tile_bytes(a->kind, tile, a->n_col) +
-                       (size_t)u * UNIT_BYTES(tile);
+                       (size_t)u * unit_bytes(tile);
     const int32_t t = tok % tile;
     const float *d = (const float *)(const void *)(p + UNIT * tile);
     struct act_unit r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };

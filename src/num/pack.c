@@ -250,6 +250,11 @@ static struct codes codes_get(uint32_t type, const uint8_t *b, int j)
     }
 }
 
+static void or_into(uint8_t *byte, int bits)
+{
+    *byte = (uint8_t)(*byte | bits);
+}
+
 /* The inverse, by or-ing into a block whose code bits are zero. */
 static void codes_set(uint32_t type, uint8_t *b, int j, const uint8_t code[32])
 {
@@ -257,54 +262,52 @@ static void codes_set(uint32_t type, uint8_t *b, int j, const uint8_t code[32])
         const int c = code[k];
         const int h = 4 * (k >> 4);
         const int l = k & 15;
-#define OR(at, v) b[at] = (uint8_t)(b[at] | (v))
         switch (type) {
         case QUANT_Q4_0:
         case QUANT_IQ4_NL:
-            OR(2 + l, c << h);
+            or_into(&b[2 + l], c << h);
             break;
         case QUANT_MXFP4:
-            OR(1 + l, c << h);
+            or_into(&b[1 + l], c << h);
             break;
         case QUANT_Q4_1:
-            OR(4 + l, c << h);
+            or_into(&b[4 + l], c << h);
             break;
         case QUANT_Q5_0:
-            OR(6 + l, (c & 15) << h);
-            OR(2 + k / 8, (c >> 4) << k % 8);
+            or_into(&b[6 + l], (c & 15) << h);
+            or_into(&b[2 + k / 8], (c >> 4) << k % 8);
             break;
         case QUANT_Q5_1:
-            OR(8 + l, (c & 15) << h);
-            OR(4 + k / 8, (c >> 4) << k % 8);
+            or_into(&b[8 + l], (c & 15) << h);
+            or_into(&b[4 + k / 8], (c >> 4) << k % 8);
             break;
         case QUANT_Q8_0:
             b[2 + k] = (uint8_t)(c ^ 0x80);
             break;
         case QUANT_Q2_K:
-            OR(16 + j / 4 * 32 + k, c << 2 * (j % 4));
+            or_into(&b[16 + j / 4 * 32 + k], c << 2 * (j % 4));
             break;
         case QUANT_Q3_K:
-            OR(32 + j / 4 * 32 + k, (c & 3) << 2 * (j % 4));
-            OR(k, (c >> 2) << j);
+            or_into(&b[32 + j / 4 * 32 + k], (c & 3) << 2 * (j % 4));
+            or_into(&b[k], (c >> 2) << j);
             break;
         case QUANT_Q4_K:
-            OR(16 + j / 2 * 32 + k, c << 4 * (j % 2));
+            or_into(&b[16 + j / 2 * 32 + k], c << 4 * (j % 2));
             break;
         case QUANT_Q5_K:
-            OR(48 + j / 2 * 32 + k, (c & 15) << 4 * (j % 2));
-            OR(16 + k, (c >> 4) << j);
+            or_into(&b[48 + j / 2 * 32 + k], (c & 15) << 4 * (j % 2));
+            or_into(&b[16 + k], (c >> 4) << j);
             break;
         case QUANT_Q6_K:
-            OR(j / 4 * 64 + j % 2 * 32 + k, (c & 15) << (j % 4 / 2 * 4));
-            OR(128 + j / 4 * 32 + k, (c >> 4) << 2 * (j % 4));
+            or_into(&b[j / 4 * 64 + j % 2 * 32 + k], (c & 15) << (j % 4 / 2 * 4));
+            or_into(&b[128 + j / 4 * 32 + k], (c >> 4) << 2 * (j % 4));
             break;
         case QUANT_IQ4_XS:
-            OR(8 + 16 * j + l, c << h);
+            or_into(&b[8 + 16 * j + l], c << h);
             break;
         default:
             break;
         }
-#undef OR
     }
 }
 
