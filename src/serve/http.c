@@ -452,11 +452,6 @@ const char *http_header(const struct http_req *r, const char *name)
     return MHD_lookup_connection_value(r->conn->mhd, MHD_HEADER_KIND, name);
 }
 
-struct view http_body(const struct http_req *r)
-{
-    return buf_view(&r->body);
-}
-
 size_t http_take_body(struct http_req *r, struct buf *out)
 {
     const size_t n_held = r->n_held;

@@ -76,7 +76,6 @@ const char *http_method(const struct http_req *r); /* "GET" also for HEAD */
 const char *http_path(const struct http_req *r);   /* decoded, without query */
 /* NULL: not there. "Host" is that of the target, where the target names one. */
 const char *http_header(const struct http_req *r, const char *name);
-struct view http_body(const struct http_req *r);
 /* Moves it into a fresh buf. What it holds of the budget is the caller's to give back. */
 size_t http_take_body(struct http_req *r, struct buf *out);
 const char *http_id(const struct http_req *r);    /* for the x-request-id header */
