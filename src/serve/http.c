@@ -1,9 +1,10 @@
 /* http - requests and answers over HTTP/1.1
  *
  * libmicrohttpd parses; this file is what is around it, and the only one that knows it. The
- * listening socket is http_listen's; when a client has left and how long anything may take is
- * http_conn's; whether a request ends where all would say that it ends, http_frame decides. The
- * library runs in external mode: its epoll descriptor is one watch of our loop.
+ * listening socket is http_listen's; http_conn sees when a client has left, and gives up who is
+ * overdue, by its own deadlines up to the end of a body and by those set here for answers; whether
+ * a request ends where all would say that it ends, http_frame decides. The library runs in external
+ * mode: its epoll descriptor is one watch of our loop.
  *
  * A connection sleeps (is suspended) from the end of its request until there is something to send.
  *

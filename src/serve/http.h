@@ -5,7 +5,9 @@
  *       is gone after it.
  * HT-2  between `request` and the reply the connection is suspended: it costs nothing, and its
  *       client is watched. A client that leaves leads to `end` at once.
- * HT-3  every wait for a client has a deadline.
+ * HT-3  every wait for a client has a deadline: for headers, for a body and for each
+ *       HTTP_CONN_STEP_BYTES of it, for the next request, for an answer to be taken whole (more for
+ *       a long one), and for some of a stream to be taken.
  * HT-4  bodies, streams and all but small replies are held only within the budget. */
 #ifndef HEARTH_HTTP_H
 #define HEARTH_HTTP_H
@@ -39,7 +41,7 @@ struct http_params {
     uint64_t body_us;  /* for the body */
     uint64_t step_us;  /* for each HTTP_CONN_STEP_BYTES of it, or its rest */
     uint64_t idle_us;  /* between requests */
-    uint64_t write_us; /* for a client to take some of its answer */
+    uint64_t write_us; /* for a client to take its answer, or some of a stream */
 };
 
 struct http_calls {
