@@ -575,6 +575,7 @@ static ssize_t read_stream(void *arg, uint64_t pos, char *to, size_t max)
         return (ssize_t)n;
     }
     if (r->is_finished) {
+        c->deadline_us = os_now_us() + c->http->params.write_us;
         return MHD_CONTENT_READER_END_OF_STREAM;
     }
     c->deadline_us = 0; /* waiting for us, not for the client */
