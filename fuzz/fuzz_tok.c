@@ -234,15 +234,15 @@ static struct tok *word_pieces(void)
 
 /* What decoding gives back. */
 enum back {
-    BACK_HOSTILE, /* a vocabulary from outside: also its unknown token may be a control token */
     BACK_NOTHING,
     BACK_TEXT,
     BACK_BLANKS, /* U+2581 comes back as a blank */
 };
 
-struct fixed {
+struct opened {
     struct tok *t;
     enum back back;
+    int32_t unknown; /* may be a control token in a vocabulary from outside; -1 = none */
 };
 
 #define N_FIXED 19
@@ -253,20 +253,20 @@ static const char *const pres[] = { "gpt-2",        "default",        "llama-bpe
                                     "tekken",       "qwen2" };
 #define N_PRE (sizeof pres / sizeof pres[0])
 
-static struct fixed *fixed_all(void)
+static struct opened *fixed_all(void)
 {
-    static struct fixed all[N_FIXED];
+    static struct opened all[N_FIXED];
     if (all[0].t == NULL) {
         int n = 0;
         for (size_t i = 0; i < N_PRE; i++) { /* the last composes characters */
-            all[n++] =
-                (struct fixed){ byte_level(pres[i]), i + 1 < N_PRE ? BACK_TEXT : BACK_NOTHING };
+            all[n++] = (struct opened){ byte_level(pres[i]),
+                                        i + 1 < N_PRE ? BACK_TEXT : BACK_NOTHING, -1 };
         }
-        all[n++] = (struct fixed){ pieces_kind("llama", true, true), BACK_BLANKS };
-        all[n++] = (struct fixed){ pieces_kind("t5", true, false), BACK_BLANKS };
-        all[n++] = (struct fixed){ pieces_kind("t5", false, true), BACK_NOTHING };
-        all[n++] = (struct fixed){ pieces_kind("gemma4", true, false), BACK_BLANKS };
-        all[n++] = (struct fixed){ word_pieces(), BACK_NOTHING };
+        all[n++] = (struct opened){ pieces_kind("llama", true, true), BACK_BLANKS, -1 };
+        all[n++] = (struct opened){ pieces_kind("t5", true, false), BACK_BLANKS, -1 };
+        all[n++] = (struct opened){ pieces_kind("t5", false, true), BACK_NOTHING, -1 };
+        all[n++] = (struct opened){ pieces_kind("gemma4", true, false), BACK_BLANKS, -1 };
+        all[n++] = (struct opened){ word_pieces(), BACK_NOTHING, -1 };
         demand(n == N_FIXED, "the number of vocabularies");
         for (int i = 0; i < n; i++) {
             demand(all[i].t != NULL, "a vocabulary made here");
@@ -319,7 +319,7 @@ static void put_line(struct own *o, char what, struct view rest)
 }
 
 /* What a vocabulary of its kind cannot be without, and what the lines said of the whole. */
-static struct tok *own_end(struct own *o, struct view kind)
+static struct opened own_end(struct own *o, struct view kind)
 {
     struct vocab *v = &o->v;
     if (v->n == 0) {
@@ -339,19 +339,20 @@ static struct tok *own_end(struct own *o, struct view kind)
     gguf_write_string(&v->w, "pre", name_of(o->pre, pres, N_PRE));
     gguf_write_bool(&v->w, "add_space_prefix", (o->flags & 1) != 0);
     gguf_write_bool(&v->w, "remove_extra_whitespaces", (o->flags & 2) != 0);
-    gguf_write_u32(&v->w, "unknown_token_id", (uint32_t)(o->flags >> 2 & 3) % v->n);
+    const uint32_t unknown = (uint32_t)(o->flags >> 2 & 3) % v->n;
+    gguf_write_u32(&v->w, "unknown_token_id", unknown);
     if (o->rules.n > 0) {
         gguf_write_array(&v->w, "precompiled_charsmap", GGUF_U8, o->rules.n);
         buf_add_view(&v->w.out, o->rules);
     }
-    return vocab_end(v);
+    return (struct opened){ vocab_end(v), BACK_NOTHING, (int32_t)unknown };
 }
 
 /* Lines up to one with "=": the first is the kind, others are one byte that says what they are
  * and the rest. A digit: a piece of that type, with a byte for its score; m: a merge, with its
  * pieces and what they make; M: a merge alone, as it stands; r: rules of t5 (their bytes,
  * without newline); p: the pre-tokenizer; b: flags. Returns where the text begins. */
-static size_t put_own(struct view in, struct tok **t)
+static size_t put_own(struct view in, struct opened *out)
 {
     static const char *const kinds[] = { "gpt2", "llama", "bert", "t5", "gemma4" };
     size_t at = view_find(in, VIEW("\n"), 0);
@@ -372,7 +373,7 @@ static size_t put_own(struct view in, struct tok **t)
         }
         put_line(&o, line.p[0], view_from(line, 1));
     }
-    *t = own_end(&o, kind);
+    *out = own_end(&o, kind);
     return at < in.n ? at : in.n;
 }
 
@@ -431,8 +432,16 @@ static void check_back(const struct tok *t, const struct tok_list *l, struct vie
     buf_release(&stream);
 }
 
-static void check_text(const struct tok *t, struct view text, uint8_t flags, enum back back)
+/* Whether a text may not give this id. */
+static bool is_forged(const struct opened *f, int32_t id)
 {
+    return id != f->unknown && tok_is_control(f->t, id);
+}
+
+static void check_text(const struct opened *f, struct view text, uint8_t flags)
+{
+    const struct tok *t = f->t;
+    const enum back back = f->back;
     const bool parse = (flags & 16) != 0;
     const bool add = (flags & 32) != 0;
     struct tok_list l = { .cap = 16 * text.n + 64 };
@@ -444,8 +453,7 @@ static void check_text(const struct tok *t, struct view text, uint8_t flags, enu
     if (e == ERR_OK) {
         for (size_t i = 0; i < l.n; i++) {
             demand(l.ids[i] >= 0 && l.ids[i] < tok_n_vocab(t), "an id");
-            demand(parse || add || back == BACK_HOSTILE || !tok_is_control(t, l.ids[i]),
-                   "no control token from text (TO-1)");
+            demand(parse || add || !is_forged(f, l.ids[i]), "no control token from text (TO-1)");
         }
         struct tok_list none = { NULL, 0, 0 };
         demand(tok_encode(t, text, add, parse, &none) == (l.n > 0 ? ERR_LIMIT : ERR_OK) &&
@@ -458,8 +466,8 @@ static void check_text(const struct tok *t, struct view text, uint8_t flags, enu
         l.n = 0;
         e = tok_encode_marked(t, text, marks, &l);
         demand(e == ERR_OK || e == ERR_LIMIT, "encoding marked text");
-        for (size_t i = 0; i < l.n && e == ERR_OK && back != BACK_HOSTILE; i++) {
-            demand(!tok_is_control(t, l.ids[i]), "no control token from a user's text");
+        for (size_t i = 0; i < l.n && e == ERR_OK; i++) {
+            demand(!is_forged(f, l.ids[i]), "no control token from a user's text");
         }
         mem_free(marks);
     }
@@ -468,28 +476,28 @@ static void check_text(const struct tok *t, struct view text, uint8_t flags, enu
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    struct fixed *all = fixed_all();
+    struct opened *all = fixed_all();
     const struct fuzz_run run = fuzz_begin();
     const struct view in = { (const char *)bytes, n };
     if (n < 2 || n > TEXT_MAX) {
         return 0;
     }
     if (bytes[0] == '#') {
-        struct tok *own = NULL;
+        struct opened own = { 0 };
         const size_t at = put_own(view_from(in, 1), &own);
-        if (own != NULL) {
-            check_text(own, view_from(in, at + 1), bytes[n - 1], BACK_HOSTILE);
+        if (own.t != NULL) {
+            check_text(&own, view_from(in, at + 1), bytes[n - 1]);
         }
-        tok_close(own);
+        tok_close(own.t);
     } else {
-        const struct fixed *f = &all[bytes[0] % N_FIXED];
+        const struct opened *f = &all[bytes[0] % N_FIXED];
         const size_t times = bytes[1] >> 6 == 3 ? (size_t)1 << (bytes[1] & 15) : 1;
         struct buf text;
         buf_init(&text, TEXT_MAX);
         for (size_t i = 0; i < times && text.n + n - 2 <= TEXT_MAX; i++) {
             buf_add(&text, bytes + 2, n - 2);
         }
-        check_text(f->t, buf_view(&text), bytes[1], f->back);
+        check_text(f, buf_view(&text), bytes[1]);
         buf_release(&text);
     }
     fuzz_end(run);

@@ -14,15 +14,16 @@
 #define N_SPECIAL 24 /* in each of the random sets */
 #define N_TEXT    64
 
-/* A byte-level vocabulary: the plain ones, then n pieces of the types given (3 control, 4 added). */
-static struct tok *open_specials(const struct view *pieces, const int32_t *types, uint32_t n)
+/* The plain ones, then n pieces of the types given (3 control, 4 added). */
+static struct tok *open_kind(const char *model, const struct view *pieces, const int32_t *types,
+                             uint32_t n)
 {
     static const char *const plain[N_PLAIN] = { "a", "b", "c", "cc" };
     struct gguf_write w;
     struct gguf *g = NULL;
     struct tok *t = NULL;
     gguf_write_begin(&w);
-    gguf_write_string(&w, "model", VIEW("gpt2"));
+    gguf_write_string(&w, "model", view_of(model));
     gguf_write_string(&w, "pre", VIEW("gpt-2"));
     gguf_write_array(&w, "tokens", GGUF_STRING, N_PLAIN + n);
     for (int i = 0; i < N_PLAIN; i++) {
@@ -42,6 +43,11 @@ static struct tok *open_specials(const struct view *pieces, const int32_t *types
     assert_int_equal(tok_open(&t, g), ERR_OK);
     gguf_close(g);
     return t;
+}
+
+static struct tok *open_specials(const struct view *pieces, const int32_t *types, uint32_t n)
+{
+    return open_kind("gpt2", pieces, types, n);
 }
 
 /* The plain twin of the search: all special tokens are tried. */
@@ -157,9 +163,43 @@ static void test_many(void **state)
     free(ids);
 }
 
+/* Control tokens whose piece is what a text is cut into anyway: a letter, a byte, a word and a part
+ * of it. None may come of a text (TO-1), whatever the kind. */
+static void test_control_as_piece(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = { "gpt2", "gemma4", "llama", "bert" };
+    static const char *const names[] = { "d",
+                                         "<0x65>",
+                                         "\xE2\x96\x81"
+                                         "dd",
+                                         "dd",
+                                         "[UNK]",
+                                         "[CLS]",
+                                         "[SEP]" };
+    enum { N = sizeof names / sizeof names[0] };
+    struct view pieces[N];
+    int32_t types[N];
+    for (int i = 0; i < N; i++) {
+        pieces[i] = view_of(names[i]);
+        types[i] = i == 4 ? 2 : 3;
+    }
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        int32_t ids[N_TEXT];
+        struct tok_list out = { .ids = ids, .cap = N_TEXT };
+        struct tok *t = open_kind(kinds[k], pieces, types, N);
+        assert_int_equal(tok_encode(t, VIEW("d e dd ade cc add dada"), false, false, &out), ERR_OK);
+        for (size_t i = 0; i < out.n; i++) {
+            assert_false(tok_is_control(t, ids[i]));
+        }
+        tok_close(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_as_tried_one_by_one),
-                                        cmocka_unit_test(test_many) };
+                                        cmocka_unit_test(test_many),
+                                        cmocka_unit_test(test_control_as_piece) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,12 @@ int32_t tok_lookup(const struct tok *t, struct view piece)
     return -1;
 }
 
+int32_t tok_lookup_text(const struct tok *t, struct view piece)
+{
+    const int32_t id = tok_lookup(t, piece);
+    return id >= 0 && t->type[id] != TOK_CONTROL ? id : -1;
+}
+
 static uint64_t pair_hash(const struct tok *t, struct view a, struct view b)
 {
     return hash_mix(b.p, b.n, hash_mix(a.p, a.n, t->seed));
@@ -249,7 +255,7 @@ static enum err read_types(struct tok *t, const struct gguf *g)
                 "%s: token %d has %u bytes; at most %d are taken", gguf_path(g), i, t->piece_n[i],
                 TOK_PIECE_MAX);
         const int b = byte_of_piece(tok_piece_of(t, i));
-        if (b >= 0 && (v == TOK_BYTE || t->byte_id[b] < 0)) {
+        if (b >= 0 && v != TOK_CONTROL && (v == TOK_BYTE || t->byte_id[b] < 0)) {
             t->byte_id[b] = i;
         }
     }

@@ -3,7 +3,8 @@
  * Kinds: byte-level BPE with the pre-tokenizer that the file names, SentencePiece (llama),
  * WordPiece (bert), Unigram (t5). All tables are built once from the file; encoding and decoding
  * allocate only from the caller's buffers and a scratch that belongs to the call.
- * TO-1  without `parse_special` no text can produce a control token.
+ * TO-1  without `parse_special` no text can produce a control token, unless the file makes one the
+ *       unknown token.
  * TO-2  decode(encode(text)) == text for byte-level vocabularies, for every byte string.
  * TO-3  time is O(n log n) in the text's bytes, whatever the text. */
 #ifndef HEARTH_TOK_H

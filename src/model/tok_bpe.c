@@ -232,7 +232,7 @@ static bool may_merge(const struct tok *t, struct view a, struct view b, int32_t
 
 static void emit_symbol(const struct tok *t, struct view text, struct tok_list *out)
 {
-    const int32_t id = tok_lookup(t, text);
+    const int32_t id = tok_lookup_text(t, text);
     if (id >= 0) {
         tok_emit(out, id);
         return;
@@ -240,7 +240,7 @@ static void emit_symbol(const struct tok *t, struct view text, struct tok_list *
     for (size_t at = 0; at < text.n;) { /* no such piece: letter by letter, then byte by byte */
         uint32_t code;
         const int n = utf8_read(text.p + at, text.n - at, &code);
-        const int32_t one = tok_lookup(t, view_part(text, at, n > 0 ? (size_t)n : 1));
+        const int32_t one = tok_lookup_text(t, view_part(text, at, n > 0 ? (size_t)n : 1));
         for (int i = 0; one < 0 && i < n; i++) {
             const int32_t byte = t->byte_id[(uint8_t)text.p[at + (size_t)i]];
             if (byte >= 0) {

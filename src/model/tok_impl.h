@@ -55,6 +55,8 @@ struct tok {
 
 struct view tok_piece_of(const struct tok *t, int32_t id);
 int32_t tok_lookup(const struct tok *t, struct view piece);
+/* The same for a piece that a text is cut into: never a control token (TO-1). */
+int32_t tok_lookup_text(const struct tok *t, struct view piece);
 /* Rank of merging a and b (both in the file's spelling), -1 = no merge. */
 int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b);
 /* Counts, and stores while there is room. */

@@ -23,8 +23,8 @@ static int32_t cost_of(float score)
 /* The union is a piece; the better its score, the sooner. */
 static bool may_merge(const struct tok *t, struct view a, struct view b, int32_t *cost)
 {
-    const int32_t id = tok_lookup(t, (struct view){ a.p, a.n + b.n });
-    if (id < 0 || t->type[id] == TOK_CONTROL) {
+    const int32_t id = tok_lookup_text(t, (struct view){ a.p, a.n + b.n });
+    if (id < 0) {
         return false;
     }
     *cost = t->score != NULL ? cost_of(t->score[id]) : 0;
@@ -34,7 +34,7 @@ static bool may_merge(const struct tok *t, struct view a, struct view b, int32_t
 /* A symbol that is no piece becomes its bytes; without byte tokens, one unknown token. */
 static void emit_symbol(const struct tok *t, struct view text, struct tok_list *out)
 {
-    const int32_t id = tok_lookup(t, text);
+    const int32_t id = tok_lookup_text(t, text);
     if (id >= 0) {
         tok_emit(out, id);
         return;

@@ -72,7 +72,7 @@ static void cover(const struct tok *t, struct view word, size_t n_char, struct t
         for (; len > (at == 0 ? 3u : 0u); len--) {
             const struct view piece = view_part(word, at, len);
             const bool is_start = view_starts(piece, VIEW("\xE2\x96\x81"));
-            id = is_start == (at == 0) ? tok_lookup(t, piece) : -1;
+            id = is_start == (at == 0) ? tok_lookup_text(t, piece) : -1;
             if (id >= 0) {
                 break;
             }
