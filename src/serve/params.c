@@ -10,15 +10,12 @@
  * (tools, a JSON schema, images) is refused unless its value asks for nothing. Fields that only
  * label a request (user, metadata ...) are accepted and change nothing.
  *
- * Messages are written out again for the template, with two changes: content given as a list of
- * text parts becomes one text, and the role "developer" becomes "system", which is what it means to
- * models that know only the older name.
- *
- * Next: serve/prep.c makes tokens of it. */
+ * Next: serve/messages.c reads the messages of a chat, serve/prep.c makes tokens of all. */
 #include "serve/params.h"
 
 #include "base/js.h"
 #include "base/mem.h"
+#include "serve/messages.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -37,57 +34,19 @@ struct reader {
     const struct js *value;
 };
 
-static const char *const type_names[] = {
-    [JS_NULL] = "null",        [JS_BOOL] = "true or false", [JS_INT] = "a whole number",
-    [JS_REAL] = "a number",    [JS_STRING] = "a text",      [JS_ARRAY] = "a list",
-    [JS_OBJECT] = "an object",
-};
-
-#define NUMBER_BYTES 40
-
-/* Whole numbers in plain digits. */
-static const char *put_number(char out[NUMBER_BYTES], double v)
-{
-    const bool is_plain = v > -1e15 && v < 1e15 && v == (double)(int64_t)v;
-    snprintf(out, NUMBER_BYTES, is_plain ? "%.0f" : "%.9g", v);
-    return out;
-}
-
-/* `where` names what has the value v: a field, or a place in one. */
-static enum err mismatch(struct refusal *why, const char *code, const char *where,
-                         const struct js *v, const char *wanted)
-{
-    const enum js_type type = js_type(v);
-    const struct view text = js_string(v);
-    char found[100];
-    char number[NUMBER_BYTES];
-    if (type == JS_STRING) {
-        snprintf(found, sizeof found, "\"%.*s\"", (int)(text.n < 40 ? text.n : 40), text.p);
-    } else if (type == JS_BOOL) {
-        snprintf(found, sizeof found, "%s", js_bool(v) ? "true" : "false");
-    } else if (type == JS_INT) {
-        snprintf(found, sizeof found, "%lld", (long long)js_int(v));
-    } else if (type == JS_REAL) {
-        snprintf(found, sizeof found, "%s", put_number(number, js_real(v)));
-    } else {
-        snprintf(found, sizeof found, "%s", type_names[type]);
-    }
-    return refusal_set(why, 400, code, where, "%s: %s is wanted, found %s", where, wanted, found);
-}
-
 static enum err wrong_type(struct reader *r, const char *wanted)
 {
-    return mismatch(r->why, "invalid_type", r->name, r->value, wanted);
+    return refusal_mismatch(r->why, "invalid_type", r->name, r->value, wanted);
 }
 
 static enum err wrong_value(struct reader *r, const char *wanted)
 {
-    return mismatch(r->why, "invalid_value", r->name, r->value, wanted);
+    return refusal_mismatch(r->why, "invalid_value", r->name, r->value, wanted);
 }
 
 static enum err want_type(struct reader *r, enum js_type type)
 {
-    return js_type(r->value) == type ? ERR_OK : wrong_type(r, type_names[type]);
+    return js_type(r->value) == type ? ERR_OK : wrong_type(r, refusal_type(type));
 }
 
 static bool is_number(const struct js *v)
@@ -122,7 +81,7 @@ static enum err mismatch_at(struct reader *r, const char *code, const char *plac
 {
     char where[100];
     snprintf(where, sizeof where, "%s%s", r->name, place);
-    (void)mismatch(r->why, code, where, v, wanted);
+    (void)refusal_mismatch(r->why, code, where, v, wanted);
     snprintf(r->why->param, sizeof r->why->param, "%s", r->name);
     return ERR_USAGE;
 }
@@ -174,7 +133,7 @@ static enum err read_stream_options(struct reader *r)
                                "field \"%s%s\" is not known here; take it out", r->name, place);
         }
         if (js_type(it.value) != JS_BOOL) {
-            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_BOOL]);
+            return mismatch_at(r, "invalid_type", place, it.value, refusal_type(JS_BOOL));
         }
         if (view_is(it.key, "include_usage")) {
             r->p->has_usage = js_bool(it.value);
@@ -188,7 +147,7 @@ static enum err read_temperature(struct reader *r)
 {
     const double v = js_real(r->value);
     if (!is_number(r->value)) {
-        return wrong_type(r, type_names[JS_REAL]);
+        return wrong_type(r, refusal_type(JS_REAL));
     }
     if (!(v == 0.0 || (v >= 1e-6 && v <= 100.0))) {
         return wrong_value(r, "0 (the best token) or a number from 1e-6 to 100");
@@ -219,7 +178,8 @@ static enum err add_stop(struct reader *r, const char *place, const struct js *v
     const struct view text = js_string(v);
     if (js_type(v) != JS_STRING) {
         return mismatch_at(r, "invalid_type", place, v,
-                           place[0] != '\0' ? type_names[JS_STRING] : "a text or a list of texts");
+                           place[0] != '\0' ? refusal_type(JS_STRING)
+                                            : "a text or a list of texts");
     }
     if (text.n == 0 || memchr(text.p, '\0', text.n) != NULL) {
         return mismatch_at(r, "invalid_value", place, v,
@@ -281,7 +241,7 @@ static enum err read_bias(struct reader *r)
         }
         snprintf(place, sizeof place, "[\"%.*s\"]", n_shown, it.key.p);
         if (!is_number(it.value)) {
-            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_REAL]);
+            return mismatch_at(r, "invalid_type", place, it.value, refusal_type(JS_REAL));
         }
         if (!(bias >= -100 && bias <= 100)) {
             return mismatch_at(r, "invalid_value", place, it.value, "a number from -100 to 100");
@@ -300,7 +260,7 @@ static enum err read_logprobs(struct reader *r)
         return want_type(r, JS_BOOL);
     }
     if (!is_whole(r->value, &n)) {
-        return wrong_type(r, type_names[JS_INT]);
+        return wrong_type(r, refusal_type(JS_INT));
     }
     if (n < 0 || n > HEARTH_LOGPROB_MAX) {
         return wrong_value(r, "a whole number from 0 to 20");
@@ -332,9 +292,9 @@ static enum err read_ids(struct reader *r, const struct js *list)
 static enum err read_text(struct reader *r, const struct js *v)
 {
     if (js_type(v) != JS_STRING) {
-        return mismatch(r->why, "invalid_type", r->name, v,
-                        r->p->kind == PARAMS_COMPLETION ? "a text or a list of token ids"
-                                                        : "a text");
+        return refusal_mismatch(r->why, "invalid_type", r->name, v,
+                                r->p->kind == PARAMS_COMPLETION ? "a text or a list of token ids"
+                                                                : "a text");
     }
     if (r->p->has_text) {
         return refusal_set(r->why, 400, "invalid_value", r->name, "%s: the text is given twice",
@@ -371,243 +331,13 @@ static enum err read_tokens(struct reader *r)
     return read_ids(r, r->value);
 }
 
-/* --- messages --------------------------------------------------------------------------------- */
-
-/* Keys of a message. What no template looks at may be there as null (and has this type here) or as
- * an empty list, and is dropped: clients send answers back as they came. */
-static const struct message_key {
-    const char *name;
-    enum js_type type;
-    bool has_reader; /* of its own, which checks its type */
-} message_keys[] = {
-    { "role", JS_STRING, true },          { "content", JS_STRING, true },
-    { "name", JS_STRING, false },         { "tool_calls", JS_ARRAY, false },
-    { "tool_call_id", JS_STRING, false }, { "reasoning_content", JS_STRING, false },
-    { "refusal", JS_NULL, false },        { "annotations", JS_NULL, false },
-    { "audio", JS_NULL, false },          { "function_call", JS_NULL, false },
-};
-#define N_MESSAGE_KEY (sizeof message_keys / sizeof message_keys[0])
-
-#define WHERE_BYTES 80
-
-static enum err missing(struct reader *r, const char *where, const char *name, const char *wanted)
-{
-    char place[WHERE_BYTES + 24];
-    snprintf(place, sizeof place, "%s.%s", where, name);
-    return refusal_set(r->why, 400, "missing_field", place, "%s is missing: %s is wanted", place,
-                       wanted);
-}
-
-static enum err refuse_member(struct reader *r, const char *code, const char *where,
-                              const char *name, const struct js *v, const char *wanted)
-{
-    char place[WHERE_BYTES + 24];
-    snprintf(place, sizeof place, "%s.%s", where, name);
-    return mismatch(r->why, code, place, v, wanted);
-}
-
-/* The member must be there and of this type. */
-static enum err want_member(struct reader *r, const char *where, const struct js *object,
-                            const char *name, enum js_type type)
-{
-    const struct js *v = js_get(object, name);
-    if (js_type(v) == JS_NULL) {
-        return missing(r, where, name, type_names[type]);
-    }
-    return js_type(v) == type ? ERR_OK
-                              : refuse_member(r, "invalid_type", where, name, v, type_names[type]);
-}
-
-static enum err refuse_key(struct reader *r, const char *where, struct view key, const char *code)
-{
-    char name[WHERE_BYTES + 48];
-    snprintf(name, sizeof name, "%s.%.*s", where, (int)(key.n < 40 ? key.n : 40), key.p);
-    return refusal_set(r->why, 400, code, name, "field \"%s\" is not known here; take it out",
-                       name);
-}
-
-/* Calls that an answer made: templates show the name of each function. */
-static enum err check_calls(struct reader *r, const char *message, const struct js *calls)
-{
-    for (size_t i = 0; i < js_count(calls); i++) {
-        char where[WHERE_BYTES];
-        const struct js *call = js_at(calls, i);
-        snprintf(where, sizeof where, "%.30s.tool_calls[%zu]", message, i);
-        if (js_type(call) != JS_OBJECT) {
-            return mismatch(r->why, "invalid_type", where, call, type_names[JS_OBJECT]);
-        }
-        TRY(want_member(r, where, call, "function", JS_OBJECT));
-        snprintf(where, sizeof where, "%.30s.tool_calls[%zu].function", message, i);
-        TRY(want_member(r, where, js_get(call, "function"), "name", JS_STRING));
-    }
-    return ERR_OK;
-}
-
-static const struct message_key *find_message_key(struct view name)
-{
-    for (size_t k = 0; k < N_MESSAGE_KEY; k++) {
-        if (view_is(name, message_keys[k].name)) {
-            return &message_keys[k];
-        }
-    }
-    return NULL;
-}
-
-static enum err check_message_key(struct reader *r, const char *where, const struct js_iter *it)
-{
-    const struct message_key *k = find_message_key(it->key);
-    const enum js_type type = js_type(it->value);
-    const bool is_empty = type == JS_ARRAY && js_count(it->value) == 0;
-    if (type == JS_NULL) {
-        return ERR_OK;
-    }
-    if (k == NULL) {
-        return refuse_key(r, where, it->key, "unknown_field");
-    }
-    if (k->type == JS_NULL) {
-        return is_empty ? ERR_OK : refuse_key(r, where, it->key, "unsupported");
-    }
-    if (k->has_reader) {
-        return ERR_OK;
-    }
-    if (type != k->type) {
-        return refuse_member(r, "invalid_type", where, k->name, it->value, type_names[k->type]);
-    }
-    return type == JS_ARRAY ? check_calls(r, where, it->value) : ERR_OK;
-}
-
-/* {"type": "text", "text": ...} and nothing else. */
-static enum err check_part(struct reader *r, const char *where, const struct js *part)
-{
-    const struct js *type = js_get(part, "type");
-    if (js_type(part) != JS_OBJECT) {
-        return mismatch(r->why, "invalid_type", where, part, type_names[JS_OBJECT]);
-    }
-    TRY(want_member(r, where, part, "type", JS_STRING));
-    if (!view_is(js_string(type), "text")) {
-        return refuse_member(r, "unsupported", where, "type", type,
-                             "\"text\", the only kind that is supported,");
-    }
-    TRY(want_member(r, where, part, "text", JS_STRING));
-    struct js_iter it = { 0 };
-    while (js_next(part, &it)) {
-        if (!view_is(it.key, "type") && !view_is(it.key, "text") && !is_null(it.value)) {
-            return refuse_key(r, where, it.key, "unknown_field");
-        }
-    }
-    return ERR_OK;
-}
-
-/* A list of text parts as one text. */
-static enum err put_parts(struct reader *r, const char *message, const struct js *parts)
-{
-    struct buf all;
-    enum err e = ERR_OK;
-    buf_init(&all, PARAMS_TEXT_MAX);
-    for (size_t i = 0; i < js_count(parts) && e == ERR_OK; i++) {
-        char where[WHERE_BYTES];
-        snprintf(where, sizeof where, "%.30s.content[%zu]", message, i);
-        e = check_part(r, where, js_at(parts, i));
-        buf_add_view(&all, js_string(js_get(js_at(parts, i), "text")));
-    }
-    js_put_string(&r->p->text, buf_view(&all), false);
-    r->p->text.is_full = r->p->text.is_full || all.is_full;
-    buf_release(&all);
-    return e;
-}
-
-static enum err put_content(struct reader *r, const char *where, const struct js *m)
-{
-    const struct js *content = js_get(m, "content");
-    const bool is_answer = view_is(js_string(js_get(m, "role")), "assistant");
-    const bool may_lack = is_answer && js_count(js_get(m, "tool_calls")) > 0;
-    if (js_type(content) == JS_ARRAY) {
-        return put_parts(r, where, content);
-    }
-    if (js_type(content) == JS_NULL && !may_lack) {
-        return missing(r, where, "content", is_answer ? "a text, or tool_calls," : "a text");
-    }
-    if (js_type(content) != JS_STRING && js_type(content) != JS_NULL) {
-        return refuse_member(r, "invalid_type", where, "content", content,
-                             "a text or a list of text parts");
-    }
-    if (js_type(content) == JS_NULL && r->p->call[0] == '\0') {
-        snprintf(r->p->call, sizeof r->p->call, "%.31s", where);
-    }
-    js_put_value(&r->p->text, content);
-    return ERR_OK;
-}
-
-static enum err check_role(struct reader *r, const char *where, const struct js *m)
-{
-    static const char *const roles[] = { "system", "user", "assistant", "tool", "developer" };
-    static const char *const wanted = "system, developer, user, assistant or tool";
-    const struct js *role = js_get(m, "role");
-    if (js_type(role) == JS_NULL) {
-        return missing(r, where, "role", wanted);
-    }
-    TRY(want_member(r, where, m, "role", JS_STRING));
-    for (size_t k = 0; k < sizeof roles / sizeof roles[0]; k++) {
-        if (view_is(js_string(role), roles[k])) {
-            return ERR_OK;
-        }
-    }
-    return refuse_member(r, "invalid_value", where, "role", role, wanted);
-}
-
-static enum err put_message(struct reader *r, const char *where, const struct js *m)
-{
-    struct buf *out = &r->p->text;
-    TRY(check_role(r, where, m));
-    const struct view role = js_string(js_get(m, "role"));
-    buf_add_str(out, "{\"role\": ");
-    js_put_string(out, view_is(role, "developer") ? VIEW("system") : role, false);
-    buf_add_str(out, ", \"content\": ");
-    struct js_iter it = { 0 };
-    while (js_next(m, &it)) {
-        TRY(check_message_key(r, where, &it));
-    }
-    TRY(put_content(r, where, m));
-    it = (struct js_iter){ 0 };
-    while (js_next(m, &it)) {
-        const struct message_key *k = find_message_key(it.key);
-        if (k != NULL && !k->has_reader && k->type != JS_NULL && !is_null(it.value)) {
-            buf_add_str(out, ", ");
-            js_put_string(out, it.key, false);
-            buf_add_str(out, ": ");
-            js_put_value(out, it.value);
-        }
-    }
-    buf_add_char(out, '}');
-    return ERR_OK;
-}
+/* --- chat ------------------------------------------------------------------------------------- */
 
 static enum err read_messages(struct reader *r)
 {
-    const size_t n = js_count(r->value);
     TRY(want_type(r, JS_ARRAY));
-    if (n == 0) {
-        return refusal_set(r->why, 400, "invalid_value", r->name,
-                           "messages: at least one message is wanted, found an empty list");
-    }
-    if (n > PARAMS_MESSAGES_MAX) {
-        return refusal_set(r->why, 400, "limit_reached", r->name,
-                           "messages: %zu messages, at most %d are taken", n, PARAMS_MESSAGES_MAX);
-    }
-    buf_add_str(&r->p->text, "{\"messages\": [");
-    for (size_t i = 0; i < n; i++) {
-        char where[WHERE_BYTES];
-        snprintf(where, sizeof where, "messages[%zu]", i);
-        if (js_type(js_at(r->value, i)) != JS_OBJECT) {
-            return mismatch(r->why, "invalid_type", where, js_at(r->value, i),
-                            type_names[JS_OBJECT]);
-        }
-        buf_add_str(&r->p->text, i > 0 ? ", " : "");
-        TRY(put_message(r, where, js_at(r->value, i)));
-    }
-    buf_add_char(&r->p->text, ']');
     r->p->has_text = true;
-    return ERR_OK; /* check_together closes the object */
+    return messages_put(r->value, &r->p->text, r->p->call, r->why); /* check_together closes it */
 }
 
 static enum err read_vars(struct reader *r)
@@ -626,7 +356,7 @@ static enum err read_format(struct reader *r)
     TRY(want_type(r, JS_OBJECT));
     if (js_type(type) != JS_STRING) {
         return mismatch_at(r, js_type(type) == JS_NULL ? "missing_field" : "invalid_type", ".type",
-                           type, type_names[JS_STRING]);
+                           type, refusal_type(JS_STRING));
     }
     return view_is(js_string(type), "text")
                ? ERR_OK
@@ -640,7 +370,7 @@ static enum err read_tools(struct reader *r)
     TRY(want_type(r, JS_ARRAY));
     for (size_t i = 0; i < js_count(r->value); i++) {
         if (js_type(js_at(r->value, i)) != JS_OBJECT) {
-            return wrong_element(r, i, js_at(r->value, i), type_names[JS_OBJECT]);
+            return wrong_element(r, i, js_at(r->value, i), refusal_type(JS_OBJECT));
         }
     }
     return js_count(r->value) == 0 || view_is(js_string(choice), "none")
@@ -665,7 +395,7 @@ static enum err read_modalities(struct reader *r)
     TRY(want_type(r, JS_ARRAY));
     for (size_t i = 0; i < js_count(r->value); i++) {
         if (js_type(js_at(r->value, i)) != JS_STRING) {
-            return wrong_element(r, i, js_at(r->value, i), type_names[JS_STRING]);
+            return wrong_element(r, i, js_at(r->value, i), refusal_type(JS_STRING));
         }
     }
     return is_text ? ERR_OK : unsupported(r, "only [\"text\"] is supported");
@@ -679,7 +409,7 @@ static enum err read_metadata(struct reader *r)
         char place[64];
         snprintf(place, sizeof place, ".%.*s", (int)(it.key.n < 40 ? it.key.n : 40), it.key.p);
         if (js_type(it.value) != JS_STRING && !is_null(it.value)) {
-            return mismatch_at(r, "invalid_type", place, it.value, type_names[JS_STRING]);
+            return mismatch_at(r, "invalid_type", place, it.value, refusal_type(JS_STRING));
         }
     }
     return ERR_OK;
@@ -811,16 +541,16 @@ static enum err read_number(struct reader *r, const struct field *f)
 {
     char *at = (char *)r->p + f->at;
     const double v = js_real(r->value);
-    char min[NUMBER_BYTES];
-    char max[NUMBER_BYTES];
-    char wanted[2 * NUMBER_BYTES + 40];
+    char min[REFUSAL_NUMBER_BYTES];
+    char max[REFUSAL_NUMBER_BYTES];
+    char wanted[2 * REFUSAL_NUMBER_BYTES + 40];
     int64_t n = 0;
     if (f->kind == KIND_INT ? !is_whole(r->value, &n) : !is_number(r->value)) {
-        return wrong_type(r, type_names[f->type]);
+        return wrong_type(r, refusal_type(f->type));
     }
     if (!(v >= f->min && v <= f->max)) {
-        snprintf(wanted, sizeof wanted, "%s from %s to %s", type_names[f->type],
-                 put_number(min, f->min), put_number(max, f->max));
+        snprintf(wanted, sizeof wanted, "%s from %s to %s", refusal_type(f->type),
+                 refusal_number(min, f->min), refusal_number(max, f->max));
         return wrong_value(r, wanted);
     }
     const int32_t whole = (int32_t)v;

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "hearth.h"
+#include "serve/messages.h"
 #include "serve/refusal.h"
 
 #include <stdbool.h>
@@ -18,11 +19,10 @@
 
 enum params_kind { PARAMS_CHAT, PARAMS_COMPLETION, PARAMS_TOKENIZE, PARAMS_DETOKENIZE };
 
-#define PARAMS_MODEL_BYTES  256
-#define PARAMS_DEPTH_MAX    64                 /* nested arrays and objects */
-#define PARAMS_MESSAGES_MAX 4096               /* messages of a conversation */
-#define PARAMS_TREE_MAX     ((size_t)32 << 20) /* bytes of a parsed body, without its texts */
-#define PARAMS_TEXT_MAX     ((size_t)2 << 20)  /* of messages or a prompt: half a million tokens */
+#define PARAMS_MODEL_BYTES 256
+#define PARAMS_DEPTH_MAX   64                 /* nested arrays and objects */
+#define PARAMS_TREE_MAX    ((size_t)32 << 20) /* bytes of a parsed body, without its texts */
+#define PARAMS_TEXT_MAX    ((size_t)2 << 20)  /* of messages or a prompt: half a million tokens */
 
 struct params {
     enum params_kind kind;
@@ -31,7 +31,7 @@ struct params {
     bool is_stream, has_usage;            /* usage at the end of a stream */
     bool has_logprobs;
     bool has_text;                     /* it was given, if only as "" */
-    char call[32];                     /* CHAT: the first message with tool calls alone, or "" */
+    char call[MESSAGES_PLACE_BYTES];   /* CHAT: the first message with tool calls alone, or "" */
     bool adds_special, parses_special; /* TOKENIZE, COMPLETION */
     struct buf text; /* CHAT: an object for hearth_chat_tokens; COMPLETION, TOKENIZE: the text */
     int32_t *ids;    /* owns: COMPLETION, DETOKENIZE given as token ids; NULL when given as text */

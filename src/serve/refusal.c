@@ -31,6 +31,44 @@ enum err refusal_set(struct refusal *r, int status, const char *code, const char
     return ERR_USAGE;
 }
 
+const char *refusal_type(enum js_type type)
+{
+    static const char *const names[] = {
+        [JS_NULL] = "null",        [JS_BOOL] = "true or false", [JS_INT] = "a whole number",
+        [JS_REAL] = "a number",    [JS_STRING] = "a text",      [JS_ARRAY] = "a list",
+        [JS_OBJECT] = "an object",
+    };
+    return names[type];
+}
+
+const char *refusal_number(char out[REFUSAL_NUMBER_BYTES], double v)
+{
+    const bool is_plain = v > -1e15 && v < 1e15 && v == (double)(int64_t)v;
+    snprintf(out, REFUSAL_NUMBER_BYTES, is_plain ? "%.0f" : "%.9g", v);
+    return out;
+}
+
+enum err refusal_mismatch(struct refusal *r, const char *code, const char *where,
+                          const struct js *v, const char *wanted)
+{
+    const enum js_type type = js_type(v);
+    const struct view text = js_string(v);
+    char found[100];
+    char number[REFUSAL_NUMBER_BYTES];
+    if (type == JS_STRING) {
+        snprintf(found, sizeof found, "\"%.*s\"", (int)(text.n < 40 ? text.n : 40), text.p);
+    } else if (type == JS_BOOL) {
+        snprintf(found, sizeof found, "%s", js_bool(v) ? "true" : "false");
+    } else if (type == JS_INT) {
+        snprintf(found, sizeof found, "%lld", (long long)js_int(v));
+    } else if (type == JS_REAL) {
+        snprintf(found, sizeof found, "%s", refusal_number(number, js_real(v)));
+    } else {
+        snprintf(found, sizeof found, "%s", refusal_type(type));
+    }
+    return refusal_set(r, 400, code, where, "%s: %s is wanted, found %s", where, wanted, found);
+}
+
 enum err refusal_from(struct refusal *r, enum err e, const char *param)
 {
     static const struct {

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/js.h"
 
 #include <stdint.h>
 
@@ -25,6 +26,14 @@ enum err refusal_set(struct refusal *r, int status, const char *code, const char
                      const char *fmt, ...) __attribute__((format(printf, 5, 6), cold));
 /* The same from a failure of the library: status and code follow from `e`, the text is err_text. */
 enum err refusal_from(struct refusal *r, enum err e, const char *param);
+
+/* The same about a value of another type or range than is wanted. `where` names what has it: a
+ * field, or a place in one. */
+enum err refusal_mismatch(struct refusal *r, const char *code, const char *where,
+                          const struct js *v, const char *wanted) __attribute__((cold));
+const char *refusal_type(enum js_type type); /* as people say: "a whole number" */
+#define REFUSAL_NUMBER_BYTES 40
+const char *refusal_number(char out[REFUSAL_NUMBER_BYTES], double v); /* whole: plain digits */
 
 /* {"error":{"message":...,"type":...,"param":...,"code":...}} */
 void refusal_put(const struct refusal *r, struct buf *out);
