@@ -208,6 +208,8 @@ def test_plan(home):
     p = json.loads(text)
     check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
+    got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
+    check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)
     refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
 
 

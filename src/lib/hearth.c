@@ -47,9 +47,10 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
                   HEARTH_BATCH_BUCKETS == ENGINE_BATCH_BUCKETS,
               "public limits are the engine's");
 
-#define THREADS_MAX 256
-#define JSON_DEPTH  64
-#define DECODED_MAX ((size_t)16 << 20) /* bytes of a text out of tokens */
+#define THREADS_MAX      256
+#define JSON_DEPTH       64
+#define CODE_LATER_BYTES ((size_t)1 << 20)  /* of the program, not yet read in: 0.7 MB are used */
+#define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
 
 static_assert(CHAT_MEMORY_MAX_BYTES + 2 * CHAT_OUTPUT_MAX_BYTES <= HEARTH_TEXT_BYTES(0),
               "a rendering meets its own limits, which its text names, before the fence");
@@ -353,7 +354,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             "%s: the tokenizer has %d tokens, the embedding table %d rows", path,
             tok_n_vocab(m->tok), m->arch.n_vocab);
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
-    beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES;
+    beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES + CODE_LATER_BYTES;
     return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
