@@ -199,7 +199,7 @@ def test_plan(home):
     code, text, err = run(home, 'plan', TINY, '--ctx', '64', '--parallel', '2', '--kv', 'q8_0', '--json')
     p = json.loads(text)
     check('plan --json', code == 0 and err == '' and p['fits'] is True and p['total_bytes'] <= p['available_bytes'] and p['ctx'] == 64 and p['parallel'] == 2, p)
-    check('plan: its parts', {x['name'] for x in p['parts']} >= {'weights', 'cache', 'workspace', 'tokenizer and template'} and all(x['bytes'] >= 0 for x in p['parts']), p)
+    check('plan: its parts', {x['name'] for x in p['parts']} >= {'weights', 'cache', 'workspace', 'tokenizer', 'template'} and all(x['bytes'] >= 0 for x in p['parts']), p)
     code, text, _ = run(home, 'plan', TINY)
     check('plan: as text', code == 0 and 'It fits' in text and 'total' in text and 'available' in text, text)
     code, text, err = run(home, 'plan', TINY, '--memory', '1')

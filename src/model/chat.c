@@ -29,8 +29,6 @@
 #include "model/jinja_scope.h"
 #include "model/jinja_value.h"
 
-#define TREE_MAX_BYTES (256u << 20) /* of a parsed template; steps bound the work of parsing */
-
 struct chat_template {
     struct jmem m; /* owns the tree */
     struct jparse_tree tree;
@@ -42,7 +40,7 @@ enum err chat_open(struct chat_template **out, struct view source)
             "chat template: %zu bytes, at most %u are allowed", source.n, CHAT_TEMPLATE_MAX_BYTES);
     struct chat_template *t = mem_alloc(sizeof(*t));
     REQUIRE(t != NULL, ERR_MEMORY, "chat template: no memory for %zu bytes", sizeof(*t));
-    jmem_init(&t->m, TREE_MAX_BYTES, CHAT_STEPS_MAX);
+    jmem_init(&t->m, CHAT_MEMORY_MAX_BYTES, CHAT_STEPS_MAX);
     enum err e = jparse(&t->tree, &t->m, source);
     if (e == ERR_OK) {
         e = jscope_bind(&t->tree, &t->m);

@@ -25,7 +25,7 @@ void chat_close(struct chat_template *t); /* accepts NULL */
 #define CHAT_TEMPLATE_MAX_BYTES (1u << 20)
 #define CHAT_OUTPUT_MAX_BYTES   (16u << 20)
 #define CHAT_STEPS_MAX          20000000ull
-#define CHAT_MEMORY_MAX_BYTES   (96u << 20) /* beside the tree */
+#define CHAT_MEMORY_MAX_BYTES   (96u << 20) /* of a run, and of a parsed template */
 
 struct chat_input {
     const struct js *messages; /* array of objects */
