@@ -7,6 +7,7 @@
 #include "base/js.h"
 #include "fuzz.h"
 #include "model/chat.h"
+#include "serve/messages.h"
 #include "serve/params.h"
 
 #include <string.h>
@@ -39,7 +40,7 @@ static void check_chat(struct view text)
     demand(t != NULL || chat_open(&t, view_of(chat_default("llama"))) == ERR_OK, "a template");
     demand(js_parse(text, PARAMS_DEPTH_MAX, &root) == ERR_OK, "messages are JSON again");
     const struct js *messages = js_get(root, "messages");
-    demand(js_count(messages) > 0 && js_count(messages) <= PARAMS_MESSAGES_MAX, "messages");
+    demand(js_count(messages) > 0 && js_count(messages) <= MESSAGES_MAX, "messages");
     for (size_t i = 0; i < js_count(messages); i++) {
         const enum js_type content = js_type(js_get(js_at(messages, i), "content"));
         demand(js_type(js_get(js_at(messages, i), "role")) == JS_STRING, "a role");
