@@ -43,7 +43,8 @@
 /* How much work one figure takes. */
 struct load {
     size_t big_bytes; /* of weights or pages that are read once */
-    int32_t many_rows, many_tok;
+    int32_t many_rows;
+    int32_t many_tok;
     uint32_t peak_n;
 };
 static const struct load usual_load = { BIG_BYTES, MANY_ROWS, N_TOK_MAX, PEAK_N };
@@ -55,10 +56,13 @@ struct bench {
     struct arena arena;
     struct tensor w;
     struct kern_act act;
-    float *x, *y;
+    float *x;
+    float *y;
     const float *memory; /* [BIG_BYTES] */
     struct load load;
-    double read_gb_s, int8_gop_s, f32_gop_s;
+    double read_gb_s;
+    double int8_gop_s;
+    double f32_gop_s;
 };
 
 /* --- limits ---------------------------------------------------------------------------------- */
@@ -186,7 +190,9 @@ static void make_weights(struct bench *b, enum quant_type type, int32_t n_row)
 
 /* What one measurement of a product gave. */
 struct figures {
-    double gb_s, gop_s, prepare_us;
+    double gb_s;
+    double gop_s;
+    double prepare_us;
 };
 
 static struct figures bench_tokens(struct bench *b, int32_t n_tok)
@@ -238,7 +244,8 @@ static void print_product(struct bench *b, enum quant_type type, int32_t n_tok)
 struct attend_job {
     struct bench *b;
     enum kern_kv kv;
-    int32_t n_query, n_span;
+    int32_t n_query;
+    int32_t n_span;
     size_t span_bytes;
 };
 
@@ -474,7 +481,9 @@ static void bench_table(const struct kern_table *t, int n_thread, const char *ty
 
 /* What `all` prints: a cell for each row and instruction set. */
 struct sheet {
-    int n_isa, n_row, i_row;
+    int n_isa;
+    int n_row;
+    int i_row;
     const struct kern_table *isa[CPU_ISA_COUNT];
     struct {
         const char *table; /* the heading of the table that the row belongs to */

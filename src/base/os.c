@@ -483,7 +483,8 @@ static const char *environment(const char *name)
 enum err os_dir(enum os_dir which, struct buf *out)
 {
     static const struct {
-        const char *variable, *below_home;
+        const char *variable;
+        const char *below_home;
     } rows[] = { { "XDG_DATA_HOME", "/.local/share" },
                  { "XDG_CACHE_HOME", "/.cache" },
                  { "XDG_STATE_HOME", "/.local/state" },

@@ -389,7 +389,10 @@ void lock_wake(struct lock *l)
 struct queue {
     struct lock *lock;
     uint8_t *ring; /* [n_max][each_bytes], owns */
-    size_t n_max, each_bytes, at, n;
+    size_t n_max;
+    size_t each_bytes;
+    size_t at;
+    size_t n;
     bool is_woken;
 };
 

@@ -23,7 +23,8 @@
 #define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
 
 struct result {
-    double prefill_tok_s, decode_tok_s;
+    double prefill_tok_s;
+    double decode_tok_s;
 };
 
 /* What was asked for and measured. */
@@ -33,7 +34,8 @@ struct bench {
     struct hearth_model_info info;
     struct hearth_plan plan;
     struct result r;
-    bool has_limits, has_model;
+    bool has_limits;
+    bool has_model;
 };
 
 static int64_t depth_of(const struct conf *c)
@@ -148,7 +150,10 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
 
 /* What the speeds mean against the limits. */
 struct shares {
-    double read_gb_s, read_percent, gop_s, int8_percent;
+    double read_gb_s;
+    double read_percent;
+    double gop_s;
+    double int8_percent;
 };
 
 static struct shares shares_of(const struct conf *c, const struct bench *b)

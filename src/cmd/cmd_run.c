@@ -148,7 +148,8 @@ static hearth_status receive(struct chat *h, struct hearth_request *r)
 }
 
 struct speed {
-    double prefill_tok_s, decode_tok_s;
+    double prefill_tok_s;
+    double decode_tok_s;
 };
 
 static struct speed speed_of(const struct hearth_event *e)
@@ -305,7 +306,9 @@ static void do_exit(struct chat *h, struct view rest)
 }
 
 static const struct command {
-    const char *name, *argument, *what;
+    const char *name;
+    const char *argument;
+    const char *what;
     void (*run)(struct chat *h, struct view rest);
 } commands[] = {
     { "help", "", "this list", do_help },

@@ -26,8 +26,12 @@
 #define ALL      ((1u << CONF_COMMAND_COUNT) - 1)
 
 static const struct command {
-    const char *name, *arguments, *what, *more;
-    int n_min, n_max; /* positional arguments */
+    const char *name;
+    const char *arguments;
+    const char *what;
+    const char *more;
+    int n_min; /* positional arguments, at least */
+    int n_max; /* and at most */
 } commands[CONF_COMMAND_COUNT] = {
     [CONF_RUN] = { "run", "MODEL [PROMPT]",
                    "chat with a model in the terminal, or answer one prompt",
@@ -71,11 +75,16 @@ static const struct command {
 enum kind { KIND_TEXT, KIND_INT, KIND_REAL, KIND_FLAG };
 
 static const struct option {
-    const char *name, *short_name, *value, *help;
+    const char *name;
+    const char *short_name;
+    const char *value;
+    const char *help;
     unsigned commands;
     enum kind kind;
     size_t at; /* in struct conf */
-    double min, max, initial;
+    double min;
+    double max;
+    double initial;
 } options[] = {
 #define O(field) offsetof(struct conf, field)
     { "model", "m", "MODEL", "model file, or a name in the store", PROBES | BIT(SERVE), KIND_TEXT,
@@ -264,12 +273,14 @@ static enum err set_value(struct conf *c, const struct option *o, const char *te
 /* Options seen, to check against the command once it is known. */
 struct parse {
     struct conf *c;
-    int argc, i;
+    int argc;
+    int i;
     char **argv;
     bool is_seen[N_OPTION];
     const char *words[4]; /* positional: command first */
     int n_word;
-    bool wants_help, wants_version;
+    bool wants_help;
+    bool wants_version;
 };
 
 /* The command of the line, also when it stands behind p->i; CONF_COMMAND_COUNT without. */

@@ -36,16 +36,43 @@ struct conf {
     enum conf_command command;
     const char *model;  /* MODEL, positional or --model */
     const char *prompt; /* run: PROMPT; other commands: second positional */
-    int64_t ctx, parallel, threads;
-    int64_t max_tokens, top_k;
-    double temperature, top_p, min_p;
+    int64_t ctx;
+    int64_t parallel;
+    int64_t threads;
+    int64_t max_tokens;
+    int64_t top_k;
+    double temperature;
+    double top_p;
+    double min_p;
     int64_t seed; /* -1: random */
     bool has_seed;
-    const char *system, *template_file, *isa, *kv, *out, *in, *type, *name;
-    const char *host, *key_file;
-    int64_t port, queue, grace_s, max_clients, max_body_mib;
-    int64_t prefill, decode, depth, batch, beside, memory_mib;
-    bool is_json, is_verbose, is_kernels, is_limits, is_raw, is_ignore_eos;
+    const char *system;
+    const char *template_file;
+    const char *isa;
+    const char *kv;
+    const char *out;
+    const char *in;
+    const char *type;
+    const char *name;
+    const char *host;
+    const char *key_file;
+    int64_t port;
+    int64_t queue;
+    int64_t grace_s;
+    int64_t max_clients;
+    int64_t max_body_mib;
+    int64_t prefill;
+    int64_t decode;
+    int64_t depth;
+    int64_t batch;
+    int64_t beside;
+    int64_t memory_mib;
+    bool is_json;
+    bool is_verbose;
+    bool is_kernels;
+    bool is_limits;
+    bool is_raw;
+    bool is_ignore_eos;
 };
 
 /* Parses argv; --help and --version print and return with *is_done set. ERR_USAGE with a text that

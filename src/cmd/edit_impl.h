@@ -16,8 +16,10 @@ struct history;
 struct edit {
     int wake; /* set by the signal handler */
     unsigned char in[4096];
-    size_t at, n; /* bytes read and not yet used */
-    bool is_end, is_interrupted;
+    size_t at; /* in[at..n] are read and not yet used */
+    size_t n;
+    bool is_end;
+    bool is_interrupted;
     FILE *say;
     const char *prompt; /* static */
     char *history_path; /* owns; NULL: not kept */

@@ -13,7 +13,8 @@
 
 /* A Python package and the member of its wheel that holds the model or a part of it. */
 struct known_wheel {
-    const char *package, *version;
+    const char *package;
+    const char *version;
     const char *file; /* the wheel's name */
     uint64_t bytes;   /* of the wheel */
     const char *sha256;

@@ -34,7 +34,9 @@ struct probe {
     struct gguf *gguf;
     struct arch arch;
     struct weights weights;
-    struct arena model, context, step;
+    struct arena model;
+    struct arena context;
+    struct arena step;
     struct team *team;
     FILE *out;
 };
@@ -43,7 +45,8 @@ struct probe {
 struct job {
     const struct js *id;
     int32_t *tokens;
-    int32_t n_tok, n_ctx;
+    int32_t n_tok;
+    int32_t n_ctx;
     bool *is_wanted; /* [n_tok] */
     int32_t n_row;
     const struct js *chunks;
@@ -112,7 +115,8 @@ struct session {
     struct kv_seq *seqs; /* [1 + n_beside] */
     struct be_cpu cpu;
     struct decoder decoder;
-    int32_t *pos, *tokens;
+    int32_t *pos;
+    int32_t *tokens;
     struct back_run runs[1 + BESIDE_MAX];
     int32_t n_seq;
 };
@@ -193,7 +197,8 @@ static double log_sum_exp(const float *x, int32_t n)
 }
 
 struct answer {
-    struct buf nll, argmax;
+    struct buf nll;
+    struct buf argmax;
 };
 
 static enum err take_row(struct probe *pr, const struct job *j, int32_t pos, const float *row,

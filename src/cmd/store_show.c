@@ -200,7 +200,9 @@ enum err store_cmd_list(bool is_json)
 /* --- show */
 
 struct count {
-    uint64_t n_tensor, n_elem, bytes;
+    uint64_t n_tensor;
+    uint64_t n_elem;
+    uint64_t bytes;
 };
 
 static uint64_t n_elem_of(const struct gguf_tensor *t)
@@ -481,8 +483,12 @@ enum err store_cmd_rm(const char *model, bool is_json)
 
 struct verdict {
     struct buf *json; /* NULL: text, printed at once */
-    struct buf unnamed, unfinished;
-    size_t n_file, n_bad, n_busy, n_unnamed;
+    struct buf unnamed;
+    struct buf unfinished;
+    size_t n_file;
+    size_t n_bad;
+    size_t n_busy;
+    size_t n_unnamed;
 };
 
 static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault,

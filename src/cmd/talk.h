@@ -30,7 +30,8 @@ void talk_add(struct talk *t, enum talk_role role, struct view text);
 
 /* How long the conversation is, and back to such a length. */
 struct talk_mark {
-    size_t messages, page;
+    size_t messages;
+    size_t page;
 };
 struct talk_mark talk_mark(const struct talk *t);
 void talk_back(struct talk *t, struct talk_mark mark);

@@ -34,8 +34,12 @@
 
 struct member {
     struct view name;
-    uint32_t crc, packed, bytes, at; /* at: of the header in front of the bytes */
-    uint16_t method, flags;
+    uint32_t crc;
+    uint32_t packed;
+    uint32_t bytes;
+    uint32_t at; /* of the header in front of the bytes */
+    uint16_t method;
+    uint16_t flags;
 };
 
 struct zip {
@@ -176,7 +180,8 @@ struct reading {
     uint32_t crc;
     zip_sink_fn sink;
     void *arg;
-    unsigned char in[PIECE], out[PIECE];
+    unsigned char in[PIECE];
+    unsigned char out[PIECE];
 };
 
 static enum err give(struct reading *r, const unsigned char *bytes, size_t n)

@@ -67,8 +67,12 @@ struct fetch {
     long status;          /* of the response that is coming in */
     bool is_begun;        /* its headers were looked at */
     bool has_range;       /* Content-Range was read */
-    uint64_t range_at, range_total, length;
-    char validator[VALIDATOR_MAX], new_etag[VALIDATOR_MAX], new_date[VALIDATOR_MAX];
+    uint64_t range_at;
+    uint64_t range_total;
+    uint64_t length;
+    char validator[VALIDATOR_MAX];
+    char new_etag[VALIDATOR_MAX];
+    char new_date[VALIDATOR_MAX];
     char location[300]; /* where the last redirect led; printable */
     enum code failure;
     char text[400]; /* of the failure */

@@ -190,10 +190,13 @@ static void attn_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_
 
 struct tile {
     const struct kern_attend *a;
-    int32_t i0, n;        /* queries [i0, i0 + n) of the call */
-    int32_t n_full;       /* n rounded up to 1, 2, 4, 8: places beyond n repeat the last query */
-    int32_t page0, page1; /* pages that some query sees part of */
-    int32_t lo[TILE], hi[TILE];
+    int32_t i0; /* queries [i0, i0 + n) of the call */
+    int32_t n;
+    int32_t n_full; /* n rounded up to 1, 2, 4, 8: places beyond n repeat the last query */
+    int32_t page0;  /* pages that some query sees part of */
+    int32_t page1;
+    int32_t lo[TILE];
+    int32_t hi[TILE];
     const float *v_scale;      /* q8_0: [KERN_SPAN][blocks of V] */
     float *acc[TILE];          /* results; places beyond n point to spare memory */
     float d[TILE][BLOCKS_MAX]; /* q8_0: scales of the query's blocks */
@@ -376,8 +379,9 @@ static void weigh(struct tile *t, int32_t i)
 /* Some of a tile's queries and the positions that all of them see. */
 struct share {
     const struct tile *t;
-    int32_t i0;       /* first of the queries */
-    int32_t from, to; /* positions */
+    int32_t i0;   /* first of the queries */
+    int32_t from; /* positions */
+    int32_t to;
 };
 
 INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left, lanes scale)

@@ -39,7 +39,8 @@ struct unit {
     rows d[2];       /* scales of the halves (equal but for NVFP4) */
     rows sub[2];     /* integer sub-scales */
     rows min[2];     /* integer minima */
-    rows dmin, m;
+    rows dmin;
+    rows m;
 };
 
 INLINE rows r_set(float a)

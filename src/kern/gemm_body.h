@@ -317,7 +317,8 @@ PANEL(iq4_xs, FORM_SUB, 255, BYTE_OFFSET, 8, 16 * 136)
 
 struct rows_unit {
     _Alignas(64) uint8_t code[8][64]; /* value + 128 */
-    float d[2][LANES], sub[2][LANES];
+    float d[2][LANES];
+    float sub[2][LANES];
 };
 
 /* Unit i of 16 rows through the type's scalar decoder. */

@@ -35,7 +35,8 @@ struct unit {
     float32x4_t d[2][QUADS];   /* of the halves (equal but for NVFP4; only [0] is set otherwise) */
     float32x4_t sub[2][QUADS]; /* integer sub-scales */
     float32x4_t min[2][QUADS]; /* integer minima */
-    float32x4_t dmin[QUADS], m[QUADS];
+    float32x4_t dmin[QUADS];
+    float32x4_t m[QUADS];
 };
 
 /* What is constant for a type. */
@@ -512,7 +513,8 @@ PANEL(iq4_xs, scales_iq4_xs, FORM_SUB, 0.0f, 2, 8, 16 * 136)
 
 /* A decoded unit of 16 rows, in the form of a block. */
 struct decoded {
-    float d[2][LANES], sub[2][LANES];
+    float d[2][LANES];
+    float sub[2][LANES];
     int8_t code[8][4 * LANES];
 };
 

@@ -26,7 +26,8 @@ struct product {
     const struct kern_act *a;
     float *y;
     size_t ldy;
-    int32_t tile0, tile1; /* tiles of tokens */
+    int32_t tile0; /* tiles of tokens */
+    int32_t tile1;
 };
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);

@@ -29,7 +29,9 @@
 /* Token `tok` of the prepared activations, unit u. */
 struct act_unit {
     int8_t q[UNIT];
-    float d, a0, a1;
+    float d;
+    float a0;
+    float a1;
 };
 
 static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)

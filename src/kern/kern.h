@@ -79,18 +79,20 @@ bool kern_kv_parse(const char *name, enum kern_kv *out); /* any case; false: *ou
 /* One span, one kv head, up to KERN_QUERIES queries that share the pages. */
 struct kern_attend {
     enum kern_kv kv;
-    int32_t hd_k, hd_v;    /* head dims; <= KERN_HEAD_MAX */
+    int32_t hd_k; /* head dims; <= KERN_HEAD_MAX */
+    int32_t hd_v;
     int32_t n_query;       /* 1..KERN_QUERIES */
     const float *const *q; /* q[i][hd_k] */
     const uint8_t *const
         *k_page; /* [KERN_SPAN_PAGES]; entries beyond the last visible one unread */
     const uint8_t *const *v_page;
-    int32_t pos0; /* first position of the span, a multiple of KERN_SPAN */
-    const int32_t *lo,
-        *hi;           /* query i sees positions lo[i] <= p < hi[i]; at least one in the span */
+    int32_t pos0;      /* first position of the span, a multiple of KERN_SPAN */
+    const int32_t *lo; /* query i sees positions lo[i] <= p < hi[i]; at least one in the span */
+    const int32_t *hi;
     float scale;       /* score = (q . k) * scale */
     float cap;         /* > 0: score = cap * tanh(score / cap) */
-    float *m, *s;      /* out: [n_query] maximum, sum of exp(score - m) */
+    float *m;          /* out: [n_query] maximum */
+    float *s;          /* out: [n_query] sum of exp(score - m) */
     float *const *acc; /* out: acc[i][hd_v] = sum of exp(score - m) * v */
 };
 

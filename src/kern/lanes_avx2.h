@@ -9,10 +9,12 @@
 #include <immintrin.h>
 
 typedef struct {
-    __m256 a, b;
+    __m256 a;
+    __m256 b;
 } lanes;
 typedef struct {
-    __m256i a, b;
+    __m256i a;
+    __m256i b;
 } ilanes;
 
 INLINE lanes l_set(float a)

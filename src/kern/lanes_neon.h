@@ -10,10 +10,16 @@
 #include <arm_neon.h>
 
 typedef struct {
-    float32x4_t a, b, c, d;
+    float32x4_t a;
+    float32x4_t b;
+    float32x4_t c;
+    float32x4_t d;
 } lanes;
 typedef struct {
-    int32x4_t a, b, c, d;
+    int32x4_t a;
+    int32x4_t b;
+    int32x4_t c;
+    int32x4_t d;
 } ilanes;
 
 INLINE lanes l_set(float a)

@@ -83,20 +83,36 @@ struct arch_layer {
 /* The checked numbers of one model. Plain data, copied freely. */
 struct arch {
     const struct arch_recipe *recipe; /* static */
-    int32_t n_layer, n_embd, n_ff, n_head, n_kv, hd_k, hd_v, n_rot, n_vocab, n_ctx_train;
+    int32_t n_layer;
+    int32_t n_embd;
+    int32_t n_ff;
+    int32_t n_head;
+    int32_t n_kv;
+    int32_t hd_k;
+    int32_t hd_v;
+    int32_t n_rot;
+    int32_t n_vocab;
+    int32_t n_ctx_train;
     enum arch_join join;
     float eps;
-    float embd_scale, residual_scale, attn_scale,
-        logit_scale;           /* 1 = none; logit_scale multiplies */
-    float cap_attn, cap_final; /* 0 = none */
-    int32_t window;            /* positions seen, 0 = all */
+    float embd_scale; /* of the scales 1 is none */
+    float residual_scale;
+    float attn_scale;
+    float logit_scale; /* multiplies */
+    float cap_attn;    /* 0 = none */
+    float cap_final;   /* 0 = none */
+    int32_t window;    /* positions seen, 0 = all */
     struct arch_layer layer[ARCH_LAYER_MAX];
 
     /* rotary angles: position * base^(-2i/n_rot), scaled */
-    double rope_base, rope_base_window; /* window layers may have their own base */
-    double rope_factor;                 /* linear or YaRN factor, 1 = none; window layers: none */
+    double rope_base;
+    double rope_base_window; /* window layers may have their own base */
+    double rope_factor;      /* linear or YaRN factor, 1 = none; window layers: none */
     bool is_yarn;
-    double yarn_orig_ctx, yarn_beta_fast, yarn_beta_slow, yarn_log_mul;
+    double yarn_orig_ctx;
+    double yarn_beta_fast;
+    double yarn_beta_slow;
+    double yarn_log_mul;
     double rope_attn_factor; /* multiplies cos and sin */
     int32_t rope_orig_ctx;   /* longer contexts use the long factors (Phi 3), 0 = n.a. */
 };

@@ -37,7 +37,8 @@ struct gguf {
     size_t n_key;
     struct gguf_tensor *tensors; /* [n_tensor], all parts', owns */
     size_t n_tensor;
-    struct index key_index, tensor_index;
+    struct index key_index;
+    struct index tensor_index;
 };
 
 /* --- the index of names */

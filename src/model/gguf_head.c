@@ -43,8 +43,9 @@
 struct cursor {
     struct gguf_head *head; /* borrows */
     size_t at;              /* next byte */
-    size_t n_read, cap;     /* of head->bytes */
-    size_t budget_bytes;    /* bytes that the header may have */
+    size_t n_read;          /* of head->bytes */
+    size_t cap;
+    size_t budget_bytes; /* bytes that the header may have */
     int64_t align;
 };
 
@@ -245,7 +246,8 @@ static enum err note_key(struct cursor *c, struct view key, uint32_t type, size_
     struct gguf_head *p = c->head;
     const struct {
         const char *name;
-        int64_t *to, max;
+        int64_t *to;
+        int64_t max;
     } rows[] = { { "general.alignment", &c->align, ALIGN_MAX },
                  { "split.no", &p->split_no, 65535 },
                  { "split.count", &p->split_count, 65535 },
@@ -268,7 +270,10 @@ static enum err note_key(struct cursor *c, struct view key, uint32_t type, size_
 
 /* Offsets while reading, views after: need() may move the bytes. */
 struct raw_key {
-    size_t key_at, key_n, value_at, value_n;
+    size_t key_at;
+    size_t key_n;
+    size_t value_at;
+    size_t value_n;
     uint32_t type;
 };
 
@@ -291,7 +296,8 @@ static enum err read_key(struct cursor *c, struct raw_key *k)
 /* --- tensors */
 
 struct raw_tensor {
-    size_t name_at, name_n;
+    size_t name_at;
+    size_t name_n;
     size_t offset_at; /* where its offset stands, for errors */
     struct gguf_tensor t;
 };
@@ -411,7 +417,8 @@ static enum err read_counts(struct cursor *c, uint64_t *n_tensor, uint64_t *n_ke
 struct lists {
     struct raw_key *keys;       /* [n_key], owns */
     struct raw_tensor *tensors; /* [n_tensor], owns */
-    size_t n_key, n_tensor;
+    size_t n_key;
+    size_t n_tensor;
 };
 
 static enum err read_lists(struct cursor *c, struct lists *l)

@@ -65,7 +65,9 @@ struct gguf_head {
     size_t n_key;
     struct gguf_tensor *tensors; /* [n_tensor], owns; ranges lie in the file, may still overlap */
     size_t n_tensor;
-    int64_t split_no, split_count, split_tensors; /* keys split.*; -1 when absent */
+    int64_t split_no; /* this and the next two: keys split.*; -1 when absent */
+    int64_t split_count;
+    int64_t split_tensors;
 };
 
 /* Opens the file and reads its header of at most budget_bytes. *h needs no initialisation and must

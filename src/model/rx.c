@@ -30,14 +30,17 @@
 enum kind { SET, GROUP, LOOK, END };
 
 struct range {
-    uint32_t lo, hi;
+    uint32_t lo;
+    uint32_t hi;
 };
 
 struct node {
     enum kind kind;
-    int32_t min, max; /* repeats */
-    uint32_t bits;    /* SET: categories and white space */
-    int32_t range0, n_range;
+    int32_t min;   /* repeats, at least */
+    int32_t max;   /* and at most */
+    uint32_t bits; /* SET: categories and white space */
+    int32_t range0;
+    int32_t n_range;
     bool is_negated; /* SET: outside; LOOK: must not follow */
     bool is_case_free;
     int32_t child; /* GROUP: first alternative's node; LOOK: its set */
@@ -48,7 +51,8 @@ struct node {
 struct rx {
     struct node node[NODE_MAX];
     struct range range[RANGE_MAX];
-    int32_t n_node, n_range;
+    int32_t n_node;
+    int32_t n_range;
     int32_t top;
 };
 

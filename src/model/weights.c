@@ -159,7 +159,8 @@ struct slot {
     struct tensor *matrix;
     struct weights_vec *bias;
     const char *name;
-    int64_t n_row, n_col;
+    int64_t n_row;
+    int64_t n_col;
 };
 
 static enum err bind_linear(struct binder *b, int32_t i_layer, const struct slot *s,
@@ -354,7 +355,8 @@ struct loader {
 /* One piece of work: some rows of one load. */
 struct piece {
     const struct weights_load *load;
-    int32_t row0, n_row;
+    int32_t row0;
+    int32_t n_row;
 };
 
 static size_t load_row_bytes(const struct weights_load *l)

@@ -23,20 +23,31 @@ struct weights_vec {
 };
 
 struct weights_norm {
-    struct weights_vec w, b;
+    struct weights_vec w;
+    struct weights_vec b;
 };
 
 struct weights_layer {
-    struct weights_norm attn_norm, ffn_norm;           /* before; absent for ARCH_NORMS_POST */
-    struct weights_norm attn_post_norm, ffn_post_norm; /* after */
-    struct weights_vec q_norm, k_norm;
-    struct tensor q;    /* [n_head * hd_k][n_embd] */
-    struct tensor k, v; /* [n_kv * hd_k][n_embd], [n_kv * hd_v][n_embd] */
-    struct tensor o;    /* [n_embd][n_head * hd_v] */
-    struct weights_vec q_b, k_b, v_b, o_b;
-    struct tensor gate, up; /* [n_ff][n_embd]; gate absent if not gated */
-    struct tensor down;     /* [n_embd][n_ff] */
-    struct weights_vec gate_b, up_b, down_b;
+    struct weights_norm attn_norm; /* norms before are absent for ARCH_NORMS_POST */
+    struct weights_norm ffn_norm;
+    struct weights_norm attn_post_norm; /* after */
+    struct weights_norm ffn_post_norm;
+    struct weights_vec q_norm;
+    struct weights_vec k_norm;
+    struct tensor q; /* [n_head * hd_k][n_embd] */
+    struct tensor k; /* [n_kv * hd_k][n_embd] */
+    struct tensor v; /* [n_kv * hd_v][n_embd] */
+    struct tensor o; /* [n_embd][n_head * hd_v] */
+    struct weights_vec q_b;
+    struct weights_vec k_b;
+    struct weights_vec v_b;
+    struct weights_vec o_b;
+    struct tensor gate; /* [n_ff][n_embd]; absent if not gated */
+    struct tensor up;   /* [n_ff][n_embd] */
+    struct tensor down; /* [n_embd][n_ff] */
+    struct weights_vec gate_b;
+    struct weights_vec up_b;
+    struct weights_vec down_b;
 };
 
 struct weights {
@@ -45,8 +56,10 @@ struct weights {
     struct tensor position; /* [n_ctx_train][n_embd], GPT-2 */
     struct weights_vec output_b;
     struct weights_norm output_norm;
-    struct weights_vec rope_factors, rope_factors_long, rope_factors_short; /* [n_rot/2] */
-    struct weights_layer *layer;                                            /* [n_layer], owns */
+    struct weights_vec rope_factors; /* [n_rot/2] */
+    struct weights_vec rope_factors_long;
+    struct weights_vec rope_factors_short;
+    struct weights_layer *layer; /* [n_layer], owns */
 
     struct weights_load *loads; /* what to read and where to; private, owns */
     size_t n_load;

@@ -43,7 +43,11 @@
 struct shape {
     uint8_t head; /* bytes per row in front of a block: d, dmin, m, e */
     uint8_t unit; /* bytes per 16 rows in front of each unit */
-    bool has_bit, has_high2, has_low2, has_low4, has_byte;
+    bool has_bit;
+    bool has_high2;
+    bool has_low2;
+    bool has_low4;
+    bool has_byte;
     bool is_panel;
 };
 
