@@ -543,8 +543,10 @@ static void set_folder(const struct store *st, const char *digest, struct buf *o
 /* The name of part i in a set. */
 static void set_name(const struct store *st, const struct store_model *m, size_t i, struct buf *out)
 {
+    char tail[GGUF_SPLIT_TAIL + 1];
+    gguf_part_tail(i + 1, m->n_file, tail);
     set_folder(st, m->files[0].digest, out);
-    buf_printf(out, "/model-%05u-of-%05u.gguf", (unsigned)i + 1, (unsigned)m->n_file);
+    buf_printf(out, "/model%s", tail);
 }
 
 static void remove_set(const struct store *st, const struct store_model *m)

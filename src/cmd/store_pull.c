@@ -84,13 +84,11 @@ static bool is_part(const char *path, unsigned *i, unsigned *n)
 /* The path of part i (from 0) of a set whose part 1 is `first`. */
 static enum err part_path(const char *first, unsigned i, unsigned n, struct buf *out)
 {
+    char tail[GGUF_SPLIT_TAIL + 1];
+    gguf_part_tail(i + 1, n, tail);
     buf_reset(out);
-    if (n == 1) {
-        buf_add_str(out, first);
-    } else {
-        buf_printf(out, "%.*s-%05u-of-%05u.gguf", (int)(strlen(first) - GGUF_SPLIT_TAIL), first,
-                   i + 1, n);
-    }
+    buf_add(out, first, strlen(first) - (n > 1 ? GGUF_SPLIT_TAIL : 0));
+    buf_add_str(out, n > 1 ? tail : "");
     return buf_check(out, "file name");
 }
 

@@ -145,6 +145,12 @@ bool gguf_is_part(const char *path, uint64_t *i, uint64_t *n)
     return true;
 }
 
+void gguf_part_tail(size_t i, size_t n, char tail[GGUF_SPLIT_TAIL + 1])
+{
+    snprintf(tail, GGUF_SPLIT_TAIL + 1, "-%05u-of-%05u.gguf", (unsigned)i % 100000u,
+             (unsigned)n % 100000u);
+}
+
 /* What a part's keys say must agree with its place in the set. */
 static enum err check_split(const struct gguf *g, size_t i, size_t n_part)
 {
@@ -177,8 +183,7 @@ static enum err open_parts(struct gguf *g, const char *path, size_t n_part, char
     for (size_t i = 0; i < n_part; i++) {
         memcpy(name, path, len + 1);
         if (n_part > 1) {
-            snprintf(name + len - GGUF_SPLIT_TAIL, GGUF_SPLIT_TAIL + 1, "-%05u-of-%05u.gguf",
-                     (unsigned)(i + 1) % 100000u, (unsigned)n_part % 100000u);
+            gguf_part_tail(i + 1, n_part, name + len - GGUF_SPLIT_TAIL);
         }
         g->n_part = i + 1;
         const enum err e = gguf_head_open(&g->parts[i], name, budget_bytes);

@@ -30,6 +30,8 @@ enum err gguf_open(struct gguf **out, const char *path) MUST_USE;
 void gguf_close(struct gguf *g); /* accepts NULL */
 /* Whether a name ends as that of part *i of *n; else both are untouched. */
 bool gguf_is_part(const char *path, uint64_t *i, uint64_t *n);
+/* The end of such a name, with its 0, for part i of n, both from 1 and at most GGUF_SPLIT_MAX. */
+void gguf_part_tail(size_t i, size_t n, char tail[GGUF_SPLIT_TAIL + 1]);
 
 uint32_t gguf_version(const struct gguf *g);    /* 2 or 3 */
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
