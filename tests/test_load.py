@@ -239,7 +239,7 @@ def report(a, s, clients, numbers, took_s):
     print(f'{a.clients} clients, {took_s:.1f} s: {total["whole"]} whole and {total["streamed"]} streamed answers, {total["cancelled"]} hung up, {total["busy"]} times 503')
     print(f'{moved["generation_tokens_total"]} tokens generated ({moved["generation_tokens_total"] / took_s:.0f}/s), {moved["prompt_tokens_total"]} of prompts; cancelled {moved["requests_cancelled_total"]}, '
           f'failed {moved["requests_failed_total"]}, clients gone {moved[GONE]}')
-    print('decode steps by conversations in the batch: ' + ', '.join(f'{k.split('"')[1]}: {v}' for k, v in moved.items() if 'decode_steps' in k), flush=True)
+    print('decode steps by conversations in the batch: ' + ', '.join(f'{k[k.index("=") + 2:-2]}: {v}' for k, v in moved.items() if 'decode_steps' in k), flush=True)
     check('no request failed', moved['requests_failed_total'] == 0)
 
 

@@ -11,6 +11,7 @@ essays      every .c begins with a comment that says what it is
 header      the public header has at most 250 lines
 invariants  each numbered invariant (XX-1) is stated in one header only
 named       files that comments, docs and tests name exist
+scripts     every Python file can be read by the Python that runs this
 map         docs/ARCHITECTURE.md lists the modules of src/LAYERS with the first line of each (--map writes it)
 Prints one line per finding and 'N passed, N failed' over the rules checked."""
 import argparse
@@ -228,6 +229,15 @@ def check_symbols(rows, build):
                 found('symbols', f'src/{folder}/{name}.c: global symbol {symbol} does not begin with {" or ".join(allowed)}')
 
 
+def check_scripts():
+    findings.setdefault('scripts', [])
+    for path in (p for p in glob.glob('**/*.py', recursive=True) if not p.startswith('build')):
+        try:
+            compile(open(path).read(), path, 'exec')
+        except SyntaxError as e:
+            found('scripts', f'{path}:{e.lineno}: {e.msg}')
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument('--build')
@@ -243,6 +253,7 @@ def main():
     check_header()
     check_invariants()
     check_named()
+    check_scripts()
     check_map(rows, a.map)
     if a.build:
         check_symbols(rows, a.build)
