@@ -47,11 +47,7 @@ struct job {
 static_assert(offsetof(struct job, item) == 0, "an item is its job");
 
 struct jobs {
-    struct hearth_model *model;
-    const char *model_id;
-    struct metrics *metrics;
-    struct budget *budget;
-    struct loop *loop;
+    struct jobs_parts parts;
     struct loop_watch engine_watch, prep_watch; /* each finds its jobs by container */
     struct prep *prep;
     struct job *first;
@@ -95,7 +91,7 @@ static void free_job(struct job *b)
     hearth_request_close(b->request);
     answer_release(&b->answer);
     prep_item_release(&b->item);
-    budget_give(j->budget, b->n_held);
+    budget_give(j->parts.budget, b->n_held);
     mem_free(b);
 }
 
@@ -141,7 +137,7 @@ static void break_off(struct job *b, const struct refusal *why)
 
 static void count_event(struct job *b, const struct hearth_event *e)
 {
-    struct metrics *m = b->jobs->metrics;
+    struct metrics *m = b->jobs->parts.metrics;
     const uint64_t now_us = os_now_us();
     if (e->kind == HEARTH_EVENT_END) {
         metrics_time(m, METRICS_REQUEST, now_us - b->begin_us);
@@ -169,7 +165,7 @@ static void say_too_large(const struct job *b, struct refusal *why)
     (void)refusal_set(why, 500, "answer_too_large", NULL,
                       "the answer takes more than %zu bytes, which is the most that is kept for "
                       "one: ask for a stream",
-                      b->jobs->budget->max / JOB_ANSWER_PART);
+                      b->jobs->parts.budget->max / JOB_ANSWER_PART);
 }
 
 static void fail_answer(const struct hearth_event *e, struct refusal *why)
@@ -217,7 +213,7 @@ static void end_answer(struct job *b, const struct hearth_event *e)
 /* Takes from the budget what the answer's texts hold by now. */
 static bool hold_answer(struct job *b, struct refusal *why)
 {
-    struct budget *budget = b->jobs->budget;
+    struct budget *budget = b->jobs->parts.budget;
     const size_t n = answer_bytes(&b->answer);
     if (n > budget->max / JOB_ANSWER_PART) {
         say_too_large(b, why);
@@ -259,7 +255,7 @@ static void pump(struct job *b)
             say_too_large(b, &why);
         }
         if (why.status != 0 || !hold_answer(b, &why)) {
-            j->metrics->n_finish[HEARTH_FINISH_ERROR]++;
+            j->parts.metrics->n_finish[HEARTH_FINISH_ERROR]++;
             break_off(b, &why);
             return;
         }
@@ -276,7 +272,7 @@ static void engine_ready(struct loop_watch *w, uint32_t events)
 {
     struct jobs *j = (struct jobs *)(void *)((char *)w - offsetof(struct jobs, engine_watch));
     (void)events;
-    hearth_fd_clear(j->model);
+    hearth_fd_clear(j->parts.model);
     for (struct job *b = j->first, *next = NULL; b != NULL; b = next) {
         next = b->next; /* pump ends no other job than its own */
         if (b->request != NULL && b->http != NULL) {
@@ -293,7 +289,7 @@ static void submit(struct job *b)
     p->tokens = b->item.ids;
     p->n_token = b->item.n_id;
     b->prep_us = os_now_us() - b->item.came_us;
-    const hearth_status s = hearth_submit(b->jobs->model, p, &b->request);
+    const hearth_status s = hearth_submit(b->jobs->parts.model, p, &b->request);
     if (s != HEARTH_OK) {
         struct refusal why;
         /* the other limits were looked at before: what is left is more choices than --parallel */
@@ -301,8 +297,8 @@ static void submit(struct job *b)
         refuse(b, &why);
         return;
     }
-    answer_init(&b->answer, b->jobs->model, b->jobs->model_id, &b->item.params, http_id(b->http),
-                b->jobs->budget->max / JOB_ANSWER_PART);
+    answer_init(&b->answer, b->jobs->parts.model, b->jobs->parts.model_id, &b->item.params,
+                http_id(b->http), b->jobs->parts.budget->max / JOB_ANSWER_PART);
     prep_item_release(&b->item);
     prep_item_init(&b->item, b->item.kind);
     if (b->answer.is_stream) {
@@ -318,7 +314,7 @@ static void take_prepared(struct job *b)
     struct jobs *j = b->jobs;
     b->is_in_prep = false;
     j->n_prep--;
-    budget_give(j->budget, b->n_held); /* the body is gone, or goes below */
+    budget_give(j->parts.budget, b->n_held); /* the body is gone, or goes below */
     b->n_held = 0;
     if (b->http == NULL) {
         free_job(b);
@@ -407,7 +403,7 @@ void jobs_gone(struct jobs *j, struct http_req *r)
     if (b == NULL) {
         return;
     }
-    j->metrics->n_client_gone++;
+    j->parts.metrics->n_client_gone++;
     http_set_user(r, NULL);
     b->http = NULL;
     cell_set(&b->item.client, PREP_CLIENT_GONE);
@@ -449,23 +445,18 @@ void jobs_break(struct jobs *j, const struct refusal *why)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-enum err jobs_open(struct jobs **out, struct loop *loop, struct hearth_model *model,
-                   const char *model_id, struct metrics *metrics, struct budget *budget, int n_max)
+enum err jobs_open(struct jobs **out, const struct jobs_parts *p, int n_max)
 {
     struct jobs *j = mem_alloc(sizeof *j);
     REQUIRE(j != NULL, ERR_MEMORY, "no memory for requests");
-    *j = (struct jobs){ .model = model,
-                        .model_id = model_id,
-                        .metrics = metrics,
-                        .budget = budget,
-                        .loop = loop,
+    *j = (struct jobs){ .parts = *p,
                         .engine_watch = { .fd = -1, .ready = engine_ready },
                         .prep_watch = { .fd = -1, .ready = prep_ready },
                         .n_max = n_max };
-    buf_init(&j->out, budget->max / JOB_ANSWER_PART);
-    enum err e = prep_open(&j->prep, model, model_id, (size_t)n_max);
-    e = e == ERR_OK ? loop_add(loop, &j->engine_watch, hearth_fd(model), LOOP_IN, 0) : e;
-    e = e == ERR_OK ? loop_add(loop, &j->prep_watch, prep_fd(j->prep), LOOP_IN, 0) : e;
+    buf_init(&j->out, p->budget->max / JOB_ANSWER_PART);
+    enum err e = prep_open(&j->prep, p->model, p->model_id, (size_t)n_max);
+    e = e == ERR_OK ? loop_add(p->loop, &j->engine_watch, hearth_fd(p->model), LOOP_IN, 0) : e;
+    e = e == ERR_OK ? loop_add(p->loop, &j->prep_watch, prep_fd(j->prep), LOOP_IN, 0) : e;
     if (e != ERR_OK) {
         jobs_close(j);
         return e;
@@ -479,8 +470,8 @@ void jobs_close(struct jobs *j)
     if (j == NULL) {
         return;
     }
-    loop_remove(j->loop, &j->engine_watch);
-    loop_remove(j->loop, &j->prep_watch);
+    loop_remove(j->parts.loop, &j->engine_watch);
+    loop_remove(j->parts.loop, &j->prep_watch);
     prep_close(j->prep); /* first: it may still be at work on an item */
     while (j->first != NULL) {
         free_job(j->first);

@@ -22,10 +22,16 @@ struct jobs;
 
 #define JOB_ANSWER_PART 4 /* a whole answer takes 1/4 of the budget at most */
 
-/* n_max: jobs under way at most. model_id, metrics and budget are borrowed. */
-enum err jobs_open(struct jobs **out, struct loop *loop, struct hearth_model *model,
-                   const char *model_id, struct metrics *metrics, struct budget *budget,
-                   int n_max) MUST_USE;
+struct jobs_parts { /* all borrowed */
+    struct loop *loop;
+    struct hearth_model *model;
+    const char *model_id;
+    struct metrics *metrics;
+    struct budget *budget;
+};
+
+/* n_max: jobs under way at most. */
+enum err jobs_open(struct jobs **out, const struct jobs_parts *parts, int n_max) MUST_USE;
 void jobs_close(struct jobs *j);       /* cancels all; no http request may have one; accepts NULL */
 int jobs_count(const struct jobs *j);  /* NULL counts as none */
 int jobs_n_prep(const struct jobs *j); /* of these, not yet with the engine; so does NULL */

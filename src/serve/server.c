@@ -90,8 +90,9 @@ static enum err take_model(struct server *s)
     s->loader = NULL;
     REQUIRE(s->load_result == ERR_OK, s->load_result, "%s", s->load_error);
     const int n_job_max = s->params.n_client_max;
-    TRY(jobs_open(&s->jobs, s->loop, s->model, s->params.model_id, &s->api.metrics, &s->budget,
-                  n_job_max));
+    const struct jobs_parts parts = { s->loop, s->model, s->params.model_id, &s->api.metrics,
+                                      &s->budget };
+    TRY(jobs_open(&s->jobs, &parts, n_job_max));
     api_set_model(&s->api, s->model, s->jobs, &s->params.plan);
     s->phase = s->phase == PHASE_LOADING ? PHASE_SERVING : s->phase; /* it may be ending */
     if (s->params.report != NULL) {
