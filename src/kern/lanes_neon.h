@@ -140,10 +140,14 @@ INLINE void l_load2(const float *p, lanes *even, lanes *odd)
 
 INLINE void l_store2(float *p, lanes even, lanes odd)
 {
-    vst2q_f32(p, (float32x4x2_t){ { even.a, odd.a } });
-    vst2q_f32(p + 8, (float32x4x2_t){ { even.b, odd.b } });
-    vst2q_f32(p + 16, (float32x4x2_t){ { even.c, odd.c } });
-    vst2q_f32(p + 24, (float32x4x2_t){ { even.d, odd.d } });
+    const float32x4x2_t a = { { even.a, odd.a } };
+    const float32x4x2_t b = { { even.b, odd.b } };
+    const float32x4x2_t c = { { even.c, odd.c } };
+    const float32x4x2_t d = { { even.d, odd.d } };
+    vst2q_f32(p, a);
+    vst2q_f32(p + 8, b);
+    vst2q_f32(p + 16, c);
+    vst2q_f32(p + 24, d);
 }
 
 /* Bits as integers: for the exact maximum of absolute values. */
