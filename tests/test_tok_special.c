@@ -62,7 +62,7 @@ static int32_t special_at(const struct tok *t, struct view text, size_t at, bool
         for (size_t i = 0; i < p.n && is_allowed && t->type[id] == TOK_CONTROL; i++) {
             is_allowed = trusted == NULL || trusted[at + i] != 0;
         }
-        if (is_allowed && (best < 0 || p.n > t->piece_n[best])) {
+        if (is_allowed && (best < 0 || p.n > t->piece.n[best])) {
             best = id;
         }
     }
@@ -78,7 +78,7 @@ static void check_text(const struct tok *t, struct view text, bool parse, const 
     for (size_t at = 0; at < text.n; n++) {
         const int32_t id = special_at(t, text, at, parse, trusted);
         want[n] = id >= 0 ? id : text.p[at] - 'a';
-        at += id >= 0 ? t->piece_n[id] : 1;
+        at += id >= 0 ? t->piece.n[id] : 1;
     }
     assert_int_equal(trusted != NULL ? tok_encode_marked(t, text, trusted, &out)
                                      : tok_encode(t, text, false, parse, &out),
@@ -169,14 +169,10 @@ static void test_control_as_piece(void **state)
 {
     (void)state;
     static const char *const kinds[] = { "gpt2", "gemma4", "llama", "bert" };
-    static const char *const names[] = { "d",
-                                         "<0x65>",
-                                         "\xE2\x96\x81"
-                                         "dd",
-                                         "dd",
-                                         "[UNK]",
-                                         "[CLS]",
-                                         "[SEP]" };
+    static const char spaced_dd[] = { '\xE2', '\x96', '\x81', 'd', 'd', '\0' };
+    static const char *const names[] = {
+        "d", "<0x65>", spaced_dd, "dd", "[UNK]", "[CLS]", "[SEP]"
+    };
     enum { N = sizeof names / sizeof names[0] };
     struct view pieces[N];
     int32_t types[N];

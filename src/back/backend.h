@@ -28,7 +28,8 @@ static inline size_t back_ld(int32_t n)
 struct back_norm {
     bool is_layer; /* LayerNorm, else RMS */
     float eps;
-    const float *w, *b; /* [n]; NULL = 1 and 0 */
+    const float *w; /* [n]; NULL = 1 and 0 */
+    const float *b; /* likewise */
 };
 
 /* One product: y = W x + bias. */
@@ -40,7 +41,8 @@ struct back_out {
 
 /* Rotary angles of a step: cos and sin rows [n_tok][n_rot/2], ld = n_rot/2. */
 struct back_angles {
-    const float *cos, *sin;
+    const float *cos;
+    const float *sin;
     int32_t n_rot;
     enum kern_rope kind;
 };
@@ -48,25 +50,34 @@ struct back_angles {
 /* One sequence's part of a step: n_tok tokens from row tok0, at positions pos0... */
 struct back_run {
     const int32_t *pages; /* page of position p: pages[p / KERN_PAGE] */
-    int32_t tok0, n_tok;
+    int32_t tok0;
+    int32_t n_tok;
     int32_t pos0;
 };
 
 /* The cache of one layer. Page p of head h begins at k + p * k_page + h * k_head. */
 struct back_kv {
     enum kern_kv kind;
-    uint8_t *k, *v;
-    size_t k_page, v_page, k_head, v_head; /* bytes */
-    int32_t n_kv, hd_k, hd_v;
+    uint8_t *k;
+    uint8_t *v;
+    size_t k_page; /* bytes */
+    size_t v_page; /* bytes */
+    size_t k_head; /* bytes */
+    size_t v_head; /* bytes */
+    int32_t n_kv;
+    int32_t hd_k;
+    int32_t hd_v;
 };
 
 struct back_attend {
     struct back_kv kv;
     const struct back_run *runs;
-    int32_t n_run, n_tok;
+    int32_t n_run;
+    int32_t n_tok;
     int32_t n_head;
     int32_t window; /* positions seen, 0 = all */
-    float scale, cap;
+    float scale;
+    float cap;
     const float *sinks; /* [n_head] or NULL */
 };
 

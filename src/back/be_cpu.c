@@ -40,7 +40,8 @@ struct rows_job {
     const void *args;
     const struct kern_table *k;
     struct team *team;
-    int32_t n_row, grain;
+    int32_t n_row;
+    int32_t grain;
 };
 
 static void rows_worker(void *arg, int i_worker)
@@ -105,7 +106,8 @@ struct norm_args {
     float *y;
     const float *x;
     size_t ld;
-    int32_t n_group, n;
+    int32_t n_group;
+    int32_t n;
     const struct back_norm *p;
 };
 
@@ -132,7 +134,8 @@ static void cpu_norm(struct back *b, float *y, const float *x, size_t ld, int32_
 }
 
 struct angles_args {
-    float *cos, *sin;
+    float *cos;
+    float *sin;
     const int32_t *pos;
     const double *freq;
     int32_t n_half;
@@ -166,7 +169,8 @@ static void cpu_angles(struct back *b, float *cos, float *sin, const int32_t *po
 struct rope_args {
     float *x;
     size_t ld;
-    int32_t n_head, hd;
+    int32_t n_head;
+    int32_t hd;
     const struct back_angles *angles;
 };
 
@@ -189,7 +193,8 @@ static void cpu_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t
 
 struct kv_args {
     const struct back_attend *p;
-    const float *k, *v;
+    const float *k;
+    const float *v;
 };
 
 /* Rows here are (run, token) pairs in order. A token's K and V go to one slot of one page, head by
@@ -285,7 +290,8 @@ static void cpu_add(struct back *b, float *x, const float *y, float a, size_t ld
 
 struct scale_args {
     float *x;
-    float a, cap;
+    float a;
+    float cap;
     size_t ld;
     int32_t n;
 };
@@ -344,7 +350,10 @@ struct matmul_job {
     struct team *team;
     const struct back_out *out;
     const struct kern_act *act; /* [2], by kind */
-    int32_t n_out, n_panel, grain, n_tok;
+    int32_t n_out;
+    int32_t n_panel;
+    int32_t grain;
+    int32_t n_tok;
 };
 
 /* After the chain, never as its start: y = acc + bias (docs/NUMERICS.md). By the worker that has
@@ -425,7 +434,8 @@ static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out
 
 /* Running or partial result of one tile. */
 struct partial {
-    float m[KERN_QUERIES], s[KERN_QUERIES];
+    float m[KERN_QUERIES];
+    float s[KERN_QUERIES];
     float acc[]; /* [KERN_QUERIES][ld] */
 };
 
@@ -433,8 +443,11 @@ struct partial {
  * head h. */
 struct tile {
     const struct back_run *run;
-    int32_t h, q0, n_query;
-    int32_t span0, span1; /* spans that any of its queries sees */
+    int32_t h;
+    int32_t q0;
+    int32_t n_query;
+    int32_t span0; /* spans that any of its queries sees */
+    int32_t span1; /* likewise */
 };
 
 struct attend_job {
@@ -443,10 +456,14 @@ struct attend_job {
     const struct back_attend *p;
     const float *q;
     float *y;
-    size_t ldq, ldy, ldv;
-    int32_t group, n_tile;
+    size_t ldq;
+    size_t ldy;
+    size_t ldv;
+    int32_t group;
+    int32_t n_tile;
     /* by span: the wave's items are spans first_span.. of the line of all (tile, span) pairs */
-    int32_t first_item, n_item;
+    int32_t first_item;
+    int32_t n_item;
     struct partial *wave;
     size_t each_bytes;
 };
@@ -485,9 +502,11 @@ struct span_call {
     const float *q[KERN_QUERIES];
     const uint8_t *k_page[KERN_SPAN_PAGES];
     const uint8_t *v_page[KERN_SPAN_PAGES];
-    int32_t lo[KERN_QUERIES], hi[KERN_QUERIES];
+    int32_t lo[KERN_QUERIES];
+    int32_t hi[KERN_QUERIES];
     int32_t index[KERN_QUERIES]; /* of the call's queries within the tile */
-    float m[KERN_QUERIES], s[KERN_QUERIES];
+    float m[KERN_QUERIES];
+    float s[KERN_QUERIES];
     float *acc[KERN_QUERIES];
 };
 

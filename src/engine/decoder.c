@@ -32,7 +32,8 @@ struct pass {
     const struct decoder_step *s;
     const struct arch *a;
     struct back *b;
-    struct back_angles full, window;
+    struct back_angles full;
+    struct back_angles window;
     size_t ld; /* floats between rows of x */
 };
 

@@ -16,12 +16,14 @@
 #define DECODER_REST_US 100000
 
 struct decoder {
-    const struct arch *arch;         /* borrows */
-    const struct weights *weights;   /* borrows */
-    struct kv *kv;                   /* borrows */
-    struct back *back;               /* borrows */
-    double *freq_full, *freq_window; /* [n_rot/2] angular frequencies, in the arena */
-    double mscale_full, mscale_window;
+    const struct arch *arch;       /* borrows */
+    const struct weights *weights; /* borrows */
+    struct kv *kv;                 /* borrows */
+    struct back *back;             /* borrows */
+    double *freq_full;             /* [n_rot/2] angular frequencies, in the arena */
+    double *freq_window;           /* likewise */
+    double mscale_full;
+    double mscale_window;
     /* Asked at each layer border, on the thread that computes: is the step no longer wanted? NULL:
      * it always is wanted. */
     bool (*is_unwanted)(void *arg, uint64_t now_us);

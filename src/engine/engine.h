@@ -55,20 +55,31 @@ struct engine_event {
     struct sample_bias top[SAMPLE_TOP_MAX];
     size_t n_text;
     enum engine_finish finish;
-    int32_t n_prompt, n_generated;
-    uint64_t queue_us, prefill_us, decode_us;
+    int32_t n_prompt;
+    int32_t n_generated;
+    uint64_t queue_us;
+    uint64_t prefill_us;
+    uint64_t decode_us;
 };
 
 #define ENGINE_BATCH_BUCKETS 9
 struct engine_stats {
     bool is_ready;
     uint64_t heartbeat_us; /* os_now_us of the last sign of life */
-    int32_t n_running, n_queued;
-    uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;
-    uint64_t n_prompt_tok, n_generated_tok, n_step;
+    int32_t n_running;
+    int32_t n_queued;
+    uint64_t n_request;
+    uint64_t n_done;
+    uint64_t n_cancelled;
+    uint64_t n_refused;
+    uint64_t n_failed;
+    uint64_t n_prompt_tok;
+    uint64_t n_generated_tok;
+    uint64_t n_step;
     uint64_t n_abandoned; /* steps that were not computed to their end */
     uint64_t step_batch[ENGINE_BATCH_BUCKETS];
-    uint64_t kv_pages, kv_pages_used;
+    uint64_t kv_pages;
+    uint64_t kv_pages_used;
 };
 
 struct engine;

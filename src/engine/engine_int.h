@@ -28,15 +28,22 @@ enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
 struct job {
     enum job_state state;
     uint32_t generation;
-    bool is_cancelled, is_dropped;
+    bool is_cancelled;
+    bool is_dropped;
     struct engine_spec spec;
     char stop_text[EMIT_STOP_MAX][EMIT_STOP_BYTES];
-    int32_t *prompt;                       /* [n_ctx] */
-    int32_t n_prompt, n_generated, n_open; /* n_open: choices not ended */
+    int32_t *prompt; /* [n_ctx] */
+    int32_t n_prompt;
+    int32_t n_generated;
+    int32_t n_open; /* choices not ended */
     enum engine_finish finish;
-    uint64_t submit_us, start_us, first_us, last_us;
+    uint64_t submit_us;
+    uint64_t start_us;
+    uint64_t first_us;
+    uint64_t last_us;
     struct record ring[RING];
-    int32_t ring_at, n_event;
+    int32_t ring_at;
+    int32_t n_event;
     char *text; /* [text_room] */
     size_t text_used;
 };
@@ -51,7 +58,9 @@ struct slot {
 struct engine {
     struct engine_parts parts;
     struct plan_config config;
-    struct arena context, step, requests;
+    struct arena context;
+    struct arena step;
+    struct arena requests;
     struct plan_context x;
     struct be_cpu cpu;
     struct lock *lock;
@@ -59,11 +68,14 @@ struct engine {
     int fd;
     struct job *jobs; /* [n_job] */
     int32_t n_job;
-    size_t text_room, piece_max;
+    size_t text_room;
+    size_t piece_max;
 
     /* owner: engine */
     struct slot *slots; /* [n_parallel] */
-    int32_t *tokens, *pos, *rows;
+    int32_t *tokens;
+    int32_t *pos;
+    int32_t *rows;
     struct back_run *runs;
     float *row; /* [n_vocab] for several choices of one row */
     struct sample_cand *cands;
@@ -76,7 +88,8 @@ struct engine {
      * without */
     struct sched sched;
     struct engine_stats stats;
-    bool is_closing, has_started;
+    bool is_closing;
+    bool has_started;
     bool has_news; /* events that nobody was told of */
     enum err start_error;
     char start_text[ERR_TEXT_MAX];

@@ -18,11 +18,16 @@
 
 struct kv {
     enum kern_kv kind;
-    int32_t n_layer, n_kv, hd_k, hd_v;
-    size_t k_head, v_head; /* bytes of one head of one page */
-    size_t k_page, v_page; /* bytes of one page of one layer */
-    size_t layer_bytes;    /* all pages of one layer, K then V */
-    uint8_t *pages;        /* [n_layer][K: n_page, V: n_page]; borrows from the arena */
+    int32_t n_layer;
+    int32_t n_kv;
+    int32_t hd_k;
+    int32_t hd_v;
+    size_t k_head;      /* bytes of one head of one page */
+    size_t v_head;      /* likewise */
+    size_t k_page;      /* bytes of one page of one layer */
+    size_t v_page;      /* likewise */
+    size_t layer_bytes; /* all pages of one layer, K then V */
+    uint8_t *pages;     /* [n_layer][K: n_page, V: n_page]; borrows from the arena */
     int32_t n_page;
     int32_t *refs; /* [n_page] */
     int32_t *free; /* [n_page] stack of free pages */
@@ -32,7 +37,8 @@ struct kv {
 /* One sequence's pages. */
 struct kv_seq {
     int32_t *page; /* [page_max], in the arena */
-    int32_t n_page, page_max;
+    int32_t n_page;
+    int32_t page_max;
     int32_t n_tok; /* positions written or reserved */
 };
 

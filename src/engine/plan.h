@@ -16,7 +16,10 @@
 #include <stdint.h>
 
 struct plan_config {
-    int32_t n_ctx, n_parallel, n_queue, n_batch;
+    int32_t n_ctx;
+    int32_t n_parallel;
+    int32_t n_queue;
+    int32_t n_batch;
     enum kern_kv kv;
     int32_t n_worker;
 };
@@ -44,7 +47,8 @@ struct plan {
 /* Bytes beside the model: what the caller holds already or will need. */
 struct plan_beside {
     uint64_t program_bytes; /* resident before the model is opened: code, libraries, heap */
-    uint64_t tokenizer_bytes, template_bytes;
+    uint64_t tokenizer_bytes;
+    uint64_t template_bytes;
     uint64_t request_bytes; /* queues and buffers of the engine, per engine_request_bytes */
     uint64_t extra_bytes;   /* what the caller adds (server buffers) */
     uint64_t limit_bytes;   /* the owner's limit; 0 = none */

@@ -43,37 +43,36 @@ double sample_uniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_
     return (double)(((uint64_t)c[0] << 32 | c[1]) >> 11) * 0x1p-53;
 }
 
-#define CHECK(cond, ...) REQUIRE(cond, ERR_USAGE, __VA_ARGS__)
-
 enum err sample_check(const struct sample_params *p, int32_t n_vocab)
 {
-    CHECK(p->temperature == 0.0f || (p->temperature >= 1e-6f && p->temperature <= 100.0f),
-          "temperature is %g, must be 0 (the best token) or lie in 1e-6..100",
-          (double)p->temperature);
-    CHECK(p->top_k >= 0, "top_k is %d, must be 0 (off) or more", p->top_k);
-    CHECK(p->top_p > 0.0f && p->top_p <= 1.0f, "top_p is %g, must lie above 0 and up to 1",
-          (double)p->top_p);
-    CHECK(p->min_p >= 0.0f && p->min_p <= 1.0f, "min_p is %g, must lie in 0..1", (double)p->min_p);
-    CHECK(p->typical_p > 0.0f && p->typical_p <= 1.0f,
-          "typical_p is %g, must lie above 0 and up to 1", (double)p->typical_p);
-    CHECK(p->repeat_penalty >= 0.01f && p->repeat_penalty <= 100.0f,
-          "repeat_penalty is %g, must lie in 0.01..100", (double)p->repeat_penalty);
-    CHECK(fabsf(p->presence_penalty) <= 100.0f, "presence_penalty is %g, must lie in -100..100",
-          (double)p->presence_penalty);
-    CHECK(fabsf(p->frequency_penalty) <= 100.0f, "frequency_penalty is %g, must lie in -100..100",
-          (double)p->frequency_penalty);
-    CHECK(p->repeat_last_n >= -1, "repeat_last_n is %d, must be -1 (all) or more",
-          p->repeat_last_n);
-    CHECK(p->n_logprob >= -1 && p->n_logprob <= SAMPLE_TOP_MAX,
-          "top_logprobs is %d, must lie in 0..%d", p->n_logprob, SAMPLE_TOP_MAX);
-    CHECK(p->n_bias >= 0 && p->n_bias <= SAMPLE_BIAS_MAX,
-          "logit_bias has %d entries, at most %d are taken", p->n_bias, SAMPLE_BIAS_MAX);
+    REQUIRE(p->temperature == 0.0f || (p->temperature >= 1e-6f && p->temperature <= 100.0f),
+            ERR_USAGE, "temperature is %g, must be 0 (the best token) or lie in 1e-6..100",
+            (double)p->temperature);
+    REQUIRE(p->top_k >= 0, ERR_USAGE, "top_k is %d, must be 0 (off) or more", p->top_k);
+    REQUIRE(p->top_p > 0.0f && p->top_p <= 1.0f, ERR_USAGE,
+            "top_p is %g, must lie above 0 and up to 1", (double)p->top_p);
+    REQUIRE(p->min_p >= 0.0f && p->min_p <= 1.0f, ERR_USAGE, "min_p is %g, must lie in 0..1",
+            (double)p->min_p);
+    REQUIRE(p->typical_p > 0.0f && p->typical_p <= 1.0f, ERR_USAGE,
+            "typical_p is %g, must lie above 0 and up to 1", (double)p->typical_p);
+    REQUIRE(p->repeat_penalty >= 0.01f && p->repeat_penalty <= 100.0f, ERR_USAGE,
+            "repeat_penalty is %g, must lie in 0.01..100", (double)p->repeat_penalty);
+    REQUIRE(fabsf(p->presence_penalty) <= 100.0f, ERR_USAGE,
+            "presence_penalty is %g, must lie in -100..100", (double)p->presence_penalty);
+    REQUIRE(fabsf(p->frequency_penalty) <= 100.0f, ERR_USAGE,
+            "frequency_penalty is %g, must lie in -100..100", (double)p->frequency_penalty);
+    REQUIRE(p->repeat_last_n >= -1, ERR_USAGE, "repeat_last_n is %d, must be -1 (all) or more",
+            p->repeat_last_n);
+    REQUIRE(p->n_logprob >= -1 && p->n_logprob <= SAMPLE_TOP_MAX, ERR_USAGE,
+            "top_logprobs is %d, must lie in 0..%d", p->n_logprob, SAMPLE_TOP_MAX);
+    REQUIRE(p->n_bias >= 0 && p->n_bias <= SAMPLE_BIAS_MAX, ERR_USAGE,
+            "logit_bias has %d entries, at most %d are taken", p->n_bias, SAMPLE_BIAS_MAX);
     for (int32_t i = 0; i < p->n_bias; i++) {
-        CHECK(p->bias[i].token >= 0 && p->bias[i].token < n_vocab,
-              "logit_bias: token %d, the vocabulary has %d", p->bias[i].token, n_vocab);
-        CHECK(fabsf(p->bias[i].bias) <= 1e4f,
-              "logit_bias of token %d is %g, must lie in -10000..10000", p->bias[i].token,
-              (double)p->bias[i].bias);
+        REQUIRE(p->bias[i].token >= 0 && p->bias[i].token < n_vocab, ERR_USAGE,
+                "logit_bias: token %d, the vocabulary has %d", p->bias[i].token, n_vocab);
+        REQUIRE(fabsf(p->bias[i].bias) <= 1e4f, ERR_USAGE,
+                "logit_bias of token %d is %g, must lie in -10000..10000", p->bias[i].token,
+                (double)p->bias[i].bias);
     }
     return ERR_OK;
 }

@@ -28,7 +28,8 @@ struct sample_params {
     float min_p;          /* 0: off */
     float typical_p;      /* 1: off */
     float repeat_penalty; /* 0.01..100; 1: off */
-    float presence_penalty, frequency_penalty;
+    float presence_penalty;
+    float frequency_penalty;
     int32_t repeat_last_n; /* -1: all */
     uint64_t seed;
     int32_t n_logprob; /* -1: none; else alternatives to report */

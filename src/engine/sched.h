@@ -42,14 +42,19 @@ struct sched_seq {
 };
 
 struct sched_waiting {
-    int32_t i_req, n_choice, n_prompt;
+    int32_t i_req;
+    int32_t n_choice;
+    int32_t n_prompt;
 };
 
 struct sched {
-    int32_t n_seq, n_queue_max, n_batch;
+    int32_t n_seq;
+    int32_t n_queue_max;
+    int32_t n_batch;
     struct sched_seq seq[SCHED_SEQ_MAX];
     struct sched_waiting queue[SCHED_QUEUE_MAX]; /* ring */
-    int32_t queue_at, n_queued;
+    int32_t queue_at;
+    int32_t n_queued;
     uint64_t n_arrived;
     double us_per_tok; /* of prompt tokens, running average; 0 = not measured yet */
 };
@@ -57,7 +62,8 @@ struct sched {
 /* One sequence's part of a step. */
 struct sched_piece {
     int32_t i_seq;
-    int32_t pos0, n_tok;
+    int32_t pos0;
+    int32_t n_tok;
     bool has_logits; /* the last token's scores are wanted */
 };
 

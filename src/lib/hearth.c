@@ -188,7 +188,8 @@ struct measure {
     const float *data;
     size_t n_each; /* floats per chunk */
     int kind;      /* 0 read, 1 int8, 2 float */
-    struct cell ops, sink;
+    struct cell ops;
+    struct cell sink;
 };
 
 static void measure_worker(void *arg, int i_worker)

@@ -30,7 +30,7 @@
 
 struct view tok_piece_of(const struct tok *t, int32_t id)
 {
-    return (struct view){ (const char *)t->blob + t->piece_at[id], t->piece_n[id] };
+    return (struct view){ (const char *)t->piece.bytes + t->piece.at[id], t->piece.n[id] };
 }
 
 int32_t tok_lookup(const struct tok *t, struct view piece)
@@ -38,7 +38,8 @@ int32_t tok_lookup(const struct tok *t, struct view piece)
     for (size_t at = hash_mix(piece.p, piece.n, t->seed) & (t->n_slot - 1); t->by_piece[at] != 0;
          at = (at + 1) & (t->n_slot - 1)) {
         const int32_t id = (int32_t)t->by_piece[at] - 1;
-        if (t->piece_n[id] == piece.n && memcmp(t->blob + t->piece_at[id], piece.p, piece.n) == 0) {
+        if (t->piece.n[id] == piece.n &&
+            memcmp(t->piece.bytes + t->piece.at[id], piece.p, piece.n) == 0) {
             return id;
         }
     }
@@ -58,7 +59,7 @@ static uint64_t pair_hash(const struct tok *t, struct view a, struct view b)
 
 static struct view merge_of(const struct tok *t, size_t i)
 {
-    return (struct view){ (const char *)t->merge_blob + t->merge_at[i], t->merge_n[i] };
+    return (struct view){ (const char *)t->merge.bytes + t->merge.at[i], t->merge.n[i] };
 }
 
 int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b)
@@ -69,8 +70,8 @@ int32_t tok_merge_rank(const struct tok *t, struct view a, struct view b)
     for (size_t at = pair_hash(t, a, b) & (t->n_merge_slot - 1); t->by_merge[at] != 0;
          at = (at + 1) & (t->n_merge_slot - 1)) {
         const uint32_t i = t->by_merge[at] - 1;
-        const char *m = (const char *)t->merge_blob + t->merge_at[i];
-        if (t->merge_n[i] == a.n + b.n + 1 && m[a.n] == ' ' && memcmp(m, a.p, a.n) == 0 &&
+        const char *m = (const char *)t->merge.bytes + t->merge.at[i];
+        if (t->merge.n[i] == a.n + b.n + 1 && m[a.n] == ' ' && memcmp(m, a.p, a.n) == 0 &&
             memcmp(m + a.n + 1, b.p, b.n) == 0) {
             return (int32_t)i;
         }
@@ -88,9 +89,9 @@ void tok_emit(struct tok_list *out, int32_t id)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-/* Copies a string array in one piece; offsets and lengths of the strings. */
+/* Copies a string array. */
 static enum err copy_strings(const struct gguf *g, const char *key, const struct gguf_array *a,
-                             uint8_t **blob, uint32_t **at, uint32_t **n)
+                             struct tok_strings *out)
 {
     struct gguf_string_iter it = { 0 };
     struct view s = { NULL, 0 };
@@ -100,16 +101,16 @@ static enum err copy_strings(const struct gguf *g, const char *key, const struct
     }
     const size_t size = (size_t)(end - (const uint8_t *)a->bytes);
     REQUIRE(size < UINT32_MAX, ERR_LIMIT, "%s: key %s is too large", gguf_path(g), key);
-    *blob = mem_alloc(size + 1);
-    *at = mem_alloc_array((size_t)a->n + 1, sizeof **at);
-    *n = mem_alloc_array((size_t)a->n + 1, sizeof **n);
-    REQUIRE(*blob != NULL && *at != NULL && *n != NULL, ERR_MEMORY, "%s: no memory for %s",
-            gguf_path(g), key);
-    memcpy(*blob, a->bytes, size);
+    out->bytes = mem_alloc(size + 1);
+    out->at = mem_alloc_array((size_t)a->n + 1, sizeof out->at[0]);
+    out->n = mem_alloc_array((size_t)a->n + 1, sizeof out->n[0]);
+    REQUIRE(out->bytes != NULL && out->at != NULL && out->n != NULL, ERR_MEMORY,
+            "%s: no memory for %s", gguf_path(g), key);
+    memcpy(out->bytes, a->bytes, size);
     it = (struct gguf_string_iter){ 0 };
     for (uint64_t i = 0; gguf_array_string(a, &it, &s); i++) {
-        (*at)[i] = (uint32_t)((const uint8_t *)s.p - (const uint8_t *)a->bytes);
-        (*n)[i] = (uint32_t)s.n;
+        out->at[i] = (uint32_t)((const uint8_t *)s.p - (const uint8_t *)a->bytes);
+        out->n[i] = (uint32_t)s.n;
     }
     return ERR_OK;
 }
@@ -183,7 +184,7 @@ static enum err index_merges(struct tok *t, const struct gguf *g)
                        : "is something else");
     t->n_merge = (size_t)a.n;
     t->n_merge_slot = slots_for(t->n_merge);
-    TRY(copy_strings(g, MERGES, &a, &t->merge_blob, &t->merge_at, &t->merge_n));
+    TRY(copy_strings(g, MERGES, &a, &t->merge));
     t->by_merge = mem_alloc_array(t->n_merge_slot, sizeof t->by_merge[0]);
     REQUIRE(t->by_merge != NULL, ERR_MEMORY, "%s: no memory for %zu merges", gguf_path(g),
             t->n_merge);
@@ -251,8 +252,8 @@ static enum err read_types(struct tok *t, const struct gguf *g)
         if (has_scores && !gguf_array_float(&scores, (uint64_t)i, &t->score[i])) {
             t->score[i] = 0.0f;
         }
-        REQUIRE(t->piece_n[i] <= TOK_PIECE_MAX, ERR_LIMIT,
-                "%s: token %d has %u bytes; at most %d are taken", gguf_path(g), i, t->piece_n[i],
+        REQUIRE(t->piece.n[i] <= TOK_PIECE_MAX, ERR_LIMIT,
+                "%s: token %d has %u bytes; at most %d are taken", gguf_path(g), i, t->piece.n[i],
                 TOK_PIECE_MAX);
         const int b = byte_of_piece(tok_piece_of(t, i));
         if (b >= 0 && v != TOK_CONTROL && (v == TOK_BYTE || t->byte_id[b] < 0)) {
@@ -410,7 +411,7 @@ static enum err build(struct tok *t, const struct gguf *g)
         found && tokens.type == GGUF_STRING && tokens.n > 0 && tokens.n < (1u << 24), ERR_INTEGRITY,
         "%s: key tokenizer.ggml.tokens: a list of 1 to 16777215 strings is wanted", gguf_path(g));
     t->n = (int32_t)tokens.n;
-    TRY(copy_strings(g, "tokenizer.ggml.tokens", &tokens, &t->blob, &t->piece_at, &t->piece_n));
+    TRY(copy_strings(g, "tokenizer.ggml.tokens", &tokens, &t->piece));
     TRY(index_pieces(t, g));
     TRY(read_types(t, g));
     TRY(tok_trie_open(&t->control, t, 1u << TOK_CONTROL, gguf_path(g)));
@@ -442,9 +443,9 @@ void tok_close(struct tok *t)
     if (t == NULL) {
         return;
     }
-    void *const owned[] = { t->blob,    t->piece_at, t->piece_n,    t->type,
-                            t->score,   t->by_piece, t->merge_blob, t->merge_at,
-                            t->merge_n, t->by_merge, t->is_end };
+    void *const owned[] = { t->piece.bytes, t->piece.at, t->piece.n,     t->type,
+                            t->score,       t->by_piece, t->merge.bytes, t->merge.at,
+                            t->merge.n,     t->by_merge, t->is_end };
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
         mem_free(owned[i]);
     }
@@ -471,7 +472,7 @@ static int32_t special_at(const struct tok *t, struct view text, size_t at, bool
     if (c < 0 || a < 0) {
         return c >= 0 ? c : a;
     }
-    return t->piece_n[c] > t->piece_n[a] || (t->piece_n[c] == t->piece_n[a] && c < a) ? c : a;
+    return t->piece.n[c] > t->piece.n[a] || (t->piece.n[c] == t->piece.n[a] && c < a) ? c : a;
 }
 
 static enum err encode_plain(const struct tok *t, struct view text, bool is_first,
@@ -506,7 +507,7 @@ static enum err encode_all(const struct tok *t, struct view text, bool parse,
             TRY(encode_plain(t, view_part(text, from, at - from), is_first, out));
         }
         tok_emit(out, id);
-        at += t->piece_n[id];
+        at += t->piece.n[id];
         from = at;
         is_first = t->type[id] ==
                    TOK_CONTROL; /* SentencePiece puts its blank after a control token again */

@@ -32,7 +32,8 @@
 static const struct pre {
     const char *names; /* separated by blanks */
     const char *pattern[TOK_SPLIT_MAX];
-    bool is_nfc, ignores_merges;
+    bool is_nfc;
+    bool ignores_merges;
 } pres[] = {
     { "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de mellum modern-bert roberta-bpe "
       "jais olmo trillion granite-docling",
@@ -217,7 +218,8 @@ void tok_bpe_bytes(struct view piece, struct buf *out)
 /* One call's working memory. */
 struct work {
     struct rx_char *chars;
-    uint32_t *cuts, *cuts2; /* ends of the pieces, in characters */
+    uint32_t *cuts;  /* ends of the pieces, in characters */
+    uint32_t *cuts2; /* likewise */
     struct buf spelled;
     struct tok_merge merge;
 };

@@ -26,26 +26,42 @@ struct tok_trie {
 
 struct tok_ugm; /* trie, rules and scores of a unigram vocabulary */
 
+/* An array of strings, in one piece; owns all. */
+struct tok_strings {
+    uint8_t *bytes; /* each string behind its 8-byte length, as in the file */
+    uint32_t *at;   /* offset of its bytes */
+    uint32_t *n;    /* their number */
+};
+
 struct tok {
     enum tok_family family;
     char kind[48];
     int32_t n;
-    uint8_t *blob;      /* [n] strings, each behind its 8-byte length, as in the file; owns */
-    uint32_t *piece_at; /* [n] offset of the bytes; owns */
-    uint32_t *piece_n;  /* [n] bytes; owns */
-    uint8_t *type;      /* [n]; owns */
-    float *score;       /* [n] or NULL; owns */
+    struct tok_strings piece; /* [n] */
+    uint8_t *type;            /* [n]; owns */
+    float *score;             /* [n] or NULL; owns */
     uint64_t seed;      /* random: no file can choose pieces that fall on one slot; order is kept */
     uint32_t *by_piece; /* hash table of id + 1; owns */
     size_t n_slot;
-    uint8_t *merge_blob;          /* as blob, of the merges; owns */
-    uint32_t *merge_at, *merge_n; /* [n_merge]; own */
-    uint32_t *by_merge;           /* hash table of rank + 1; owns */
-    size_t n_merge, n_merge_slot;
-    struct tok_trie control, added; /* special tokens: of type TOK_CONTROL, TOK_USER; own */
-    int32_t bos, eos, unk, cls, sep;
-    bool adds_bos, adds_eos, adds_space, adds_sep;
-    bool is_nfc, is_lower, is_stripped, ignores_merges;
+    struct tok_strings merge; /* [n_merge] */
+    uint32_t *by_merge;       /* hash table of rank + 1; owns */
+    size_t n_merge;
+    size_t n_merge_slot;
+    struct tok_trie control; /* special tokens of type TOK_CONTROL; owns */
+    struct tok_trie added;   /* of type TOK_USER; owns */
+    int32_t bos;
+    int32_t eos;
+    int32_t unk;
+    int32_t cls;
+    int32_t sep;
+    bool adds_bos;
+    bool adds_eos;
+    bool adds_space;
+    bool adds_sep;
+    bool is_nfc;
+    bool is_lower;
+    bool is_stripped;
+    bool ignores_merges;
     int32_t byte_id[256]; /* <0xXX> tokens, -1 = none */
     uint8_t *is_end;      /* [n]; owns */
     struct rx *split[TOK_SPLIT_MAX];

@@ -22,7 +22,8 @@
 /* Neighbours that may be merged. */
 struct tok_pair {
     int32_t cost;
-    int32_t left, right;
+    int32_t left;
+    int32_t right;
     uint32_t n; /* bytes of both when it was made: outdated when they differ */
 };
 static_assert(sizeof(struct tok_symbol) + 2 * sizeof(struct tok_pair) == 48, "as the header says");

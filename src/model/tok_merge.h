@@ -9,8 +9,10 @@
 
 /* A part of the text; the chain of symbols begins at 0. Small, since a text may be one word. */
 struct tok_symbol {
-    uint32_t at, n;        /* bytes of the text; n == 0: merged into the one before */
-    int32_t before, after; /* neighbours, -1 = none */
+    uint32_t at;    /* of its bytes in the text */
+    uint32_t n;     /* bytes; 0: merged into the one before */
+    int32_t before; /* neighbours, -1 = none */
+    int32_t after;  /* likewise */
 };
 
 /* Whether a and b, which follow each other in the text, may become one, and what that costs. */

@@ -21,15 +21,17 @@
 struct build {
     const struct tok *t;
     struct tok_trie *u;
-    int32_t *ids, *spare; /* [n] pieces in the order of the trie; scratch */
-    uint32_t *lo, *hi;    /* [n_node] the node's part of ids */
+    int32_t *ids;   /* [n] pieces in the order of the trie; scratch */
+    int32_t *spare; /* likewise */
+    uint32_t *lo;   /* [n_node] the node's part of ids */
+    uint32_t *hi;   /* likewise */
 };
 
 /* Byte of a piece at a depth plus 1, 0 at its end. */
 static uint32_t key_of(const struct build *b, int32_t id, uint32_t depth)
 {
     const struct tok *t = b->t;
-    return depth < t->piece_n[id] ? t->blob[t->piece_at[id] + depth] + 1u : 0;
+    return depth < t->piece.n[id] ? t->piece.bytes[t->piece.at[id] + depth] + 1u : 0;
 }
 
 /* Sorts ids[lo..hi) by their byte at a depth, equal ones stay in order. */
@@ -85,7 +87,7 @@ static void add_children(struct build *b, uint32_t node, uint32_t depth)
 
 static bool is_taken(const struct tok *t, int32_t id, uint32_t types)
 {
-    return t->type[id] < 32 && (types >> t->type[id] & 1) != 0 && t->piece_n[id] > 0;
+    return t->type[id] < 32 && (types >> t->type[id] & 1) != 0 && t->piece.n[id] > 0;
 }
 
 /* Gives back what the guess of the number of nodes was too large by. */
@@ -105,7 +107,7 @@ enum err tok_trie_open(struct tok_trie *u, const struct tok *t, uint32_t types, 
     size_t n_node = 1; /* at most one a byte */
     for (int32_t i = 0; i < t->n; i++) {
         n += is_taken(t, i, types);
-        n_node += is_taken(t, i, types) ? t->piece_n[i] : 0;
+        n_node += is_taken(t, i, types) ? t->piece.n[i] : 0;
     }
     struct build b = { t, u, NULL, NULL, NULL, NULL };
     b.ids = mem_alloc_array(n + 1, sizeof b.ids[0]);

@@ -175,7 +175,7 @@ static size_t next_part(const struct tok *t, struct view text, struct view *out)
 {
     const int32_t added = tok_trie_longest(&t->added, text, NULL);
     if (added >= 0) {
-        *out = view_part(text, 0, t->piece_n[added]);
+        *out = view_part(text, 0, t->piece.n[added]);
         return out->n;
     }
     const size_t n = rule_at(t->ugm, text, out);
@@ -234,9 +234,11 @@ struct search {
     const struct tok *t;
     struct view text;
     struct tok_list *out;
-    struct step *steps;  /* [cap]; place base + i of the text */
-    size_t base, cap, n; /* n: places in use */
-    size_t reach;        /* no piece seen so far ends behind this place */
+    struct step *steps; /* [cap]; place base + i of the text */
+    size_t base;
+    size_t cap;
+    size_t n;     /* places in use */
+    size_t reach; /* no piece seen so far ends behind this place */
     bool after_unknown;
     bool is_out_of_memory;
 };

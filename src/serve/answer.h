@@ -15,9 +15,11 @@
 
 struct answer_choice {
     struct buf text;
-    struct buf entries;          /* chat: log probabilities, one object per token */
-    struct buf tokens, logprobs; /* completions: four lists */
-    struct buf tops, offsets;
+    struct buf entries; /* chat: log probabilities, one object per token */
+    struct buf tokens;  /* completions: four lists, this the first */
+    struct buf logprobs;
+    struct buf tops;
+    struct buf offsets;
     size_t n_char; /* characters so far */
     enum hearth_finish finish;
     bool has_begun;
@@ -26,7 +28,10 @@ struct answer_choice {
 struct answer {
     const struct hearth_model *model; /* for the texts of tokens; may be NULL without logprobs */
     const char *model_id;             /* borrows */
-    bool is_chat, is_stream, has_usage, has_logprobs;
+    bool is_chat;
+    bool is_stream;
+    bool has_usage;
+    bool has_logprobs;
     int32_t n_choice;
     char id[48];
     int64_t created_s;

@@ -190,7 +190,8 @@ static void post_detokenize(struct api *a, struct http_req *r)
 /* --- routes ----------------------------------------------------------------------------------- */
 
 static const struct route {
-    const char *method, *path;
+    const char *method;
+    const char *path;
     void (*answer)(struct api *a, struct http_req *r);
     bool is_open;   /* needs no key */
     bool is_job;    /* needs the model */

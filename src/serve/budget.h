@@ -13,7 +13,8 @@
 #include <stddef.h>
 
 struct budget {
-    size_t max, used; /* bytes */
+    size_t max;  /* bytes */
+    size_t used; /* bytes */
 };
 
 /* n bytes, unless fewer than `leave` bytes were free afterwards. */

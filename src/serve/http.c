@@ -56,7 +56,8 @@ struct header {
 
 struct http_req {
     struct http_conn *conn;
-    const char *method, *path;
+    const char *method;
+    const char *path;
     char host[HOST_MAX]; /* of a target that names one; else empty */
     struct buf body;
     size_t n_held;        /* bytes of the budget */
@@ -65,7 +66,9 @@ struct http_req {
     struct MHD_Response *response; /* made, not yet queued */
     int n_header;
     struct header header[HTTP_HEADERS_MAX];
-    bool is_stream, is_finished, wants_drained;
+    bool is_stream;
+    bool is_finished;
+    bool wants_drained;
     struct buf out; /* bytes of the stream from out_at on wait */
     size_t out_at;
     bool has_ended; /* `end` was called (HT-1) */

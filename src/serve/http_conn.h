@@ -31,7 +31,8 @@ enum http_conn_state {
 struct http_conn {
     struct loop_watch watch; /* first: the loop's handlers get it */
     struct http_conns *all;
-    struct http_conn *next, *prev;
+    struct http_conn *next;
+    struct http_conn *prev;
     enum http_conn_state state;
     uint64_t deadline_us; /* 0: none */
     bool is_half_closed;

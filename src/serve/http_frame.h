@@ -12,13 +12,18 @@
 #include <stdint.h>
 
 struct http_frame {
-    const char *end;            /* of the header before; NULL: none yet */
-    struct view block;          /* memory that all headers lie in; n == 0: not known */
-    struct view version;        /* "HTTP/1.1" */
-    struct view length, coding; /* of the last such header */
-    struct view packing;        /* of the body, where it is not "identity" */
-    struct view expect;         /* where it is not "100-continue" */
-    int n_length, n_coding, n_host, n_origin, n_key;
+    const char *end;     /* of the header before; NULL: none yet */
+    struct view block;   /* memory that all headers lie in; n == 0: not known */
+    struct view version; /* "HTTP/1.1" */
+    struct view length;  /* of the last such header */
+    struct view coding;  /* likewise */
+    struct view packing; /* of the body, where it is not "identity" */
+    struct view expect;  /* where it is not "100-continue" */
+    int n_length;
+    int n_coding;
+    int n_host;
+    int n_origin;
+    int n_key;
     bool is_bad; /* a character that no header may have, or bytes between headers */
 };
 

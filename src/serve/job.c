@@ -34,13 +34,15 @@
 struct job {
     struct prep_item item; /* first: the prep thread gives it back */
     struct jobs *jobs;
-    struct job *next, *prev;
+    struct job *next;
+    struct job *prev;
     struct http_req *http; /* NULL: the client left */
     bool is_in_prep;
     size_t n_held;                  /* bytes of the budget: for the body, then for the answer */
     struct hearth_request *request; /* NULL until submitted */
     struct answer answer;
-    uint64_t begin_us, sent_us;
+    uint64_t begin_us;
+    uint64_t sent_us;
     uint64_t prep_us;                     /* from the whole body to the engine */
     uint64_t token_us[HEARTH_CHOICE_MAX]; /* of the last token; 0: none yet */
 };
@@ -48,10 +50,13 @@ static_assert(offsetof(struct job, item) == 0, "an item is its job");
 
 struct jobs {
     struct jobs_parts parts;
-    struct loop_watch engine_watch, prep_watch; /* each finds its jobs by container */
+    struct loop_watch engine_watch; /* each finds its jobs by container */
+    struct loop_watch prep_watch;   /* likewise */
     struct prep *prep;
     struct job *first;
-    int n, n_max, n_prep;
+    int n;
+    int n_max;
+    int n_prep;
     struct buf out; /* what one wake-up of one job sends */
 };
 

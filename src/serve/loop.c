@@ -30,7 +30,8 @@ static_assert((int)LOOP_IN == (int)EPOLLIN && (int)LOOP_ERR == (int)EPOLLERR &&
 struct loop {
     int fd;
     struct epoll_event batch[BATCH]; /* fetched, not yet handed out: [at, n) */
-    int at, n;
+    int at;
+    int n;
 };
 
 enum err loop_open(struct loop **out)

@@ -19,7 +19,8 @@
 #include <string.h>
 
 static const struct kind {
-    const char *name, *help;
+    const char *name;
+    const char *help;
     int n_edge;
     double edge_s[METRICS_BUCKETS];
 } kinds[METRICS_TIMES] = {

@@ -425,7 +425,8 @@ static const struct field {
     enum kind kind;
     enum err (*read)(struct reader *r); /* KIND_READ */
     size_t at;                          /* int32_t, float or bool in struct params */
-    double min, max;
+    double min;
+    double max;
     enum js_type type;   /* KIND_LABEL: it changes nothing, but must be of this type */
     const char *neutral; /* the only value (as JSON) that is honoured; NULL: all are */
 } fields[] = {

@@ -40,7 +40,8 @@ struct prep {
     const char *model_id;
     struct hearth_model_info info;
     enum calls calls; /* owner: the prep thread */
-    struct queue *in, *done;
+    struct queue *in;
+    struct queue *done;
     struct prep_item **waiting; /* [n_waiting], room for all; owner: the prep thread */
     size_t n_waiting;
     struct thread *thread;

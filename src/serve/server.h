@@ -16,7 +16,8 @@ struct server_params {
     const char *host;
     int port;             /* 0: any free one */
     const char *key_file; /* NULL: no keys */
-    const char *model_path, *model_id;
+    const char *model_path;
+    const char *model_id;
     struct hearth_box *box;
     struct hearth_model_params model; /* its progress is called on the loading thread */
     struct hearth_plan plan;          /* of that model, for /metrics */
