@@ -1,4 +1,5 @@
 /* test_tok_special - special tokens in a text: the longest that is allowed, however many there are */
+#include "base/mem.h"
 #include "gguf_write.h"
 #include "model/tok_impl.h"
 
@@ -15,13 +16,12 @@
 #define N_TEXT    64
 
 /* The plain ones, then n pieces of the types given (3 control, 4 added). */
-static struct tok *open_kind(const char *model, const struct view *pieces, const int32_t *types,
-                             uint32_t n)
+static enum err try_kind(struct tok **t, const char *model, const struct view *pieces,
+                         const int32_t *types, uint32_t n)
 {
     static const char *const plain[N_PLAIN] = { "a", "b", "c", "cc" };
     struct gguf_write w;
     struct gguf *g = NULL;
-    struct tok *t = NULL;
     gguf_write_begin(&w);
     gguf_write_string(&w, "model", view_of(model));
     gguf_write_string(&w, "pre", VIEW("gpt-2"));
@@ -40,8 +40,16 @@ static struct tok *open_kind(const char *model, const struct view *pieces, const
     gguf_write_array(&w, "merges", GGUF_STRING, 1);
     gguf_write_text(&w, VIEW("c c"));
     assert_int_equal(gguf_write_open(&w, &g), ERR_OK);
-    assert_int_equal(tok_open(&t, g), ERR_OK);
+    const enum err e = tok_open(t, g);
     gguf_close(g);
+    return e;
+}
+
+static struct tok *open_kind(const char *model, const struct view *pieces, const int32_t *types,
+                             uint32_t n)
+{
+    struct tok *t = NULL;
+    assert_int_equal(try_kind(&t, model, pieces, types, n), ERR_OK);
     return t;
 }
 
@@ -192,10 +200,66 @@ static void test_control_as_piece(void **state)
     }
 }
 
+/* What special tokens take is bounded: a file of 60 MB of them took 1 GB to open. */
+static void test_too_many_bytes(void **state)
+{
+    (void)state;
+    enum { N = 2400 };
+    static char text[TOK_PIECE_MAX + N];
+    static struct view pieces[N];
+    static int32_t types[N];
+    memset(text, 'x', sizeof text);
+    for (int i = 0; i < N; i++) {
+        pieces[i] = (struct view){ text + i, TOK_PIECE_MAX };
+        types[i] = 3;
+    }
+    struct tok *t = NULL;
+    const size_t used = mem_used_bytes();
+    assert_int_equal(try_kind(&t, "gpt2", pieces, types, N), ERR_LIMIT);
+    assert_non_null(strstr(err_text(), "8601600 bytes"));
+    assert_null(t);
+    assert_int_equal(mem_used_bytes(), used);
+}
+
+/* With too little memory a text fails, or gives what it gives with enough. */
+static void test_scarce_memory(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = { "gpt2", "llama", "bert" };
+    const struct view pieces[] = { VIEW("[UNK]"), VIEW("[CLS]"), VIEW("[SEP]"),
+                                   VIEW("\xE2\x96\x81"
+                                        "a") };
+    const int32_t types[] = { 3, 3, 3, 1 };
+    const struct view text = VIEW("a b c a b c abc cab a, b; (c) aaaa bbbb cccc a a a a a a b");
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        struct tok *t = open_kind(kinds[k], pieces, types, 4);
+        int32_t want[256];
+        int32_t ids[256];
+        struct tok_list all = { .ids = want, .cap = 256 };
+        assert_int_equal(tok_encode(t, text, true, false, &all), ERR_OK);
+        int n_failed = 0;
+        enum err e = ERR_FAILED;
+        for (size_t room = 1; e != ERR_OK || mem_fence(SIZE_MAX); room++) {
+            struct tok_list out = { .ids = ids, .cap = 256 };
+            (void)mem_fence(room);
+            e = tok_encode(t, text, true, false, &out);
+            if (e == ERR_OK) {
+                assert_int_equal(out.n, all.n);
+                assert_memory_equal(ids, want, all.n * sizeof want[0]);
+            }
+            n_failed += e != ERR_OK;
+        }
+        assert_true(n_failed > 10);
+        tok_close(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_as_tried_one_by_one),
                                         cmocka_unit_test(test_many),
-                                        cmocka_unit_test(test_control_as_piece) };
+                                        cmocka_unit_test(test_control_as_piece),
+                                        cmocka_unit_test(test_too_many_bytes),
+                                        cmocka_unit_test(test_scarce_memory) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@
 
 #include <string.h>
 
-#define SMALL_SORT 24 /* pieces of a node that are sorted by insertion */
+#define SMALL_SORT 24         /* pieces of a node that are sorted by insertion */
+#define NODES_MAX  (8u << 20) /* 250,000 pieces need 2 million; 17 bytes each while it is built */
 
 struct build {
     const struct tok *t;
@@ -109,6 +110,9 @@ enum err tok_trie_open(struct tok_trie *u, const struct tok *t, uint32_t types, 
         n += is_taken(t, i, types);
         n_node += is_taken(t, i, types) ? t->piece.n[i] : 0;
     }
+    REQUIRE(n_node <= NODES_MAX, ERR_LIMIT,
+            "%s: the %zu tokens that are looked for in a text have %zu bytes; at most %u are taken",
+            path, n, n_node - 1, NODES_MAX - 1);
     struct build b = { t, u, NULL, NULL, NULL, NULL };
     b.ids = mem_alloc_array(n + 1, sizeof b.ids[0]);
     b.spare = mem_alloc_array(n + 1, sizeof b.spare[0]);

@@ -89,29 +89,30 @@ static void cover(const struct tok *t, struct view word, size_t n_char, struct t
     }
 }
 
-/* A word being collected. */
+/* A word being collected; of one that is too long the beginning. */
 struct word {
-    struct buf text;
+    char text[3 + 4 * WORD_CHARS_MAX];
+    size_t n;
     size_t n_char;
 };
 
 static void word_end(const struct tok *t, struct word *w, struct tok_list *out)
 {
     if (w->n_char > 0) {
-        cover(t, buf_view(&w->text), w->n_char, out);
+        cover(t, (struct view){ w->text, w->n }, w->n_char, out);
     }
-    buf_reset(&w->text);
+    w->n = 0;
     w->n_char = 0;
 }
 
 static void word_add(struct word *w, uint32_t code)
 {
     if (w->n_char == 0) {
-        buf_add(&w->text, "\xE2\x96\x81", 3);
+        w->n = (size_t)utf8_put(0x2581, w->text);
     }
     w->n_char++;
     if (w->n_char <= WORD_CHARS_MAX) {
-        buf_add_code(&w->text, code);
+        w->n += (size_t)utf8_put(code, w->text + w->n);
     }
 }
 
@@ -138,10 +139,11 @@ enum err tok_wpm_encode(const struct tok *t, struct view text, struct tok_list *
 {
     struct buf clean;
     struct buf normal;
-    struct word w = { 0 };
+    struct word w;
+    w.n = 0;
+    w.n_char = 0;
     buf_init(&clean, 4 * text.n + 16);
     buf_init(&normal, 12 * text.n + 64);
-    buf_init(&w.text, 4 * WORD_CHARS_MAX + 16);
     const enum err e = normalize(t, text, &clean, &normal);
     for (size_t at = 0; at < normal.n && e == ERR_OK;) {
         uint32_t code = 0;
@@ -164,6 +166,5 @@ enum err tok_wpm_encode(const struct tok *t, struct view text, struct tok_list *
     word_end(t, &w, out);
     buf_release(&clean);
     buf_release(&normal);
-    buf_release(&w.text);
     return e;
 }
