@@ -20,9 +20,11 @@
 #define N_TOK   600 /* three spans: partial results are merged */
 #define N_PAGE  ((N_TOK + KERN_PAGE - 1) / KERN_PAGE)
 
-#if defined(__has_feature) /* clang, which builds with sanitizers here */
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#ifdef __SANITIZE_ADDRESS__
 #define IS_SANITIZED true /* frames are padded */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define IS_SANITIZED true
 #endif
 #endif
 #ifndef IS_SANITIZED

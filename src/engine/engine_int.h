@@ -24,7 +24,8 @@ enum job_state { JOB_FREE, JOB_ACTIVE, JOB_ENDED };
 /* owner: the lock. The engine thread reads spec, prompt and n_prompt without it while a sequence is
  * the job's: engine_submit writes them and queues the job holding the lock once, the engine takes
  * the lock to admit it, and they are written again only when the place is free, which it becomes
- * after its last sequence was freed (end_choice, end_all: the engine thread itself). */
+ * after its last sequence was freed (by the engine thread), or while it had none yet (by whoever
+ * ended it waiting). */
 struct job {
     enum job_state state;
     uint32_t generation;
@@ -61,7 +62,7 @@ struct engine {
     struct arena context;
     struct arena step;
     struct arena requests;
-    struct plan_context x;
+    struct plan_context x; /* owner: engine; counts and tables of x.kv change under the lock only */
     struct be_cpu cpu;
     struct lock *lock;
     struct thread *thread;
