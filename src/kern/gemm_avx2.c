@@ -288,7 +288,7 @@ static uint64_t gemm_avx2_peak_int8(uint32_t n, uint32_t *sink)
         UNROLL for (int i = 0; i < 8; i++)
         {
             __m256i p;
-            __asm__("vpmaddubsw %2, %1, %0" : "=x"(p) : "x"(w), "x"(a));
+            __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(p) : "x"(w), "x"(a));
             acc[i] = _mm256_add_epi16(acc[i], p);
         }
     }

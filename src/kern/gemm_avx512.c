@@ -235,7 +235,7 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
     for (uint32_t k = 0; k < n; k++) {
         UNROLL for (int i = 0; i < 16; i++)
         {
-            __asm__("vpdpbusd %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(a));
+            __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(a));
         }
     }
     UNROLL for (int i = 1; i < 16; i++)

@@ -58,7 +58,7 @@ static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
     for (uint32_t k = 0; k < n; k++) {
         UNROLL for (int i = 0; i < 16; i++)
         {
-            __asm__("smlal %0.8h, %1.8b, %1.8b" : "+w"(acc[i]) : "w"(a));
+            __asm__ volatile("smlal %0.8h, %1.8b, %1.8b" : "+w"(acc[i]) : "w"(a));
         }
     }
     UNROLL for (int i = 0; i < 16; i++)

@@ -64,7 +64,7 @@ static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
     for (uint32_t k = 0; k < n; k++) {
         UNROLL for (int i = 0; i < 16; i++)
         {
-            __asm__("sdot %0.4s, %1.16b, %1.16b" : "+w"(acc[i]) : "w"(a));
+            __asm__ volatile("sdot %0.4s, %1.16b, %1.16b" : "+w"(acc[i]) : "w"(a));
         }
     }
     UNROLL for (int i = 0; i < 16; i++)
