@@ -1,19 +1,38 @@
-/* test_answer - how large an answer may become: each part, the whole body, and a stream's twin
+/* test_answer - how large an answer may become: each part, the whole body, and a stream's twin; and
+ * how tokens are named
  *
- * Events as the engine gives them, without an engine. */
-#include "serve/answer.h"
+ * Events as the engine gives them, without an engine. The file is included, so that tokens can have
+ * texts without a model. */
+#include "hearth.h"
 
-#include "base/js.h"
+#define hearth_detokenize give_piece
+static hearth_status give_piece(const struct hearth_model *m, const int32_t *tok, size_t n_tok,
+                                int flags, char *text, size_t *n);
+#include "serve/answer.c"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include <cmocka.h>
 
 #define PART_MAX 1000 /* bytes of a part of a choice */
+
+static const char *const pieces[] = { " a", "\xf0\x9f", "\xf0\x9e", " \\\xf0", "A", "A" };
+
+static hearth_status give_piece(const struct hearth_model *m, const int32_t *tok, size_t n_tok,
+                                int flags, char *text, size_t *n)
+{
+    (void)m;
+    (void)flags;
+    *n = 0;
+    for (size_t i = 0; i < n_tok; i++) {
+        memcpy(text + *n, pieces[tok[i]], strlen(pieces[tok[i]]));
+        *n += strlen(pieces[tok[i]]);
+    }
+    return HEARTH_OK;
+}
 
 static void begin(struct answer *a, bool is_stream)
 {
@@ -105,12 +124,51 @@ static void test_stream(void **state)
     buf_release(&out);
 }
 
+/* Parts of characters are told apart, and no key stands twice: the better of two equal ones stays.
+ */
+static void test_names(void **state)
+{
+    (void)state;
+    static const char want[] =
+        "\"logprobs\":{\"tokens\":[\"bytes:\\\\xf0\\\\x9f\",\" a\"],\"token_logprobs\":[-0.5,-4.0],"
+        "\"top_logprobs\":[{\"bytes:\\\\xf0\\\\x9f\":-0.5,\"bytes:\\\\xf0\\\\x9e\":-1.0,"
+        "\"bytes: \\\\x5c\\\\xf0\":-2.0,\"A\":-3.0,\" a\":-4.0},{}],\"text_offset\":[0,0]}";
+    const struct hearth_bias top[] = { { 1, -0.5f }, { 2, -1.0f }, { 3, -2.0f },
+                                       { 5, -3.0f }, { 4, -3.5f }, { 0, -4.0f } };
+    const struct params p = { .kind = PARAMS_COMPLETION,
+                              .has_logprobs = true,
+                              .request.n_choice = 1 };
+    struct hearth_event e = { .size = sizeof e,
+                              .kind = HEARTH_EVENT_TOKEN,
+                              .token = 1,
+                              .logprob = -0.5f,
+                              .top = top,
+                              .n_top = sizeof top / sizeof top[0] };
+    struct answer a;
+    struct buf out;
+    buf_init(&out, 4000);
+    answer_init(&a, NULL, "model", &p, "req_1", PART_MAX);
+    assert_true(answer_take(&a, &e, &out));
+    e.token = 0;
+    e.logprob = -4.0f;
+    e.n_top = 0;
+    assert_true(answer_take(&a, &e, &out));
+    assert_true(take_end(&a, &out));
+    if (strstr(buf_str(&out), want) == NULL) {
+        print_error("%s\nis not in\n%s\n", want, buf_str(&out));
+        fail();
+    }
+    answer_release(&a);
+    buf_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_part),
         cmocka_unit_test(test_body),
         cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

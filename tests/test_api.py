@@ -239,6 +239,9 @@ def logprobs(s):
     same('text: offsets', lp.text_offset, [sum(map(len, lp.tokens[:i])) for i in range(12)])
     check('text: four, and the chosen one among them', all(len(d) == 4 and d[k] == v == max(d.values()) for d, k, v in zip(lp.top_logprobs, lp.tokens, lp.token_logprobs, strict=True)), lp)
     zero = c.completions.create(model=s.model_id, prompt='The sea is', temperature=0, max_tokens=12, logprobs=0).choices[0].logprobs
+    emoji = ask(s, 'POST', '/v1/completions', {'prompt': 'emojis: \U0001f440\U0001f44f\U0001f331', 'temperature': 0, 'max_tokens': 3, 'logprobs': 10, 'ignore_eos': True})
+    tops = emoji.body['choices'][0]['logprobs']['top_logprobs'] if emoji.status == 200 else []
+    check('text: parts of characters are told apart', [len(d) for d in tops] == [10] * 3 and any(k.startswith('bytes:') for d in tops for k in d), emoji.data)
     check('text: logprobs=0', zero.token_logprobs == lp.token_logprobs and all(d == {} for d in zero.top_logprobs), zero)
 
 

@@ -9,8 +9,9 @@
  * our own, "timings", says how long waiting, prompt and answer took; clients that do not know it
  * ignore it.
  *
- * Texts are whole characters already (engine/emit). Single tokens need not be: their text has
- * U+FFFD where bytes are no character, and "bytes" has them exactly.
+ * Texts are whole characters already (engine/emit). Single tokens need not be: in a chat their text
+ * has U+FFFD where bytes are no character, and "bytes" has them exactly; completions, which know no
+ * bytes and use tokens as keys, have them spelled (put_name).
  *
  * Format: OpenAI's API reference, "Chat completions" and "Completions", read in 2026-11.
  *
@@ -136,23 +137,67 @@ static void add_entry(const struct answer *a, struct answer_choice *c, const str
     buf_add_str(out, "]}");
 }
 
-static void add_lists(const struct answer *a, struct answer_choice *c, const struct hearth_event *e)
+/* The token as OpenAI's completions name it: what is no text is spelled, so that parts of
+ * characters can be told apart. A backslash is spelled too: no other bytes look the same. */
+static void put_name(const struct answer *a, int32_t id, struct buf *out)
 {
     char piece[2 * PIECE_MAX];
+    const struct view v = { piece, piece_of(a, id, piece) };
+    if (utf8_valid(v)) {
+        js_put_string(out, v, false);
+        return;
+    }
+    struct buf name;
+    buf_init(&name, (size_t)8 * PIECE_MAX + 8);
+    buf_add_str(&name, "bytes:");
+    for (size_t i = 0; i < v.n; i++) {
+        const unsigned char c = (unsigned char)v.p[i];
+        buf_printf(&name, c < ' ' || c > '~' || c == '\\' ? "\\x%02x" : "%c", c);
+    }
+    js_put_string(out, buf_view(&name), false);
+    buf_release(&name);
+}
+
+/* An object has a key once: of tokens with the same text the best, which comes first, stays. */
+static void add_tops(const struct answer *a, struct buf *out, const struct hearth_event *e)
+{
+    struct {
+        size_t at, n;
+    } key[HEARTH_LOGPROB_MAX];
+    int32_t n_key = 0;
+    buf_add_char(out, '{');
+    for (int32_t i = 0; i < e->n_top && n_key < HEARTH_LOGPROB_MAX; i++) {
+        const size_t begin = out->n;
+        bool is_known = false;
+        buf_add_str(out, n_key > 0 ? "," : "");
+        const size_t at = out->n;
+        put_name(a, e->top[i].token, out);
+        const struct view all = buf_view(out);
+        for (int32_t k = 0; k < n_key; k++) {
+            is_known |= view_eq(view_part(all, key[k].at, key[k].n), view_from(all, at));
+        }
+        if (is_known) {
+            buf_cut(out, begin);
+            continue;
+        }
+        key[n_key].at = at;
+        key[n_key++].n = out->n - at;
+        buf_add_char(out, ':');
+        put_logprob(out, e->top[i].bias);
+    }
+    buf_add_char(out, '}');
+}
+
+static void add_lists(const struct answer *a, struct answer_choice *c, const struct hearth_event *e)
+{
     const char *comma = c->tokens.n > 0 ? "," : "";
     buf_add_str(&c->tokens, comma);
-    put_clean(&c->tokens, (struct view){ piece, piece_of(a, e->token, piece) });
+    put_name(a, e->token, &c->tokens);
     buf_add_str(&c->logprobs, comma);
     put_logprob(&c->logprobs, e->logprob);
     buf_printf(&c->offsets, "%s%zu", comma, c->n_char);
-    buf_printf(&c->tops, "%s{", comma);
-    for (int32_t i = 0; i < e->n_top; i++) {
-        buf_add_str(&c->tops, i > 0 ? "," : "");
-        put_clean(&c->tops, (struct view){ piece, piece_of(a, e->top[i].token, piece) });
-        buf_add_char(&c->tops, ':');
-        put_logprob(&c->tops, e->top[i].bias);
-    }
-    buf_add_char(&c->tops, '}');
+    buf_add_str(&c->tops, comma);
+    add_tops(a, &c->tops, e);
 }
 
 static size_t count_chars(const char *p, size_t n)
