@@ -323,25 +323,35 @@ def failing_engine(s):
             same('exit code', k.end(), 0)
 
 
+GEMMA = """{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user/assistant') }}{% endif %}{{ m.role + ': ' + m.content | trim + '\n' }}{% endfor %}"""
+
+
 @test
-def calls_without_content(s):
-    """Three templates: one shows tool calls, one looks at the content alone, one fails without it."""
+def calls_and_templates(s):
+    """Tool calls that a template leaves out are refused, whatever stands beside them: nothing, an empty text or a text."""
     tiny = os.path.dirname(os.path.dirname(ARGS.model)) + '/zoo/llama.gguf'
-    bare = {'role': 'assistant', 'content': None, 'tool_calls': [{'id': 'c', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}]}
+    made = {'role': 'assistant', 'tool_calls': [{'id': 'c', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}]}
+    contents = {'null': None, 'empty': '', 'no parts': [], 'empty parts': [{'type': 'text', 'text': ''}], 'text': 'a', 'part': [{'type': 'text', 'text': 'a'}]}
     plain = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}'
     shows = '{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}\n{% endfor %}'
-    for name, template, reason in (('shows them', shows, None), ('drops them', plain, 'leaves them out'), ('fails', plain.replace('{{ m.content', '{{ m.content + "x"'), 'NoneType')):
+    either = '{% for m in messages %}{% if m.content %}{{ m.content }}{% else %}{{ m.tool_calls | tojson }}{% endif %}\n{% endfor %}'
+    left_out = 'leaves them out'
+    for name, template, reason in (('shows them', shows, {}), ('drops them', plain, dict.fromkeys(contents, left_out)), ('shows them or a text', either, dict.fromkeys(('text', 'part'), left_out)),
+                                   ('fails without a text', plain.replace('{{ m.content', '{{ m.content + "x"'), {**dict.fromkeys(contents, left_out), 'null': 'NoneType'}),
+                                   ('knows no role of tools', GEMMA, dict.fromkeys(contents, left_out))):
         with tempfile.TemporaryDirectory() as d:
             m = gguf_file.Model.parse(open(tiny, 'rb').read())
             m.keys = [k for k in m.keys if k.name != b'tokenizer.chat_template'] + [gguf_file.Key(b'tokenizer.chat_template', gguf_file.STRING, template.encode())]
             with open(d + '/calls.gguf', 'wb') as f:
                 f.write(m.pack())
             with Served(ARGS.hearth, d + '/calls.gguf', slack=ARGS.slack) as k:
-                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, bare, bare], 'max_tokens': 1})
-                check(f'a template that {name}', r.status == 200 if reason is None else r.status == 400 and (r.error['param'], r.error['code']) == ('messages[1]', 'unsupported')
-                      and re.search(f'tool calls without content.*{reason}', r.error['message']), r.data[:400])
-                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {**bare, 'content': 'a'}], 'max_tokens': 1})
-                same(f'a template that {name}: with content', r.status, 200)
+                for what, content in contents.items():
+                    r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {**made, 'content': content}, USER, {**made, 'content': content}, USER], 'max_tokens': 1})
+                    want = reason.get(what)
+                    check(f'a template that {name}: {what}', r.status == 200 if want is None else r.status == 400 and (r.error['param'], r.error['code']) == ('messages[1]', 'unsupported')
+                          and re.search(rf'tool calls (without|beside).* content.*{want}', r.error['message']), r.data[:400])
+                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {'role': 'assistant', 'content': 'a', 'tool_calls': []}, USER], 'max_tokens': 1})
+                same(f'a template that {name}: no calls', r.status, 200)
 
 
 @test
@@ -511,7 +521,7 @@ def fields(s):
     check('and what it has is refused', (r.status, r.error.get('param'), r.error.get('code')) == (400, 'messages[1].annotations', odd), r.data)
     fine = {'store': False, 'metadata': {'a': 'b'}, 'user': 'u', 'service_tier': 'auto', 'parallel_tool_calls': True, 'safety_identifier': 'x', 'prompt_cache_key': 'x', 'prompt_cache_retention': '24h', 'tools': [], 'tool_choice': 'auto',
             'functions': [], 'modalities': ['text'], 'response_format': {'type': 'text'}, 'stop': [], 'logit_bias': {}, 'stream_options': {}, 'template_vars': {}}
-    same('what changes nothing is taken', ask(s, 'POST', chat, {'messages': [USER, {**made, 'content': ''}, {'role': 'tool', 'content': 'x', 'tool_call_id': 'c'}], 'max_tokens': 1, **fine}).status, 200)
+    same('what changes nothing is taken', ask(s, 'POST', chat, {'messages': [USER, {'role': 'assistant', 'content': '', 'tool_calls': []}, {'role': 'tool', 'content': 'x', 'tool_call_id': 'c'}], 'max_tokens': 1, **fine}).status, 200)
     same('so in completions', ask(s, 'POST', text, {'prompt': 'x', 'max_tokens': 1, 'echo': False, 'suffix': '', 'best_of': 1, 'user': 'u'}).status, 200)
 
 

@@ -20,7 +20,7 @@
 struct writer {
     struct buf *out;
     struct refusal *why;
-    char *call;
+    struct messages_calls *calls;
 };
 
 /* Keys of a message. What no template looks at may be there as null (and has this type here) or as
@@ -149,9 +149,19 @@ static enum err check_part(struct writer *w, const char *where, const struct js 
     return ERR_OK;
 }
 
-/* A list of text parts as one text. */
-static enum err put_parts(struct writer *w, const char *message, const struct js *parts)
+static void note_calls(struct writer *w, const char *where, const struct js *m,
+                       enum messages_beside beside)
 {
+    char *place = w->calls->place[beside];
+    if (js_count(js_get(m, "tool_calls")) > 0 && place[0] == '\0') {
+        snprintf(place, MESSAGES_PLACE_BYTES, "%.31s", where);
+    }
+}
+
+/* A list of text parts as one text. */
+static enum err put_parts(struct writer *w, const char *message, const struct js *m)
+{
+    const struct js *parts = js_get(m, "content");
     struct buf all;
     enum err e = ERR_OK;
     buf_init(&all, w->out->max);
@@ -162,6 +172,7 @@ static enum err put_parts(struct writer *w, const char *message, const struct js
         buf_add_view(&all, js_string(js_get(js_at(parts, i), "text")));
     }
     js_put_string(w->out, buf_view(&all), false);
+    note_calls(w, message, m, all.n > 0 ? MESSAGES_TEXT : MESSAGES_EMPTY);
     w->out->is_full = w->out->is_full || all.is_full;
     buf_release(&all);
     return e;
@@ -173,7 +184,7 @@ static enum err put_content(struct writer *w, const char *where, const struct js
     const bool is_answer = view_is(js_string(js_get(m, "role")), "assistant");
     const bool may_lack = is_answer && js_count(js_get(m, "tool_calls")) > 0;
     if (js_type(content) == JS_ARRAY) {
-        return put_parts(w, where, content);
+        return put_parts(w, where, m);
     }
     if (js_type(content) == JS_NULL && !may_lack) {
         return missing(w, where, "content", is_answer ? "a text, or tool_calls," : "a text");
@@ -182,9 +193,10 @@ static enum err put_content(struct writer *w, const char *where, const struct js
         return refuse_member(w, "invalid_type", where, "content", content,
                              "a text or a list of text parts");
     }
-    if (js_type(content) == JS_NULL && w->call[0] == '\0') {
-        snprintf(w->call, MESSAGES_PLACE_BYTES, "%.31s", where);
-    }
+    note_calls(w, where, m,
+               js_type(content) == JS_NULL ? MESSAGES_NOTHING
+               : js_string(content).n == 0 ? MESSAGES_EMPTY
+                                           : MESSAGES_TEXT);
     js_put_value(w->out, content);
     return ERR_OK;
 }
@@ -233,10 +245,10 @@ static enum err put_message(struct writer *w, const char *where, const struct js
     return ERR_OK;
 }
 
-enum err messages_put(const struct js *list, struct buf *out, char call[MESSAGES_PLACE_BYTES],
+enum err messages_put(const struct js *list, struct buf *out, struct messages_calls *calls,
                       struct refusal *why)
 {
-    struct writer w = { .out = out, .why = why, .call = call };
+    struct writer w = { .out = out, .why = why, .calls = calls };
     const size_t n = js_count(list);
     if (n == 0) {
         return refusal_set(why, 400, "invalid_value", "messages",

@@ -337,7 +337,7 @@ static enum err read_messages(struct reader *r)
 {
     TRY(want_type(r, JS_ARRAY));
     r->p->has_text = true;
-    return messages_put(r->value, &r->p->text, r->p->call, r->why); /* check_together closes it */
+    return messages_put(r->value, &r->p->text, &r->p->calls, r->why); /* check_together closes it */
 }
 
 static enum err read_vars(struct reader *r)

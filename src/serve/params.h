@@ -31,10 +31,10 @@ struct params {
     bool is_stream;
     bool has_usage; /* usage at the end of a stream */
     bool has_logprobs;
-    bool has_text;                   /* it was given, if only as "" */
-    char call[MESSAGES_PLACE_BYTES]; /* CHAT: the first message with tool calls alone, or "" */
-    bool adds_special;               /* TOKENIZE, COMPLETION */
-    bool parses_special;             /* likewise */
+    bool has_text;               /* it was given, if only as "" */
+    struct messages_calls calls; /* CHAT */
+    bool adds_special;           /* TOKENIZE, COMPLETION */
+    bool parses_special;         /* likewise */
     struct buf text; /* CHAT: an object for hearth_chat_tokens; COMPLETION, TOKENIZE: the text */
     int32_t *ids;    /* owns: COMPLETION, DETOKENIZE given as token ids; NULL when given as text */
     size_t n_id;

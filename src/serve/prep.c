@@ -11,8 +11,9 @@
  * come, first served (a few books delay everybody), a second thread (twice the memory in the plan).
  *
  * A prompt that leaves no room for an answer is refused here with both numbers. It is never cut.
- * A message with tool calls and no content says nothing in a template that looks at the content
- * alone, or makes it fail: whether a template shows calls is tried once with an example.
+ * A template that looks at the content alone leaves tool calls out, or fails where there is none;
+ * some show either. What a template makes of calls beside nothing, an empty text and a text is
+ * tried once with examples, and calls that it leaves out are refused.
  *
  * Both queues and the list have room for every item that can exist: none of them can be full.
  *
@@ -31,15 +32,14 @@
 #define AGE_US      10 /* several times what a byte takes */
 #define EXAMPLE_MAX 65536
 
-/* What the template makes of tool calls; unknown when it refuses the example, as some do that want
- * calls in a form of their own. */
+/* What the template makes of tool calls; unknown when it refuses the examples. */
 enum calls { CALLS_UNKNOWN, CALLS_SHOWN, CALLS_DROPPED };
 
 struct prep {
     struct hearth_model *model;
     const char *model_id;
     struct hearth_model_info info;
-    enum calls calls; /* owner: the prep thread */
+    enum calls calls[MESSAGES_BESIDE]; /* owner: the prep thread */
     struct queue *in;
     struct queue *done;
     struct prep_item **waiting; /* [n_waiting], room for all; owner: the prep thread */
@@ -73,30 +73,59 @@ static enum err too_long(const struct prep *p, struct prep_item *i, size_t n)
                        n, p->info.n_ctx);
 }
 
-static enum calls try_calls(const struct hearth_model *model)
+static enum calls try_example(const struct hearth_model *model, const char *json)
 {
-    static const char example[] =
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
-        "\"content\": null, \"tool_calls\": [{\"id\": \"example01\", \"type\": \"function\", "
-        "\"function\": {\"name\": \"example_call\", \"arguments\": {}}}]}, {\"role\": \"tool\", "
-        "\"tool_call_id\": \"example01\", \"content\": \"b\"}]}";
     size_t n = EXAMPLE_MAX;
     char *text = mem_alloc(n + 1); /* zeroed: the text ends */
     const bool is_known =
-        text != NULL && hearth_chat_text(model, example, sizeof example - 1, text, &n) == HEARTH_OK;
+        text != NULL && hearth_chat_text(model, json, strlen(json), text, &n) == HEARTH_OK;
     const bool is_shown = is_known && strstr(text, "example_call") != NULL;
     mem_free(text);
     return is_shown ? CALLS_SHOWN : is_known ? CALLS_DROPPED : CALLS_UNKNOWN;
 }
 
-static enum err refuse_call(struct prep_item *i, const char *why)
+/* With an answer to the call, which some templates want, then without, since others refuse it. */
+static enum calls try_calls(const struct hearth_model *model, enum messages_beside beside)
 {
+    static const char *const contents[] = {
+        [MESSAGES_NOTHING] = "null", [MESSAGES_EMPTY] = "\"\"", [MESSAGES_TEXT] = "\"c\""
+    };
+    static const char *const answers[] = {
+        ", {\"role\": \"tool\", \"tool_call_id\": \"example01\", \"content\": \"b\"}", ""
+    };
+    enum calls calls = CALLS_UNKNOWN;
+    for (int i = 0; i < 2 && calls == CALLS_UNKNOWN; i++) {
+        char json[512];
+        snprintf(
+            json, sizeof json,
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+            "\"content\": %s, \"tool_calls\": [{\"id\": \"example01\", \"type\": \"function\", "
+            "\"function\": {\"name\": \"example_call\", \"arguments\": {}}}]}%s]}",
+            contents[beside], answers[i]);
+        calls = try_example(model, json);
+    }
+    return calls;
+}
+
+/* Refuses tool calls of which the template makes this; ERR_OK when there are none. */
+static enum err refuse_calls(const struct prep *p, struct prep_item *i, enum calls what,
+                             const char *why)
+{
+    static const char *const beside[] = { [MESSAGES_NOTHING] = "without content",
+                                          [MESSAGES_EMPTY] = "beside an empty content",
+                                          [MESSAGES_TEXT] = "beside a content" };
     char line[ERR_TEXT_MAX];
     snprintf(line, sizeof line, "%s", why);
-    return refusal_set(&i->why, 400, "unsupported", i->params.call,
-                       "%s: tool calls without content: the chat template of this model has no "
-                       "words for them (%s); send what the message said as its content",
-                       i->params.call, line);
+    for (int k = 0; k < MESSAGES_BESIDE; k++) {
+        const char *place = i->params.calls.place[k];
+        if (place[0] != '\0' && p->calls[k] == what) {
+            return refusal_set(&i->why, 400, "unsupported", place,
+                               "%s: tool calls %s: the chat template of this model has no words "
+                               "for them (%s); take them out and send as content what they said",
+                               place, beside[k], line);
+        }
+    }
+    return ERR_OK;
 }
 
 static enum err take_room(struct prep_item *i, size_t n)
@@ -125,19 +154,17 @@ static hearth_status tokenize(const struct prep *p, struct prep_item *i, size_t 
 static enum err make_prompt(const struct prep *p, struct prep_item *i)
 {
     const size_t n_max = (size_t)p->info.n_ctx - 1;
-    const bool has_bare_call = i->params.call[0] != '\0';
     const char *param = i->kind == PARAMS_CHAT ? "messages" : "prompt";
     if (i->params.ids != NULL) {
         i->n_id = i->params.n_id;
         i->ids = i->params.ids;
         i->params.ids = NULL;
-    } else if (has_bare_call && p->calls == CALLS_DROPPED) {
-        return refuse_call(i, "it leaves them out");
     } else {
+        TRY(refuse_calls(p, i, CALLS_DROPPED, "it leaves them out"));
         TRY(take_room(i, n_max));
         const hearth_status s = tokenize(p, i, n_max);
-        if (s == HEARTH_FAILED && has_bare_call && p->calls != CALLS_SHOWN) {
-            return refuse_call(i, hearth_error());
+        if (s == HEARTH_FAILED) {
+            TRY(refuse_calls(p, i, CALLS_UNKNOWN, hearth_error()));
         }
         if (s == HEARTH_FAILED && i->kind == PARAMS_CHAT) {
             return refuse(i, HEARTH_USAGE, param); /* the template has no words for such messages */
@@ -279,7 +306,9 @@ static struct prep_item *next_item(struct prep *p)
 static void run(void *arg)
 {
     struct prep *p = arg;
-    p->calls = try_calls(p->model);
+    for (int k = 0; k < MESSAGES_BESIDE; k++) {
+        p->calls[k] = try_calls(p->model, (enum messages_beside)k);
+    }
     while (cell_get(&p->is_closing) == 0) {
         struct prep_item *i = next_item(p);
         if (i == NULL) {
