@@ -782,6 +782,7 @@ def clients_leave(s):
     leave(s, "openai's stream.close()", 0.2, through_client)
     after = metrics(s)
     same('cancelled and counted', (after['hearth_requests_cancelled_total'] - before['hearth_requests_cancelled_total'], after['hearth_cancelled_total{reason="client"}'] - before['hearth_cancelled_total{reason="client"}']), (15, 15))
+    same('answers too', after['hearth_answers_total{reason="cancelled"}'] - before['hearth_answers_total{reason="cancelled"}'], 15)
     same('pages are free', after['hearth_kv_cache_usage_ratio'], 0)
     c = http.client.HTTPConnection('127.0.0.1', s.port)
     for i in range(20):

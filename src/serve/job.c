@@ -148,6 +148,7 @@ static void count_event(struct job *b, const struct hearth_event *e)
         metrics_time(m, METRICS_REQUEST, now_us - b->begin_us);
         metrics_time(m, METRICS_QUEUE, e->queue_us);
         m->n_finish[e->finish]++;
+        m->n_broken += e->finish == HEARTH_FINISH_CANCELLED;
         log_event(LOG_INFO, "serve", "id=%s prompt=%d generated=%d ms=%.1f finish=%d", b->answer.id,
                   e->n_prompt, e->n_generated, (double)(now_us - b->begin_us) / 1e3,
                   (int)e->finish);
@@ -409,6 +410,7 @@ void jobs_gone(struct jobs *j, struct http_req *r)
         return;
     }
     j->parts.metrics->n_client_gone++;
+    j->parts.metrics->n_finish[HEARTH_FINISH_CANCELLED] += b->request != NULL;
     http_set_user(r, NULL);
     b->http = NULL;
     cell_set(&b->item.client, PREP_CLIENT_GONE);
@@ -434,6 +436,8 @@ void jobs_break(struct jobs *j, const struct refusal *why)
 {
     for (struct job *b = j->first, *next = NULL; b != NULL; b = next) {
         next = b->next;
+        j->parts.metrics->n_broken += b->http != NULL;
+        j->parts.metrics->n_finish[HEARTH_FINISH_CANCELLED] += b->request != NULL;
         if (b->is_in_prep) { /* answered now; the prep thread gives the rest back */
             struct http_req *r = b->http;
             b->http = NULL;

@@ -132,7 +132,9 @@ static void put_finish(const struct metrics *m, struct buf *out)
     static const char *const names[] = {
         "none", "stop", "length", "cancelled", "timeout", "error"
     };
-    head(out, "answers_total", "counter", "Answers by the reason of their end.");
+    head(out, "answers_total", "counter",
+         "Requests that the engine took, by the reason of their end; cancelled: the client left, "
+         "or the service ended.");
     for (int i = 1; i <= HEARTH_FINISH_ERROR; i++) {
         buf_printf(out, "hearth_answers_total{reason=\"%s\"} %llu\n", names[i],
                    (unsigned long long)m->n_finish[i]);
@@ -146,9 +148,10 @@ static void put_cancelled(const struct metrics *m, struct buf *out)
         uint64_t n;
     } rows[] = { { "client", m->n_client_gone },
                  { "timeout", m->n_finish[HEARTH_FINISH_TIMEOUT] },
-                 { "service", m->n_finish[HEARTH_FINISH_CANCELLED] } };
+                 { "service", m->n_broken } };
     head(out, "cancelled_total", "counter",
-         "Answers that were not finished: the client left, took too long, or the service ended.");
+         "Requests under way that were given up: the client left, the answer took too long, or the "
+         "service ended.");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         buf_printf(out, "hearth_cancelled_total{reason=\"%s\"} %llu\n", rows[i].reason,
                    (unsigned long long)rows[i].n);

@@ -40,6 +40,7 @@ struct metrics {
     } http[METRICS_PATHS];
     uint64_t n_finish[8];   /* answers by enum hearth_finish */
     uint64_t n_client_gone; /* clients that left before their answer was whole */
+    uint64_t n_broken;      /* requests under way when the service ended */
 };
 
 void metrics_time(struct metrics *m, enum metrics_time which, uint64_t us);
