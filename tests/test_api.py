@@ -458,6 +458,8 @@ def fields(s):
             ('stop', 'a\0b', value, 'zero'), ('stop', ['x'] * 17, limit, '17 texts, at most 16'), ('stop', 'x' * 257, limit, '257 bytes, at most 256'), ('logit_bias', [], wrong, 'an object is wanted, found a list'),
             ('logit_bias', {'a': 1}, value, 'found "a"'), ('logit_bias', {'-1': 1}, value, 'found "-1"'), ('logit_bias', {'5': 'x'}, wrong, r'logit_bias\["5"\]: a number is wanted, found "x"'), ('logit_bias', {'5': 101}, value, 'from -100 to 100 is wanted, found 101'),
             ('logit_bias', {str(i): 0 for i in range(1025)}, limit, '1025 entries, at most 1024'), ('logit_bias', {'2147483647': 1}, value, '2147483647'), ('ignore_eos', 1, wrong, 'found 1'), ('user', 7, wrong, 'a text is wanted, found 7'),
+            ('metadata', 5, wrong, 'found 5'), ('metadata', {'a': 1}, wrong, r'metadata\.a: a text is wanted, found 1'), ('store', 1, wrong, 'found 1'), ('store', True, odd, ''), ('service_tier', 1, wrong, 'found 1'),
+            ('safety_identifier', {}, wrong, 'a text'), ('prompt_cache_key', 1, wrong, ''), ('prompt_cache_retention', [], wrong, ''),
             ('model', 7, wrong, 'found 7'), ('model', 'x' * 256, value, 'at most 255 bytes'), ('model', 'a\0', value, 'zero')]
     rows = [(p, *r) for p in (chat, text) for r in both]
     rows += [(chat, *r) for r in [
@@ -465,9 +467,8 @@ def fields(s):
         ('response_format', 'text', wrong, 'an object is wanted'), ('response_format', {}, gone, 'response_format.type'), ('response_format', {'type': 1}, wrong, 'found 1'), ('response_format', {'type': 'json_object'}, odd, 'schema'),
         ('tools', {}, wrong, 'a list'), ('tools', [1], wrong, r'tools\[0\]: an object is wanted, found 1'), ('tools', [{}], odd, ''), ('functions', 1, wrong, 'a list'), ('tool_choice', 1, wrong, 'found 1'), ('tool_choice', 'required', odd, ''),
         ('function_call', [], wrong, ''), ('modalities', 'text', wrong, 'a list'), ('modalities', ['text', 1], wrong, r'modalities\[1\]'), ('modalities', ['audio'], odd, ''), ('audio', 1, wrong, 'an object'), ('audio', {}, odd, ''),
-        ('prediction', {'type': 'content'}, odd, ''), ('web_search_options', {}, odd, ''), ('reasoning_effort', 1, wrong, 'a text'), ('reasoning_effort', 'low', odd, ''), ('verbosity', 'low', odd, ''), ('metadata', 5, wrong, 'found 5'),
-        ('metadata', {'a': 1}, wrong, r'metadata\.a: a text is wanted, found 1'), ('store', 1, wrong, 'found 1'), ('store', True, odd, ''), ('service_tier', 1, wrong, 'found 1'), ('safety_identifier', {}, wrong, 'a text'), ('prompt_cache_key', 1, wrong, ''),
-        ('prompt_cache_retention', [], wrong, ''), ('parallel_tool_calls', {}, wrong, 'true or false is wanted, found an object')]]
+        ('prediction', {'type': 'content'}, odd, ''), ('web_search_options', {}, odd, ''), ('reasoning_effort', 1, wrong, 'a text'), ('reasoning_effort', 'low', odd, ''), ('verbosity', 'low', odd, ''),
+        ('parallel_tool_calls', {}, wrong, 'true or false is wanted, found an object')]]
     rows += [(text, *r) for r in [
         ('logprobs', True, wrong, 'a whole number'), ('logprobs', 21, value, 'from 0 to 20'), ('echo', 1, wrong, 'true or false'), ('echo', True, odd, ''), ('suffix', 1, wrong, 'a text'), ('suffix', 'x', odd, ''), ('best_of', 'x', wrong, 'a whole number'),
         ('best_of', 2, odd, ''), ('add_special', 1, wrong, 'true or false'), ('parse_special', 'x', wrong, ''), ('prompt', 5, wrong, 'a text or a list of token ids is wanted, found 5'), ('prompt', {}, wrong, 'found an object'),
@@ -519,10 +520,11 @@ def fields(s):
     check('what an answer has empty is taken', empty.status == 200 and empty.body['usage'] == plain.body['usage'], empty.data)
     r = ask(s, 'POST', chat, {'messages': [USER, {**answer, 'annotations': [{}]}, USER], 'max_tokens': 1})
     check('and what it has is refused', (r.status, r.error.get('param'), r.error.get('code')) == (400, 'messages[1].annotations', odd), r.data)
-    fine = {'store': False, 'metadata': {'a': 'b'}, 'user': 'u', 'service_tier': 'auto', 'parallel_tool_calls': True, 'safety_identifier': 'x', 'prompt_cache_key': 'x', 'prompt_cache_retention': '24h', 'tools': [], 'tool_choice': 'auto',
-            'functions': [], 'modalities': ['text'], 'response_format': {'type': 'text'}, 'stop': [], 'logit_bias': {}, 'stream_options': {}, 'template_vars': {}}
+    labels = {'store': False, 'metadata': {'a': 'b'}, 'user': 'u', 'service_tier': 'auto', 'safety_identifier': 'x', 'prompt_cache_key': 'x', 'prompt_cache_retention': '24h', 'stop': [], 'logit_bias': {}, 'stream_options': {}}
+    fine = {**labels, 'parallel_tool_calls': True, 'tools': [], 'tool_choice': 'auto',
+            'functions': [], 'modalities': ['text'], 'response_format': {'type': 'text'}, 'template_vars': {}}
     same('what changes nothing is taken', ask(s, 'POST', chat, {'messages': [USER, {'role': 'assistant', 'content': '', 'tool_calls': []}, {'role': 'tool', 'content': 'x', 'tool_call_id': 'c'}], 'max_tokens': 1, **fine}).status, 200)
-    same('so in completions', ask(s, 'POST', text, {'prompt': 'x', 'max_tokens': 1, 'echo': False, 'suffix': '', 'best_of': 1, 'user': 'u'}).status, 200)
+    same('so in completions', ask(s, 'POST', text, {'prompt': 'x', 'max_tokens': 1, 'echo': False, 'suffix': '', 'best_of': 1, **labels}).status, 200)
 
 
 @test
