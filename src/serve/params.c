@@ -233,10 +233,11 @@ static enum err read_bias(struct reader *r)
         if (is_null(it.value)) {
             continue;
         }
-        if (!view_u64(it.key, &id) || id > INT32_MAX) {
+        const bool has_one_form = it.key.n <= 1 || it.key.p[0] != '0'; /* no token is named twice */
+        if (!view_u64(it.key, &id) || id > INT32_MAX || !has_one_form) {
             return refusal_set(r->why, 400, "invalid_value", r->name,
-                               "logit_bias: token ids (whole numbers as texts) are wanted as keys, "
-                               "found \"%.*s\"",
+                               "logit_bias: token ids (whole numbers as texts, without a zero "
+                               "before them) are wanted as keys, found \"%.*s\"",
                                n_shown, it.key.p);
         }
         snprintf(place, sizeof place, "[\"%.*s\"]", n_shown, it.key.p);
