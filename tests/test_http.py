@@ -12,6 +12,7 @@ import os
 import random
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -352,7 +353,7 @@ def descriptors(s):
 
 @test
 def no_descriptors(s):
-    """A limit of open files that sinks under the service: idle clients go for new ones, one line says so."""
+    """A limit of open files that sinks under the service and rises again: idle clients go for new ones, one line says so."""
     with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
         limit = resource.prlimit(k.pid, resource.RLIMIT_NOFILE)
 
@@ -372,12 +373,16 @@ def no_descriptors(s):
         for w in crowd:
             w.close()
         resource.prlimit(k.pid, resource.RLIMIT_NOFILE, limit)
-        wait_fds(k, 2, 'socket:')
+        unread = never_read(k)
+        check('a stream runs', wait_metric(k, 'hearth_requests_running', 1, 20 * k.slack) is not None)
+        wait_fds(k, 3, 'socket:')
         sink()
         with Wire(k, get(), limit_s=20) as w:
             same('nobody is idle: the new one is closed', w.reply(), CLOSED)
         resource.prlimit(k.pid, resource.RLIMIT_NOFILE, limit)
         same('and served later', talk(k, get()), [200, 'good'])
+        same('while the stream stays', metrics(k)['hearth_requests_running'], 1)
+        unread.close()
         same('one line says so', k.said().count('open files'), 1)
         same('exit code', k.end(), 0)
 
@@ -416,9 +421,11 @@ def never_read(s):
 def slow_clients(s):
     """Deadlines hold for clients that show life all the time; what is not read is given up."""
     with Served(ARGS.hearth, ARGS.model, slack=ARGS.slack) as k:
+        k.process.send_signal(signal.SIGSTOP)  # what they begin with is there before they are accepted
         headers = Slow(k, get()[:-2], 0.5, b'X: a\r\n')
         lines = Slow(k, b'', 0.5, b'\r\n')
         silent = Slow(k, get()[:-2], 999)
+        k.process.send_signal(signal.SIGCONT)
         large = b'{"content":"' + b'a ' * 500000 + b'"}'
         stalled = Slow(k, post(large)[:-800000], 0.5, b' ')
         unread = [never_read(k) for _ in range(3)]

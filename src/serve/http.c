@@ -4,7 +4,7 @@
  * listening socket is http_listen's; http_conn sees when a client has left, and gives up who is
  * overdue, by its own deadlines up to the end of a body and by those set here for answers; whether
  * a request ends where all would say that it ends, http_frame decides. The library runs in external
- * mode: its epoll descriptor is one watch of our loop.
+ * mode: its epoll descriptor is one watch of our loop, the listening socket another.
  *
  * A connection sleeps (is suspended) from the end of its request until there is something to send.
  *
@@ -20,7 +20,8 @@
  * for a chunked one, as it grows. Large ones leave a part of the budget to small ones and to
  * answers, so that a flood of uploads stops neither.
  *
- * Rejected: the library's own threads (a second place where state lives).
+ * Rejected: the library's own threads (a second place where state lives); that it accepts (after a
+ * shortage of descriptors it takes nobody until one of its connections ends, and that may be long).
  *
  * Next: serve/api.c decides about requests. */
 #include "serve/http.h"
@@ -34,10 +35,12 @@
 #include "serve/http_listen.h"
 #include "serve/refusal.h"
 
+#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #define DISCARD_MAX_BYTES 65536    /* refused bodies up to this size are read before the reply */
 #define WRITE_BYTES_PER_S 16384    /* slowest client that gets a long answer whole */
@@ -78,12 +81,14 @@ struct http_req {
 };
 
 struct http {
+    struct loop_watch door; /* first, for its handler; the listening socket */
     struct http_params params;
     struct http_calls calls;
     struct loop *loop;
     struct MHD_Daemon *daemon;
     struct loop_watch watch; /* the library's epoll descriptor */
     struct http_listen listener;
+    bool may_wait; /* a client, to be accepted */
     bool is_quiesced;
     bool needs_run;
     uint64_t short_us; /* when a line said that descriptors are short; 0: never */
@@ -653,13 +658,9 @@ static void call_drained(struct http *h)
     }
 }
 
-/* The library stops accepting when there is no descriptor, and waits until one of its connections
- * ends. */
+/* There is no descriptor for the client that waits. */
 static void make_room(struct http *h)
 {
-    if (!http_listen_is_short(&h->listener)) {
-        return;
-    }
     for (const struct http_conn *c = h->conns.first; c != NULL; c = c->next) {
         if (c->is_dead) {
             return; /* its descriptor comes back soon */
@@ -674,8 +675,32 @@ static void make_room(struct http *h)
                   "--max-clients\" clients=%d",
                   h->conns.n);
     }
-    if (!http_conn_make_room(&h->conns)) {
-        http_listen_drop(&h->listener);
+    if (!http_conn_make_room(&h->conns) && http_listen_drop(&h->listener)) {
+        h->needs_run = true;
+    }
+}
+
+/* Once in a turn, and last: the loop tells http_conn what came before the library reads it. */
+static void accept_one(struct http *h)
+{
+    struct sockaddr_storage from = { 0 };
+    socklen_t n = sizeof from;
+    if (!h->may_wait || h->conns.n >= h->params.n_client_max + HTTP_CLIENT_RESERVE) {
+        return;
+    }
+    const int fd =
+        accept4(h->listener.fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+        (void)MHD_add_connection(h->daemon, fd, (struct sockaddr *)&from, n); /* or closes fd */
+        h->needs_run = true;
+    } else if (errno == EMFILE || errno == ENFILE) { /* also when nobody waits */
+        h->may_wait = http_listen_has_client(&h->listener);
+        if (h->may_wait) {
+            make_room(h);
+        }
+    } else {
+        h->needs_run = h->needs_run || errno == ECONNABORTED; /* others may stand behind that one */
+        h->may_wait = errno != EAGAIN;
     }
 }
 
@@ -690,7 +715,7 @@ uint64_t http_run(struct http *h)
         call_drained(h);
         is_due = h->needs_run || (MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
     }
-    make_room(h);
+    accept_one(h);
     return is_due || h->needs_run ? 0 : wait_us;
 }
 
@@ -698,6 +723,13 @@ static void daemon_ready(struct loop_watch *w, uint32_t events)
 {
     (void)w; /* http_run does the work, once per turn of the loop */
     (void)events;
+}
+
+static void door_ready(struct loop_watch *w, uint32_t events)
+{
+    struct http *h = (struct http *)(void *)w;
+    (void)events;
+    h->may_wait = true;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -716,8 +748,8 @@ static enum err start_daemon(struct http *h)
 {
     const struct http_params *p = &h->params;
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, h,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, h->listener.fd,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0,
+        NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, h,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(p->n_client_max + HTTP_CLIENT_RESERVE),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, p->header_max_bytes, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_STRICT_FOR_CLIENT, is_lenient() ? 0 : 1, MHD_OPTION_NOTIFY_CONNECTION,
@@ -728,8 +760,8 @@ static enum err start_daemon(struct http *h)
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     REQUIRE(info != NULL && info->epoll_fd >= 0, ERR_UNSUPPORTED,
             "libmicrohttpd %s was built without epoll", MHD_get_version());
-    h->watch = (struct loop_watch){ .fd = -1, .ready = daemon_ready };
-    return loop_add(h->loop, &h->watch, info->epoll_fd, LOOP_IN, 0);
+    TRY(loop_add(h->loop, &h->watch, info->epoll_fd, LOOP_IN, 0));
+    return loop_add(h->loop, &h->door, h->listener.fd, LOOP_IN, 1);
 }
 
 enum err http_open(struct http **out, struct loop *loop, const struct http_params *p,
@@ -740,7 +772,9 @@ enum err http_open(struct http **out, struct loop *loop, const struct http_param
     h->params = *p;
     h->calls = *calls;
     h->loop = loop;
-    h->listener.fd = h->listener.spare = h->watch.fd = -1;
+    h->listener.fd = h->listener.spare = -1;
+    h->watch = (struct loop_watch){ .fd = -1, .ready = daemon_ready };
+    h->door = (struct loop_watch){ .fd = -1, .ready = door_ready };
     h->conns = (struct http_conns){ .loop = loop,
                                     .n_max = p->n_client_max,
                                     .head_us = p->head_us,
@@ -766,7 +800,8 @@ void http_quiesce(struct http *h)
         return;
     }
     h->is_quiesced = true;
-    (void)MHD_quiesce_daemon(h->daemon);
+    h->may_wait = false;
+    loop_remove(h->loop, &h->door);
     http_listen_close(&h->listener);
     for (struct http_conn *c = h->conns.first; c != NULL; c = c->next) {
         if (c->req == NULL) {
@@ -785,10 +820,8 @@ void http_close(struct http *h)
             http_conn_kill(c);
         }
         loop_remove(h->loop, &h->watch);
+        loop_remove(h->loop, &h->door);
         (void)MHD_run(h->daemon);
-        if (!h->is_quiesced) {
-            (void)MHD_quiesce_daemon(h->daemon);
-        }
         MHD_stop_daemon(h->daemon);
     }
     http_linger_release(&h->conns.linger);

@@ -14,8 +14,8 @@
  * client should wait with us, where it is counted, and a stream that is stopped should not have
  * megabytes on the way.
  *
- * Without a free descriptor no client can be accepted, not even to be turned away, and whoever
- * waits for clients is told of this one again and again. So there is one in reserve.
+ * Without a free descriptor no client can be accepted, not even to be turned away. So there is one
+ * in reserve.
  *
  * Next: serve/http.c accepts on it. */
 #include "serve/http_listen.h"
@@ -132,22 +132,18 @@ void http_listen_close(struct http_listen *l)
     give_back(&l->spare);
 }
 
-bool http_listen_is_short(const struct http_listen *l)
+bool http_listen_has_client(const struct http_listen *l)
 {
     struct pollfd p = { .fd = l->fd, .events = POLLIN };
-    if (poll(&p, 1, 0) != 1) {
-        return false;
-    }
-    int fd = any_descriptor();
-    const bool is_short = fd < 0 && (errno == EMFILE || errno == ENFILE);
-    give_back(&fd);
-    return is_short;
+    return poll(&p, 1, 0) == 1;
 }
 
-void http_listen_drop(struct http_listen *l)
+bool http_listen_drop(struct http_listen *l)
 {
     give_back(&l->spare);
     int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+    const bool is_done = fd >= 0;
     give_back(&fd);
     l->spare = any_descriptor();
+    return is_done;
 }

@@ -21,10 +21,10 @@ struct http_listen {
  * ERR_POLICY for an address other than loopback unless allows_remote, ERR_IO. */
 enum err http_listen_open(struct http_listen *out, const char *host, int port,
                           bool allows_remote) MUST_USE;
-void http_listen_close(struct http_listen *l); /* accepts fd == -1 */
-/* A client waits, and no descriptor can be had for it. */
-bool http_listen_is_short(const struct http_listen *l);
-void http_listen_drop(struct http_listen *l); /* closes the connection of that client */
+void http_listen_close(struct http_listen *l);            /* accepts fd == -1 */
+bool http_listen_has_client(const struct http_listen *l); /* one waits to be accepted */
+/* Closes the connection of that client, without a descriptor for it. False: it could not. */
+bool http_listen_drop(struct http_listen *l);
 /* 127.0.0.0/8 and ::1; nothing else, also not what is mapped. */
 bool http_listen_is_loopback(const struct sockaddr *a);
 
