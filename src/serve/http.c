@@ -670,8 +670,9 @@ static void make_room(struct http *h)
     if (h->short_us == 0 || now_us - h->short_us >= SHORT_LINE_US) {
         h->short_us = now_us;
         log_event(LOG_WARN, "http",
-                  "msg=\"no descriptor is left for a new client: the oldest idle one is closed, or "
-                  "else the new one; raise the limit of open files (ulimit -n) or lower "
+                  "msg=\"no descriptor is left for a new client: the oldest idle one is closed, "
+                  "else the oldest that still sends its body or does not take its answer, else "
+                  "the new one; raise the limit of open files (ulimit -n) or lower "
                   "--max-clients\" clients=%d",
                   h->conns.n);
     }
