@@ -129,8 +129,10 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     (void)p;
 }
 
-hearth_status open_all(const struct conf *c, const char *path, struct open_model *out)
+hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
+                       struct open_model *out)
 {
+    (void)extra_bytes;
     (void)c;
     (void)path;
     (void)out;

@@ -210,6 +210,17 @@ def test_plan(home):
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
     check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)
+    prompt = b'a' * 2000000
+    args = [hearth, 'run', TINY, '--threads', '1', '--memory']
+    got = run(home, *args[1:], '20', data=prompt)
+    need = re.search(r'2000\d\d\d bytes.* needs ([0-9.]+) MiB.* 20\.0 MiB are available', got[2])
+    check('plan: a run counts for its prompt', got[0] == 4 and need, got)
+    p = subprocess.Popen([*args, '400'], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p.stdin.write(prompt)
+    p.stdin.close()
+    _, status, used = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    check('plan: a run stays within it, its prompt too', p.returncode == 11 and need and used.ru_maxrss / 1024 <= float(need.group(1)), (p.returncode, used.ru_maxrss, got))
     refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
 
 

@@ -109,6 +109,24 @@ static void test_templates(void **state)
     buf_release(&json);
 }
 
+/* Little text: `hearth run` counts no more for it than this. */
+static void test_small(void **state)
+{
+    (void)state;
+    static int32_t ids[4096];
+    struct buf json = json_of('a', 20000);
+    struct hearth_model *m =
+        open_with(VIEW("{% set c = messages[0].content %}"
+                       "{% for i in range(500) %}{% set x = c ~ i %}{% endfor %}"));
+    const size_t used = mem_used_bytes();
+    size_t n = 4096;
+    assert_int_equal(hearth_chat_tokens(m, json.p, json.n, ids, &n), HEARTH_LIMIT);
+    assert_non_null(strstr(hearth_error(), "takes more than 3 MiB while it is prepared"));
+    check_peak(used, HEARTH_TEXT_BYTES(json.n));
+    hearth_model_close(m);
+    buf_release(&json);
+}
+
 /* The parsed template is in the plan. */
 static void test_tree(void **state)
 {
@@ -135,7 +153,7 @@ static void test_tree(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_tree),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_small), cmocka_unit_test(test_tree),
                                         cmocka_unit_test(test_templates),
                                         cmocka_unit_test(test_largest) };
     struct hearth_box_params p;

@@ -442,6 +442,10 @@ def test_full(home):
     t.send('word ' * 120 + '\r')
     text = (t.until(PROMPT) or '').replace('\r\n', ' ')
     check('context full: both numbers', re.search(r'has \d{3} tokens; the context holds 96', text), text)
+    for text, want in (('x' * 65500, r'has 65\d{3} bytes, 65536 are in the plan'), ('x' * 65600, 'larger than the 65536 bytes')):
+        t.send(f'\x1b[200~{text}\x1b[201~\r')
+        check('more than the plan has: both numbers', t.until(want.encode(), 20) is not None, t.text[-300:])
+        t.until(PROMPT, 5)
     t.send('/save full.json\r')
     t.until(PROMPT)
     check('the conversation is kept', [m['role'] for m in saved(home, 'full.json')] == ['user', 'assistant'])

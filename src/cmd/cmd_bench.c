@@ -249,7 +249,7 @@ static hearth_status bench_model(const struct conf *c, const char *path, struct 
     own.parallel = c->batch;
     struct open_model m = { 0 };
     struct hearth_model_params p;
-    hearth_status s = open_all(&own, path, &m);
+    hearth_status s = open_all(&own, path, 0, &m);
     int32_t *ids = mem_alloc_array((size_t)need, sizeof ids[0]);
     if (s == HEARTH_OK && ids == NULL) {
         s = (hearth_status)err_set(ERR_MEMORY, "no memory for %lld tokens", (long long)need);

@@ -32,8 +32,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TEXT_MAX ((size_t)16 << 20)
-#define POLL_US  50000
+#define TEXT_MAX    ((size_t)16 << 20)
+#define TEXT_COPIES 16 /* as read, in the conversation and its page, as JSON; twice as they grow */
+#define CHAT_LEAST  ((size_t)65536) /* bytes of a conversation as JSON that the plan has room for */
+#define CHAT_TOKEN  16 /* bytes for each token of the context: four times as many as usual */
+#define POLL_US     50000
 
 static volatile sig_atomic_t is_interrupted;
 
@@ -51,12 +54,34 @@ struct chat {
     struct buf answer;
     int32_t *ids;
     size_t n_id_max;
+    size_t n_text_max;       /* bytes of a prompt, or of a conversation as JSON: in the plan */
     struct hearth_event end; /* of the last answer */
     bool is_terminal;        /* standard output */
     bool is_over;            /* /exit */
 };
 
 /* --- one turn --------------------------------------------------------------------------------- */
+
+#define CHAT_ADVICE                                                                                \
+    ". The conversation is kept as it was; /clear begins a new one, --ctx N sets a larger context"
+
+/* How large the prompt is as the library gets it; what is no UTF-8 becomes three bytes each. */
+static enum err measure(struct chat *h, struct view text)
+{
+    struct buf json;
+    const struct talk_mark mark = talk_mark(&h->talk);
+    if (h->c->is_raw) {
+        h->n_text_max = utf8_valid(text) ? text.n : 3 * text.n;
+        return ERR_OK;
+    }
+    buf_init(&json, 2 * TALK_MAX);
+    talk_add(&h->talk, TALK_USER, text);
+    const enum err e = talk_json(&h->talk, &json);
+    talk_back(&h->talk, mark);
+    h->n_text_max = json.n;
+    buf_release(&json);
+    return e;
+}
 
 static hearth_status make_tokens(struct chat *h, struct view text, size_t *n)
 {
@@ -69,16 +94,20 @@ static hearth_status make_tokens(struct chat *h, struct view text, size_t *n)
     } else {
         buf_init(&json, 2 * TALK_MAX);
         s = (hearth_status)talk_json(&h->talk, &json);
+        if (s == HEARTH_OK && json.n > h->n_text_max) {
+            s = (hearth_status)err_set(ERR_LIMIT,
+                                       "with this text the conversation has %zu bytes, %zu are in "
+                                       "the plan" CHAT_ADVICE,
+                                       json.n, h->n_text_max);
+        }
         s = s == HEARTH_OK ? hearth_chat_tokens(h->m.model, json.p, json.n, h->ids, n) : s;
         buf_release(&json);
     }
-    if ((s == HEARTH_OK || s == HEARTH_LIMIT) && *n >= (size_t)n_ctx) {
+    if ((s == HEARTH_OK && *n >= (size_t)n_ctx) || (s == HEARTH_LIMIT && *n > h->n_id_max)) {
         return (hearth_status)err_set(
             ERR_LIMIT, "%s %zu tokens; the context holds %d, and one is needed for the answer%s",
             h->edit != NULL ? "with this text the conversation has" : "the prompt has", *n, n_ctx,
-            h->edit != NULL ? ". The conversation is kept as it was; /clear begins a new one, "
-                              "--ctx N sets a larger context"
-                            : "; --ctx N sets a larger one");
+            h->edit != NULL ? CHAT_ADVICE : "; --ctx N sets a larger one");
     }
     return s;
 }
@@ -392,7 +421,7 @@ static int chat_loop(struct chat *h)
     enum err e = ERR_OK;
     bool is_leaving = false;
     FILE *say = edit_say(h->edit);
-    buf_init(&text, EDIT_TURN_MAX);
+    buf_init(&text, h->n_text_max);
     show_plain(say, view_of(h->m.info.name[0] != '\0' ? h->m.info.name : h->m.info.arch));
     fprintf(say, ", %s, %d tokens of context. /help lists commands; Ctrl-C stops an answer.\n",
             h->m.info.type, h->m.info.n_ctx);
@@ -475,17 +504,18 @@ static int one_turn(struct chat *h, struct view prompt)
 static hearth_status open_chat(struct chat *h, const char *path)
 {
     const struct sigaction act = { .sa_handler = on_interrupt };
-    hearth_status s = open_all(h->c, path, &h->m);
+    const size_t n = h->n_text_max;
+    hearth_status s = open_all(h->c, path, HEARTH_TEXT_BYTES(n) + TEXT_COPIES * n, &h->m);
     if (s != HEARTH_OK) {
-        return s;
+        return s == HEARTH_MEMORY && n > CHAT_LEAST
+                   ? (hearth_status)err_at(ERR_MEMORY, "with %s of %zu bytes",
+                                           h->edit != NULL ? "a conversation" : "a prompt", n)
+                   : s;
     }
     h->n_id_max = (size_t)h->m.info.n_ctx + 1;
     h->ids = mem_alloc_array(h->n_id_max, sizeof h->ids[0]);
     if (h->ids == NULL) {
         return (hearth_status)err_set(ERR_MEMORY, "no memory for %zu tokens", h->n_id_max);
-    }
-    if (h->c->system != NULL) {
-        talk_system(&h->talk, view_of(h->c->system));
     }
     sigaction(SIGINT, &act, NULL);
     return HEARTH_OK;
@@ -501,6 +531,13 @@ static enum err open_edit(struct edit **e)
     const enum err err = edit_open(e, has_folder && !path.is_full ? buf_str(&path) : NULL);
     buf_release(&path);
     return err;
+}
+
+/* What a chat's text may have: known before the model is opened, as the plan counts for it. */
+static size_t chat_bytes(const struct conf *c)
+{
+    const size_t n = (size_t)c->ctx * CHAT_TOKEN;
+    return n > CHAT_LEAST ? n : CHAT_LEAST;
 }
 
 static enum err check_options(const struct conf *c)
@@ -519,10 +556,18 @@ int cmd_run(const struct conf *c, const char *path)
     buf_init(&prompt, TEXT_MAX);
     buf_init(&h.answer, TEXT_MAX);
     talk_init(&h.talk);
-    hearth_status s = (hearth_status)check_options(c);
-    if (s == HEARTH_OK) {
-        s = (hearth_status)(is_chat ? open_edit(&h.edit) : gather(c, &prompt));
+    if (c->system != NULL) {
+        talk_system(&h.talk, view_of(c->system));
     }
+    enum err e = check_options(c);
+    if (e == ERR_OK && is_chat) {
+        h.n_text_max = chat_bytes(c);
+        e = open_edit(&h.edit);
+    } else if (e == ERR_OK) {
+        e = gather(c, &prompt);
+        e = e == ERR_OK ? measure(&h, buf_view(&prompt)) : e;
+    }
+    hearth_status s = (hearth_status)e;
     s = s == HEARTH_OK ? open_chat(&h, path) : s;
     int code = 0;
     if (s != HEARTH_OK) {

@@ -387,7 +387,7 @@ static enum err read_turn(struct edit *e, struct buf *text)
     struct buf line;
     enum more more = MORE_NONE;
     enum err err = ERR_OK;
-    buf_init(&line, EDIT_TURN_MAX);
+    buf_init(&line, text->max);
     e->prompt = "> ";
     do {
         buf_reset(&line);

@@ -14,8 +14,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define EDIT_TURN_MAX    ((size_t)16 << 20) /* bytes of one turn */
-#define EDIT_HISTORY_MAX 1000               /* turns kept */
+#define EDIT_HISTORY_MAX 1000 /* turns kept */
 
 struct edit;
 
@@ -33,7 +32,8 @@ void edit_close(struct edit *e); /* accepts NULL */
 /* Where prompts and remarks go: standard output when it is a terminal, else standard error. */
 FILE *edit_say(const struct edit *e);
 
-/* Reads a turn into `text` (initialised by the caller, emptied here), without its last newline. A
+/* Reads a turn into `text` (initialised by the caller for the longest, emptied here), without its
+ * last newline. A
  * line that ends in a backslash goes on with the next one; """ begins a block that ends with """.
  * Turns go into the history, except those that begin with a blank. ERR_IO, ERR_LIMIT. */
 enum err edit_turn(struct edit *e, struct buf *text, enum edit_event *what) MUST_USE;

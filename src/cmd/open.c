@@ -56,7 +56,8 @@ static void show_bar(void *arg, double done)
     }
 }
 
-hearth_status open_all(const struct conf *c, const char *path, struct open_model *out)
+hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
+                       struct open_model *out)
 {
     struct hearth_model_params p;
     struct bar bar = { .began_us = os_now_us(), .shown = -1 };
@@ -65,6 +66,7 @@ hearth_status open_all(const struct conf *c, const char *path, struct open_model
         return s;
     }
     open_params(c, &p);
+    p.extra_bytes = extra_bytes;
     if (isatty(STDERR_FILENO)) {
         p.progress = show_bar;
         p.progress_arg = &bar;

@@ -21,10 +21,12 @@ hearth_status open_box(const struct conf *c, struct hearth_box **box) MUST_USE;
 /* Fills p from --ctx, --parallel and --kv; texts are borrowed from c. Cannot fail. */
 void open_params(const struct conf *c, struct hearth_model_params *p);
 
-/* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file.
+/* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file;
+ * the plan has extra_bytes for what the command takes beside the model.
  * `out` comes zeroed, and goes to open_close in any case. Errors of open_box and
  * hearth_model_open. */
-hearth_status open_all(const struct conf *c, const char *path, struct open_model *out) MUST_USE;
+hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
+                       struct open_model *out) MUST_USE;
 void open_close(struct open_model *o); /* accepts a zeroed object */
 
 /* Prints the last error in the program's form and returns the exit code for it. */

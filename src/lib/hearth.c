@@ -52,9 +52,6 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
 #define CODE_LATER_BYTES ((size_t)1 << 20)  /* of the program, not yet read in: 0.7 MB are used */
 #define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
 
-static_assert(CHAT_MEMORY_MAX_BYTES + 2 * CHAT_OUTPUT_MAX_BYTES <= HEARTH_TEXT_BYTES(0),
-              "a rendering meets its own limits, which its text names, before the fence");
-
 struct hearth_box {
     int32_t n_thread;
     enum cpu_isa isa;
@@ -524,8 +521,7 @@ static bool is_text_missing(const struct hearth_model *m, const void *in, const 
 /* What a text takes while it is prepared depends on tables of the file; here it has an end. */
 static void begin_text(size_t n_text)
 {
-    const size_t least = HEARTH_TEXT_BYTES(0);
-    (void)mem_fence(n_text > SIZE_MAX / least ? SIZE_MAX : HEARTH_TEXT_BYTES(n_text));
+    (void)mem_fence(n_text > SIZE_MAX / 128 ? SIZE_MAX : HEARTH_TEXT_BYTES(n_text));
 }
 
 static hearth_status end_text(enum err e, size_t n_text)
@@ -533,8 +529,9 @@ static hearth_status end_text(enum err e, size_t n_text)
     return (hearth_status)(mem_fence(SIZE_MAX) && e != ERR_OK
                                ? err_set(ERR_LIMIT,
                                          "a text of %zu bytes takes more than %zu MiB while it is "
-                                         "prepared, the most that is allowed: shorten it",
-                                         n_text, HEARTH_TEXT_BYTES(n_text) >> 20)
+                                         "prepared, the most that is allowed: shorten it, or take "
+                                         "a model whose chat template needs less",
+                                         n_text, (HEARTH_TEXT_BYTES(n_text) + 524288) >> 20)
                                : e);
 }
 
