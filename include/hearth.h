@@ -3,7 +3,7 @@
  * Three objects: a box (this machine), a model (weights, its engine thread and its cache) and a
  * request (one prompt being answered). No tensor is visible.
  *
- * Errors     Functions return a hearth_status; on failure outputs are untouched (but *n with LIMIT)
+ * Errors     Functions return a hearth_status; on failure outputs are untouched (LIMIT: *n, ids)
  *            and hearth_error() gives one line for a person, valid until the same thread's next
  *            call. NULL for what is needed is USAGE; functions without a status do nothing then.
  * Threads    Any thread may call anything, but one request is used by one thread at a time, and an
@@ -135,7 +135,7 @@ HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
 /* --- text and tokens ------------------------------------------------------------------------- */
 /* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or, if it
  * is as it was, something else is too large, as hearth_error() says. Most memory that these take
- * beside the plan while they run (chat: and the tree of the JSON); n_text: bytes of text or JSON: */
+ * beside the plan while they run (chat: and the tree of the JSON); n_text: bytes as given: */
 #define HEARTH_TEXT_BYTES(n_text) (((n_text) > 32768 ? (n_text) : (size_t)32768) * 84)
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 
