@@ -212,6 +212,11 @@ static void test_memory(void **state)
     assert_int_equal(hearth_box_measure(small, &limits), HEARTH_MEMORY);
     assert_memory_equal(&limits, &before, sizeof limits);
     assert_int_equal(hearth_plan_make(small, path, NULL, &plan), HEARTH_OK);
+    struct hearth_model_params one;
+    hearth_model_init(&one);
+    one.n_ctx = 1;
+    check_said(hearth_plan_make(small, path, &one, &plan), HEARTH_USAGE, "context is 1");
+    check_said(hearth_model_open(small, path, &one, &m), HEARTH_USAGE, "context is 1");
     hearth_box_close(small);
     p.memory_bytes = plan.total_bytes - 40000;
     assert_int_equal(hearth_box_open(&p, &small), HEARTH_OK);

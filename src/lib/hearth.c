@@ -294,6 +294,7 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
             "context, parallel, queue and batch must not be negative");
     REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
             "context may be %d, batch 65536 at most", ARCH_CTX_MAX);
+    REQUIRE(p->n_ctx != 1, ERR_USAGE, "context is 1, must be 2 or more (0: the default)");
     REQUIRE(p->extra_bytes <= UINT64_MAX / 2, ERR_LIMIT, "extra_bytes is %llu, which no box has",
             (unsigned long long)p->extra_bytes);
     REQUIRE(p->n_parallel <= SCHED_SEQ_MAX && p->n_queue <= SCHED_QUEUE_MAX, ERR_USAGE,
