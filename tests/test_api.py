@@ -483,6 +483,7 @@ def fields(s):
             (5, '', wrong, 'an object is wanted, found 5'), ({'content': 'x'}, '.role', gone, 'system, developer'), ({**USER, 'role': None}, '.role', gone, ''), ({**USER, 'role': 5}, '.role', wrong, 'found 5'), ({**USER, 'role': 'pope'}, '.role', value, 'found "pope"'),
             ({'role': 'user'}, '.content', gone, 'a text'), ({**USER, 'content': None}, '.content', gone, ''), ({**USER, 'content': 5}, '.content', wrong, 'found 5'), ({**USER, 'content': {}}, '.content', wrong, 'found an object'),
             ({'role': 'assistant'}, '.content', gone, 'tool_calls'), ({**made, 'tool_calls': []}, '.content', gone, 'tool_calls'), ({**made, 'tool_calls': None}, '.content', gone, 'tool_calls'), ({**made, 'role': 'user'}, '.content', gone, ''),
+            ({**made, **USER}, '.tool_calls', value, 'assistant.*found "user"'),
             ({**made, 'tool_calls': 5}, '.tool_calls', wrong, 'a list'), ({**made, 'tool_calls': [5]}, '.tool_calls[0]', wrong, 'an object'), ({**made, 'tool_calls': [call, {}]}, '.tool_calls[1].function', gone, ''),
             ({**made, 'tool_calls': [{'function': {'name': 1}}]}, '.tool_calls[0].function.name', wrong, 'found 1'), ({**USER, 'name': 5}, '.name', wrong, 'found 5'), ({**USER, 'tool_call_id': 5}, '.tool_call_id', wrong, ''),
             ({**USER, 'reasoning_content': []}, '.reasoning_content', wrong, ''), ({**USER, 'x': 1}, '.x', 'unknown_field', ''), ({**USER, 'content': [5]}, '.content[0]', wrong, 'found 5'), ({**USER, 'content': [{}]}, '.content[0].type', gone, ''),

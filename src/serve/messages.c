@@ -231,6 +231,10 @@ static enum err put_message(struct writer *w, const char *where, const struct js
         TRY(check_message_key(w, where, &it));
     }
     TRY(put_content(w, where, m));
+    if (js_count(js_get(m, "tool_calls")) > 0 && !view_is(role, "assistant")) {
+        return refuse_member(w, "invalid_value", where, "tool_calls", js_get(m, "role"),
+                             "the role assistant, which alone calls tools,");
+    }
     it = (struct js_iter){ 0 };
     while (js_next(m, &it)) {
         const struct message_key *k = find_message_key(it.key);
