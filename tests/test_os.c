@@ -60,6 +60,28 @@ static void test_memory_v2(void **state)
     put("memory.max", "max\n");
 }
 
+static uint64_t limit(const char *lines)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s", lines);
+    return least_of_all(text, top, "memory", limit_v2, limit_v1);
+}
+
+/* What a process holds and what its groups leave is never more than their limits. */
+static void test_memory_limit(void **state)
+{
+    (void)state;
+    put("k/memory.max", "500000\n");
+    put("k/m/memory.max", "max\n");
+    put("memory/k/memory.limit_in_bytes", "300000\n");
+    assert_int_equal(limit("0::/k/m\n"), 500000);
+    assert_int_equal(limit("4:memory:/k\n0::/\n"), 300000);
+    assert_true(limit("0::/\n") == UINT64_MAX);
+    assert_int_equal(left_and_held(400000, 90000, 500000), 490000);
+    assert_int_equal(left_and_held(400000, 190000, 500000), 500000);
+    assert_true(left_and_held(UINT64_MAX, 190000, UINT64_MAX) == UINT64_MAX);
+}
+
 static void test_memory_v1(void **state)
 {
     (void)state;
@@ -130,9 +152,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2),      cmocka_unit_test(test_memory_v1),
-        cmocka_unit_test(test_cores),          cmocka_unit_test(test_this_box),
-        cmocka_unit_test(test_hidden_meminfo),
+        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_cores),
+        cmocka_unit_test(test_this_box),  cmocka_unit_test(test_hidden_meminfo),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

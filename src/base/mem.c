@@ -69,18 +69,20 @@ static void note_frozen(void)
     (void)ALWAYS(!is_thread_frozen);
 }
 
-/* ME-3: takes the difference from what the fence leaves; false when that is too little. */
-static bool pass_fence(size_t n, size_t old)
+/* ME-3: takes n bytes from what the fence leaves; false when that is too little. */
+static bool pass_fence(size_t n)
 {
-    if (fence_left == SIZE_MAX) {
-        return true;
-    }
-    if (n > old && n - old > fence_left) {
+    if (n > fence_left) {
         is_fence_met = true;
         return false;
     }
-    fence_left -= n - old; /* unsigned: rises when n < old */
+    fence_left -= fence_left != SIZE_MAX ? n : 0;
     return true;
+}
+
+static void leave_fence(size_t n)
+{
+    fence_left += fence_left != SIZE_MAX ? n : 0;
 }
 
 bool mem_fence(size_t n_bytes)
@@ -121,8 +123,12 @@ void *mem_alloc(size_t n_bytes)
     if (n_bytes == 0 || n_bytes > SIZE_MAX - HEADER) {
         return NULL;
     }
-    char *block = pass_fence(n_bytes, 0) ? calloc(1, n_bytes + HEADER) : NULL;
+    if (!pass_fence(n_bytes)) {
+        return NULL;
+    }
+    char *block = calloc(1, n_bytes + HEADER);
     if (block == NULL) {
+        leave_fence(n_bytes);
         return NULL;
     }
     count(n_bytes, 0);
@@ -146,10 +152,16 @@ void *mem_realloc(void *p, size_t n_bytes)
         return NULL;
     }
     const size_t old = size_of(p);
-    char *block = pass_fence(n_bytes, old) ? realloc((char *)p - HEADER, n_bytes + HEADER) : NULL;
-    if (block == NULL) {
+    const size_t more = n_bytes > old ? n_bytes - old : 0;
+    if (!pass_fence(more)) {
         return NULL;
     }
+    char *block = realloc((char *)p - HEADER, n_bytes + HEADER);
+    if (block == NULL) {
+        leave_fence(more);
+        return NULL;
+    }
+    leave_fence(n_bytes < old ? old - n_bytes : 0);
     count(n_bytes, old);
     return with_header(block, n_bytes);
 }
@@ -158,7 +170,7 @@ void mem_free(void *p)
 {
     if (p != NULL) {
         count(0, size_of(p));
-        (void)pass_fence(0, size_of(p));
+        leave_fence(size_of(p));
         free((char *)p - HEADER);
     }
 }

@@ -8,8 +8,9 @@
  * ME-1  after mem_freeze(true) on a thread, mem_alloc and arena_open on that thread are a mistake
  *       of ours: abort in checked builds.
  * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full.
- * ME-3  behind mem_fence(n) a thread never holds more than n bytes of mem_alloc beyond what it held
- *       when the fence was set. */
+ * ME-3  behind mem_fence(n) a thread never holds more than n bytes of mem_alloc, as they were asked
+ *       for, beyond what it held when the fence was set. (A block that grows may be copied: large
+ *       ones are not, the system moves their pages.) */
 #ifndef HEARTH_MEM_H
 #define HEARTH_MEM_H
 

@@ -338,6 +338,16 @@ static uint64_t memory_v1(const char *folder)
     return memory_left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
 }
 
+static uint64_t limit_v2(const char *folder)
+{
+    return number_in(folder, "memory.max", NULL);
+}
+
+static uint64_t limit_v1(const char *folder)
+{
+    return number_in(folder, "memory.limit_in_bytes", NULL);
+}
+
 /* Rounded up: a share of a core still needs one thread. */
 static uint64_t cores(uint64_t quota, uint64_t period)
 {
@@ -459,11 +469,21 @@ static uint64_t box_memory(const char *meminfo, const char **name)
     return sysinfo(&s) == 0 ? (uint64_t)s.freeram * s.mem_unit : 0;
 }
 
+/* Pages of files that a process holds may be charged to another group: left and held together never
+ * count for more than the limit. */
+static uint64_t left_and_held(uint64_t left, uint64_t held, uint64_t limit)
+{
+    const uint64_t all = left < UINT64_MAX - held ? left + held : UINT64_MAX;
+    return all < limit ? all : limit;
+}
+
 uint64_t os_memory_available(const char **limit_name)
 {
     const char *name = NULL;
-    const uint64_t box = box_memory("/proc/meminfo", &name);
-    const uint64_t group = least_of_ours("memory", memory_v2, memory_v1);
+    const uint64_t held = os_rss_bytes();
+    const uint64_t box = box_memory("/proc/meminfo", &name) + held;
+    const uint64_t group = left_and_held(least_of_ours("memory", memory_v2, memory_v1), held,
+                                         least_of_ours("memory", limit_v2, limit_v1));
     if (limit_name != NULL) {
         *limit_name = group < box ? "the cgroup's memory limit" : name;
     }

@@ -41,9 +41,10 @@ int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */
 uint64_t os_rss_bytes(void);        /* VmRSS now */
 uint64_t os_rss_peak_bytes(void);   /* VmHWM */
-/* Memory this process may still take: the least of MemAvailable and what its cgroups (v1 and v2,
- * all ancestors) leave; *limit_name (may be NULL) gets static text that says which. Without
- * /proc/meminfo free memory takes the place of MemAvailable, and the text says so. */
+/* Memory this process may have, what it holds already (os_rss_bytes) included: the least of
+ * MemAvailable and what its cgroups (v1 and v2, all ancestors) leave, and never more than their
+ * limits; *limit_name (may be NULL) gets static text that says which. Without /proc/meminfo free
+ * memory takes the place of MemAvailable, and the text says so. */
 uint64_t os_memory_available(const char **limit_name);
 /* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
  */

@@ -117,7 +117,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     const uint64_t later = t.context_bytes + t.step_bytes + beside->request_bytes;
     add_part(&t, "loading, given back", loading > later ? loading - later : 0);
     const char *from = "";
-    t.available_bytes = os_memory_available(&from) + os_rss_bytes();
+    t.available_bytes = os_memory_available(&from);
     t.available_from = from;
     if (beside->limit_bytes > 0 && beside->limit_bytes < t.available_bytes) {
         t.available_bytes = beside->limit_bytes;

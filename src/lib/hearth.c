@@ -232,7 +232,7 @@ static enum err measure_size(const struct hearth_box *box, uint64_t *bytes)
     const char *from = NULL;
     const uint64_t rss = os_rss_bytes();
     const uint64_t held = rss + (uint64_t)box->n_thread * BE_CPU_STACK_BYTES + (1 << 20);
-    uint64_t all = os_memory_available(&from) + rss;
+    uint64_t all = os_memory_available(&from);
     if (box->memory_bytes > 0 && box->memory_bytes < all) {
         all = box->memory_bytes;
         from = "the limit that was given";
@@ -542,15 +542,17 @@ hearth_status hearth_tokenize(const struct hearth_model *model, const char *text
     if (is_text_missing(model, n_text > 0 ? text : "", ids, n)) {
         return HEARTH_USAGE;
     }
+    const struct view v = { text, n_text };
     struct tok_list list = { .ids = ids, .cap = *n };
-    begin_text(n_text);
-    const enum err e =
-        tok_encode(model->tok, (struct view){ text, n_text }, (flags & HEARTH_ADD_SPECIAL) != 0,
-                   (flags & HEARTH_PARSE_SPECIAL) != 0, &list);
+    /* a byte that is no UTF-8 becomes three */
+    const size_t n_clean = n_text > SIZE_MAX / 3 || utf8_valid(v) ? n_text : 3 * n_text;
+    begin_text(n_clean);
+    const enum err e = tok_encode(model->tok, v, (flags & HEARTH_ADD_SPECIAL) != 0,
+                                  (flags & HEARTH_PARSE_SPECIAL) != 0, &list);
     if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
         *n = list.n;
     }
-    return end_text(e, n_text);
+    return end_text(e, n_clean);
 }
 
 /* Copies a result out, or says how much room it needs. */
