@@ -8,6 +8,9 @@
  * is missing, and only the exit code is that of HEARTH_MEMORY, for scripts. Text and JSON print the
  * same struct; "parts" add up to "total_bytes".
  *
+ * The same model as a service takes more, for its clients: that is told beside, since whoever plans
+ * wants to know both, and decides nothing.
+ *
  * Rejected: values of the options with which it would fit. Which of context, cache type and number
  * of conversations to give up is the user's choice.
  *
@@ -15,6 +18,7 @@
 #include "cmd/cmd_plan.h"
 
 #include "base/js.h"
+#include "cmd/cmd_serve.h"
 #include "cmd/open.h"
 
 #include <math.h>
@@ -22,9 +26,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static void print_text(const struct hearth_plan *p, bool has_small_kv)
+static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool has_small_kv)
 {
     const double mib = 1024.0 * 1024.0;
+    const uint64_t all = p->total_bytes + serve_bytes;
     printf("context %d tokens, %d at once, prompts in pieces of %d\n\n", p->n_ctx, p->n_parallel,
            p->n_batch);
     for (int32_t i = 0; i < p->n_part; i++) {
@@ -42,16 +47,22 @@ static void print_text(const struct hearth_plan *p, bool has_small_kv)
                has_small_kv ? "" : " --kv q8_0,",
                ceil((double)(p->total_bytes - p->available_bytes) / mib * 10.0) / 10.0);
     }
+    printf("As a service (hearth serve --parallel %d) it takes %.1f MiB more for clients, %.1f MiB "
+           "in all: that %s.\n",
+           p->n_parallel, (double)serve_bytes / mib, ceil((double)all / mib * 10.0) / 10.0,
+           all <= p->available_bytes ? "fits" : "does not fit");
 }
 
-static void print_json(const struct hearth_plan *p)
+static void print_json(const struct hearth_plan *p, uint64_t serve_bytes)
 {
+    const uint64_t all = p->total_bytes + serve_bytes;
     printf("{\"version\": 1, \"total_bytes\": %llu, \"available_bytes\": %llu, \"available_from\": "
-           "\"%s\", \"fits\": %s, "
+           "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
            "\"ctx\": %d, \"parallel\": %d, \"step_read_bytes\": %llu, \"token_kv_bytes\": %llu, "
            "\"parts\": [",
            (unsigned long long)p->total_bytes, (unsigned long long)p->available_bytes,
-           p->available_from, p->fits ? "true" : "false", p->n_ctx, p->n_parallel,
+           p->available_from, p->fits ? "true" : "false", (unsigned long long)all,
+           all <= p->available_bytes ? "true" : "false", p->n_ctx, p->n_parallel,
            (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes);
     for (int32_t i = 0; i < p->n_part; i++) {
         printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
@@ -73,9 +84,9 @@ int cmd_plan(const struct conf *c, const char *path)
         return open_fail(s);
     }
     if (c->is_json) {
-        print_json(&plan);
+        print_json(&plan, cmd_serve_extra_bytes(c));
     } else {
-        print_text(&plan, c->kv != NULL && strcmp(c->kv, "q8_0") == 0);
+        print_text(&plan, cmd_serve_extra_bytes(c), c->kv != NULL && strcmp(c->kv, "q8_0") == 0);
     }
     return plan.fits ? 0 : (int)HEARTH_MEMORY;
 }

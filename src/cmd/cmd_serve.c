@@ -107,6 +107,13 @@ static void report(void *arg, struct server *s, int is_ready)
         (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
 }
 
+uint64_t cmd_serve_extra_bytes(const struct conf *c)
+{
+    const struct server_params p = { .n_client_max = (int)c->max_clients,
+                                     .body_max_bytes = (uint64_t)c->max_body_mib << 20 };
+    return server_extra_bytes(&p);
+}
+
 /* Closes the box. */
 static int serve(const struct conf *c, const char *path, struct hearth_box *box)
 {
@@ -127,7 +134,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     const struct sigaction act = { .sa_handler = on_signal };
     open_params(c, &p.model);
     p.model.n_queue = (int32_t)c->queue;
-    p.model.extra_bytes = server_extra_bytes(&p);
+    p.model.extra_bytes = cmd_serve_extra_bytes(c);
     make_plan(box, path, &p.model, &p.plan);
     sigset_t both;
     sigset_t before;

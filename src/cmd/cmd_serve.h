@@ -4,6 +4,10 @@
 
 #include "cmd/conf.h"
 
+#include <stdint.h>
+
+/* What the service takes beside the model, with these options. */
+uint64_t cmd_serve_extra_bytes(const struct conf *c);
 /* c->model: what the user named; path: its file. Returns the exit code. */
 int cmd_serve(const struct conf *c, const char *path);
 
