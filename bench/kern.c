@@ -8,7 +8,7 @@
  *     build/bench/kern ISA THREADS [TYPE [TOKENS]]    products of one instruction set
  *     build/bench/kern all [THREADS]                  everything, as tables for docs/SPEED.md
  *
- * `all` takes about a minute. It goes through the instruction sets that this machine can run:
+ * `all` takes about two minutes. It goes through the instruction sets that this machine can run:
  * products of all types, attention over a cache that does not fit any cache of the processor (one
  * query: limited by memory) and with 16 queries that share the pages (limited by arithmetic), and
  * the vector functions on 4096 floats. The plain C form is slow on purpose; it gets smaller shapes.
