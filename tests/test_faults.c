@@ -200,7 +200,7 @@ static void refuse_each(int (*once)(void))
         check_held(before, n);
         if (!was_refused) {
             print_message("# %ld requests, %ld survived\n", n - 1, n_survived);
-            assert_true(n - 1 > 40 && n_survived < n / 3);
+            assert_true(n - 1 > 40 && n_survived < n / 4);
             return;
         }
     }

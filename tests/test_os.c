@@ -23,18 +23,29 @@ static void put(const char *name, const char *text)
     assert_int_equal(os_write_file(path, view_of(text)), ERR_OK);
 }
 
-static uint64_t memory(const char *lines)
+static uint64_t least(const char *lines, const struct walk *w)
 {
     char text[512];
     snprintf(text, sizeof text, "%s", lines);
-    return least_of_all(text, top, "memory", memory_v2, memory_v1);
+    return least_of_all(text, w);
+}
+
+/* For a process that holds so much already. */
+static uint64_t memory_beside(uint64_t held, const char *lines)
+{
+    const struct walk w = { top, "memory", memory_v2, memory_v1, held };
+    return least(lines, &w);
+}
+
+static uint64_t memory(const char *lines)
+{
+    return memory_beside(0, lines);
 }
 
 static uint64_t granted(const char *lines)
 {
-    char text[512];
-    snprintf(text, sizeof text, "%s", lines);
-    return least_of_all(text, top, "cpu", cores_v2, cores_v1);
+    const struct walk w = { top, "cpu", cores_v2, cores_v1, 0 };
+    return least(lines, &w);
 }
 
 static void test_memory_v2(void **state)
@@ -60,26 +71,21 @@ static void test_memory_v2(void **state)
     put("memory.max", "max\n");
 }
 
-static uint64_t limit(const char *lines)
-{
-    char text[512];
-    snprintf(text, sizeof text, "%s", lines);
-    return least_of_all(text, top, "memory", limit_v2, limit_v1);
-}
-
 /* What a process holds and what its groups leave is never more than their limits. */
-static void test_memory_limit(void **state)
+static void test_memory_held(void **state)
 {
     (void)state;
     put("k/memory.max", "500000\n");
+    put("k/memory.current", "100000\n");
     put("k/m/memory.max", "max\n");
     put("memory/k/memory.limit_in_bytes", "300000\n");
-    assert_int_equal(limit("0::/k/m\n"), 500000);
-    assert_int_equal(limit("4:memory:/k\n0::/\n"), 300000);
-    assert_true(limit("0::/\n") == UINT64_MAX);
-    assert_int_equal(left_and_held(400000, 90000, 500000), 490000);
-    assert_int_equal(left_and_held(400000, 190000, 500000), 500000);
-    assert_true(left_and_held(UINT64_MAX, 190000, UINT64_MAX) == UINT64_MAX);
+    put("memory/k/memory.usage_in_bytes", "100000\n");
+    assert_int_equal(memory_beside(90000, "0::/k/m\n"), 490000);
+    assert_int_equal(memory_beside(190000, "0::/k/m\n"), 500000);
+    assert_int_equal(memory_beside(UINT64_MAX, "0::/k/m\n"), 500000);
+    assert_int_equal(memory_beside(190000, "4:memory:/k\n0::/\n"), 300000);
+    assert_int_equal(memory_beside(90000, "0::/full\n"), 1000);
+    assert_true(memory_beside(190000, "0::/\n") == UINT64_MAX);
 }
 
 static void test_memory_v1(void **state)
@@ -152,7 +158,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_held),
         cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_cores),
         cmocka_unit_test(test_this_box),  cmocka_unit_test(test_hidden_meminfo),
     };

@@ -287,8 +287,18 @@ uint64_t os_rss_peak_bytes(void)
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
-/* What one folder leaves or grants; UINT64_MAX when it sets no limit. */
-typedef uint64_t (*group_fn)(const char *folder);
+/* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that this
+ * process has already. */
+typedef uint64_t (*group_fn)(const char *folder, uint64_t held);
+
+/* What is looked for, and where. */
+struct walk {
+    const char *top;  /* of the mounted tree */
+    const char *word; /* version 1: name of the controller */
+    group_fn v2;
+    group_fn v1;
+    uint64_t held;
+};
 
 /* A file with one plain number in front; UINT64_MAX when absent or "max". `second` (may be NULL)
  * gets the number that follows, 0 if none. */
@@ -310,8 +320,11 @@ static uint64_t number_in(const char *folder, const char *name, uint64_t *second
     return v;
 }
 
-/* Limit less use; page cache that the kernel can drop at once counts as free. */
-static uint64_t memory_left(const char *folder, const char *limit_file, const char *usage_file)
+/* Limit less use, and what is held already; page cache that the kernel can drop at once counts as
+ * free. Pages of files that a process holds may be charged to another group: all together is never
+ * more than the limit. */
+static uint64_t memory_of(const char *folder, const char *limit_file, const char *usage_file,
+                          uint64_t held)
 {
     const uint64_t limit = number_in(folder, limit_file, NULL);
     if (limit > UINT64_MAX / 4) {
@@ -325,27 +338,18 @@ static uint64_t memory_left(const char *folder, const char *limit_file, const ch
     cache = cache == UINT64_MAX ? number_after(path, "inactive_file") : cache;
     cache = cache == UINT64_MAX ? 0 : cache;
     const uint64_t used = usage == UINT64_MAX || usage < cache ? 0 : usage - cache;
-    return used < limit ? limit - used : 0;
+    const uint64_t left = used < limit ? limit - used : 0;
+    return held < limit - left ? left + held : limit;
 }
 
-static uint64_t memory_v2(const char *folder)
+static uint64_t memory_v2(const char *folder, uint64_t held)
 {
-    return memory_left(folder, "memory.max", "memory.current");
+    return memory_of(folder, "memory.max", "memory.current", held);
 }
 
-static uint64_t memory_v1(const char *folder)
+static uint64_t memory_v1(const char *folder, uint64_t held)
 {
-    return memory_left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
-}
-
-static uint64_t limit_v2(const char *folder)
-{
-    return number_in(folder, "memory.max", NULL);
-}
-
-static uint64_t limit_v1(const char *folder)
-{
-    return number_in(folder, "memory.limit_in_bytes", NULL);
+    return memory_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", held);
 }
 
 /* Rounded up: a share of a core still needs one thread. */
@@ -355,27 +359,29 @@ static uint64_t cores(uint64_t quota, uint64_t period)
     return is_limited ? quota / period + (quota % period > 0) : UINT64_MAX;
 }
 
-static uint64_t cores_v2(const char *folder)
+static uint64_t cores_v2(const char *folder, uint64_t held)
 {
+    (void)held;
     uint64_t period = 0;
     const uint64_t quota = number_in(folder, "cpu.max", &period);
     return cores(quota, period);
 }
 
-static uint64_t cores_v1(const char *folder)
+static uint64_t cores_v1(const char *folder, uint64_t held)
 {
+    (void)held;
     return cores(number_in(folder, "cpu.cfs_quota_us", NULL), /* "-1": unlimited */
                  number_in(folder, "cpu.cfs_period_us", NULL));
 }
 
 /* The least of fn over the group's folder below `root` and its ancestors up to `root`. */
-static uint64_t least_of(group_fn fn, const char *root, const char *group)
+static uint64_t least_of(group_fn fn, const char *root, const char *group, uint64_t held)
 {
     char folder[OS_PATH_BYTES];
     snprintf(folder, sizeof folder, "%s%s", root, group);
     uint64_t least = UINT64_MAX;
     for (;;) {
-        const uint64_t v = fn(folder);
+        const uint64_t v = fn(folder, held);
         least = v < least ? v : least;
         char *slash = strrchr(folder, '/');
         if (slash == NULL || strlen(folder) <= strlen(root)) {
@@ -399,8 +405,7 @@ static bool has_word(const char *list, const char *word)
 }
 
 /* One line of /proc/self/cgroup, taken apart in place. */
-static uint64_t least_of_line(char *line, const char *top, const char *word, group_fn v2,
-                              group_fn v1)
+static uint64_t least_of_line(char *line, const struct walk *w)
 {
     char *list = strchr(line, ':');
     char *group = list != NULL ? strchr(list + 1, ':') : NULL;
@@ -410,19 +415,19 @@ static uint64_t least_of_line(char *line, const char *top, const char *word, gro
     *list++ = '\0';
     *group++ = '\0';
     if (*list == '\0') {
-        return least_of(v2, top, group);
+        return least_of(w->v2, w->top, group, w->held);
     }
-    if (!has_word(list, word)) {
+    if (!has_word(list, w->word)) {
         return UINT64_MAX;
     }
     char root[OS_PATH_BYTES];
-    snprintf(root, sizeof root, "%s/%s", top, word); /* "cpu" links to "cpu,cpuacct" and so on */
-    return least_of(v1, root, group);
+    snprintf(root, sizeof root, "%s/%s", w->top,
+             w->word); /* "cpu" links to "cpu,cpuacct" and so on */
+    return least_of(w->v1, root, group, w->held);
 }
 
 /* The least over all hierarchies that the text of /proc/self/cgroup (changed here) names. */
-static uint64_t least_of_all(char *text, const char *top, const char *word, group_fn v2,
-                             group_fn v1)
+static uint64_t least_of_all(char *text, const struct walk *w)
 {
     uint64_t least = UINT64_MAX;
     for (char *line = text; line != NULL && *line != '\0';) {
@@ -430,20 +435,20 @@ static uint64_t least_of_all(char *text, const char *top, const char *word, grou
         if (end != NULL) {
             *end = '\0';
         }
-        const uint64_t v = least_of_line(line, top, word, v2, v1);
+        const uint64_t v = least_of_line(line, w);
         least = v < least ? v : least;
         line = end != NULL ? end + 1 : NULL;
     }
     return least;
 }
 
-static uint64_t least_of_ours(const char *word, group_fn v2, group_fn v1)
+static uint64_t least_of_ours(const struct walk *w)
 {
     struct buf text;
     buf_init(&text, 65536);
     uint64_t least = UINT64_MAX;
     if (os_read_file("/proc/self/cgroup", &text) == ERR_OK) {
-        least = least_of_all(text.p, CGROUP_ROOT, word, v2, v1);
+        least = least_of_all(text.p, w);
     }
     buf_release(&text);
     return least;
@@ -451,7 +456,8 @@ static uint64_t least_of_ours(const char *word, group_fn v2, group_fn v1)
 
 uint32_t os_cores_granted(void)
 {
-    const uint64_t n = least_of_ours("cpu", cores_v2, cores_v1);
+    const struct walk w = { CGROUP_ROOT, "cpu", cores_v2, cores_v1, 0 };
+    const uint64_t n = least_of_ours(&w);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
@@ -469,21 +475,13 @@ static uint64_t box_memory(const char *meminfo, const char **name)
     return sysinfo(&s) == 0 ? (uint64_t)s.freeram * s.mem_unit : 0;
 }
 
-/* Pages of files that a process holds may be charged to another group: left and held together never
- * count for more than the limit. */
-static uint64_t left_and_held(uint64_t left, uint64_t held, uint64_t limit)
-{
-    const uint64_t all = left < UINT64_MAX - held ? left + held : UINT64_MAX;
-    return all < limit ? all : limit;
-}
-
 uint64_t os_memory_available(const char **limit_name)
 {
     const char *name = NULL;
     const uint64_t held = os_rss_bytes();
     const uint64_t box = box_memory("/proc/meminfo", &name) + held;
-    const uint64_t group = left_and_held(least_of_ours("memory", memory_v2, memory_v1), held,
-                                         least_of_ours("memory", limit_v2, limit_v1));
+    const struct walk w = { CGROUP_ROOT, "memory", memory_v2, memory_v1, held };
+    const uint64_t group = least_of_ours(&w);
     if (limit_name != NULL) {
         *limit_name = group < box ? "the cgroup's memory limit" : name;
     }
