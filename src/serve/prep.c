@@ -13,7 +13,7 @@
  * A prompt that leaves no room for an answer is refused here with both numbers. It is never cut.
  * A template that looks at the content alone leaves tool calls out, or fails where there is none;
  * some show either. What a template makes of calls beside nothing, an empty text and a text is
- * tried once with examples, and calls that it leaves out are refused.
+ * tried with examples when the first such calls come, and calls that it leaves out are refused.
  *
  * Both queues and the list have room for every item that can exist: none of them can be full.
  *
@@ -33,7 +33,7 @@
 #define EXAMPLE_MAX 65536
 
 /* What the template makes of tool calls; unknown when it refuses the examples. */
-enum calls { CALLS_UNKNOWN, CALLS_SHOWN, CALLS_DROPPED };
+enum calls { CALLS_UNTRIED, CALLS_UNKNOWN, CALLS_SHOWN, CALLS_DROPPED };
 
 struct prep {
     struct hearth_model *model;
@@ -108,8 +108,7 @@ static enum calls try_calls(const struct hearth_model *model, enum messages_besi
 }
 
 /* Refuses tool calls of which the template makes this; ERR_OK when there are none. */
-static enum err refuse_calls(const struct prep *p, struct prep_item *i, enum calls what,
-                             const char *why)
+static enum err refuse_calls(struct prep *p, struct prep_item *i, enum calls what, const char *why)
 {
     static const char *const beside[] = { [MESSAGES_NOTHING] = "without content",
                                           [MESSAGES_EMPTY] = "beside an empty content",
@@ -118,7 +117,13 @@ static enum err refuse_calls(const struct prep *p, struct prep_item *i, enum cal
     snprintf(line, sizeof line, "%s", why);
     for (int k = 0; k < MESSAGES_BESIDE; k++) {
         const char *place = i->params.calls.place[k];
-        if (place[0] != '\0' && p->calls[k] == what) {
+        if (place[0] == '\0') {
+            continue;
+        }
+        if (p->calls[k] == CALLS_UNTRIED) {
+            p->calls[k] = try_calls(p->model, (enum messages_beside)k);
+        }
+        if (p->calls[k] == what) {
             return refusal_set(&i->why, 400, "unsupported", place,
                                "%s: tool calls %s: the chat template of this model has no words "
                                "for them (%s); take them out and send as content what they said",
@@ -151,7 +156,7 @@ static hearth_status tokenize(const struct prep *p, struct prep_item *i, size_t 
     return hearth_tokenize(p->model, text.p != NULL ? text.p : "", text.n, flags, i->ids, &i->n_id);
 }
 
-static enum err make_prompt(const struct prep *p, struct prep_item *i)
+static enum err make_prompt(struct prep *p, struct prep_item *i)
 {
     const size_t n_max = (size_t)p->info.n_ctx - 1;
     const char *param = i->kind == PARAMS_CHAT ? "messages" : "prompt";
@@ -250,7 +255,7 @@ static bool is_unwanted(const struct prep_item *i, bool is_read)
            (client == PREP_CLIENT_HALF_CLOSED && is_read && !i->params.is_stream);
 }
 
-static void work(const struct prep *p, struct prep_item *i)
+static void work(struct prep *p, struct prep_item *i)
 {
     if (is_unwanted(i, false) ||
         params_read(&i->params, i->kind, buf_view(&i->body), &i->why) != ERR_OK) {
@@ -306,9 +311,6 @@ static struct prep_item *next_item(struct prep *p)
 static void run(void *arg)
 {
     struct prep *p = arg;
-    for (int k = 0; k < MESSAGES_BESIDE; k++) {
-        p->calls[k] = try_calls(p->model, (enum messages_beside)k);
-    }
     while (cell_get(&p->is_closing) == 0) {
         struct prep_item *i = next_item(p);
         if (i == NULL) {
