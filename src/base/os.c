@@ -287,8 +287,8 @@ uint64_t os_rss_peak_bytes(void)
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
-/* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that this
- * process has already. */
+/* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that
+ * this process has already. */
 typedef uint64_t (*group_fn)(const char *folder, uint64_t held);
 
 /* What is looked for, and where. */
