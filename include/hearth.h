@@ -133,9 +133,9 @@ HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
                                       struct hearth_model_info *out);
 
 /* --- text and tokens ------------------------------------------------------------------------- */
-/* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or, if it
- * is as it was, something else is too large, as hearth_error() says. Most memory that these take
- * beside the plan while they run (chat: and the tree of the JSON); n_text: bytes as given: */
+/* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or as it
+ * was: then something else is too large, as hearth_error() says. Most memory that these take beside
+ * the plan (chat: and the JSON's tree); n_text: bytes, of what is no UTF-8 three times as many: */
 #define HEARTH_TEXT_BYTES(n_text) (((n_text) > 32768 ? (n_text) : (size_t)32768) * 84)
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 

@@ -47,6 +47,15 @@ static inline void model_close(struct model *m)
     }
 }
 
+/* One greedy answer that no token ends. */
+static inline struct engine_spec plain_spec(void)
+{
+    struct engine_spec spec = { .n_choice = 1, .is_eos_ignored = true };
+    spec.sample.top_p = spec.sample.typical_p = spec.sample.repeat_penalty = 1.0f;
+    spec.sample.n_logprob = -1;
+    return spec;
+}
+
 /* An engine that has checked itself and waits for steps. Close it with engine_close. */
 static inline enum err engine_bare(struct engine **out, const struct model *m,
                                    const struct plan_config *c, struct plan *plan)

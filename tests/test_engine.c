@@ -64,11 +64,9 @@ static int32_t guest = -1;
 static int32_t submit(int32_t n_prompt, int32_t max_tokens, uint64_t timeout_us)
 {
     static int32_t prompt[N_PROMPT];
-    struct engine_spec spec = {
-        .n_choice = 1, .is_eos_ignored = true, .max_tokens = max_tokens, .timeout_us = timeout_us
-    };
-    spec.sample.top_p = spec.sample.typical_p = spec.sample.repeat_penalty = 1.0f;
-    spec.sample.n_logprob = -1;
+    struct engine_spec spec = plain_spec();
+    spec.max_tokens = max_tokens;
+    spec.timeout_us = timeout_us;
     for (int32_t i = 0; i < n_prompt; i++) {
         prompt[i] = (i * 7 + n_prompt) % TINY_VOCAB;
     }

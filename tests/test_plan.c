@@ -97,9 +97,7 @@ static bool step_once(struct engine *e, size_t *peak)
 static void submit(struct engine *e, int32_t n_prompt, int32_t *handle)
 {
     static int32_t prompt[4096];
-    struct engine_spec spec = { .n_choice = 1, .is_eos_ignored = true };
-    spec.sample.top_p = spec.sample.typical_p = spec.sample.repeat_penalty = 1.0f;
-    spec.sample.n_logprob = -1;
+    const struct engine_spec spec = plain_spec();
     assert_in_range(n_prompt, 1, 4096);
     for (int32_t i = 0; i < n_prompt; i++) {
         prompt[i] = i % e->parts.arch->n_vocab;

@@ -92,14 +92,20 @@ static void clean(const char *raw)
     text[used] = '\0';
 }
 
-enum err err_set(enum err e, const char *fmt, ...)
+enum err err_setv(enum err e, const char *fmt, va_list ap)
 {
     char raw[2 * ERR_TEXT_MAX];
+    vsnprintf(raw, sizeof raw, fmt, ap);
+    clean(raw);
+    return e;
+}
+
+enum err err_set(enum err e, const char *fmt, ...)
+{
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(raw, sizeof raw, fmt, ap);
+    (void)err_setv(e, fmt, ap);
     va_end(ap);
-    clean(raw);
     return e;
 }
 

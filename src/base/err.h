@@ -7,6 +7,7 @@
 #ifndef HEARTH_ERR_H
 #define HEARTH_ERR_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -33,6 +34,8 @@ enum err {
 /* Sets the thread's text (printf format, bytes below 0x20 and ill-formed UTF-8 are escaped) and
  * returns `e`, so that `return err_set(ERR_IO, "...")` reads well. */
 enum err err_set(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
+enum err err_setv(enum err e, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0), cold));
 
 /* Puts "prefix: " in front of the thread's text and returns `e`; used on the way up. */
 enum err err_at(enum err e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));

@@ -50,12 +50,10 @@ static void name_of(const char *model, char *out, size_t cap)
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void say(const char *fmt, ...)
 {
-    char line[ERR_TEXT_MAX];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
+    (void)err_setv(ERR_OK, fmt, args);
     va_end(args);
-    (void)err_set(ERR_OK, "%s", line);
     fprintf(stderr, "hearth: %s\n", err_text());
 }
 

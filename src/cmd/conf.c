@@ -50,9 +50,8 @@ static const struct command {
                      0, 1 },
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit. What serve "
-                    "takes "
-                    "more is told beside; run counts 100 bytes more for each of its prompt, 6.3 "
-                    "MiB for a chat.",
+                    "takes more is told beside; run counts 100 bytes more for each of its prompt, "
+                    "6.3 MiB for a chat.",
                     1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },

@@ -33,8 +33,8 @@ void edit_close(struct edit *e); /* accepts NULL */
 FILE *edit_say(const struct edit *e);
 
 /* Reads a turn into `text` (initialised by the caller for the longest, emptied here), without its
- * last newline. A
- * line that ends in a backslash goes on with the next one; """ begins a block that ends with """.
+ * last newline. A line that ends in a backslash goes on with the next one; """ begins a block that
+ * ends with """.
  * Turns go into the history, except those that begin with a blank. ERR_IO, ERR_LIMIT. */
 enum err edit_turn(struct edit *e, struct buf *text, enum edit_event *what) MUST_USE;
 

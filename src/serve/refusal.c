@@ -19,12 +19,10 @@
 enum err refusal_set(struct refusal *r, int status, const char *code, const char *param,
                      const char *fmt, ...)
 {
-    char line[ERR_TEXT_MAX];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
+    (void)err_setv(ERR_USAGE, fmt, args);
     va_end(args);
-    (void)err_set(ERR_USAGE, "%s", line);
     *r = (struct refusal){ .status = status, .code = code };
     snprintf(r->param, sizeof r->param, "%s", param != NULL ? param : "");
     snprintf(r->text, sizeof r->text, "%s", err_text());
