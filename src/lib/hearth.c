@@ -527,13 +527,14 @@ static void begin_text(size_t n_text)
 
 static hearth_status end_text(enum err e, size_t n_text)
 {
-    return (hearth_status)(mem_fence(SIZE_MAX) && e != ERR_OK
-                               ? err_set(ERR_LIMIT,
-                                         "a text of %zu bytes takes more than %zu MiB while it is "
-                                         "prepared, the most that is allowed: shorten it, or take "
-                                         "a model whose chat template needs less",
-                                         n_text, (HEARTH_TEXT_BYTES(n_text) + 524288) >> 20)
-                               : e);
+    if (mem_fence(SIZE_MAX) && e != ERR_OK) {
+        e = err_set(ERR_LIMIT,
+                    "a text of %zu bytes as UTF-8 takes more than %zu MiB while it is prepared, "
+                    "the most that is allowed: shorten it, or take a model whose chat template "
+                    "needs less",
+                    n_text, (HEARTH_TEXT_BYTES(n_text) + 524288) >> 20);
+    }
+    return (hearth_status)e;
 }
 
 hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
