@@ -338,6 +338,7 @@ def calls_and_templates(s):
     left_out = 'leaves them out'
     for name, template, reason in (('shows them', shows, {}), ('drops them', plain, dict.fromkeys(contents, left_out)), ('shows them or a text', either, dict.fromkeys(('text', 'part'), left_out)),
                                    ('fails without a text', plain.replace('{{ m.content', '{{ m.content + "x"'), {**dict.fromkeys(contents, left_out), 'null': 'NoneType'}),
+                                   ('wants a system message', "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + plain, dict.fromkeys(contents, left_out)),
                                    ('knows no role of tools', GEMMA, dict.fromkeys(contents, left_out))):
         with tempfile.TemporaryDirectory() as d:
             m = gguf_file.Model.parse(open(tiny, 'rb').read())
@@ -345,12 +346,13 @@ def calls_and_templates(s):
             with open(d + '/calls.gguf', 'wb') as f:
                 f.write(m.pack())
             with Served(ARGS.hearth, d + '/calls.gguf', slack=ARGS.slack) as k:
+                front = [{'role': 'system', 'content': 'a'}] if 'system' in name else []
                 for what, content in contents.items():
-                    r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {**made, 'content': content}, USER, {**made, 'content': content}, USER], 'max_tokens': 1})
+                    r = ask(k, 'POST', '/v1/chat/completions', {'messages': [*front, USER, {**made, 'content': content}, USER, {**made, 'content': content}, USER], 'max_tokens': 1})
                     want = reason.get(what)
-                    check(f'a template that {name}: {what}', r.status == 200 if want is None else r.status == 400 and (r.error['param'], r.error['code']) == ('messages[1]', 'unsupported')
+                    check(f'a template that {name}: {what}', r.status == 200 if want is None else r.status == 400 and (r.error['param'], r.error['code']) == (f'messages[{len(front) + 1}]', 'unsupported')
                           and re.search(rf'tool calls (without|beside).* content.*{want}', r.error['message']), r.data[:400])
-                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [USER, {'role': 'assistant', 'content': 'a', 'tool_calls': []}, USER], 'max_tokens': 1})
+                r = ask(k, 'POST', '/v1/chat/completions', {'messages': [*front, USER, {'role': 'assistant', 'content': 'a', 'tool_calls': []}, USER], 'max_tokens': 1})
                 same(f'a template that {name}: no calls', r.status, 200)
 
 

@@ -211,7 +211,8 @@ def test_plan(home):
     check('plan tells what serve takes, as serve does', (code, both['fits'], both['serve_fits'], refusal[0]) == (0, True, False, 4)
           and needs and abs(both['serve_total_bytes'] / 2**20 - float(needs[1])) < 2, (code, text, refusal))
     words = run(home, 'plan', TINY, '--parallel', '2', '--memory', '100')[1]
-    check('so does its text', f'{both["serve_total_bytes"] / 2**20:.0f}.' in words and 'does not fit' in words, words)
+    whole = re.search(r'--parallel 2 --ctx (\d+)\) .* ([0-9.]+) MiB in all: that does not fit', words)
+    check('so does its text', whole and int(whole[1]) == both['ctx'] and abs(both['serve_total_bytes'] / 2**20 - float(whole[2])) < 2, words)
     code, text, err = run(home, 'plan', TINY, '--memory', '1', '--json')
     p = json.loads(text)
     check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)

@@ -47,9 +47,10 @@ static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool h
                has_small_kv ? "" : " --kv q8_0,",
                ceil((double)(p->total_bytes - p->available_bytes) / mib * 10.0) / 10.0);
     }
-    printf("As a service (hearth serve --parallel %d) it takes %.1f MiB more for clients, %.1f MiB "
-           "in all: that %s.\n",
-           p->n_parallel, (double)serve_bytes / mib, ceil((double)all / mib * 10.0) / 10.0,
+    printf("As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for clients, "
+           "%.1f MiB in all: that %s.\n",
+           p->n_parallel, p->n_ctx, (double)serve_bytes / mib,
+           ceil((double)all / mib * 10.0) / 10.0,
            all <= p->available_bytes ? "fits" : "does not fit");
 }
 

@@ -62,8 +62,17 @@ struct chat {
 
 /* --- one turn --------------------------------------------------------------------------------- */
 
-#define CHAT_ADVICE                                                                                \
-    ". The conversation is kept as it was; /clear begins a new one, --ctx N sets a larger context"
+/* What to do about a prompt that is too long. */
+static const char *advice(const struct chat *h)
+{
+    return h->edit == NULL ? "; --ctx N sets a larger one"
+           : h->talk.system.n > 0
+               ? ". The conversation is kept as it was; /clear begins a new one, "
+                 "/system TEXT sets a shorter system message, --ctx N a larger "
+                 "context"
+               : ". The conversation is kept as it was; /clear begins a new one, "
+                 "--ctx N sets a larger context";
+}
 
 /* How large the prompt is as the library gets it; what is no UTF-8 becomes three bytes each. */
 static enum err measure(struct chat *h, struct view text)
@@ -97,8 +106,8 @@ static hearth_status make_tokens(struct chat *h, struct view text, size_t *n)
         if (s == HEARTH_OK && json.n > h->n_text_max) {
             s = (hearth_status)err_set(ERR_LIMIT,
                                        "with this text the conversation has %zu bytes, %zu are in "
-                                       "the plan" CHAT_ADVICE,
-                                       json.n, h->n_text_max);
+                                       "the plan%s",
+                                       json.n, h->n_text_max, advice(h));
         }
         s = s == HEARTH_OK ? hearth_chat_tokens(h->m.model, json.p, json.n, h->ids, n) : s;
         buf_release(&json);
@@ -107,7 +116,7 @@ static hearth_status make_tokens(struct chat *h, struct view text, size_t *n)
         return (hearth_status)err_set(
             ERR_LIMIT, "%s %zu tokens; the context holds %d, and one is needed for the answer%s",
             h->edit != NULL ? "with this text the conversation has" : "the prompt has", *n, n_ctx,
-            h->edit != NULL ? CHAT_ADVICE : "; --ctx N sets a larger one");
+            advice(h));
     }
     return s;
 }

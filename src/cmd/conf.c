@@ -51,7 +51,8 @@ static const struct command {
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit. What serve "
                     "takes more is told beside; run counts 100 bytes more for each of its prompt, "
-                    "6.3 MiB for a chat.",
+                    "at least 2.7 MiB, and for a chat 6.3 MiB, or 1600 bytes for each token of "
+                    "the context if that is more.",
                     1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },

@@ -373,7 +373,8 @@ static enum err read_ids(struct tok *t, const struct gguf *g)
 static enum err read_family(struct tok *t, const struct gguf *g)
 {
     static const struct {
-        const char *name, *shown;
+        const char *name;
+        const char *shown;
         enum tok_family family;
     } rows[] = { { "gpt2", "bpe", TOK_BPE },
                  { "llama", "spm", TOK_SPM },

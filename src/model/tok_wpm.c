@@ -27,7 +27,8 @@ static bool is_han(uint32_t c)
 static bool is_newer(uint32_t c)
 {
     static const struct {
-        uint32_t lo, hi;
+        uint32_t lo;
+        uint32_t hi;
     } rows[] = { { 0x061D, 0x061D },   { 0x0A76, 0x0A76 },   { 0x0C77, 0x0C77 },
                  { 0x0C84, 0x0C84 },   { 0x1B7D, 0x1B7E },   { 0x2E43, 0x2E5D },
                  { 0x10EAD, 0x10EAD }, { 0x10F55, 0x10F59 }, { 0x10F86, 0x10F89 },

@@ -138,7 +138,8 @@ static void add_entry(const struct answer *a, struct answer_choice *c, const str
 }
 
 /* The token as OpenAI's completions name it: what is no text is spelled, so that parts of
- * characters can be told apart. A backslash is spelled too: no other bytes look the same. */
+ * characters can be told apart. A backslash is spelled too: no other bytes look the same, though
+ * a token whose own text is of this form would. */
 static void put_name(const struct answer *a, int32_t id, struct buf *out)
 {
     char piece[2 * PIECE_MAX];
@@ -162,7 +163,8 @@ static void put_name(const struct answer *a, int32_t id, struct buf *out)
 static void add_tops(const struct answer *a, struct buf *out, const struct hearth_event *e)
 {
     struct {
-        size_t at, n;
+        size_t at;
+        size_t n;
     } key[HEARTH_LOGPROB_MAX];
     int32_t n_key = 0;
     buf_add_char(out, '{');

@@ -77,14 +77,18 @@ static enum calls try_example(const struct hearth_model *model, const char *json
 {
     size_t n = EXAMPLE_MAX;
     char *text = mem_alloc(n + 1); /* zeroed: the text ends */
-    const bool is_known =
-        text != NULL && hearth_chat_text(model, json, strlen(json), text, &n) == HEARTH_OK;
-    const bool is_shown = is_known && strstr(text, "example_call") != NULL;
+    const hearth_status s =
+        text != NULL ? hearth_chat_text(model, json, strlen(json), text, &n) : HEARTH_MEMORY;
+    const bool is_shown = s == HEARTH_OK && strstr(text, "example_call") != NULL;
     mem_free(text);
-    return is_shown ? CALLS_SHOWN : is_known ? CALLS_DROPPED : CALLS_UNKNOWN;
+    return is_shown             ? CALLS_SHOWN
+           : s == HEARTH_OK     ? CALLS_DROPPED
+           : s == HEARTH_MEMORY ? CALLS_UNTRIED
+                                : CALLS_UNKNOWN;
 }
 
-/* With an answer to the call, which some templates want, then without, since others refuse it. */
+/* With an answer to the call, which some templates want, and without, since others refuse it; then
+ * both behind a system message. CALLS_UNTRIED: no memory now. */
 static enum calls try_calls(const struct hearth_model *model, enum messages_beside beside)
 {
     static const char *const contents[] = {
@@ -93,15 +97,16 @@ static enum calls try_calls(const struct hearth_model *model, enum messages_besi
     static const char *const answers[] = {
         ", {\"role\": \"tool\", \"tool_call_id\": \"example01\", \"content\": \"b\"}", ""
     };
+    static const char *const fronts[] = { "", "{\"role\": \"system\", \"content\": \"s\"}, " };
     enum calls calls = CALLS_UNKNOWN;
-    for (int i = 0; i < 2 && calls == CALLS_UNKNOWN; i++) {
+    for (int i = 0; i < 4 && calls == CALLS_UNKNOWN; i++) {
         char json[512];
         snprintf(
             json, sizeof json,
-            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
-            "\"content\": %s, \"tool_calls\": [{\"id\": \"example01\", \"type\": \"function\", "
-            "\"function\": {\"name\": \"example_call\", \"arguments\": {}}}]}%s]}",
-            contents[beside], answers[i]);
+            "{\"messages\": [%s{\"role\": \"user\", \"content\": \"a\"}, {\"role\": "
+            "\"assistant\", \"content\": %s, \"tool_calls\": [{\"id\": \"example01\", \"type\": "
+            "\"function\", \"function\": {\"name\": \"example_call\", \"arguments\": {}}}]}%s]}",
+            fronts[i / 2], contents[beside], answers[i % 2]);
         calls = try_example(model, json);
     }
     return calls;
@@ -122,6 +127,10 @@ static enum err refuse_calls(struct prep *p, struct prep_item *i, enum calls wha
         }
         if (p->calls[k] == CALLS_UNTRIED) {
             p->calls[k] = try_calls(p->model, (enum messages_beside)k);
+        }
+        if (p->calls[k] == CALLS_UNTRIED) {
+            return refusal_set(&i->why, 503, "out_of_memory", NULL,
+                               "no memory to try tool calls with the chat template");
         }
         if (p->calls[k] == what) {
             return refusal_set(&i->why, 400, "unsupported", place,
