@@ -3,7 +3,8 @@
  * Products, for each element type: one token and a few tokens against a matrix that does not fit
  * any cache (the limit is memory), and many tokens against a smaller one (the limit is the
  * multiplier). The machine's read rate and its rate of int8 operations are measured in the same
- * run, because on shared machines both change by the minute. Each figure is the best of some runs.
+ * run, because on shared machines both change by the minute; the read rate, which changes most,
+ * again before each figure that it limits. Each figure is the best of some runs.
  *
  *     build/bench/kern ISA THREADS [TYPE [TOKENS]]    products of one instruction set
  *     build/bench/kern all [THREADS]                  everything, as tables for docs/SPEED.md
@@ -135,11 +136,16 @@ static double peak_gop_s(struct bench *b, team_fn fn)
     return ops / best_us(b->team, fn, b) / 1e3;
 }
 
+static void measure_read(struct bench *b)
+{
+    b->read_gb_s = (double)BIG_BYTES / best_us(b->team, read_worker, b) / 1e3;
+}
+
 static void measure_limits(struct bench *b)
 {
     b->int8_gop_s = peak_gop_s(b, peak_worker);
     b->f32_gop_s = peak_gop_s(b, peak_f32_worker);
-    b->read_gb_s = (double)BIG_BYTES / best_us(b->team, read_worker, b) / 1e3;
+    measure_read(b);
 }
 
 /* --- products -------------------------------------------------------------------------------- */
@@ -517,6 +523,9 @@ static void sheet_products(struct sheet *s, int i_isa, struct bench *b)
             if (!is_weight(type)) {
                 continue;
             }
+            if (is_big) {
+                measure_read(b);
+            }
             const struct figures f =
                 bench_product(b, (enum quant_type)type, is_big ? 1 : b->load.many_tok, is_big != 0);
             const char *name = quant_get(type)->name;
@@ -541,6 +550,7 @@ static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
     sheet_put(s, i_isa, "Limits", "float, GFLOP/s", b.f32_gop_s, 0.0);
     sheet_products(s, i_isa, &b);
     for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
+        measure_read(&b);
         const struct figures f = bench_attend(&b, (enum kern_kv)kv, 1);
         sheet_put(s, i_isa, "Attention, 1 query: pages read, GB/s (% of memory read)",
                   kern_kv_name((enum kern_kv)kv), f.gb_s, b.read_gb_s);
