@@ -4,7 +4,7 @@
  * is not a list of forbidden things but four numbers: bytes, steps, depth, and the size of the
  * output (the last one is kept by jinja_exec.c). This file owns the first three.
  *
- * Memory is a chain of blocks that starts small, doubles up to 1 MB and is given back whole. A run
+ * Memory is a chain of blocks that starts small, grows up to 1 MB and is given back whole. A run
  * of a real template takes a few hundred kilobytes; nothing it makes needs to be freed earlier, and
  * nothing can be freed twice. The price of a piece of memory includes steps in proportion to its
  * size, so a loop that only copies text runs out of steps as well.
@@ -20,9 +20,9 @@
 
 #include "base/mem.h"
 
-#define FIRST_BLOCK_BYTES ((size_t)16 << 10)
-#define LAST_BLOCK_BYTES  ((size_t)1 << 20)
-#define ALIGN_BYTES       16u
+#define BLOCK_LEAST ((size_t)16 << 10) /* bytes */
+#define BLOCK_MOST  ((size_t)1 << 20)
+#define ALIGN_BYTES 16u
 
 struct jmem_block {
     struct jmem_block *before;
@@ -32,9 +32,7 @@ struct jmem_block {
 
 void jmem_init(struct jmem *m, size_t bytes_max, uint64_t steps_max)
 {
-    *m = (struct jmem){ .block_bytes = FIRST_BLOCK_BYTES,
-                        .bytes_max = bytes_max,
-                        .steps_max = steps_max };
+    *m = (struct jmem){ .bytes_max = bytes_max, .steps_max = steps_max };
 }
 
 void jmem_release(struct jmem *m)
@@ -58,19 +56,23 @@ static void *full(struct jmem *m, size_t n_bytes)
     return NULL;
 }
 
+/* A block is an eighth of those before, so that no more than that lies idle; where bytes_max or the
+ * system leave less, a smaller one does. */
 static bool add_block(struct jmem *m, size_t need)
 {
-    size_t n = m->block_bytes;
-    if (n < need) {
-        n = need;
-    }
-    if (n > m->bytes_max - m->used_bytes) {
-        n = need;
-    }
-    if (n > m->bytes_max - m->used_bytes) {
+    const size_t left = m->bytes_max - m->used_bytes;
+    if (need > left) {
         return full(m, need) != NULL;
     }
+    size_t n = m->used_bytes / 8;
+    n = n < BLOCK_LEAST ? BLOCK_LEAST : n > BLOCK_MOST ? BLOCK_MOST : n;
+    n = n > left ? left : n;
+    n = n < need ? need : n;
     struct jmem_block *b = mem_alloc(sizeof(*b) + n);
+    while (b == NULL && n > need) {
+        n = n / 2 < need ? need : n / 2;
+        b = mem_alloc(sizeof(*b) + n);
+    }
     if (b == NULL) {
         JMEM_FAIL(m, ERR_MEMORY, "no memory for %zu bytes", n);
         return false;
@@ -81,14 +83,14 @@ static bool add_block(struct jmem *m, size_t need)
     m->at = b->data;
     m->left = n;
     m->used_bytes += n;
-    if (m->block_bytes < LAST_BLOCK_BYTES) {
-        m->block_bytes *= 2;
-    }
     return true;
 }
 
 void *jmem_take(struct jmem *m, size_t n_bytes)
 {
+    if (m->err != ERR_OK) {
+        return NULL;
+    }
     if (n_bytes > m->bytes_max) {
         return full(m, n_bytes);
     }
@@ -130,6 +132,9 @@ bool jmem_extend(struct jmem *m, const void *p, size_t n_old, size_t n_new)
 
 enum err jmem_step(struct jmem *m, uint64_t n)
 {
+    if (m->err != ERR_OK) {
+        return m->err;
+    }
     if (n > m->steps_max - m->steps) {
         return JMEM_FAIL(m, ERR_LIMIT, "still running after %llu steps, the most that is allowed",
                          (unsigned long long)m->steps_max);

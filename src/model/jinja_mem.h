@@ -3,7 +3,9 @@
  * Everything the template interpreter makes comes from one arena per run (or per parsed template)
  * and goes with it; nothing is freed singly. The same object counts steps and depth.
  * JM-1  bytes taken never exceed bytes_max, steps steps_max, depth JMEM_DEPTH_MAX.
- * JM-2  work is paid for before it is done: a call that would break JM-1 changes nothing. */
+ * JM-2  work is paid for before it is done: a call that would break JM-1 changes nothing.
+ * JM-3  after the first failure every call fails as it did: what takes two pieces may look at
+ *       m->err once, behind both. */
 #ifndef HEARTH_JINJA_MEM_H
 #define HEARTH_JINJA_MEM_H
 
@@ -26,7 +28,6 @@ struct jmem {
     struct jmem_block *blocks; /* owns */
     char *at;                  /* next free byte of the newest block */
     size_t left;               /* bytes free there */
-    size_t block_bytes;        /* size of the next block */
     size_t used_bytes;         /* sum of all blocks */
     size_t bytes_max;
     uint64_t steps;
