@@ -140,15 +140,20 @@ enum err jeval_args(struct jrun *r, const struct jnode *kids, struct jargs *out)
     if (kids == NULL) {
         return ERR_OK;
     }
-    struct jlist *pos = jlist_new(r->m, 2);
-    struct jdict *named = jdict_new(r->m);
-    if (pos == NULL || named == NULL) {
-        return r->m->err;
+    size_t n_pos = 0;
+    size_t n_named = 0;
+    for (const struct jnode *kid = kids; kid != NULL; kid = kid->next) {
+        const bool is_named = kid->type == JNODE_KEYWORD || kid->type == JNODE_STAR2;
+        n_pos += !is_named;
+        n_named += is_named;
     }
+    struct jlist *pos = n_pos > 0 ? jlist_new(r->m, n_pos) : NULL;
+    struct jdict *named = n_named > 0 ? jdict_new(r->m) : NULL;
+    TRY(r->m->err);
     for (const struct jnode *kid = kids; kid != NULL; kid = kid->next) {
         TRY(add_argument(r, kid, pos, named));
     }
-    *out = (struct jargs){ pos, named };
+    *out = (struct jargs){ pos != NULL ? pos : &no_list, named != NULL ? named : &no_dict };
     return ERR_OK;
 }
 

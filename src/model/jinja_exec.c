@@ -63,18 +63,16 @@ static struct jv take_named(struct jdict *left, const struct jstr *name)
 }
 
 /* A copy of the named arguments that take_named may change: a plain array without an index. */
-static enum err copy_named(struct jmem *m, const struct jdict *from, struct jdict **out)
+static enum err copy_named(struct jmem *m, const struct jdict *from, struct jdict *out)
 {
-    struct jdict *d = jdict_new(m);
     struct jv_pair *pair = jmem_take_array(m, from->n, sizeof(*pair));
-    if (d == NULL || pair == NULL) {
+    if (pair == NULL) {
         return m->err;
     }
     for (size_t i = 0; i < from->n; i++) {
         pair[i] = from->pair[i];
     }
-    *d = (struct jdict){ .pair = pair, .n = from->n, .cap = from->n };
-    *out = d;
+    *out = (struct jdict){ .pair = pair, .n = from->n, .cap = from->n };
     return ERR_OK;
 }
 
@@ -126,7 +124,7 @@ static enum err bind_special(struct jrun *r, const struct jmacro *macro, const s
 /* Fills the frame of a macro, which is r->frame, from the arguments of a call. */
 static enum err bind_macro(struct jrun *r, const struct jmacro *macro, const struct jargs *args)
 {
-    struct jdict *left = NULL;
+    struct jdict left;
     size_t i = 0;
     TRY(copy_named(r->m, args->named, &left));
     for (const struct jnode *p = macro->node->more; p != NULL; p = p->next) {
@@ -134,13 +132,13 @@ static enum err bind_macro(struct jrun *r, const struct jmacro *macro, const str
         if (i < args->pos->n) {
             v = args->pos->item[i];
         } else {
-            TRY(jmem_step(r->m, left->n / 4 + 1));
-            v = take_named(left, p->text);
+            TRY(jmem_step(r->m, left.n / 4 + 1));
+            v = take_named(&left, p->text);
         }
         r->frame->slot[p->u.var.slot] = v;
         i++;
     }
-    TRY(bind_special(r, macro, args, i, left));
+    TRY(bind_special(r, macro, args, i, &left));
     for (const struct jnode *p = macro->node->more; p != NULL; p = p->next) {
         struct jv *v = &r->frame->slot[p->u.var.slot];
         if (v->type == JV_MISSING && p->a != NULL) {

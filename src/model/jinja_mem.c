@@ -22,7 +22,7 @@
 
 #define BLOCK_LEAST ((size_t)16 << 10) /* bytes */
 #define BLOCK_MOST  ((size_t)1 << 20)
-#define ALIGN_BYTES 16u
+#define ALIGN_BYTES 8u
 
 struct jmem_block {
     struct jmem_block *before;
@@ -128,6 +128,14 @@ bool jmem_extend(struct jmem *m, const void *p, size_t n_old, size_t n_new)
     m->at += n_new - n_old;
     m->left -= n_new - n_old;
     return true;
+}
+
+void jmem_cut(struct jmem *m, const void *p, size_t n_old, size_t n_new)
+{
+    if (p != NULL && (const char *)p + n_old == m->at && n_new <= n_old) {
+        m->at -= n_old - n_new;
+        m->left += n_old - n_new;
+    }
 }
 
 enum err jmem_step(struct jmem *m, uint64_t n)

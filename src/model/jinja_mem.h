@@ -43,13 +43,15 @@ struct jmem {
 void jmem_init(struct jmem *m, size_t bytes_max, uint64_t steps_max);
 void jmem_release(struct jmem *m); /* accepts a zeroed object */
 
-/* Zeroed bytes, aligned for any type, alive until jmem_release. NULL with m->err and a text when
+/* Zeroed bytes, aligned to 8, alive until jmem_release. NULL with m->err and a text when
  * the budget is spent (ERR_LIMIT) or the system has nothing (ERR_MEMORY). n == 0 gives a valid
  * address. */
 void *jmem_take(struct jmem *m, size_t n_bytes) MUST_USE;
 void *jmem_take_array(struct jmem *m, size_t n, size_t each_bytes) MUST_USE;
 /* Grows p[n_old] to n_new in place when it is the newest piece and there is room; else false. */
 bool jmem_extend(struct jmem *m, const void *p, size_t n_old, size_t n_new);
+/* Takes back what p[n_old] has behind n_new, untouched, when it is the newest piece. */
+void jmem_cut(struct jmem *m, const void *p, size_t n_old, size_t n_new);
 
 /* Pays for n steps, or for walking over n bytes. ERR_LIMIT when there are no more. */
 enum err jmem_step(struct jmem *m, uint64_t n) MUST_USE;

@@ -502,6 +502,8 @@ const struct jstr *jstr_end(struct jstr_out *o, bool is_markup)
     }
     const char *p = o->p;
     const size_t n = o->n;
+    jmem_cut(o->m, o->mark, o->cap, n); /* one of the two is the newest, or neither */
+    jmem_cut(o->m, p, o->cap, n);
     struct jstr *s = jmem_take(o->m, sizeof(*s));
     if (s == NULL) {
         return NULL;

@@ -329,7 +329,7 @@ static enum err find_pair(struct jmem *m, const struct jdict *d, struct jv key, 
 
 static enum err grow_dict(struct jmem *m, struct jdict *d)
 {
-    const size_t cap = d->cap == 0 ? 4 : d->cap * 2;
+    const size_t cap = d->cap == 0 ? 2 : d->cap * 2;
     if (cap > UINT32_MAX / 4) {
         return JMEM_FAIL(m, ERR_LIMIT, "a dictionary of more than %zu keys", d->n);
     }
