@@ -231,11 +231,34 @@ static void test_memory(void **state)
     hearth_box_close(small);
 }
 
+/* A file for one token: planning refuses it as opening does, and names what the file says. */
+static void test_context_of_one(void **state)
+{
+    (void)state;
+    static char bytes[4096];
+    char path_one[64];
+    struct hearth_plan plan;
+    struct hearth_model *m = NULL;
+    const struct view key = VIEW("llama.context_length");
+    const int fd = tiny_model_with(path_one, VIEW("{{ a }}"));
+    assert_int_equal(pread(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    const char *at = memmem(bytes, sizeof bytes, key.p, key.n);
+    assert_non_null(at);
+    assert_int_equal(pwrite(fd, &(uint32_t){ 1 }, 4, at - bytes + (off_t)key.n + 4), 4);
+    check_said(hearth_plan_make(box, path_one, NULL, &plan), HEARTH_INTEGRITY,
+               "llama.context_length: the value is 1, must lie in 2..");
+    check_said(hearth_model_open(box, path_one, NULL, &m), HEARTH_INTEGRITY,
+               "llama.context_length: the value is 1, must lie in 2..");
+    close(fd);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_null), cmocka_unit_test(test_sizes),
-                                        cmocka_unit_test(test_keys), cmocka_unit_test(test_limits),
-                                        cmocka_unit_test(test_memory) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_null),           cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_keys),           cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_context_of_one), cmocka_unit_test(test_memory)
+    };
     struct hearth_box_params p;
     const int fd = tiny_model(path);
     hearth_box_init(&p);

@@ -238,7 +238,7 @@ static enum err read_shape(struct arch *a, struct reader *r)
 {
     TRY(read_int(r, "block_count", 1, ARCH_LAYER_MAX, &a->n_layer));
     TRY(read_int(r, "embedding_length", 1, ARCH_EMBD_MAX, &a->n_embd));
-    TRY(read_int(r, "context_length", 1, ARCH_CTX_MAX, &a->n_ctx_train));
+    TRY(read_int(r, "context_length", 2, ARCH_CTX_MAX, &a->n_ctx_train));
     TRY(read_int_or_array(r, "feed_forward_length", ARCH_FF_MAX, &a->n_ff));
     TRY(read_int_or_array(r, "attention.head_count", ARCH_HEAD_COUNT_MAX, &a->n_head));
     a->n_kv = a->n_head;
