@@ -46,7 +46,6 @@ HEARTH_API const char *hearth_status_name(hearth_status status);
 HEARTH_API const char *hearth_error(void);
 
 /* --- the box ---------------------------------------------------------------------------------- */
-
 struct hearth_box;
 
 struct hearth_box_params {
@@ -135,8 +134,9 @@ HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
 /* --- text and tokens ------------------------------------------------------------------------- */
 /* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or as it
  * was: then something else is too large, as hearth_error() says. Most memory that these take beside
- * the plan (chat: and the JSON's tree); n_text: bytes, of what is no UTF-8 three times as many: */
-#define HEARTH_TEXT_BYTES(n_text) (((n_text) > 32768 ? (n_text) : (size_t)32768) * 84)
+ * the plan (chat: and the JSON's tree; detokenize: its text, at most 16 MiB); n_text: bytes, of what
+ * is no UTF-8 three times as many: */
+#define HEARTH_TEXT_BYTES(n_text) (((n_text) > 300000 ? (n_text) : (size_t)300000) * 84)
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 
 HEARTH_API hearth_status hearth_tokenize(const struct hearth_model *model, const char *text,

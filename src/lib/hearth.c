@@ -525,14 +525,16 @@ static void begin_text(size_t n_text)
     (void)mem_fence(n_text > SIZE_MAX / 128 ? SIZE_MAX : HEARTH_TEXT_BYTES(n_text));
 }
 
-static hearth_status end_text(enum err e, size_t n_text)
+static hearth_status end_text(enum err e, size_t n_text, bool is_chat)
 {
     if (mem_fence(SIZE_MAX) && e != ERR_OK) {
+        const size_t tenths = HEARTH_TEXT_BYTES(n_text) / 1024 * 10 / 1024; /* of a MiB */
         e = err_set(ERR_LIMIT,
-                    "a text of %zu bytes as UTF-8 takes more than %zu MiB while it is prepared, "
-                    "the most that is allowed: shorten it, or take a model whose chat template "
-                    "needs less",
-                    n_text, (HEARTH_TEXT_BYTES(n_text) + 524288) >> 20);
+                    "a %s of %zu bytes as %s takes more than %zu.%zu MiB while it is prepared, the "
+                    "most that is allowed: shorten it%s",
+                    is_chat ? "conversation" : "text", n_text, is_chat ? "JSON" : "UTF-8",
+                    tenths / 10, tenths % 10,
+                    is_chat ? ", or take a model whose chat template needs less" : "");
     }
     return (hearth_status)e;
 }
@@ -553,7 +555,7 @@ hearth_status hearth_tokenize(const struct hearth_model *model, const char *text
     if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
         *n = list.n;
     }
-    return end_text(e, n_clean);
+    return end_text(e, n_clean, false);
 }
 
 /* Copies a result out, or says how much room it needs. */
@@ -664,7 +666,7 @@ hearth_status hearth_chat_text(const struct hearth_model *model, const char *jso
     enum err e = render(model, json, n_json, &text, NULL);
     e = e == ERR_OK ? give_text(&text, out, n) : e;
     buf_release(&text);
-    return end_text(e, n_json);
+    return end_text(e, n_json, true);
 }
 
 /* Templates often begin with the token that the tokenizer would add too: it is never doubled, since
@@ -711,7 +713,7 @@ hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *j
     }
     buf_release(&text);
     buf_release(&trusted);
-    return end_text(e, n_json);
+    return end_text(e, n_json, true);
 }
 
 /* --- requests --------------------------------------------------------------------------------- */
