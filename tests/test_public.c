@@ -147,6 +147,7 @@ static void test_keys(void **state)
         { "{\"messages\": [{}], \"tools\": 5}", "tools: " },
         { "{\"messages\": [{}], \"add_generation_prompt\": \"x\"}", "add_generation_prompt: " },
         { "{\"messages\": [{}], \"template_vars\": []}", "template_vars: " },
+        { "{\"messages\": [{}], \"template_vars\": {\"messages\": []}}", "template_vars: " },
         { "{\"messages\": [{}], \"stream\": true}", "\"stream\" is no key" },
     };
     size_t n = 64;

@@ -380,7 +380,7 @@ static bool split_command(struct view text, struct view *name, struct view *rest
     if (!view_starts(text, VIEW("/"))) {
         return false;
     }
-    while (n < text.n && text.p[n] >= 'a' && text.p[n] <= 'z') {
+    while (n < text.n && (text.p[n] | 32) >= 'a' && (text.p[n] | 32) <= 'z') {
         n++;
     }
     if (n == 1 || (n < text.n && text.p[n] != ' ' && text.p[n] != '\n')) {

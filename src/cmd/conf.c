@@ -37,7 +37,9 @@ static const struct command {
                    "chat with a model in the terminal, or answer one prompt",
                    "Without PROMPT and on a terminal, a chat: an empty line is ignored, a line "
                    "ending in \\ goes on, "
-                   "Ctrl-C stops the answer, Ctrl-D ends. With PROMPT, or with text on standard "
+                   "Ctrl-C stops the answer, Ctrl-D ends; what was typed is kept for the next time "
+                   "in "
+                   "~/.local/state/hearth/run-history. With PROMPT, or with text on standard "
                    "input, one answer.",
                    1, 2 },
     [CONF_SERVE] = { "serve", "--model MODEL", "serve a model: OpenAI-compatible API and web page",
@@ -50,14 +52,17 @@ static const struct command {
                      0, 1 },
     [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
                     "Reads only the file's header. Exit code 4 when it does not fit. What serve "
-                    "takes more is told beside; run counts 100 bytes more for each of its prompt, "
-                    "at least 2.7 MiB, and for a chat 6.3 MiB, or 1600 bytes for each token of "
-                    "the context if that is more.",
+                    "takes more is told beside; run counts 24 MiB more and 16 bytes for each of "
+                    "its prompt (100 where that has over 300 kB). A chat counts as a prompt of 64 "
+                    "KiB, or of 16 bytes for each token of the context.",
                     1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
-                    "NAME is a known short name; hearth list shows them.", 1, 1 },
+                    "NAME is a known short name; hearth list shows them. The store takes one "
+                    "change "
+                    "at a time: beside a pull, another pull or rm ends with exit code 75.",
+                    1, 1 },
     [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
     [CONF_RM] = { "rm", "MODEL", "take a model out of the store", "", 1, 1 },
@@ -134,8 +139,8 @@ static const struct option {
     { "min-p", NULL, "P",
       "only tokens with P of the best one's probability; 0 = off (default 0.05)", SAMPLING,
       KIND_REAL, O(min_p), 0, 1, 0.05 },
-    { "seed", NULL, "S", "seed of the random numbers (default: random)", SAMPLING, KIND_INT,
-      O(seed), 0, 9007199254740992.0, -1 },
+    { "seed", NULL, "S", "seed of the random numbers, 0 to 2^53 (default: random)", SAMPLING,
+      KIND_INT, O(seed), 0, 9007199254740992.0, -1 },
     { "system", NULL, "TEXT", "system message", BIT(RUN), KIND_TEXT, O(system), 0, 0, 0 },
     { "raw", NULL, NULL, "no chat template: PROMPT is continued as it is", BIT(RUN), KIND_FLAG,
       O(is_raw), 0, 0, 0 },

@@ -616,6 +616,10 @@ static enum err check_keys(const struct js *root)
         REQUIRE(js_type(it.value) == keys[i].type || js_type(it.value) == JS_NULL, ERR_USAGE,
                 "%s: %s is wanted", keys[i].name, keys[i].kind);
     }
+    const struct js *vars = js_get(root, "template_vars");
+    REQUIRE(js_type(js_get(vars, "messages")) == JS_NULL &&
+                js_type(js_get(vars, "tools")) == JS_NULL,
+            ERR_USAGE, "template_vars: messages and tools are keys of their own");
     const struct js *messages = js_get(root, "messages");
     const size_t n = js_count(messages);
     REQUIRE(n > 0, ERR_USAGE, "messages: a list of at least one message is wanted");

@@ -68,7 +68,7 @@ static bool is_whole(const struct js *v, int64_t *out)
         *out = js_int(v);
         return true;
     }
-    if (js_type(v) != JS_REAL || !(real >= -exact_max && real <= exact_max)) {
+    if (js_type(v) != JS_REAL || !(real > -exact_max && real < exact_max)) {
         return false;
     }
     *out = (int64_t)real;
@@ -160,7 +160,8 @@ static enum err read_seed(struct reader *r)
 {
     int64_t seed = 0;
     if (!is_whole(r->value, &seed)) {
-        return wrong_type(r, "a whole number from -2^63 to 2^63 - 1");
+        return wrong_type(r, "a whole number from -2^63 to 2^63 - 1, beyond 2^53 without point or "
+                             "exponent");
     }
     r->p->request.seed = (uint64_t)seed;
     return ERR_OK;
@@ -346,6 +347,14 @@ static enum err read_vars(struct reader *r)
     const bool is_twice = js_type(js_get(r->root, "template_vars")) != JS_NULL &&
                           js_type(js_get(r->root, "chat_template_kwargs")) != JS_NULL;
     TRY(want_type(r, JS_OBJECT));
+    for (int i = 0; i < 2; i++) {
+        const char *own = i == 0 ? "messages" : "tools";
+        if (!is_null(js_get(r->value, own))) {
+            return refusal_set(r->why, 400, "invalid_value", r->name,
+                               "%s: %s is a field of its own and no variable of the template",
+                               r->name, own);
+        }
+    }
     return is_twice ? twice(r, "template_vars", "chat_template_kwargs") : ERR_OK;
 }
 
