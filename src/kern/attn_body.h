@@ -80,17 +80,9 @@ INLINE struct block load_block(const float *x, int32_t n)
     struct block b;
     b.x[0] = n > 0 ? l_load_at(x, 0, n, 0.0f) : l_set(0.0f);
     b.x[1] = n > LANES ? l_load_at(x, LANES, n, 0.0f) : l_set(0.0f);
-    float v[LANES];
-    l_store(v,
-            l_from_bits(il_max(il_and(l_bits(b.x[0]), no_sign), il_and(l_bits(b.x[1]), no_sign))));
-    uint32_t u[LANES];
-    memcpy(u, v, sizeof u);
-    for (int k = LANES / 2; k > 0; k /= 2) {
-        for (int i = 0; i < k; i++) {
-            u[i] = u[i] > u[i + k] ? u[i] : u[i + k];
-        }
-    }
-    memcpy(&b.amax, u, sizeof b.amax);
+    const int32_t most =
+        il_most(il_max(il_and(l_bits(b.x[0]), no_sign), il_and(l_bits(b.x[1]), no_sign)));
+    memcpy(&b.amax, &most, sizeof b.amax);
     return b;
 }
 

@@ -44,30 +44,17 @@ INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
     const ilanes no_sign = il_set(0x7FFFFFFF);
     const lanes x0 = l_load(x);
     const lanes x1 = l_load(x + LANES);
-    union {
-        int32_t i[LANES];
-        float f[LANES];
-    } u;
-    l_store(u.f, l_from_bits(il_max(il_and(l_bits(x0), no_sign), il_and(l_bits(x1), no_sign))));
-    for (int n = LANES / 2; n > 0; n /= 2) {
-        for (int i = 0; i < n; i++) {
-            u.i[i] = u.i[i] > u.i[i + n] ? u.i[i] : u.i[i + n];
-        }
-    }
-    const float amax = u.f[0];
+    const int32_t most = il_most(il_max(il_and(l_bits(x0), no_sign), il_and(l_bits(x1), no_sign)));
+    float amax;
+    memcpy(&amax, &most, sizeof amax);
     const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
     const lanes inverse = l_set(is_usable ? 127.0f / amax : 0.0f);
     const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
     const lanes t[2] = { l_add(l_mul(x0, inverse), big), l_add(l_mul(x1, inverse), big) };
     for (int h = 0; h < 2; h++) {
-        int32_t s = 0;
-        l_store(u.f, t[h]);
-        for (int i = 0; i < LANES; i++) {
-            const int32_t v = is_usable ? u.i[i] - 0x4B400000 : 0;
-            q[LANES * h + i] = (int8_t)v; /* |v| <= 127: x * (127 / amax) rounds to at most 127 */
-            s += v;
-        }
-        sum[h] = (float)s;
+        const ilanes v = il_and(il_sub(l_bits(t[h]), il_set(0x4B400000)), il_set(-is_usable));
+        il_store_i8(q + LANES * h, v); /* |v| <= 127: x * (127 / amax) rounds to at most 127 */
+        sum[h] = (float)il_sum(v);
     }
     return is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
 }

@@ -17,6 +17,9 @@
  *   l_power2(t)            the float whose bits are those of t, shifted left by 23
  *   l_load_f16, l_store_f16, l_load_i8        16 elements, widened exactly, rounded to nearest
  *   l_load2(p, &x, &y), l_store2(p, x, y)     32 floats, even ones in x, odd ones in y
+ *   l_bits(x), l_from_bits(i)                 the bits as integers of 32 bits, and back
+ *   il_set(a)  il_and  il_max  il_sub         on integers, lane by lane
+ *   il_most(i), il_sum(i)                     of all lanes; il_store_i8(p, i): as bytes, -128..127
  *
  * Not used: approximate reciprocals, flush to zero, operations that another set lacks. */
 #ifndef HEARTH_LANES_H

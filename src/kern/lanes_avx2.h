@@ -159,4 +159,36 @@ INLINE ilanes il_max(ilanes x, ilanes y)
     return (ilanes){ _mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b) };
 }
 
+INLINE ilanes il_sub(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b) };
+}
+
+INLINE int32_t il_most(ilanes x)
+{
+    const __m256i a = _mm256_max_epi32(x.a, x.b);
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1));
+    return _mm_cvtsi128_si32(m);
+}
+
+INLINE int32_t il_sum(ilanes x)
+{
+    const __m256i a = _mm256_add_epi32(x.a, x.b);
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+    return _mm_cvtsi128_si32(s);
+}
+
+INLINE void il_store_i8(int8_t *p, ilanes x)
+{
+    const __m128i a =
+        _mm_packs_epi32(_mm256_castsi256_si128(x.a), _mm256_extracti128_si256(x.a, 1));
+    const __m128i b =
+        _mm_packs_epi32(_mm256_castsi256_si128(x.b), _mm256_extracti128_si256(x.b, 1));
+    _mm_storeu_si128((void *)p, _mm_packs_epi16(a, b));
+}
+
 #endif

@@ -135,4 +135,24 @@ INLINE ilanes il_max(ilanes x, ilanes y)
     return (ilanes){ _mm512_max_epi32(x.v, y.v) };
 }
 
+INLINE ilanes il_sub(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm512_sub_epi32(x.v, y.v) };
+}
+
+INLINE int32_t il_most(ilanes x)
+{
+    return _mm512_reduce_max_epi32(x.v);
+}
+
+INLINE int32_t il_sum(ilanes x)
+{
+    return _mm512_reduce_add_epi32(x.v);
+}
+
+INLINE void il_store_i8(int8_t *p, ilanes x)
+{
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(x.v));
+}
+
 #endif

@@ -156,4 +156,38 @@ INLINE ilanes il_max(ilanes x, ilanes y)
     return r;
 }
 
+INLINE ilanes il_sub(ilanes x, ilanes y)
+{
+    ilanes r;
+    for (int i = 0; i < LANES; i++) {
+        r.v[i] = (int32_t)((uint32_t)x.v[i] - (uint32_t)y.v[i]);
+    }
+    return r;
+}
+
+INLINE int32_t il_most(ilanes x)
+{
+    int32_t most = x.v[0];
+    for (int i = 1; i < LANES; i++) {
+        most = x.v[i] > most ? x.v[i] : most;
+    }
+    return most;
+}
+
+INLINE int32_t il_sum(ilanes x)
+{
+    int32_t s = 0;
+    for (int i = 0; i < LANES; i++) {
+        s += x.v[i];
+    }
+    return s;
+}
+
+INLINE void il_store_i8(int8_t *p, ilanes x)
+{
+    for (int i = 0; i < LANES; i++) {
+        p[i] = (int8_t)x.v[i];
+    }
+}
+
 #endif

@@ -181,4 +181,27 @@ INLINE ilanes il_max(ilanes x, ilanes y)
                      vmaxq_s32(x.d, y.d) };
 }
 
+INLINE ilanes il_sub(ilanes x, ilanes y)
+{
+    return (ilanes){ vsubq_s32(x.a, y.a), vsubq_s32(x.b, y.b), vsubq_s32(x.c, y.c),
+                     vsubq_s32(x.d, y.d) };
+}
+
+INLINE int32_t il_most(ilanes x)
+{
+    return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.a, x.b), vmaxq_s32(x.c, x.d)));
+}
+
+INLINE int32_t il_sum(ilanes x)
+{
+    return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d)));
+}
+
+INLINE void il_store_i8(int8_t *p, ilanes x)
+{
+    const int16x8_t a = vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b));
+    const int16x8_t b = vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(a), vmovn_s16(b)));
+}
+
 #endif
