@@ -96,9 +96,9 @@ struct hearth_plan {
     struct {
         const char *name;
         uint64_t bytes;
-    } part[HEARTH_PLAN_PARTS]; /* static names */
-    uint64_t step_read_bytes;  /* memory read to decode one token with an empty cache */
-    uint64_t token_kv_bytes;   /* cache per token of context */
+    } part[HEARTH_PLAN_PARTS];          /* static names */
+    uint64_t step_read_bytes;           /* memory read to decode one token with an empty cache */
+    uint64_t token_kv_bytes, token_ops; /* per token: cache; integer operations, in a prompt */
 };
 
 struct hearth_model_info {

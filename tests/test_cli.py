@@ -240,6 +240,9 @@ def test_bench(home):
     check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
     near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
     check('bench: the share is that of the figure', near, b)
+    layers = [t['shape'] for t in json.loads(run(home, 'show', TINY, '--json')[1])['tensors'] if t['name'].startswith('blk.') and len(t['shape']) == 2]
+    per_token = b['prefill_gop_s'] * 1e9 / b['prefill_tok_s'] / sum(2 * x * y for x, y in layers)
+    check('bench: operations of a prompt are those of the layers', len(layers) == 14 and 0.9 < per_token < 1.1, (per_token, layers))
     code, _, err = run(home, 'bench', '--limits', '--memory', '12')
     need = re.search(r'needs (\d+) MiB, 12 are available \(the limit that was given\)', err)
     check('bench --limits with too little memory', code == 4 and need and err.count('\n') == 1, (code, err))

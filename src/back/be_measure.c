@@ -47,6 +47,7 @@ static void measure_matmul(struct back *b, const struct back_out *out, int32_t n
     for (int32_t i = 0; i < n_out; i++) {
         const struct tensor *w = out[i].w;
         self(b)->weight_bytes += w->bytes;
+        self(b)->product_ops += 2 * (uint64_t)w->n_row * (uint64_t)w->n_col * (uint64_t)n_tok;
     }
 }
 

@@ -12,6 +12,7 @@ struct be_measure {
     int32_t n_worker;      /* of the team that will do the work: cuts depend on it */
     uint64_t weight_bytes; /* read */
     uint64_t kv_bytes;     /* read and written */
+    uint64_t product_ops;  /* multiplications and additions of products with weights */
 };
 
 /* `step` must be a counting arena. */

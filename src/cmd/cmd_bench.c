@@ -162,7 +162,7 @@ static struct shares shares_of(const struct conf *c, const struct bench *b)
     const double step_bytes = (double)b->plan.step_read_bytes + kv_bytes;
     struct shares v = { 0 };
     v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;
-    v.gop_s = b->r.prefill_tok_s * 2.0 * (double)b->info.n_param / 1e9;
+    v.gop_s = b->r.prefill_tok_s * (double)b->plan.token_ops / 1e9;
     v.read_percent = b->l.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.read_gb_s : 0.0;
     v.int8_percent = b->l.int8_gop_s > 0.0 ? 100.0 * v.gop_s / b->l.int8_gop_s : 0.0;
     return v;

@@ -92,6 +92,7 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     TRY(dry_step(&m, &x, &one, 0, 1));
     p->step_read_bytes = m.weight_bytes + m.kv_bytes;
     p->tok_kv_bytes = kv_tok_bytes(a, c->kv);
+    p->tok_ops = m.product_ops - 2 * (uint64_t)w->output.n_row * (uint64_t)w->output.n_col;
     return ERR_OK;
 }
 

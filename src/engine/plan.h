@@ -42,6 +42,7 @@ struct plan {
     size_t step_bytes;        /* arena: workspace */
     uint64_t step_read_bytes; /* to decode one token with an empty cache */
     uint64_t tok_kv_bytes;
+    uint64_t tok_ops; /* of products, for a token of a prompt: all but the output matrix */
 };
 
 /* Bytes beside the model: what the caller holds already or will need. */

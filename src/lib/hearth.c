@@ -385,7 +385,8 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .n_batch = p->config.n_batch,
                                  .n_part = p->n_part,
                                  .step_read_bytes = p->step_read_bytes,
-                                 .token_kv_bytes = p->tok_kv_bytes };
+                                 .token_kv_bytes = p->tok_kv_bytes,
+                                 .token_ops = p->tok_ops };
     for (int32_t i = 0; i < p->n_part; i++) {
         out->part[i].name = p->part[i].name;
         out->part[i].bytes = p->part[i].bytes;
