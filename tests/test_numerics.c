@@ -146,10 +146,10 @@ static float product_quantized(enum quant_type type, const uint8_t *row, const f
             continue;
         }
         acc = fmaf((float)(w.sub[0] * s[0] + w.sub[1] * s[1]), w.d[0] * a.d[u], acc);
-        if (type == QUANT_Q4_1 || type == QUANT_Q5_1) {
+        if (type == QUANT_Q4_1 || type == QUANT_Q5_1 || type == QUANT_Q4_K || type == QUANT_Q5_K) {
             acc = fmaf(w.m, (float)(h[0] + h[1]) * a.d[u], acc);
         }
-        if (type == QUANT_Q2_K || type == QUANT_Q4_K || type == QUANT_Q5_K) {
+        if (type == QUANT_Q2_K) {
             acc = fmaf(-(float)(w.min[0] * h[0] + w.min[1] * h[1]), w.dmin * a.d[u], acc);
         }
     }

@@ -5,6 +5,7 @@
  *     int8  q[8][T][4]    group g of 4 columns, token t
  *     float d[T]          scale
  *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
+ *     float m[T]          (a0 + a1) * d, for types with a constant
  * so that one address with constant offsets reaches everything, and four columns of a token can be
  * broadcast by one instruction. Against float weights: float x[n_col][T].
  *
@@ -21,7 +22,7 @@
 
 INLINE size_t unit_bytes(int32_t tile)
 {
-    return (size_t)tile * (UNIT + 3 * sizeof(float));
+    return (size_t)tile * (UNIT + 4 * sizeof(float));
 }
 
 /* Tokens in a tile. 8 is what the registers have room for; a smaller tile for few tokens spares the
@@ -70,6 +71,7 @@ INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t
             d[t] = x[t] != NULL ? quantize_unit(x[t] + (size_t)u * UNIT, q, sum) : 0.0f;
             d[tile + t] = sum[0];
             d[2 * tile + t] = sum[1];
+            d[3 * tile + t] = (sum[0] + sum[1]) * d[t];
             for (int g = 0; g < 8; g++) {
                 memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
             }

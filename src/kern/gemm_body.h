@@ -129,23 +129,24 @@ INLINE void decode_q3_k(const uint8_t *b, int j, int s, struct unit *u)
     add_bits(p + 24, s, u->w, 4);
 }
 
+/* A unit's one sub-scale and minimum go into its scale and its constant. */
+INLINE void decode_sixes(const uint8_t *b, const uint8_t *p, int s, struct unit *u)
+{
+    u->d[0] = r_mul(r_halfs(b, s), r_sixes(p, 32, ROWS * s));
+    u->m = r_mul(r_halfs(b + 32, s), r_mul(r_sixes(p, 32, LANES + ROWS * s), r_set(-1.0f)));
+}
+
 INLINE void decode_q4_k(const uint8_t *b, int j, int s, struct unit *u)
 {
     const uint8_t *p = b + 64 + 280 * j;
-    u->d[0] = r_halfs(b, s);
-    u->dmin = r_halfs(b + 32, s);
-    u->sub[0] = r_sixes(p, 32, ROWS * s);
-    u->min[0] = r_sixes(p, 32, LANES + ROWS * s);
+    decode_sixes(b, p, s, u);
     nibbles(p + 24, s, u->w);
 }
 
 INLINE void decode_q5_k(const uint8_t *b, int j, int s, struct unit *u)
 {
     const uint8_t *p = b + 64 + 344 * j;
-    u->d[0] = r_halfs(b, s);
-    u->dmin = r_halfs(b + 32, s);
-    u->sub[0] = r_sixes(p, 32, ROWS * s);
-    u->min[0] = r_sixes(p, 32, LANES + ROWS * s);
+    decode_sixes(b, p, s, u);
     nibbles(p + 88, s, u->w);
     add_bits(p + 24, s, u->w, 16);
 }
@@ -163,8 +164,7 @@ INLINE void decode_q6_k(const uint8_t *b, int j, int s, struct unit *u)
 INLINE void decode_iq4_xs(const uint8_t *b, int j, int s, struct unit *u)
 {
     const uint8_t *p = b + 32 + 268 * j;
-    u->d[0] = r_halfs(b, s);
-    u->sub[0] = r_add(r_sixes(p, 16, ROWS * s), r_set(-32.0f));
+    u->d[0] = r_mul(r_halfs(b, s), r_add(r_sixes(p, 16, ROWS * s), r_set(-32.0f)));
     nibbles(p + 12, s, u->w);
     look_up(u->w, quant_levels_iq4, (char)128);
 }
@@ -189,7 +189,7 @@ INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, 
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
- * Behind the 32 * tile integers of the unit: scales, then both half sums of the tile's tokens. */
+ * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. */
 INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                        rows acc)
 {
@@ -208,15 +208,10 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
         const rows s = r_fma(sum_of(u, h, a, tile, t, 1, 1, a1), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        rows s = sum_of(u, h, a, tile, t, 0, 2, r_add(a0, a1));
-        s = form == FORM_SUB || form == FORM_SUB_MIN ? r_mul(s, u->sub[0]) : s;
-        acc = r_fma(s, scale, acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 0, 2, r_add(a0, a1)), scale, acc);
     }
     if (form == FORM_M) {
-        acc = r_fma(u->m, r_mul(r_add(a0, a1), da), acc);
-    } else if (form == FORM_SUB_MIN) {
-        const rows sum = r_mul(u->min[0], r_add(a0, a1));
-        acc = r_fnma(sum, r_mul(u->dmin, da), acc);
+        acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
     } else if (form == FORM_SUB2_MIN) {
         const rows sum = r_fma(u->min[1], a1, r_mul(u->min[0], a0));
         acc = r_fnma(sum, r_mul(u->dmin, da), acc);
@@ -308,10 +303,10 @@ PANEL(iq4_nl, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 18)
 PANEL(mxfp4, FORM_PLAIN, 24, 12.0f, 1, 16 * 17)
 PANEL(q2_k, FORM_SUB2_MIN, 3, 0.0f, 8, 16 * 84)
 PANEL(q3_k, FORM_SUB2, 7, 4.0f, 8, 16 * 110)
-PANEL(q4_k, FORM_SUB_MIN, 15, 0.0f, 8, 16 * 144)
-PANEL(q5_k, FORM_SUB_MIN, 31, 0.0f, 8, 16 * 176)
+PANEL(q4_k, FORM_M, 15, 0.0f, 8, 16 * 144)
+PANEL(q5_k, FORM_M, 31, 0.0f, 8, 16 * 176)
 PANEL(q6_k, FORM_SUB2, 63, 32.0f, 8, 16 * 210)
-PANEL(iq4_xs, FORM_SUB, 255, BYTE_OFFSET, 8, 16 * 136)
+PANEL(iq4_xs, FORM_PLAIN, 255, BYTE_OFFSET, 8, 16 * 136)
 
 /* --- rows of the file: scalar decode, vector products ----------------------------------------- */
 

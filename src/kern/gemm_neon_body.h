@@ -204,18 +204,29 @@ INLINE void scales_q3_k(const uint8_t *b, int j, struct unit *u)
     less_32(u->sub[1]);
 }
 
+/* A unit's one sub-scale and minimum go into its scale and its constant. */
+INLINE void scales_sixes(const uint8_t *b, const uint8_t *p, struct unit *u)
+{
+    float32x4_t sub[QUADS];
+    float32x4_t min[QUADS];
+    load_h(b, u->d[0]);
+    load_h(b + 32, u->m);
+    sixes2(p, sub, min);
+    UNROLL for (int q = 0; q < QUADS; q++)
+    {
+        u->d[0][q] = vmulq_f32(u->d[0][q], sub[q]);
+        u->m[q] = vmulq_f32(u->m[q], vnegq_f32(min[q]));
+    }
+}
+
 INLINE void scales_q4_k(const uint8_t *b, int j, struct unit *u)
 {
-    load_h(b, u->d[0]);
-    load_h(b + 32, u->dmin);
-    sixes2(b + 64 + 280 * j, u->sub[0], u->min[0]);
+    scales_sixes(b, b + 64 + 280 * j, u);
 }
 
 INLINE void scales_q5_k(const uint8_t *b, int j, struct unit *u)
 {
-    load_h(b, u->d[0]);
-    load_h(b + 32, u->dmin);
-    sixes2(b + 64 + 344 * j, u->sub[0], u->min[0]);
+    scales_sixes(b, b + 64 + 344 * j, u);
 }
 
 INLINE void scales_q6_k(const uint8_t *b, int j, struct unit *u)
@@ -230,13 +241,18 @@ INLINE void scales_q6_k(const uint8_t *b, int j, struct unit *u)
 INLINE void scales_iq4_xs(const uint8_t *b, int j, struct unit *u)
 {
     const uint8_t *p = b + 32 + 268 * j;
+    float32x4_t sub[QUADS];
     uint32_t rests;
     memcpy(&rests, p + 8, sizeof rests);
     load_h(b, u->d[0]);
     bytes_to_f(
         sixes(vcombine_u8(vld1_u8(p), vdup_n_u8(0)), vreinterpretq_u8_u32(vdupq_n_u32(rests))),
-        u->sub[0]);
-    less_32(u->sub[0]);
+        sub);
+    less_32(sub);
+    UNROLL for (int q = 0; q < QUADS; q++)
+    {
+        u->d[0][q] = vmulq_f32(u->d[0][q], sub[q]);
+    }
 }
 
 /* --- codes of each type ----------------------------------------------------------------------- */
@@ -362,14 +378,10 @@ INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, 
         const float32x4_t s0 = vmulq_f32(sum_of(s[0], k.offset, a0), u->sub[0][q]);
         acc = vfmaq_f32(acc, vfmaq_f32(s0, sum_of(s[1], k.offset, a1), u->sub[1][q]), scale);
     } else {
-        const float32x4_t f = sum_of(s[0], k.offset, a0 + a1);
-        const bool has_sub = k.form == FORM_SUB || k.form == FORM_SUB_MIN;
-        acc = vfmaq_f32(acc, has_sub ? vmulq_f32(f, u->sub[0][q]) : f, scale);
+        acc = vfmaq_f32(acc, sum_of(s[0], k.offset, a0 + a1), scale);
     }
     if (k.form == FORM_M) {
-        acc = vfmaq_f32(acc, u->m[q], vdupq_n_f32((a0 + a1) * da));
-    } else if (k.form == FORM_SUB_MIN) {
-        acc = vfmsq_f32(acc, vmulq_n_f32(u->min[0][q], a0 + a1), vmulq_n_f32(u->dmin[q], da));
+        acc = vfmaq_f32(acc, u->m[q], vdupq_n_f32(d[3 * tile + t]));
     } else if (k.form == FORM_SUB2_MIN) {
         const float32x4_t sum = vfmaq_n_f32(vmulq_n_f32(u->min[0][q], a0), u->min[1][q], a1);
         acc = vfmsq_f32(acc, sum, vmulq_n_f32(u->dmin[q], da));
@@ -504,10 +516,10 @@ PANEL(iq4_nl, scales_d, FORM_PLAIN, 0.0f, 2, 1, 16 * 18)
 PANEL(mxfp4, scales_e, FORM_PLAIN, 0.0f, 8, 1, 16 * 17)
 PANEL(q2_k, scales_q2_k, FORM_SUB2_MIN, 0.0f, 8, 8, 16 * 84)
 PANEL(q3_k, scales_q3_k, FORM_SUB2, 4.0f, 8, 8, 16 * 110)
-PANEL(q4_k, scales_q4_k, FORM_SUB_MIN, 0.0f, 8, 8, 16 * 144)
-PANEL(q5_k, scales_q5_k, FORM_SUB_MIN, 0.0f, 8, 8, 16 * 176)
+PANEL(q4_k, scales_q4_k, FORM_M, 0.0f, 8, 8, 16 * 144)
+PANEL(q5_k, scales_q5_k, FORM_M, 0.0f, 8, 8, 16 * 176)
 PANEL(q6_k, scales_q6_k, FORM_SUB2, 32.0f, 4, 8, 16 * 210)
-PANEL(iq4_xs, scales_iq4_xs, FORM_SUB, 0.0f, 2, 8, 16 * 136)
+PANEL(iq4_xs, scales_iq4_xs, FORM_PLAIN, 0.0f, 2, 8, 16 * 136)
 
 /* --- rows of the file: scalar decode, vector products ----------------------------------------- */
 

@@ -13,8 +13,6 @@
 enum form {
     FORM_PLAIN,    /* d */
     FORM_M,        /* d, m */
-    FORM_SUB,      /* one sub-scale */
-    FORM_SUB_MIN,  /* one sub-scale and minimum */
     FORM_SUB2,     /* two sub-scales */
     FORM_SUB2_MIN, /* two sub-scales and minima */
     FORM_HALVED,   /* two float scales */

@@ -5,7 +5,7 @@
  * multiply-adds over the units in index order:
  *
  *     acc = fma(float(sub0 * S0 + sub1 * S1), d * d_a, acc)          S_h = sum of q * a over half h
- *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a float constant
+ *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a constant
  *     acc = fma(-float(min0 * A0 + min1 * A1), dmin * d_a, acc)      types with integer minima
  *
  * (NVFP4, whose halves have scales of their own: two steps fma(float(S_h), d_h * d_a, acc).) Float

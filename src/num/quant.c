@@ -14,18 +14,22 @@
  * float32:
  *
  *   type            q            sub         sum           type          q          sub       sum
- *   Q4_0         -8..7             1        32512          IQ1_S IQ1_M  -9..9       1..15    548640
- *   Q4_1          0..15            1        60960          IQ2 (three)  -43..43     1..31   5417312
- *   Q5_0        -16..15            1        65024          IQ3_XXS      -62..62     1..31   7811008
- *   Q5_1          0..31            1       125984          IQ3_S        -15..15     1..31   1889760
- *   Q8_0       -128..127           1       520192          IQ4_NL       -127..113   1        516128
- *   Q2_K          0..3         0..15       182880          IQ4_XS       -127..113 -32..31  16516096
- *   Q3_K         -4..3       -32..31       520192          TQ1_0        -1..1       1          4064
- *   Q4_K          0..15        0..63      3840480          TQ2_0        -1..2       1          8128
- *   Q5_K          0..31        0..63      7936992          MXFP4        -12..12     1         48768
- *   Q6_K        -32..31     -128..127    16646144          NVFP4 (half) -12..12     1         24384
+ *   Q4_0         -8..7             1        32512          IQ1_S        -9..9       1         36576
+ *   Q4_1          0..15            1        60960          IQ1_M        -9..9       1..15    548640
+ *   Q5_0        -16..15            1        65024          IQ2_XXS      -43..43     1        174752
+ *   Q5_1          0..31            1       125984          IQ2_XS IQ2_S -43..43     1..31   5417312
+ *   Q8_0       -128..127           1       520192          IQ3_XXS      -62..62     1        251968
+ *   Q2_K          0..3         0..15       182880          IQ3_S        -15..15     1         60960
+ *   Q3_K         -4..3       -32..31       520192          IQ4_NL IQ4_XS -127..113  1        516128
+ *   Q4_K          0..15            1        60960          TQ1_0        -1..1       1          4064
+ *   Q5_K          0..31            1       125984          TQ2_0        -1..2       1          8128
+ *   Q6_K        -32..31     -128..127    16646144          MXFP4        -12..12     1         48768
+ *                                                          NVFP4 (half) -12..12     1         24384
  *                                                          Q1_0         -1..1       1          4064
- *   Minima: Q2_K 0..15, sum 60960; Q4_K and Q5_K 0..63, sum 256032.
+ *   Minima: Q2_K 0..15, sum 60960.
+ *
+ * Types with one sub-scale a unit have it in d, and a minimum in m: d and dmin are half precision,
+ * sub-scales and minima have 6 bits, so both products are exact, and a kernel multiplies less.
  *
  * Block layouts are GGUF's (ggml's block structures); tests/test_quant.c restates them as structs.
  *
@@ -203,10 +207,11 @@ static void unit_q3_k(const void *row, size_t i, struct quant_unit *u)
     }
 }
 
-/* Sub-scale and minimum j of Q4_K and Q5_K, 6 bits each in 12 bytes:
+/* Sub-scale and minimum j of Q4_K and Q5_K, 6 bits each in 12 bytes behind f16 d, dmin:
  *   bytes 0..3    bits 0..5 sub-scale j         bits 6, 7 high bits of sub-scale j + 4
  *   bytes 4..7    bits 0..5 minimum j           bits 6, 7 high bits of minimum j + 4
  *   bytes 8..11   low half: sub-scale j + 4     high half: minimum j + 4  */
+/* A unit has one of each, so they go into its scale and its constant, which is exact. */
 static void sixes(const uint8_t *s, size_t j, struct quant_unit *u)
 {
     int sub = s[j % 4] & 63;
@@ -215,8 +220,8 @@ static void sixes(const uint8_t *s, size_t j, struct quant_unit *u)
         sub = (s[8 + j % 4] & 15) | s[j % 4] >> 6 << 4;
         min = s[8 + j % 4] >> 4 | s[4 + j % 4] >> 6 << 4;
     }
-    u->sub[0] = u->sub[1] = (int16_t)sub;
-    u->min[0] = u->min[1] = (int16_t)min;
+    set_scale(u, f16(s - 4) * (float)sub);
+    u->m = -(f16(s - 2) * (float)min);
 }
 
 /* Q4_K: f16 d, dmin; u8 scales[12]; u8 q[128]. 32 bytes hold two units, in low and high halves. */
@@ -224,8 +229,6 @@ static void unit_q4_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 144;
     const size_t j = i % 8;
-    set_scale(u, f16(b));
-    u->dmin = f16(b + 2);
     sixes(b + 4, j, u);
     const uint8_t *q = b + 16 + j / 2 * 32;
     for (int k = 0; k < 32; k++) {
@@ -238,8 +241,6 @@ static void unit_q5_k(const void *row, size_t i, struct quant_unit *u)
 {
     const uint8_t *b = (const uint8_t *)row + i / 8 * 176;
     const size_t j = i % 8;
-    set_scale(u, f16(b));
-    u->dmin = f16(b + 2);
     sixes(b + 4, j, u);
     const uint8_t *high = b + 16;
     const uint8_t *q = b + 48 + j / 2 * 32;
@@ -323,8 +324,8 @@ static void decode_bf16(const void *blocks, float *out, size_t n)
     X(Q8_0, 32, 34, FORM_PLAIN, unit_q8_0)                                                         \
     X(Q2_K, 256, 84, FORM_MIN, unit_q2_k)                                                          \
     X(Q3_K, 256, 110, FORM_PLAIN, unit_q3_k)                                                       \
-    X(Q4_K, 256, 144, FORM_MIN, unit_q4_k)                                                         \
-    X(Q5_K, 256, 176, FORM_MIN, unit_q5_k)                                                         \
+    X(Q4_K, 256, 144, FORM_M, unit_q4_k)                                                           \
+    X(Q5_K, 256, 176, FORM_M, unit_q5_k)                                                           \
     X(Q6_K, 256, 210, FORM_PLAIN, unit_q6_k)                                                       \
     X(IQ2_XXS, 256, 66, FORM_PLAIN, quant_iq_iq2_xxs)                                              \
     X(IQ2_XS, 256, 74, FORM_PLAIN, quant_iq_iq2_xs)                                                \

@@ -60,11 +60,11 @@ typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
  * keep |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32. */
 struct quant_unit {
     int8_t q[32];
-    int16_t sub[2]; /* integer sub-scales (1 where the type has none) */
-    int16_t min[2]; /* integer minima (0 where the type has none) */
+    int16_t sub[2]; /* integer sub-scales (1 where the type has none, or one a unit: then in d) */
+    int16_t min[2]; /* integer minima (0 where the type has none, or one a unit: then in m) */
     float d[2];
     float dmin; /* scale of the minima */
-    float m;    /* added constant (Q4_1, Q5_1), else 0 */
+    float m;    /* added constant (Q4_1, Q5_1, Q4_K, Q5_K), else 0 */
 };
 
 /* Unit i_unit (32 weights) of a row. */

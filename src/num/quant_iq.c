@@ -71,7 +71,7 @@ void quant_iq_iq2_xxs(const void *row, size_t i, struct quant_unit *u)
     const uint8_t *q = b + 2 + i % 8 * 8;
     const uint32_t aux = u32(q + 4);
     const int sub = (int)(2 * (aux >> 28) + 1);
-    set_scale(u, f16(b) * 0.125f, sub, sub);
+    set_scale(u, f16(b) * 0.125f * (float)sub, 1, 1);
     for (int g = 0; g < 4; g++) {
         group2(u->q + 8 * g, quant_grid_iq2xxs[q[g]], signs7(aux >> 7 * g & 127));
     }
@@ -111,7 +111,7 @@ void quant_iq_iq3_xxs(const void *row, size_t i, struct quant_unit *u)
     const size_t j = i % 8;
     const uint32_t aux = u32(b + 66 + 4 * j);
     const int sub = (int)(2 * (aux >> 28) + 1);
-    set_scale(u, f16(b) * 0.25f, sub, sub);
+    set_scale(u, f16(b) * 0.25f * (float)sub, 1, 1);
     for (size_t g = 0; g < 8; g++) {
         const uint32_t signs = signs7(aux >> 7 * (g / 2) & 127) >> 4 * (g % 2);
         group3(u->q + 4 * g, quant_grid_iq3xxs[b[2 + 8 * j + g]], levels3, signs);
@@ -125,7 +125,7 @@ void quant_iq_iq3_s(const void *row, size_t i, struct quant_unit *u)
     const uint8_t *b = (const uint8_t *)row + i / 8 * 110;
     const size_t j = i % 8;
     const int s = 2 * (b[106 + j / 2] >> 4 * (j % 2) & 15) + 1;
-    set_scale(u, f16(b), s, s);
+    set_scale(u, f16(b) * (float)s, 1, 1);
     for (size_t g = 0; g < 8; g++) {
         const uint32_t index = b[2 + 8 * j + g] | (uint32_t)(b[66 + j] >> g & 1) << 8;
         group3(u->q + 4 * g, quant_grid_iq3s[index], levels,
@@ -149,7 +149,7 @@ void quant_iq_iq1_s(const void *row, size_t i, struct quant_unit *u)
     const size_t j = i % 8;
     const uint32_t h = u16(b + 34 + 2 * j);
     const int sub = (int)(2 * (h >> 12 & 7) + 1);
-    set_scale(u, f16(b) * 0.125f, sub, sub);
+    set_scale(u, f16(b) * 0.125f * (float)sub, 1, 1);
     for (size_t g = 0; g < 4; g++) {
         const uint32_t index = b[2 + 4 * j + g] | (h >> 3 * g & 7) << 8;
         group1(u->q + 8 * g, quant_grid_iq1s[index], h & 0x8000 ? -1 : 1);
@@ -199,7 +199,7 @@ void quant_iq_iq4_xs(const void *row, size_t i, struct quant_unit *u)
     const int low = b[4 + j / 2] >> 4 * (j % 2) & 15;
     const int high = (int)(u16(b + 2) >> 2 * j & 3);
     const int sub = (low | high << 4) - 32;
-    set_scale(u, f16(b), sub, sub);
+    set_scale(u, f16(b) * (float)sub, 1, 1);
     fours(u->q, b + 8 + 16 * j, quant_levels_iq4);
 }
 
