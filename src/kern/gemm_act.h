@@ -6,6 +6,7 @@
  *     float d[T]          scale
  *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
  *     float m[T]          (a0 + a1) * d, for types with a constant
+ *     int32 n8[3][T]      -8 a0, -8 a1 and their sum, where sums of codes with an offset start
  * so that one address with constant offsets reaches everything, and four columns of a token can be
  * broadcast by one instruction. Against float weights: float x[n_col][T].
  *
@@ -22,7 +23,7 @@
 
 INLINE size_t unit_bytes(int32_t tile)
 {
-    return (size_t)tile * (UNIT + 4 * sizeof(float));
+    return (size_t)tile * (UNIT + 7 * sizeof(float));
 }
 
 /* Tokens in a tile. 8 is what the registers have room for; a smaller tile for few tokens spares the
@@ -72,6 +73,10 @@ INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t
             d[tile + t] = sum[0];
             d[2 * tile + t] = sum[1];
             d[3 * tile + t] = (sum[0] + sum[1]) * d[t];
+            int32_t *n8 = (int32_t *)(void *)(d + 4 * tile) + t;
+            n8[0] = -8 * (int32_t)sum[0];
+            n8[tile] = -8 * (int32_t)sum[1];
+            n8[2 * tile] = n8[0] + n8[tile];
             for (int g = 0; g < 8; g++) {
                 memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
             }

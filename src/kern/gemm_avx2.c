@@ -23,7 +23,7 @@
  *
  * Next: gemm_avx512.c. */
 #define LANES_AVX2
-#include "kern/lanes.h"
+#include "kern/gemm_act.h"
 
 #define UNROLL      _Pragma("GCC unroll 16")
 #define ROWS        8
@@ -251,7 +251,8 @@ INLINE void widen(__m256i *sum, __m256i s)
 }
 
 /* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
-INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1)
+INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
+                 const int32_t *start, int shift)
 {
     const int together = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1;
     __m256i sum = _mm256_setzero_si256();
@@ -269,6 +270,11 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
         } else {
             widen(&sum, s);
         }
+    }
+    if (start != NULL) {
+        const __m256i at = _mm256_set1_epi32(*start);
+        sum = _mm256_add_epi32(sum, shift >= 0 ? _mm256_slli_epi32(at, shift)
+                                               : _mm256_srai_epi32(at, -shift));
     }
     return _mm256_cvtepi32_ps(sum);
 }

@@ -14,15 +14,14 @@
  * for the sums of the tile's tokens, and the rest for scales.
  *
  * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
- * stack, which costs half the speed (measured on Zen 5, 2026-11). Rejected: taking the codes'
- * offset off in integers, an instruction more than the fused multiply-add in float (docs/SPEED.md).
+ * stack, which costs half the speed (measured on Zen 5, 2026-11).
  *
  * Sources: num/quant.c for the formats, num/pack.c for the layout; Intel 64 and IA-32 Software
  * Developer's Manual, volume 2, for the instructions. Speed: docs/SPEED.md, Kernels.
  *
  * Next: gemm_neon.c. */
 #define LANES_AVX512
-#include "kern/lanes.h"
+#include "kern/gemm_act.h"
 
 #define UNROLL      _Pragma("GCC unroll 16")
 #define ROWS        LANES
@@ -208,10 +207,14 @@ INLINE void dot(__m512i *acc, __m512i w, const void *a)
 }
 
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
-INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1)
+INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
+                 const int32_t *start, int shift)
 {
     (void)max;
-    __m512i s = _mm512_setzero_si512();
+    __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
+    s = start == NULL || shift == 0 ? s
+        : shift > 0                 ? _mm512_slli_epi32(s, (unsigned)shift)
+                                    : _mm512_srai_epi32(s, (unsigned)-shift);
     UNROLL for (int g = g0; g < g1; g++)
     {
         dot(&s, u->w[g], a + (g * tile + t) * 4);

@@ -8,9 +8,9 @@
  * the rows from ROWS * s.
  *
  * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
- * comes off afterwards as offset * sum of the activations; all numbers are integers below 2^24, so
- * this is exact in float and the bits equal those of gemm_ref.c. Sub-scales are multiplied in float
- * for the same reason.
+ * comes off as offset * sum of the activations, where the integer sums start. All numbers are
+ * integers below 2^24, so sub-scales can be multiplied in float, and the bits equal those of
+ * gemm_ref.c.
  *
  * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
  * into the same registers; that step is slow, the products are not.
@@ -29,7 +29,9 @@
  *   high_twos(p, s, w)                  16 times the codes of a plane of 2 bits
  *   look_up(w, table, offset)           table[code] + offset
  *   ready(u, max)                       last step of decoding; max: the greatest code
- *   dots(u, max, a, tile, t, g0, g1)    sums over groups [g0, g1) for token t, as exact floats */
+ *   dots(u, max, a, tile, t, g0, g1, start, shift)
+ *                                       sums over groups [g0, g1) for token t, as exact floats;
+ *                                       they start at *start * 2^shift, or NULL: at 0 */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -101,7 +103,7 @@ INLINE void decode_mxfp4(const uint8_t *b, int j, int s, struct unit *u)
     (void)j;
     u->d[0] = r_power2(b, s);
     nibbles(b + 16, s, u->w);
-    look_up(u->w, quant_levels_e2m1, 12);
+    look_up(u->w, quant_levels_e2m1, 16);
 }
 
 INLINE void decode_q2_k(const uint8_t *b, int j, int s, struct unit *u)
@@ -180,12 +182,20 @@ struct how {
     size_t block; /* bytes of 16 rows */
 };
 
-/* Sum over groups [g0, g1) of weight * activation for token t, as exact floats. */
+/* Sum of weight * activation for token t as exact floats, over half 0 or 1, or 2: both. What is to
+ * come off the codes is where the integers start: n8 times offset / 8, a power of two. */
 INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
-                   int half, int n_half, rows a_sum)
+                   int part)
 {
-    const rows f = dots(u, h->max, a, tile, t, 4 * half, 4 * (half + n_half));
-    return h->offset != 0.0f ? r_fnma(r_set(h->offset), a_sum, f) : f;
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
+    const int shift = h->offset < 8.0f     ? -1
+                      : h->offset < 16.0f  ? 0
+                      : h->offset < 32.0f  ? 1
+                      : h->offset < 128.0f ? 2
+                                           : 4;
+    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
+                h->offset != 0.0f ? n8 : NULL, shift);
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
@@ -200,15 +210,15 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
     if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, a, tile, t, 0, 1, a0), scale, acc);
-        return r_fma(sum_of(u, h, a, tile, t, 1, 1, a1), r_mul(u->d[1], da), acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 0), scale, acc);
+        return r_fma(sum_of(u, h, a, tile, t, 1), r_mul(u->d[1], da), acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0, 1, a0), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, a, tile, t, 1, 1, a1), u->sub[1], s0);
+        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, a, tile, t, 1), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        acc = r_fma(sum_of(u, h, a, tile, t, 0, 2, r_add(a0, a1)), scale, acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 2), scale, acc);
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
@@ -300,7 +310,7 @@ PANEL(q5_0, FORM_PLAIN, 31, 16.0f, 1, 16 * 22)
 PANEL(q5_1, FORM_M, 31, 0.0f, 1, 16 * 24)
 PANEL(q8_0, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 34)
 PANEL(iq4_nl, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 18)
-PANEL(mxfp4, FORM_PLAIN, 24, 12.0f, 1, 16 * 17)
+PANEL(mxfp4, FORM_PLAIN, 28, 16.0f, 1, 16 * 17)
 PANEL(q2_k, FORM_SUB2_MIN, 3, 0.0f, 8, 16 * 84)
 PANEL(q3_k, FORM_SUB2, 7, 4.0f, 8, 16 * 110)
 PANEL(q4_k, FORM_M, 15, 0.0f, 8, 16 * 144)
