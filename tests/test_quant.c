@@ -356,8 +356,8 @@ static void sums_stay_exact_at_the_extremes(void **state)
     }
 }
 
-/* The type that comes closest to the bound reaches what quant.c's essay says. */
-static void largest_sum_is_as_documented(void **state)
+/* Largest sums reach what quant.c's essay says. */
+static void largest_sums_are_as_documented(void **state)
 {
     (void)state;
     struct quant_unit u;
@@ -365,6 +365,9 @@ static void largest_sum_is_as_documented(void **state)
     memset(q6.scales, 0x80, sizeof q6.scales); /* -128 */
     quant_get(QUANT_Q6_K)->unit(&q6, 0, &u);
     assert_int_equal(127 * 32 * u.sub[0] * u.q[0], 16646144);
+    struct block_iq4_xs iq4 = { .d = { 0 } };
+    quant_get(QUANT_IQ4_XS)->unit(&iq4, 0, &u);
+    assert_int_equal(127 * 32 * u.sub[0] * u.q[0], -516128);
 }
 
 /* --- half precision --- */
@@ -518,7 +521,7 @@ int main(void)
         cmocka_unit_test(flags_tell_what_units_have),
         cmocka_unit_test(small_float_scales),
         cmocka_unit_test(sums_stay_exact_at_the_extremes),
-        cmocka_unit_test(largest_sum_is_as_documented),
+        cmocka_unit_test(largest_sums_are_as_documented),
         cmocka_unit_test(half_to_float_is_exact),
         cmocka_unit_test(float_to_half_is_the_inverse),
         cmocka_unit_test(float_to_half_rounds_to_nearest_even),

@@ -76,13 +76,10 @@ struct block {
 
 INLINE struct block load_block(const float *x, int32_t n)
 {
-    const ilanes no_sign = il_set(0x7FFFFFFF);
     struct block b;
     b.x[0] = n > 0 ? l_load_at(x, 0, n, 0.0f) : l_set(0.0f);
     b.x[1] = n > LANES ? l_load_at(x, LANES, n, 0.0f) : l_set(0.0f);
-    const int32_t most =
-        il_most(il_max(il_and(l_bits(b.x[0]), no_sign), il_and(l_bits(b.x[1]), no_sign)));
-    memcpy(&b.amax, &most, sizeof b.amax);
+    b.amax = l_amax(b.x[0], b.x[1]);
     return b;
 }
 

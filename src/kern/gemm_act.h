@@ -41,14 +41,11 @@ INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_c
 
 /* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite:
  * the scale carries it and the integers are 0, so that the product is not finite either. */
-INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
+INLINE float quantize_unit(const float *x, int8_t q[UNIT], int32_t sum[2])
 {
-    const ilanes no_sign = il_set(0x7FFFFFFF);
     const lanes x0 = l_load(x);
     const lanes x1 = l_load(x + LANES);
-    const int32_t most = il_most(il_max(il_and(l_bits(x0), no_sign), il_and(l_bits(x1), no_sign)));
-    float amax;
-    memcpy(&amax, &most, sizeof amax);
+    const float amax = l_amax(x0, x1);
     const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
     const lanes inverse = l_set(is_usable ? 127.0f / amax : 0.0f);
     const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
@@ -56,7 +53,7 @@ INLINE float quantize_unit(const float *x, int8_t q[UNIT], float sum[2])
     for (int h = 0; h < 2; h++) {
         const ilanes v = il_and(il_sub(l_bits(t[h]), il_set(0x4B400000)), il_set(-is_usable));
         il_store_i8(q + LANES * h, v); /* |v| <= 127: x * (127 / amax) rounds to at most 127 */
-        sum[h] = (float)il_sum(v);
+        sum[h] = il_sum(v);
     }
     return is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
 }
@@ -68,14 +65,14 @@ INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t
         float *d = (float *)(void *)(to + UNIT * tile);
         for (int32_t t = 0; t < tile; t++) {
             int8_t q[UNIT] = { 0 };
-            float sum[2] = { 0.0f, 0.0f };
+            int32_t sum[2] = { 0, 0 };
             d[t] = x[t] != NULL ? quantize_unit(x[t] + (size_t)u * UNIT, q, sum) : 0.0f;
-            d[tile + t] = sum[0];
-            d[2 * tile + t] = sum[1];
-            d[3 * tile + t] = (sum[0] + sum[1]) * d[t];
+            d[tile + t] = (float)sum[0];
+            d[2 * tile + t] = (float)sum[1];
+            d[3 * tile + t] = (float)(sum[0] + sum[1]) * d[t];
             int32_t *n8 = (int32_t *)(void *)(d + 4 * tile) + t;
-            n8[0] = -8 * (int32_t)sum[0];
-            n8[tile] = -8 * (int32_t)sum[1];
+            n8[0] = -8 * sum[0];
+            n8[tile] = -8 * sum[1];
             n8[2 * tile] = n8[0] + n8[tile];
             for (int g = 0; g < 8; g++) {
                 memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);

@@ -189,11 +189,7 @@ INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, 
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
-    const int shift = h->offset < 8.0f     ? -1
-                      : h->offset < 16.0f  ? 0
-                      : h->offset < 32.0f  ? 1
-                      : h->offset < 128.0f ? 2
-                                           : 4;
+    const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
     return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
                 h->offset != 0.0f ? n8 : NULL, shift);
 }

@@ -104,6 +104,16 @@ INLINE float l_most(lanes a)
     return best;
 }
 
+/* The greatest absolute value of both; NaN if one is. */
+INLINE float l_amax(lanes x, lanes y)
+{
+    const ilanes no_sign = il_set(0x7FFFFFFF);
+    const int32_t most = il_most(il_max(il_and(l_bits(x), no_sign), il_and(l_bits(y), no_sign)));
+    float amax;
+    memcpy(&amax, &most, sizeof amax);
+    return amax;
+}
+
 /* exp, in two steps: x = n ln 2 + r; and the polynomial in r times 2^n. See vec_ref_exp, which is
  * step by step the same. */
 INLINE lanes l_exp_reduce(lanes x, lanes *t)
