@@ -177,9 +177,9 @@ struct hearth_request_params {
     int32_t n_logprob;       /* alternatives per token, 0..HEARTH_LOGPROB_MAX; -1: none at all */
     const char *const *stop; /* generation ends before the first of these texts */
     size_t n_stop;           /* <= HEARTH_STOP_MAX, each <= HEARTH_STOP_BYTES */
-    int32_t ignore_eos;
-    int32_t show_special; /* control tokens appear in the text */
-    uint64_t timeout_us;  /* from submission; 0: none */
+    int32_t ignore_eos, show_special; /* go on after an end; control tokens appear in the text */
+    uint64_t timeout_us;              /* from submission; 0: none */
+    int32_t n_made_up; /* for measuring: first tokens not computed, their cache is made up */
 };
 
 #define HEARTH_CHOICE_MAX  8

@@ -232,12 +232,47 @@ static void test_late_in_queue(void **state)
     bare_close();
 }
 
+/* Tokens whose cache is made up are not computed, and leave nothing to those who come later. */
+static void test_made_up(void **state)
+{
+    (void)state;
+    int32_t ids[2][8];
+    int n[2] = { 0, 0 };
+    int n_made_up = 0;
+    enum engine_finish finish = ENGINE_FINISH_NONE;
+    static int32_t prompt[100];
+    struct engine_spec spec = plain_spec();
+    bare_open(1);
+    for (int i = 0; i < 3; i++) { /* before, the made-up one, after */
+        int32_t other[8];
+        spec.n_made_up = i == 1 ? 83 : 0;
+        spec.max_tokens = 8;
+        int32_t handle = -1;
+        const uint64_t n_before = en->stats.n_prompt_tok;
+        assert_int_equal(engine_submit(en, &spec, prompt, 100, &handle), ERR_OK);
+        do {
+            assert_true(round_once());
+        } while (read_all(handle, i == 1 ? other : ids[i / 2], i == 1 ? &n_made_up : &n[i / 2],
+                          &finish));
+        assert_int_equal(en->stats.n_prompt_tok - n_before, 100 - spec.n_made_up);
+    }
+    assert_int_equal(n_made_up, 8);
+    assert_int_equal(n[1], 8);
+    assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
+    int32_t handle = -1;
+    spec.n_made_up = 100;
+    assert_int_equal(engine_submit(en, &spec, prompt, 100, &handle), ERR_USAGE);
+    spec.n_made_up = -1;
+    assert_int_equal(engine_submit(en, &spec, prompt, 100, &handle), ERR_USAGE);
+    bare_close();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worst_end),
-                                        cmocka_unit_test(test_leave_queue),
-                                        cmocka_unit_test(test_leave_step),
-                                        cmocka_unit_test(test_leave_alone),
-                                        cmocka_unit_test(test_late_in_queue) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_worst_end),     cmocka_unit_test(test_leave_queue),
+        cmocka_unit_test(test_leave_step),    cmocka_unit_test(test_leave_alone),
+        cmocka_unit_test(test_late_in_queue), cmocka_unit_test(test_made_up)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

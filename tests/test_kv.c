@@ -155,9 +155,41 @@ static void test_sizes(void **state)
     assert_false(kv_bytes(&a, KERN_KV_F32, INT32_MAX, &bytes) && bytes < (size_t)1 << 50);
 }
 
+/* Made-up positions have numbers of their own in every layer; pages behind them stay as they are. */
+static void test_made_up(void **state)
+{
+    (void)state;
+    const struct arch a = small_arch();
+    struct arena arena;
+    struct kv kv;
+    struct kv_seq s;
+    assert_int_equal(arena_open(&arena, 1 << 20, false), ERR_OK);
+    assert_int_equal(kv_init(&kv, &a, KERN_KV_F16, 4, &arena), ERR_OK);
+    assert_int_equal(kv_seq_init(&s, 64, &arena), ERR_OK);
+    memset(kv.pages, 0, kv.layer_bytes * 2);
+    assert_true(kv_seq_grow(&kv, &s, 64));
+    kv_make_up(&kv, &s, 40, kern_get(CPU_SCALAR));
+    for (int32_t i = 0; i < 2; i++) {
+        const struct back_kv l = kv_layer(&kv, i);
+        for (int32_t p = 0; p < 4; p++) {
+            const uint16_t *k =
+                (const uint16_t *)(const void *)(l.k + (size_t)s.page[p] * l.k_page);
+            const uint16_t *v =
+                (const uint16_t *)(const void *)(l.v + (size_t)s.page[p] * l.v_page);
+            for (size_t at = 0; at < l.k_page / 2; at++) {
+                assert_true((k[at] != 0) == (p < 3));
+                assert_true((v[at] != 0) == (p < 3));
+                assert_true((k[at] & 0x7FFF) <= 0x3C00); /* 1 */
+            }
+        }
+    }
+    arena_close(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_random), cmocka_unit_test(test_check),
-                                        cmocka_unit_test(test_sizes) };
+                                        cmocka_unit_test(test_sizes),
+                                        cmocka_unit_test(test_made_up) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

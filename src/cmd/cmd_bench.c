@@ -1,11 +1,11 @@
 /* cmd_bench - `hearth bench`: speed of a model on this box
  *
- * Prompts are random tokens, answers are forced to go on, so the text does not matter. Prompt speed
- * is that of one prompt of --prefill tokens; answer speed that of --batch conversations that begin
- * at --depth tokens of context. Their prompts are computed one after the other, and answers that
- * nobody reads wait; so nothing is read until the last one begins, and then --decode tokens of that
- * one are timed, during which all of them run. The
- * memory bandwidth is measured in the same run, because on shared machines it changes by the
+ * Prompts are random tokens, answers are forced to go on, so the text does not matter. Both begin
+ * at --depth tokens of context, whose cache is made up instead of computed. Prompt speed is that of
+ * one prompt of --prefill tokens; answer speed that of --batch conversations. Their prompts are
+ * computed one after the other, and answers that nobody reads wait; so nothing is read until the
+ * last one begins, and then --decode tokens of that one are timed, during which all of them run.
+ * The memory bandwidth is measured in the same run, because on shared machines it changes by the
  * minute, and each figure is shown beside its limit.
  *
  * Only the public library is used. Next: lib/hearth.c. */
@@ -68,8 +68,8 @@ static hearth_status drain(struct hearth_request *r, struct hearth_event *e)
     return s;
 }
 
-static hearth_status submit(struct open_model *m, const int32_t *ids, int64_t n, int64_t n_answer,
-                            struct hearth_request **r)
+static hearth_status submit(struct open_model *m, const int32_t *ids, int64_t n, int64_t n_made_up,
+                            int64_t n_answer, struct hearth_request **r)
 {
     struct hearth_request_params p;
     hearth_request_init(&p);
@@ -78,6 +78,7 @@ static hearth_status submit(struct open_model *m, const int32_t *ids, int64_t n,
     p.max_tokens = (int32_t)n_answer;
     p.temperature = 0.0f;
     p.ignore_eos = 1;
+    p.n_made_up = (int32_t)n_made_up;
     return hearth_submit(m->model, &p, r);
 }
 
@@ -87,8 +88,8 @@ static hearth_status bench_prefill(struct open_model *m, const struct conf *c, i
     for (uint32_t i = 0; i < 3; i++) { /* the best of three */
         struct hearth_request *r = NULL;
         struct hearth_event e;
-        fill_tokens(ids, c->prefill, m->info.n_vocab, i);
-        hearth_status s = submit(m, ids, c->prefill, 1, &r);
+        fill_tokens(ids, c->depth + c->prefill, m->info.n_vocab, i);
+        hearth_status s = submit(m, ids, c->depth + c->prefill, c->depth, 1, &r);
         s = s == HEARTH_OK ? drain(r, &e) : s;
         if (s != HEARTH_OK) {
             hearth_request_close(r);
@@ -133,7 +134,8 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
     hearth_status s = HEARTH_OK;
     for (int64_t i = 0; i < c->batch && s == HEARTH_OK; i++) {
         fill_tokens(ids, depth_of(c), m->info.n_vocab, (uint32_t)i + 100);
-        s = submit(m, ids, depth_of(c), i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
+        s = submit(m, ids, depth_of(c), depth_of(c) - 1,
+                   i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
     }
     s = s == HEARTH_OK ? drain_last(r, c->batch, &e) : s;
     if (s == HEARTH_OK && e.n_generated <= c->decode) {
@@ -232,8 +234,10 @@ static void print_text(const struct conf *c, const struct bench *b)
     const struct shares v = shares_of(c, b);
     printf("%s %s, %.1f million parameters\n", b->info.arch, b->info.type,
            (double)b->info.n_param / 1e6);
-    printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the int8 peak (%.0f)\n",
-           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.int8_gop_s);
+    printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the int8 peak (%.0f), "
+           "depth %lld\n",
+           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.int8_gop_s,
+           (long long)c->depth);
     printf("  answer  %9.1f tok/s  %5lld at once   %7.1f GB/s, %.0f %% of memory bandwidth (%.1f), "
            "depth %lld\n",
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.read_gb_s,
@@ -244,7 +248,8 @@ static hearth_status bench_model(const struct conf *c, const char *path, struct 
 {
     struct conf own = *c;
     const int64_t answer = depth_of(c) + answer_of(c);
-    const int64_t need = (c->prefill > answer ? c->prefill : answer) + 1;
+    const int64_t prompt = c->depth + c->prefill;
+    const int64_t need = (prompt > answer ? prompt : answer) + 1;
     own.ctx = c->ctx > 0 ? c->ctx : need;
     own.parallel = c->batch;
     struct open_model m = { 0 };

@@ -216,6 +216,7 @@ static void admit(struct engine *e)
     int32_t i_seq;
     while (sched_admit(&e->sched, &i_job, &i_seq)) {
         e->jobs[i_job].start_us = os_now_us();
+        e->sched.seq[i_seq].n_past = e->jobs[i_job].spec.n_made_up;
     }
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
         struct sched_seq *q = &e->sched.seq[i];
@@ -392,9 +393,26 @@ static void abandon_step(struct engine *e)
     lock_drop(e->lock);
 }
 
+/* Prompts that begin with tokens which are not to be computed get a cache for them; their time
+ * counts from then on. */
+static void make_up(struct engine *e)
+{
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
+        struct job *j = &e->jobs[e->sched.seq[p->i_seq].i_req];
+        if (j->spec.n_made_up > 0 && p->pos0 == j->spec.n_made_up) {
+            kv_make_up(&e->x.kv, &e->x.seqs[p->i_seq], p->pos0, e->parts.kern);
+            lock_take(e->lock);
+            j->start_us = os_now_us();
+            lock_drop(e->lock);
+        }
+    }
+}
+
 /* Computes a step that was laid out; called without the lock. */
 static void run_step(struct engine *e, int32_t n_tok)
 {
+    make_up(e);
     const uint64_t begin = os_now_us();
     const struct sched_piece *pieces = e->pieces;
     const struct decoder_step step = {
@@ -558,6 +576,9 @@ static enum err check_spec(const struct engine *e, const struct engine_spec *s,
     REQUIRE(n_prompt < (size_t)c->n_ctx, ERR_LIMIT,
             "the prompt has %zu tokens; the context holds %d, and one is needed for the answer",
             n_prompt, c->n_ctx);
+    REQUIRE(s->n_made_up >= 0 && (size_t)s->n_made_up < n_prompt, ERR_USAGE,
+            "%d tokens of a prompt of %zu are not to be computed: one at least must be",
+            s->n_made_up, n_prompt);
     REQUIRE(s->n_choice >= 1 && s->n_choice <= ENGINE_CHOICE_MAX, ERR_USAGE,
             "n is %d, must lie in 1..%d", s->n_choice, ENGINE_CHOICE_MAX);
     REQUIRE(s->n_choice <= c->n_parallel, ERR_LIMIT,

@@ -44,6 +44,7 @@ struct engine_spec {
     bool is_eos_ignored;
     bool shows_special;
     uint64_t timeout_us; /* from submission; 0 = none */
+    int32_t n_made_up;   /* for measuring: the prompt's first tokens, whose cache is made up */
 };
 
 struct engine_event {

@@ -178,6 +178,38 @@ void kv_seq_share(struct kv *kv, struct kv_seq *to, const struct kv_seq *from)
     to->n_tok = from->n_tok;
 }
 
+/* All positions of a page, in the first layer; the other pages and layers get a copy. */
+static void make_up_page(const struct back_kv *l, int32_t page, const struct kern_table *k)
+{
+    float x[2][KERN_HEAD_MAX];
+    uint32_t seed = 1;
+    for (int32_t i = 0; i < l->n_kv * KERN_PAGE; i++) {
+        for (int32_t d = 0; d < 2 * KERN_HEAD_MAX; d++) {
+            seed = seed * 1664525u + 1013904223u;
+            const float odd = (float)(seed >> 16 | 1); /* so that none is 0 */
+            x[d / KERN_HEAD_MAX][d % KERN_HEAD_MAX] = odd / 32768.0f - 1.0f;
+        }
+        const size_t head = (size_t)(i / KERN_PAGE);
+        k->kv_put(l->kind, l->hd_k, l->hd_v, l->k + (size_t)page * l->k_page + head * l->k_head,
+                  l->v + (size_t)page * l->v_page + head * l->v_head, i % KERN_PAGE, x[0], x[1]);
+    }
+}
+
+void kv_make_up(struct kv *kv, const struct kv_seq *s, int32_t n_tok, const struct kern_table *k)
+{
+    const struct back_kv first = kv_layer(kv, 0);
+    const uint8_t *k_from = first.k + (size_t)s->page[0] * first.k_page;
+    const uint8_t *v_from = first.v + (size_t)s->page[0] * first.v_page;
+    make_up_page(&first, s->page[0], k);
+    for (int32_t i = 0; i < kv->n_layer; i++) {
+        const struct back_kv l = kv_layer(kv, i);
+        for (int32_t p = i == 0; p * KERN_PAGE < n_tok; p++) {
+            memcpy(l.k + (size_t)s->page[p] * l.k_page, k_from, l.k_page);
+            memcpy(l.v + (size_t)s->page[p] * l.v_page, v_from, l.v_page);
+        }
+    }
+}
+
 struct back_kv kv_layer(const struct kv *kv, int32_t i_layer)
 {
     uint8_t *const k = kv->pages + (size_t)i_layer * kv->layer_bytes;

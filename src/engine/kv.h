@@ -65,6 +65,9 @@ void kv_seq_cut(struct kv *kv, struct kv_seq *s, int32_t n_tok);
  * writes. */
 void kv_seq_share(struct kv *kv, struct kv_seq *to, const struct kv_seq *from);
 
+/* For measuring: plausible numbers in the pages of positions up to n_tok, the same in each page. */
+void kv_make_up(struct kv *kv, const struct kv_seq *s, int32_t n_tok, const struct kern_table *k);
+
 /* The cache of one layer as operations read it; borrows, valid as long as the pool. */
 struct back_kv kv_layer(const struct kv *kv, int32_t i_layer);
 /* Walks everything and asserts KV-1..KV-4; seqs[n_seq] are all there are (checked builds). */

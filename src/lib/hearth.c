@@ -771,6 +771,7 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
         .is_eos_ignored = p->ignore_eos != 0,
         .shows_special = p->show_special != 0,
         .timeout_us = p->timeout_us,
+        .n_made_up = p->n_made_up,
     };
     for (size_t i = 0; i < p->n_bias; i++) {
         s->sample.bias[i] = (struct sample_bias){ p->bias[i].token, p->bias[i].bias };
