@@ -25,15 +25,21 @@ static void mark(struct kv *kv, const struct kv_seq *s, int32_t pos, uint8_t val
 {
     for (int32_t i = 0; i < kv->n_layer; i++) {
         const struct back_kv l = kv_layer(kv, i);
-        l.k[(size_t)s->page[pos / KERN_PAGE] * l.k_page + (size_t)(pos % KERN_PAGE)] = value;
-        l.v[(size_t)s->page[pos / KERN_PAGE] * l.v_page + (size_t)(pos % KERN_PAGE)] = value;
+        const size_t page = (size_t)s->page[pos / KERN_PAGE];
+        const size_t slot = (size_t)(pos % KERN_PAGE);
+        for (size_t h = 0; h < (size_t)l.n_kv; h++) {
+            l.k[page * l.k_page + h * l.k_head + slot] = value;
+            l.v[page * l.v_page + h * l.v_head + slot] = value;
+        }
     }
 }
 
 static uint8_t marked(struct kv *kv, const struct kv_seq *s, int32_t pos)
 {
     const struct back_kv l = kv_layer(kv, kv->n_layer - 1);
-    return l.v[(size_t)s->page[pos / KERN_PAGE] * l.v_page + (size_t)(pos % KERN_PAGE)];
+    const size_t last = (size_t)(l.n_kv - 1);
+    return l.v[(size_t)s->page[pos / KERN_PAGE] * l.v_page + last * l.v_head +
+               (size_t)(pos % KERN_PAGE)];
 }
 
 static void test_random(void **state)

@@ -2,15 +2,15 @@
  *
  * The pool is cut into pages of 16 positions. A page number stands for the same place in every
  * layer, so a sequence needs one table for all of them, and sharing a prefix means sharing page
- * numbers with a count of readers. Within a layer all K pages lie together and all V pages lie
- * together; within a page the heads lie one after another in the layout that the attention kernel
- * reads (kern.h).
+ * numbers with a count of readers. A layer holds the K pages of its first head, in the layout that
+ * the attention kernel reads (kern.h), then those of the next, then V likewise. Pages are handed
+ * out by rising numbers, so that whoever walks a head reads memory from end to end.
  *
  * A page that several sequences read must not be written. Only the last page of a sequence can be
  * partly filled, so only that one ever needs copying: kv_seq_grow does it when it first extends a
  * shared sequence.
  *
- *     layer 0   | K of page 0 | K of page 1 | ... | V of page 0 | V of page 1 | ...
+ *     layer 0   | K of head 0: page 0, 1, 2 ... | K of head 1 | ... | V of head 0 | ...
  *     layer 1   | the same
  *     sequence  page[] = { 7, 3, 12 }  means positions 0..15 in page 7, 16..31 in page 3, ...
  *
@@ -34,15 +34,14 @@ static void layout(struct kv *kv, const struct arch *a, enum kern_kv kind)
     kv->hd_v = a->hd_v;
     kv->k_head = kern_kv_k_bytes(kind, a->hd_k);
     kv->v_head = kern_kv_v_bytes(kind, a->hd_v);
-    kv->k_page = kv->k_head * (size_t)a->n_kv;
-    kv->v_page = kv->v_head * (size_t)a->n_kv;
+    kv->page_bytes = (kv->k_head + kv->v_head) * (size_t)a->n_kv;
 }
 
 size_t kv_tok_bytes(const struct arch *a, enum kern_kv kind)
 {
     struct kv kv = { 0 };
     layout(&kv, a, kind);
-    return (kv.k_page + kv.v_page) / KERN_PAGE * (size_t)a->n_layer;
+    return kv.page_bytes / KERN_PAGE * (size_t)a->n_layer;
 }
 
 bool kv_bytes(const struct arch *a, enum kern_kv kind, int32_t n_page, size_t *out)
@@ -51,7 +50,7 @@ bool kv_bytes(const struct arch *a, enum kern_kv kind, int32_t n_page, size_t *o
     layout(&kv, a, kind);
     size_t pool = 0;
     const size_t table = n_page > 0 ? mem_round((size_t)n_page * sizeof kv.refs[0], 64) : 0;
-    return n_page > 0 && mem_mul(kv.k_page + kv.v_page, (size_t)n_page, &pool) &&
+    return n_page > 0 && mem_mul(kv.page_bytes, (size_t)n_page, &pool) &&
            mem_mul(pool, (size_t)a->n_layer, &pool) && pool < SIZE_MAX / 2 &&
            mem_add(mem_round(pool, 64), 2 * table, out);
 }
@@ -65,7 +64,7 @@ enum err kv_init(struct kv *kv, const struct arch *a, enum kern_kv kind, int32_t
             n_page);
     layout(kv, a, kind);
     kv->n_page = n_page;
-    kv->layer_bytes = (kv->k_page + kv->v_page) * (size_t)n_page;
+    kv->layer_bytes = kv->page_bytes * (size_t)n_page;
     kv->pages = arena_take(arena, kv->layer_bytes * (size_t)a->n_layer);
     kv->refs = arena_take(arena, (size_t)n_page * sizeof kv->refs[0]);
     kv->free = arena_take(arena, (size_t)n_page * sizeof kv->free[0]);
@@ -123,12 +122,25 @@ int32_t kv_seq_need(const struct kv *kv, const struct kv_seq *s, int32_t n_tok)
     return n + (is_last_shared(kv, s) ? 1 : 0);
 }
 
+/* One page, all heads, from one layer to the same or another one. */
+static void copy_layer(const struct back_kv *to, int32_t to_page, const struct back_kv *from,
+                       int32_t from_page)
+{
+    for (int32_t h = 0; h < to->n_kv; h++) {
+        const size_t k = (size_t)h * to->k_head;
+        const size_t v = (size_t)h * to->v_head;
+        memcpy(to->k + k + (size_t)to_page * to->k_page,
+               from->k + k + (size_t)from_page * from->k_page, to->k_page);
+        memcpy(to->v + v + (size_t)to_page * to->v_page,
+               from->v + v + (size_t)from_page * from->v_page, to->v_page);
+    }
+}
+
 static void copy_page(struct kv *kv, int32_t to, int32_t from)
 {
     for (int32_t i = 0; i < kv->n_layer; i++) {
         const struct back_kv l = kv_layer(kv, i);
-        memcpy(l.k + (size_t)to * l.k_page, l.k + (size_t)from * l.k_page, l.k_page);
-        memcpy(l.v + (size_t)to * l.v_page, l.v + (size_t)from * l.v_page, l.v_page);
+        copy_layer(&l, to, &l, from);
     }
 }
 
@@ -198,14 +210,11 @@ static void make_up_page(const struct back_kv *l, int32_t page, const struct ker
 void kv_make_up(struct kv *kv, const struct kv_seq *s, int32_t n_tok, const struct kern_table *k)
 {
     const struct back_kv first = kv_layer(kv, 0);
-    const uint8_t *k_from = first.k + (size_t)s->page[0] * first.k_page;
-    const uint8_t *v_from = first.v + (size_t)s->page[0] * first.v_page;
     make_up_page(&first, s->page[0], k);
     for (int32_t i = 0; i < kv->n_layer; i++) {
         const struct back_kv l = kv_layer(kv, i);
         for (int32_t p = i == 0; p * KERN_PAGE < n_tok; p++) {
-            memcpy(l.k + (size_t)s->page[p] * l.k_page, k_from, l.k_page);
-            memcpy(l.v + (size_t)s->page[p] * l.v_page, v_from, l.v_page);
+            copy_layer(&l, s->page[p], &first, s->page[0]);
         }
     }
 }
@@ -215,11 +224,11 @@ struct back_kv kv_layer(const struct kv *kv, int32_t i_layer)
     uint8_t *const k = kv->pages + (size_t)i_layer * kv->layer_bytes;
     return (struct back_kv){ .kind = kv->kind,
                              .k = k,
-                             .v = k + kv->k_page * (size_t)kv->n_page,
-                             .k_page = kv->k_page,
-                             .v_page = kv->v_page,
-                             .k_head = kv->k_head,
-                             .v_head = kv->v_head,
+                             .v = k + kv->k_head * (size_t)kv->n_kv * (size_t)kv->n_page,
+                             .k_page = kv->k_head,
+                             .v_page = kv->v_head,
+                             .k_head = kv->k_head * (size_t)kv->n_page,
+                             .v_head = kv->v_head * (size_t)kv->n_page,
                              .n_kv = kv->n_kv,
                              .hd_k = kv->hd_k,
                              .hd_v = kv->hd_v };

@@ -24,10 +24,9 @@ struct kv {
     int32_t hd_v;
     size_t k_head;      /* bytes of one head of one page */
     size_t v_head;      /* likewise */
-    size_t k_page;      /* bytes of one page of one layer */
-    size_t v_page;      /* likewise */
+    size_t page_bytes;  /* of one page of one layer, all heads, K and V */
     size_t layer_bytes; /* all pages of one layer, K then V */
-    uint8_t *pages;     /* [n_layer][K: n_page, V: n_page]; borrows from the arena */
+    uint8_t *pages;     /* [n_layer][K: n_kv][n_page], then V; borrows from the arena */
     int32_t n_page;
     int32_t *refs; /* [n_page] */
     int32_t *free; /* [n_page] stack of free pages */
