@@ -35,7 +35,7 @@ class RequestParams(c.Structure):
                 ('temperature', c.c_float), ('top_k', c.c_int32), ('top_p', c.c_float), ('min_p', c.c_float), ('typical_p', c.c_float),
                 ('repeat_penalty', c.c_float), ('presence_penalty', c.c_float), ('frequency_penalty', c.c_float), ('repeat_last_n', c.c_int32),
                 ('seed', c.c_uint64), ('bias', c.POINTER(Bias)), ('n_bias', c.c_size_t), ('n_logprob', c.c_int32), ('stop', c.POINTER(c.c_char_p)),
-                ('n_stop', c.c_size_t), ('ignore_eos', c.c_int32), ('show_special', c.c_int32), ('timeout_us', c.c_uint64)]
+                ('n_stop', c.c_size_t), ('ignore_eos', c.c_int32), ('show_special', c.c_int32), ('timeout_us', c.c_uint64), ('n_made_up', c.c_int32)]
 
 
 class Event(c.Structure):
