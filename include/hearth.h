@@ -55,11 +55,11 @@ struct hearth_box_params {
     uint64_t memory_bytes; /* most memory to use; 0: what the box and its cgroup have free */
 };
 
-struct hearth_limits { /* measured now, takes about half a second */
-    double read_gb_s;  /* memory read by all threads */
-    double int8_gop_s; /* peak of int8 dot products (multiply and add count as two) */
-    double f32_gflop_s;
-    uint64_t read_bytes; /* for that: 384 MiB, or what memory_bytes leaves (a cache's speed?) */
+struct hearth_limits { /* measured now, takes about a second: by all threads and by one */
+    struct hearth_rates {
+        double read_gb_s, int8_gop_s, f32_gflop_s, bf16_gflop_s; /* 0: no such instruction */
+    } all, one;                                                  /* multiply and add are two */
+    uint64_t n_thread, read_bytes; /* read: 384 MiB, or what memory_bytes leaves (a cache's?) */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);

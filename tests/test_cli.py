@@ -253,6 +253,12 @@ def test_bench(home):
     check('bench --limits stays within --memory', status == 0 and used.ru_maxrss <= most * 1024, (status, used.ru_maxrss, most))
     b = json.loads(run(home, 'bench', '--limits', '--memory', str(most), '--json')[1])
     check('bench --limits says what was read', 16 << 20 <= b['read_bytes'] <= most << 20 and b['read_gb_s'] > 0, b)
+    rates = ['read_gb_s', 'int8_gop_s', 'f32_gflop_s']
+    check('bench --limits: one thread too', all(b[k] > 0 and b['one_thread'][k] > 0 for k in rates) and 'bf16_gflop_s' in b, b)
+    b = json.loads(run(home, 'bench', '--limits', '--threads', '1', '--json')[1])
+    check('bench --limits: of one thread', b['threads'] == 1 and all(b[k] == b['one_thread'][k] for k in rates), b)
+    text = run(home, 'bench', '--limits')[1]
+    check('bench --limits as text', re.search(r'^int8 peak +[0-9.]+ +[0-9.]+  GOP/s$', text, re.M), text)
     code, text, _ = run(home, 'bench', '--kernels')
     check('bench --kernels', code == 0 and re.search(r'^products +\w+', text, re.M) and re.search(r'^available +scalar +yes', text, re.M), text)
     check('bench --kernels --json', json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels'] == text.splitlines())

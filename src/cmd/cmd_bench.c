@@ -165,8 +165,8 @@ static struct shares shares_of(const struct conf *c, const struct bench *b)
     struct shares v = { 0 };
     v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;
     v.gop_s = b->r.prefill_tok_s * (double)b->plan.token_ops / 1e9;
-    v.read_percent = b->l.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.read_gb_s : 0.0;
-    v.int8_percent = b->l.int8_gop_s > 0.0 ? 100.0 * v.gop_s / b->l.int8_gop_s : 0.0;
+    v.read_percent = b->l.all.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.all.read_gb_s : 0.0;
+    v.int8_percent = b->l.all.int8_gop_s > 0.0 ? 100.0 * v.gop_s / b->l.all.int8_gop_s : 0.0;
     return v;
 }
 
@@ -180,6 +180,14 @@ static void json_kernels(struct buf *out, const char *text)
         rest = view_from(rest, n < rest.n ? n + 1 : rest.n);
     }
     buf_add_char(out, ']');
+}
+
+static void json_rates(struct buf *out, const struct hearth_rates *r)
+{
+    buf_printf(out,
+               ", \"read_gb_s\": %.2f, \"int8_gop_s\": %.1f, \"f32_gflop_s\": %.1f, "
+               "\"bf16_gflop_s\": %.1f",
+               r->read_gb_s, r->int8_gop_s, r->f32_gflop_s, r->bf16_gflop_s);
 }
 
 static void json_model(struct buf *out, const struct conf *c, const struct bench *b)
@@ -204,11 +212,12 @@ static void print_json(const struct conf *c, const struct bench *b)
         json_kernels(&out, b->kernels);
     }
     if (b->has_limits) {
+        json_rates(&out, &b->l.all);
         buf_printf(&out,
-                   ", \"read_gb_s\": %.2f, \"read_bytes\": %llu, \"int8_gop_s\": %.1f, "
-                   "\"f32_gflop_s\": %.1f",
-                   b->l.read_gb_s, (unsigned long long)b->l.read_bytes, b->l.int8_gop_s,
-                   b->l.f32_gflop_s);
+                   ", \"threads\": %llu, \"read_bytes\": %llu, \"one_thread\": {\"threads\": 1",
+                   (unsigned long long)b->l.n_thread, (unsigned long long)b->l.read_bytes);
+        json_rates(&out, &b->l.one);
+        buf_add_char(&out, '}');
     }
     if (b->has_model) {
         json_model(&out, c, b);
@@ -217,16 +226,31 @@ static void print_json(const struct conf *c, const struct bench *b)
     buf_release(&out);
 }
 
+static void print_rate(const char *name, double one, double all, const char *unit)
+{
+    if (all > 0.0) {
+        printf("%-12s %9.1f %11.1f  %s\n", name, one, all, unit);
+    }
+}
+
+static void print_limits(const struct hearth_limits *l)
+{
+    printf("%-12s %9s %4llu %s\n", "limits of", "1 thread", (unsigned long long)l->n_thread,
+           l->n_thread == 1 ? "thread" : "threads");
+    print_rate("memory read", l->one.read_gb_s, l->all.read_gb_s, "GB/s");
+    print_rate("int8 peak", l->one.int8_gop_s, l->all.int8_gop_s, "GOP/s");
+    print_rate("float peak", l->one.f32_gflop_s, l->all.f32_gflop_s, "GFLOP/s");
+    print_rate("bf16 peak", l->one.bf16_gflop_s, l->all.bf16_gflop_s, "GFLOP/s");
+    printf("read: %llu MiB\n", (unsigned long long)l->read_bytes >> 20);
+}
+
 static void print_text(const struct conf *c, const struct bench *b)
 {
     if (c->is_kernels) {
         fputs(b->kernels, stdout);
     }
     if (c->is_limits) {
-        printf("memory read  %8.1f GB/s     (of %llu MiB)\nint8 peak    %8.1f GOP/s\n"
-               "float peak   %8.1f GFLOP/s\n",
-               b->l.read_gb_s, (unsigned long long)b->l.read_bytes >> 20, b->l.int8_gop_s,
-               b->l.f32_gflop_s);
+        print_limits(&b->l);
     }
     if (!b->has_model) {
         return;
@@ -236,11 +260,11 @@ static void print_text(const struct conf *c, const struct bench *b)
            (double)b->info.n_param / 1e6);
     printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the int8 peak (%.0f), "
            "depth %lld\n",
-           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.int8_gop_s,
+           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.all.int8_gop_s,
            (long long)c->depth);
     printf("  answer  %9.1f tok/s  %5lld at once   %7.1f GB/s, %.0f %% of memory bandwidth (%.1f), "
            "depth %lld\n",
-           b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.read_gb_s,
+           b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
 }
 

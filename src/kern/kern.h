@@ -117,6 +117,9 @@ struct kern_table {
     /* --- vectors (vec_*) --- */
     uint64_t (*peak_f32)(uint32_t n,
                          uint32_t *sink); /* the same for fused multiply-adds of floats */
+    /* The same for dot products of pairs of bf16; NULL where kernels know none. Whether this
+     * processor has them is cpu_get()->has_avx512_bf16. */
+    uint64_t (*peak_bf16)(uint32_t n, uint32_t *sink);
     /* Reads n floats (a multiple of 256) once, with prefetch; the value only keeps it from being
      * left out. */
     uint32_t (*read_all)(const float *p, size_t n);

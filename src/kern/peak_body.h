@@ -55,8 +55,37 @@ static uint32_t peak_read(const float *p, size_t n)
     return l_sum(l_add(l_add(sum[0], sum[1]), l_add(sum[2], sum[3]))) > 0.0f;
 }
 
+#if defined(__AVX512F__)
+/* Written as its instruction alone: the rest of the file must not assume that there is one. */
+static uint64_t peak_bf16(uint32_t n, uint32_t *sink)
+{
+    __m512 acc[16];
+    const __m512i one = _mm512_set1_epi32(0x3f803f80);
+    const __m512i w = _mm512_xor_si512(one, _mm512_set1_epi32((int)*sink & 1));
+    _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
+    {
+        acc[i] = _mm512_setzero_ps();
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
+        {
+            __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(one));
+        }
+    }
+    _Pragma("GCC unroll 16") for (int i = 1; i < 16; i++)
+    {
+        acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    }
+    *sink += _mm512_reduce_add_ps(acc[0]) > 0.0f;
+    return (uint64_t)n * 16 * 32 * 2;
+}
+#endif
+
 INLINE void peak_fill(struct kern_table *t)
 {
+#if defined(__AVX512F__)
+    t->peak_bf16 = peak_bf16;
+#endif
     t->peak_f32 = peak_f32;
     t->read_all = peak_read;
 }

@@ -177,14 +177,15 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
 #define MEASURE_LEAST  ((uint64_t)16 << 20)
 #define MEASURE_CHUNKS 64
 #define MEASURE_ROUNDS 10000
+#define MEASURE_US     100000
 
-/* One measurement on all threads. */
+/* One measurement on the threads of the team. */
 struct measure {
-    const struct kern_table *kern;
     struct team *team;
-    const float *data;
-    size_t n_each; /* floats per chunk */
-    int kind;      /* 0 read, 1 int8, 2 float */
+    const float *data; /* NULL: arithmetic, by `peak` */
+    size_t n_each;     /* floats per chunk */
+    uint32_t (*read_all)(const float *p, size_t n);
+    uint64_t (*peak)(uint32_t n, uint32_t *sink);
     struct cell ops;
     struct cell sink;
 };
@@ -197,24 +198,24 @@ static void measure_worker(void *arg, int i_worker)
     int from;
     int to;
     while (team_chunk(m->team, MEASURE_CHUNKS, 1, &from, &to)) {
-        if (m->kind == 0) {
-            sink |= m->kern->read_all(m->data + (size_t)from * m->n_each, m->n_each);
+        if (m->peak == NULL) {
+            sink |= m->read_all(m->data + (size_t)from * m->n_each, m->n_each);
             cell_add(&m->ops, m->n_each * sizeof(float));
         } else {
-            const bool is_int8 = m->kind == 1;
-            cell_add(&m->ops, is_int8 ? m->kern->peak_int8(MEASURE_ROUNDS, &sink)
-                                      : m->kern->peak_f32(MEASURE_ROUNDS, &sink));
+            cell_add(&m->ops, m->peak(MEASURE_ROUNDS, &sink));
         }
     }
     cell_add(&m->sink, sink);
 }
 
-/* Best of several short runs, in units of 10^9 per second. */
-static double measure_best(struct measure *m, int kind)
+/* Best of short runs, in units of 10^9 per second; peak NULL: of reading. They go on for a while,
+ * since a system may take dozens of milliseconds to give a new thread a core of its own. */
+static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint32_t *sink))
 {
     double best = 0.0;
-    m->kind = kind;
-    for (int i = 0; i < 5; i++) {
+    m->peak = peak;
+    const uint64_t start = os_now_us();
+    for (int i = 0; i < 5 || os_now_us() - start < MEASURE_US; i++) {
         cell_set(&m->ops, 0);
         team_chunk_reset(m->team);
         const uint64_t begin = os_now_us();
@@ -224,6 +225,20 @@ static double measure_best(struct measure *m, int kind)
         best = rate > best ? rate : best;
     }
     return best;
+}
+
+static enum err measure_rates(const struct kern_table *k, int n_thread, const float *data,
+                              size_t n_each, struct hearth_rates *out)
+{
+    struct measure m = { .data = data, .n_each = n_each, .read_all = k->read_all };
+    const bool has_bf16 = k->peak_bf16 != NULL && cpu_get()->has_avx512_bf16;
+    TRY(team_open(&m.team, n_thread));
+    out->read_gb_s = measure_best(&m, NULL);
+    out->int8_gop_s = measure_best(&m, k->peak_int8);
+    out->f32_gflop_s = measure_best(&m, k->peak_f32);
+    out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
+    team_close(m.team);
+    return ERR_OK;
 }
 
 /* How much to read: within what the owner allows and the box has. */
@@ -251,26 +266,26 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
         return HEARTH_USAGE;
     }
     struct arena data = { 0 };
-    struct measure m = { .kern = kern_get(box->isa) };
-    uint64_t bytes = 0;
-    enum err e = measure_size(box, &bytes);
-    m.n_each = (size_t)bytes / sizeof(float) / MEASURE_CHUNKS;
-    e = e == ERR_OK ? team_open(&m.team, box->n_thread) : e;
-    e = e == ERR_OK ? arena_open(&data, (size_t)bytes + 65536, true) : e;
+    struct hearth_limits l = { .n_thread = (uint64_t)box->n_thread };
+    enum err e = measure_size(box, &l.read_bytes);
+    const size_t bytes = (size_t)l.read_bytes;
+    e = e == ERR_OK ? arena_open(&data, bytes + 65536, true) : e;
     if (e == ERR_OK) {
         float *fill =
             (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
         for (size_t i = 0; i < data.cap / sizeof fill[0]; i++) {
             fill[i] = (float)(i * 2654435761u % 1048573u);
         }
-        m.data = fill;
-        out->read_bytes = bytes;
-        out->read_gb_s = measure_best(&m, 0);
-        out->int8_gop_s = measure_best(&m, 1);
-        out->f32_gflop_s = measure_best(&m, 2);
+        const struct kern_table *k = kern_get(box->isa);
+        const size_t n_each = bytes / sizeof fill[0] / MEASURE_CHUNKS;
+        e = measure_rates(k, box->n_thread, fill, n_each, &l.all);
+        l.one = l.all;
+        e = e == ERR_OK && box->n_thread > 1 ? measure_rates(k, 1, fill, n_each, &l.one) : e;
+    }
+    if (e == ERR_OK) {
+        *out = l;
     }
     arena_close(&data);
-    team_close(m.team);
     return (hearth_status)e;
 }
 
