@@ -37,6 +37,7 @@
 #define BEST_OF    3
 #define MIN_RUN_US 30000
 #define PEAK_N     200000
+#define SMALL_N    100 /* some microseconds for 16 parts */
 #define ROWS_MAX   96
 #define HEAD       128  /* dimensions of an attention head */
 #define FILL       0x2C /* bytes of memory and pages: ordinary numbers as float, half and int8 */
@@ -64,50 +65,56 @@ struct bench {
     double read_gb_s;
     double int8_gop_s;
     double f32_gop_s;
+    double job_ns; /* what a short job takes beyond its work: bringing the threads together */
 };
 
 /* --- limits ---------------------------------------------------------------------------------- */
 
 static _Atomic uint64_t total_ops;
 
-static void count_peak(struct bench *b, uint64_t (*peak)(uint32_t n, uint32_t *sink))
+static void count_peak(struct bench *b, uint64_t (*peak)(uint32_t n, uint32_t *sink), int n)
 {
     uint32_t sink = 0;
-    int from;
-    int to;
-    while (team_chunk(b->team, 16, 1, &from, &to)) {
+    for (int i = 0; i < n; i++) {
         total_ops += peak(b->load.peak_n, &sink);
     }
 }
 
-static void peak_worker(void *arg, int i_worker)
+static void peak_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct bench *b = arg;
-    count_peak(b, b->k->peak_int8);
+    count_peak(b, b->k->peak_int8, to - from);
 }
 
-static void peak_f32_worker(void *arg, int i_worker)
+static void peak_f32_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct bench *b = arg;
-    count_peak(b, b->k->peak_f32);
+    count_peak(b, b->k->peak_f32, to - from);
 }
 
-static void read_worker(void *arg, int i_worker)
+static void read_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct bench *b = arg;
-    int from;
-    int to;
-    while (team_chunk(b->team, 160, 4, &from, &to)) {
-        const float *p = b->memory + ((size_t)from << 18);
-        total_ops += b->k->read_all(p, (size_t)(to - from) << 18) & 1;
-    }
+    const float *p = b->memory + ((size_t)from << 18);
+    total_ops += b->k->read_all(p, (size_t)(to - from) << 18) & 1;
 }
 
-/* The least time of one team_run, over some series of at least MIN_RUN_US. */
-static double best_us(struct team *team, team_fn fn, void *arg)
+static void small_part(void *arg, int from, int to)
+{
+    struct bench *b = arg;
+    uint32_t sink = 0;
+    b->k->peak_int8((uint32_t)(to - from) * SMALL_N, &sink);
+}
+
+/* What the team computes. */
+struct shared {
+    team_part_fn fn;
+    int n_item;
+    int grain;
+};
+
+/* The least time of one team_share, over some series of at least MIN_RUN_US. */
+static double best_us(struct team *team, struct shared work, void *arg)
 {
     double best = 1e18;
     for (int i = 0; i < BEST_OF; i++) {
@@ -115,8 +122,7 @@ static double best_us(struct team *team, team_fn fn, void *arg)
         const uint64_t t0 = os_now_us();
         uint64_t t = t0;
         while (t - t0 < MIN_RUN_US) {
-            team_chunk_reset(team);
-            team_run(team, fn, arg);
+            team_share(team, work.fn, arg, work.n_item, work.grain);
             t = os_now_us();
             n++;
         }
@@ -127,50 +133,43 @@ static double best_us(struct team *team, team_fn fn, void *arg)
 }
 
 /* Operations of 16 shares, by the nanosecond. */
-static double peak_gop_s(struct bench *b, team_fn fn)
+static double peak_gop_s(struct bench *b, team_part_fn fn)
 {
+    const struct shared work = { fn, 16, 1 };
     total_ops = 0;
-    team_chunk_reset(b->team);
-    team_run(b->team, fn, b);
+    team_share(b->team, fn, b, work.n_item, work.grain);
     const double ops = (double)total_ops;
-    return ops / best_us(b->team, fn, b) / 1e3;
+    return ops / best_us(b->team, work, b) / 1e3;
 }
 
 static void measure_read(struct bench *b)
 {
-    b->read_gb_s = (double)BIG_BYTES / best_us(b->team, read_worker, b) / 1e3;
+    b->read_gb_s =
+        (double)BIG_BYTES / best_us(b->team, (struct shared){ read_part, 160, 4 }, b) / 1e3;
 }
 
 static void measure_limits(struct bench *b)
 {
-    b->int8_gop_s = peak_gop_s(b, peak_worker);
-    b->f32_gop_s = peak_gop_s(b, peak_f32_worker);
+    b->int8_gop_s = peak_gop_s(b, peak_part);
+    b->f32_gop_s = peak_gop_s(b, peak_f32_part);
+    const double alone = best_us(b->team, (struct shared){ small_part, 16, 16 }, b);
+    const double together = best_us(b->team, (struct shared){ small_part, 16, 1 }, b);
+    b->job_ns = 1e3 * (together - alone / team_size(b->team));
     measure_read(b);
 }
 
 /* --- products -------------------------------------------------------------------------------- */
 
-static void matmul_worker(void *arg, int i_worker)
+static void matmul_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct bench *b = arg;
-    const int n = tensor_panels(&b->w);
-    int from;
-    int to;
-    while (team_chunk(b->team, n, n / (8 * team_size(b->team)) + 1, &from, &to)) {
-        b->k->matmul(&b->w, from, to, &b->act, b->y, (size_t)tensor_panels(&b->w) * 16);
-    }
+    b->k->matmul(&b->w, from, to, &b->act, b->y, (size_t)tensor_panels(&b->w) * 16);
 }
 
-static void prepare_worker(void *arg, int i_worker)
+static void prepare_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct bench *b = arg;
-    int from;
-    int to;
-    while (team_chunk(b->team, kern_act_tiles(b->act.n_tok), 1, &from, &to)) {
-        b->k->act_prepare(&b->act, b->x, N_COL, from, to);
-    }
+    b->k->act_prepare(&b->act, b->x, N_COL, from, to);
 }
 
 static void make_weights(struct bench *b, enum quant_type type, int32_t n_row)
@@ -207,8 +206,11 @@ static struct figures bench_tokens(struct bench *b, int32_t n_tok)
     const enum kern_act_kind kind = kern_act_kind_for(b->w.type);
     b->act = (struct kern_act){ kind, n_tok, N_COL, NULL };
     b->act.data = arena_take(&b->arena, kern_act_bytes(kind, n_tok, N_COL));
-    const double prepare_us = best_us(b->team, prepare_worker, b);
-    const double us = best_us(b->team, matmul_worker, b);
+    const int n_panel = tensor_panels(&b->w);
+    const struct shared prepare = { prepare_part, kern_act_tiles(n_tok), 1 };
+    const struct shared product = { matmul_part, n_panel, n_panel / (8 * team_size(b->team)) + 1 };
+    const double prepare_us = best_us(b->team, prepare, b);
+    const double us = best_us(b->team, product, b);
     arena_rewind(&b->arena, mark);
     return (struct figures){ .gb_s = (double)b->w.bytes / us / 1e3,
                              .gop_s = 2.0 * n_tok * b->w.n_row * (double)N_COL / us / 1e3,
@@ -255,9 +257,8 @@ struct attend_job {
     size_t span_bytes;
 };
 
-static void attend_worker(void *arg, int i_worker)
+static void attend_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     const struct attend_job *j = arg;
     const size_t k_bytes = kern_kv_k_bytes(j->kv, HEAD);
     const uint8_t *k_page[KERN_SPAN_PAGES];
@@ -274,10 +275,8 @@ static void attend_worker(void *arg, int i_worker)
         acc[i] = out[i];
         hi[i] = KERN_SPAN;
     }
-    int from;
-    int to;
-    while (team_chunk(j->b->team, j->n_span, 1, &from, &to)) {
-        const uint8_t *p = (const uint8_t *)j->b->memory + (size_t)from * j->span_bytes;
+    for (int span = from; span < to; span++) {
+        const uint8_t *p = (const uint8_t *)j->b->memory + (size_t)span * j->span_bytes;
         for (size_t i = 0; i < KERN_SPAN_PAGES; i++) {
             k_page[i] = p + i * k_bytes;
             v_page[i] = p + (KERN_SPAN_PAGES + i) * k_bytes; /* as many bytes as a page of keys */
@@ -307,7 +306,7 @@ static struct figures bench_attend(struct bench *b, enum kern_kv kv, int32_t n_q
                             .n_query = n_query,
                             .n_span = (int32_t)(b->load.big_bytes / span),
                             .span_bytes = span };
-    const double us = best_us(b->team, attend_worker, &j);
+    const double us = best_us(b->team, (struct shared){ attend_part, j.n_span, 1 }, &j);
     const double ops = 4.0 * n_query * KERN_SPAN * HEAD; /* q . k and w * v, two each */
     return (struct figures){ .gb_s = (double)span * j.n_span / us / 1e3,
                              .gop_s = ops * j.n_span / us / 1e3 };
@@ -471,8 +470,8 @@ static void bench_table(const struct kern_table *t, int n_thread, const char *ty
     struct bench b;
     bench_open(&b, t, n_thread);
     b.load = usual_load; /* whatever it takes: these shapes were asked for */
-    printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s\n", t->name, n_thread,
-           b.int8_gop_s, b.read_gb_s);
+    printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s; a job costs %.0f ns\n",
+           t->name, n_thread, b.int8_gop_s, b.read_gb_s, b.job_ns);
     for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
         if (!is_weight(type) ||
             (type_name != NULL && strcmp(type_name, quant_get(type)->name) != 0)) {
@@ -548,6 +547,7 @@ static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
     sheet_put(s, i_isa, "Limits", "memory read, GB/s", b.read_gb_s, 0.0);
     sheet_put(s, i_isa, "Limits", "int8, GOP/s", b.int8_gop_s, 0.0);
     sheet_put(s, i_isa, "Limits", "float, GFLOP/s", b.f32_gop_s, 0.0);
+    sheet_put(s, i_isa, "Limits", "a job of 16 parts costs, ns", b.job_ns, 0.0);
     sheet_products(s, i_isa, &b);
     for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
         measure_read(&b);

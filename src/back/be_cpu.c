@@ -9,8 +9,9 @@
  * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
  * (q/k/v, attention, output, gate/up, down).
  *
- * Chunks come from a shared counter, so a worker that the system takes off its core delays only its
- * own chunk. Which worker computes what differs from run to run; the bits do not (BC-1).
+ * Whoever is through with its share of the chunks takes others', so a worker that the system takes
+ * off its core delays only its own chunk. Which worker computes what differs from run to run; the
+ * bits do not (BC-1).
  *
  * Rejected: one barrier per matrix, and static halves (a busy neighbour then halves the speed).
  *
@@ -39,20 +40,12 @@ struct rows_job {
     rows_fn fn;
     const void *args;
     const struct kern_table *k;
-    struct team *team;
-    int32_t n_row;
-    int32_t grain;
 };
 
-static void rows_worker(void *arg, int i_worker)
+static void rows_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     const struct rows_job *j = arg;
-    int from;
-    int to;
-    while (team_chunk(j->team, j->n_row, j->grain, &from, &to)) {
-        j->fn(j->args, j->k, from, to);
-    }
+    j->fn(j->args, j->k, from, to);
 }
 
 /* n_float: floats of work per row, to decide whether sharing pays. */
@@ -63,9 +56,8 @@ static void run_rows(struct be_cpu *c, rows_fn fn, const void *args, int32_t n_r
         return;
     }
     const int32_t grain = (int32_t)(SERIAL_FLOATS / 4 / (n_float + 1)) + 1;
-    struct rows_job job = { fn, args, c->kern, c->team, n_row, grain };
-    team_chunk_reset(c->team);
-    team_run(c->team, rows_worker, &job);
+    struct rows_job job = { fn, args, c->kern };
+    team_share(c->team, rows_part, &job, n_row, grain);
 }
 
 struct embed_args {
@@ -347,12 +339,9 @@ static void prepare_tiles(const void *args, const struct kern_table *k, int32_t 
  * in chunks. A chunk may span two matrices. */
 struct matmul_job {
     const struct kern_table *k;
-    struct team *team;
     const struct back_out *out;
     const struct kern_act *act; /* [2], by kind */
     int32_t n_out;
-    int32_t n_panel;
-    int32_t grain;
     int32_t n_tok;
 };
 
@@ -371,8 +360,9 @@ static void add_bias(const struct matmul_job *j, const struct back_out *o, int32
 }
 
 /* Panels [from, to) of the line that all matrices of the job form. */
-static void matmul_panels(const struct matmul_job *j, int32_t from, int32_t to)
+static void matmul_part(void *arg, int from, int to)
 {
+    const struct matmul_job *j = arg;
     int32_t first = 0;
     for (int32_t i = 0; i < j->n_out; i++) {
         const struct back_out *o = &j->out[i];
@@ -390,17 +380,6 @@ static void matmul_panels(const struct matmul_job *j, int32_t from, int32_t to)
     }
 }
 
-static void matmul_worker(void *arg, int i_worker)
-{
-    (void)i_worker;
-    const struct matmul_job *j = arg;
-    int from;
-    int to;
-    while (team_chunk(j->team, j->n_panel, j->grain, &from, &to)) {
-        matmul_panels(j, from, to);
-    }
-}
-
 static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
                        size_t ldx, int32_t n_tok)
 {
@@ -408,8 +387,9 @@ static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out
     const size_t mark = arena_mark(b->step);
     struct kern_act act[2] = { { 0 } };
     struct matmul_job job = {
-        .k = c->kern, .team = c->team, .out = out, .act = act, .n_out = n_out, .n_tok = n_tok
+        .k = c->kern, .out = out, .act = act, .n_out = n_out, .n_tok = n_tok
     };
+    int32_t n_panel = 0;
     for (int32_t i = 0; i < n_out; i++) {
         const enum kern_act_kind kind = kern_act_kind_for(out[i].w->type);
         if (act[kind].data == NULL) {
@@ -421,12 +401,10 @@ static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out
             run_rows(c, prepare_tiles, &p, n_tile,
                      (size_t)out[i].w->n_col * ((size_t)n_tok / (size_t)n_tile));
         }
-        job.n_panel += tensor_panels(out[i].w);
+        n_panel += tensor_panels(out[i].w);
     }
-    /* About eight chunks a worker: enough to even out, few enough not to fight for the counter. */
-    job.grain = job.n_panel / (8 * team_size(c->team)) + 1;
-    team_chunk_reset(c->team);
-    team_run(c->team, matmul_worker, &job);
+    /* About eight chunks a worker: enough to even out */
+    team_share(c->team, matmul_part, &job, n_panel, n_panel / (8 * team_size(c->team)) + 1);
     arena_rewind(b->step, mark);
 }
 
@@ -452,7 +430,6 @@ struct tile {
 
 struct attend_job {
     const struct kern_table *k;
-    struct team *team;
     const struct back_attend *p;
     const float *q;
     float *y;
@@ -463,7 +440,6 @@ struct attend_job {
     int32_t n_tile;
     /* by span: the wave's items are spans first_span.. of the line of all (tile, span) pairs */
     int32_t first_item;
-    int32_t n_item;
     struct partial *wave;
     size_t each_bytes;
 };
@@ -607,24 +583,19 @@ union partial_room {
 };
 
 /* Whole tiles: spans in order, each merged as it comes. */
-static void tile_worker(void *arg, int i_worker)
+static void tile_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     const struct attend_job *j = arg;
     _Alignas(64) union partial_room sum;
     _Alignas(64) union partial_room part;
-    int from;
-    int to;
-    while (team_chunk(j->team, j->n_tile, 1, &from, &to)) {
-        for (int32_t i = from; i < to; i++) {
-            const struct tile t = tile_at(j, i);
-            span_compute(j, &t, t.span0, &sum.p);
-            for (int32_t s = t.span0 + 1; s < t.span1; s++) {
-                span_compute(j, &t, s, &part.p);
-                partial_merge(j, t.n_query, &sum.p, &part.p);
-            }
-            tile_finish(j, &t, &sum.p);
+    for (int i = from; i < to; i++) {
+        const struct tile t = tile_at(j, i);
+        span_compute(j, &t, t.span0, &sum.p);
+        for (int32_t s = t.span0 + 1; s < t.span1; s++) {
+            span_compute(j, &t, s, &part.p);
+            partial_merge(j, t.n_query, &sum.p, &part.p);
         }
+        tile_finish(j, &t, &sum.p);
     }
 }
 
@@ -652,19 +623,14 @@ static struct partial *partial_at(struct partial *first, size_t each_bytes, int3
     return (struct partial *)(void *)((uint8_t *)first + (size_t)i * each_bytes);
 }
 
-static void span_worker(void *arg, int i_worker)
+static void span_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     const struct attend_job *j = arg;
-    int from;
-    int to;
-    while (team_chunk(j->team, j->n_item, 1, &from, &to)) {
-        for (int32_t i = from; i < to; i++) {
-            int32_t i_tile;
-            int32_t i_span;
-            const struct tile t = item_at(j, j->first_item + i, &i_tile, &i_span);
-            span_compute(j, &t, i_span, partial_at(j->wave, j->each_bytes, i));
-        }
+    for (int i = from; i < to; i++) {
+        int32_t i_tile;
+        int32_t i_span;
+        const struct tile t = item_at(j, j->first_item + i, &i_tile, &i_span);
+        span_compute(j, &t, i_span, partial_at(j->wave, j->each_bytes, i));
     }
 }
 
@@ -682,11 +648,11 @@ static void attend_by_span(struct be_cpu *c, struct attend_job *j, const struct 
         memset(partial_at(sums, j->each_bytes, i)->s, 0, sizeof sums->s);
         n_all += t.span1 - t.span0;
     }
-    for (j->first_item = 0; j->first_item < n_all; j->first_item += j->n_item) {
-        j->n_item = n_all - j->first_item < cut->n_wave ? n_all - j->first_item : cut->n_wave;
-        team_chunk_reset(c->team);
-        team_run(c->team, span_worker, j);
-        for (int32_t i = 0; i < j->n_item; i++) {
+    for (j->first_item = 0; j->first_item < n_all; j->first_item += cut->n_wave) {
+        const int32_t left = n_all - j->first_item;
+        const int32_t n_item = left < cut->n_wave ? left : cut->n_wave;
+        team_share(c->team, span_part, j, n_item, 1);
+        for (int32_t i = 0; i < n_item; i++) {
             int32_t i_tile;
             int32_t i_span;
             const struct tile t = item_at(j, j->first_item + i, &i_tile, &i_span);
@@ -706,7 +672,6 @@ static void cpu_attend(struct back *b, const struct back_attend *p, float *y, co
     const size_t mark = arena_mark(b->step);
     const struct back_cut cut = back_attend_cut(p, team_size(c->team));
     struct attend_job j = { .k = c->kern,
-                            .team = c->team,
                             .p = p,
                             .q = q,
                             .y = y,
@@ -718,8 +683,7 @@ static void cpu_attend(struct back *b, const struct back_attend *p, float *y, co
     if (cut.is_by_span) {
         attend_by_span(c, &j, &cut);
     } else {
-        team_chunk_reset(c->team);
-        team_run(c->team, tile_worker, &j);
+        team_share(c->team, tile_part, &j, cut.n_tile, 1);
     }
     arena_rewind(b->step, mark);
 }

@@ -7,10 +7,16 @@
  * of their speed as soon as another process wants a core, and burn energy while idle.
  *
  * Nobody waits for a worker that has not come. The word holds a job number, a door and the number
- * of workers inside; a worker enters by counting itself in while the door is open. Work is handed
- * out in chunks (team_chunk), so the caller can finish alone; it then shuts the door and waits only
- * for those inside. A worker whose core is busy with something else comes late, finds the door shut
- * and waits for the next job.
+ * of workers inside; a worker enters by counting itself in while the door is open. Work is taken in
+ * chunks, so the caller can finish alone; it then shuts the door and waits only for those inside. A
+ * worker whose core is busy with something else comes late, finds the door shut and waits for the
+ * next job.
+ *
+ * Each worker has a share of the chunks with a counter of its own, and goes to the others' when its
+ * own is used up. A counter that all shared was a cache line that went from core to core with each
+ * chunk, and gave a worker other rows and weights every time; both cost most where cores have no
+ * cache in common. A counter carries the number of its job: one with an old number counts as not
+ * begun, so nobody has to reset the counters of workers that may not come.
  *
  * Everything else here is a thin coat over POSIX threads: a bounded queue, a thread, a lock with a
  * condition on the monotonic clock. Locks and atomics exist nowhere above this layer.
@@ -36,7 +42,8 @@
 #define SPIN_US         60 /* most waits between two jobs of one token are shorter */
 #define SPIN_CROWDED    50 /* rounds when there are more workers than cores: nearly none */
 #define SPIN_ROUNDS_MAX 40000
-#define LINE            64 /* bytes of a cache line: hot words do not share one */
+#define LINE            64  /* bytes of a cache line: hot words do not share one */
+#define LINE_PAIR       128 /* processors fetch lines in pairs */
 
 /* One word that some threads wait on until it changes. */
 struct gate {
@@ -45,17 +52,33 @@ struct gate {
     char pad[LINE - 2 * sizeof(uint32_t)]; /* the next word lies in another line */
 };
 
+/* Chunks of a worker's share that are taken: job number << 32 | the next one. */
+struct share {
+    _Atomic uint64_t word;
+    char pad[LINE_PAIR - sizeof(uint64_t)];
+};
+
+/* What team_share works on. */
+struct work {
+    team_part_fn fn;
+    void *arg;
+    int n_item;
+    int grain;
+    int n_chunk;
+};
+
 struct team {
-    struct gate go;             /* job number, workers inside, door */
-    struct gate done;           /* workers that have left, ever */
-    uint32_t n_done;            /* its value when no job runs; owner: the caller */
-    _Atomic int64_t next_chunk; /* wider than its users' int: it runs past their end */
-    char pad[LINE - sizeof(int64_t)];
+    struct gate go;   /* job number, workers inside, door */
+    struct gate done; /* workers that have left, ever */
+    uint32_t n_done;  /* its value when no job runs; owner: the caller */
+    uint32_t i_share; /* number of team_share calls, never 0 in one; owner: the caller */
     team_fn fn;
     void *arg;
+    struct work work;
     int n_worker;
     int spin_rounds;
     _Atomic bool is_closing; /* a worker that comes late from an old job reads it at any time */
+    struct share *shares;    /* [n_worker], owns */
     pthread_t *threads;      /* [n_worker - 1], owns */
 };
 
@@ -191,12 +214,15 @@ enum err team_open(struct team **out, int n_worker)
             "%d threads were asked for, 1..1024 are possible", n_worker);
     struct team *t = mem_alloc(sizeof *t);
     pthread_t *threads = mem_alloc_array((size_t)n_worker, sizeof threads[0]);
-    if (t == NULL || threads == NULL) {
+    struct share *shares = mem_alloc_array((size_t)n_worker, sizeof shares[0]);
+    if (t == NULL || threads == NULL || shares == NULL) {
         mem_free(t);
         mem_free(threads);
+        mem_free(shares);
         return err_set(ERR_MEMORY, "no memory for %d workers", n_worker);
     }
     t->threads = threads;
+    t->shares = shares;
     t->n_worker = n_worker;
     /* spinning on a core that the others need helps nobody */
     t->spin_rounds = n_worker <= cpu_get()->n_core ? spin_rounds() : SPIN_CROWDED;
@@ -220,6 +246,7 @@ void team_close(struct team *t)
         pthread_join(t->threads[i - 1], NULL);
     }
     mem_free(t->threads);
+    mem_free(t->shares);
     mem_free(t);
 }
 
@@ -254,21 +281,55 @@ void team_run(struct team *t, team_fn fn, void *arg)
     t->n_done = target;
 }
 
-void team_chunk_reset(struct team *t)
+/* The next chunk of a worker's share; -1: none is left. Relaxed: only tickets, and team_run orders
+ * what they stand for. */
+static int take_chunk(struct team *t, int i_worker)
 {
-    atomic_store_explicit(&t->next_chunk, 0, memory_order_relaxed); /* team_run's gate orders it */
+    const int64_t n = t->work.n_chunk;
+    const uint32_t begin = (uint32_t)(n * i_worker / t->n_worker);
+    const uint32_t end = (uint32_t)(n * (i_worker + 1) / t->n_worker);
+    const uint64_t job = (uint64_t)t->i_share << 32;
+    _Atomic uint64_t *word = &t->shares[i_worker].word;
+    uint64_t was = atomic_load_explicit(word, memory_order_relaxed);
+    for (;;) {
+        const uint32_t at = was >> 32 == t->i_share ? (uint32_t)was : begin;
+        if (at >= end) {
+            return -1;
+        }
+        if (atomic_compare_exchange_weak_explicit(word, &was, job | (at + 1), memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            return (int)at;
+        }
+    }
 }
 
-bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to)
+static void share_worker(void *arg, int i_worker)
 {
-    /* relaxed: only a ticket */
-    const int64_t at = atomic_fetch_add_explicit(&t->next_chunk, grain, memory_order_relaxed);
-    if (at >= n_item) {
-        return false;
+    struct team *t = arg;
+    const struct work *w = &t->work;
+    for (int i = 0; i < t->n_worker; i++) {
+        const int of = (i_worker + i) % t->n_worker;
+        for (int chunk; (chunk = take_chunk(t, of)) >= 0;) {
+            const int from = chunk * w->grain;
+            w->fn(w->arg, from, w->n_item - from < w->grain ? w->n_item : from + w->grain);
+        }
     }
-    *from = (int)at;
-    *to = n_item - *from < grain ? n_item : *from + grain;
-    return true;
+}
+
+void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grain)
+{
+    if (t->n_worker == 1 || n_item <= grain) {
+        fn(arg, 0, n_item);
+        return;
+    }
+    t->work = (struct work){ fn, arg, n_item, grain, (n_item - 1) / grain + 1 };
+    if (++t->i_share == 0) { /* numbers begin anew: none of before may be taken for one of after */
+        for (int i = 0; i < t->n_worker; i++) {
+            atomic_store_explicit(&t->shares[i].word, 0, memory_order_relaxed);
+        }
+        t->i_share = 1;
+    }
+    team_run(t, share_worker, t);
 }
 
 /* --- threads and locks --------------------------------------------------------------------- */

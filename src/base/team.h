@@ -3,7 +3,8 @@
  * The caller of team_run is worker 0; the others wait for a job by spinning for some microseconds
  * and then sleeping on a futex. A worker whose core is busy elsewhere is not waited for.
  * TE-1  team_run returns after every worker that entered fn has left it; none touches arg later.
- * TE-2  workers allocate nothing. */
+ * TE-2  workers allocate nothing.
+ * TE-3  team_share computes each item exactly once, whoever comes and however late. */
 #ifndef HEARTH_TEAM_H
 #define HEARTH_TEAM_H
 
@@ -24,15 +25,16 @@ void team_close(struct team *t); /* joins the workers; accepts NULL */
 int team_size(const struct team *t);
 
 /* Runs fn(arg, 0) on the caller and fn(arg, i) on those workers that come before the caller is
- * through: fn must take its share from a common counter (team_chunk) and be complete when the
- * caller alone ran it. One caller thread at a time. */
+ * through: fn must take its work from a common place and be complete when the caller alone ran it.
+ * One caller thread at a time. */
 typedef void (*team_fn)(void *arg, int i_worker);
 void team_run(struct team *t, team_fn fn, void *arg);
 
-/* A shared counter that hands out chunks of work within one team_run: call team_chunk_reset before
- * team_run, then each worker loops  while (team_chunk(t, n_item, grain, &from, &to)) ...  */
-void team_chunk_reset(struct team *t);
-bool team_chunk(struct team *t, int n_item, int grain, int *from, int *to);
+/* Runs fn(arg, from, to) on parts that together are [0, n_item), each once, cut at multiples of
+ * `grain`, by team_run: each worker begins with a share of neighbours that is the same every time
+ * for the same n_item and grain, then helps the others. */
+typedef void (*team_part_fn)(void *arg, int from, int to);
+void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grain);
 
 /* --- a bounded queue of fixed-size messages, many writers, one reader ---------------------- */
 

@@ -100,30 +100,24 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
 
 /* A cache that is faulted in by all workers: on a large box one core needs seconds for it. */
 struct touch {
-    struct team *team;
     const struct arena *arena;
     struct cell n_failed;
 };
 
-static void touch_worker(void *arg, int i_worker)
+static void touch_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct touch *t = arg;
-    const int n = (int)(t->arena->cap / TOUCH_BYTES) + 1;
-    int from;
-    int to;
-    while (team_chunk(t->team, n, 1, &from, &to)) {
-        const enum err e = arena_touch(t->arena, (size_t)from * TOUCH_BYTES, TOUCH_BYTES);
+    for (int i = from; i < to; i++) {
+        const enum err e = arena_touch(t->arena, (size_t)i * TOUCH_BYTES, TOUCH_BYTES);
         cell_add(&t->n_failed, e != ERR_OK);
     }
 }
 
 static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
 {
-    struct touch t = { .team = e->parts.team, .arena = a };
+    struct touch t = { .arena = a };
     TRY(arena_open(a, n_bytes, false));
-    team_chunk_reset(t.team);
-    team_run(t.team, touch_worker, &t);
+    team_share(e->parts.team, touch_part, &t, (int)(a->cap / TOUCH_BYTES) + 1, 1);
     REQUIRE(cell_get(&t.n_failed) == 0, ERR_MEMORY,
             "the system cannot provide %zu MiB of memory now", mem_round(n_bytes, 1 << 20) >> 20);
     return ERR_OK;

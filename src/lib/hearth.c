@@ -190,16 +190,13 @@ struct measure {
     struct cell sink;
 };
 
-static void measure_worker(void *arg, int i_worker)
+static void measure_part(void *arg, int from, int to)
 {
-    (void)i_worker;
     struct measure *m = arg;
     uint32_t sink = 0;
-    int from;
-    int to;
-    while (team_chunk(m->team, MEASURE_CHUNKS, 1, &from, &to)) {
+    for (int i = from; i < to; i++) {
         if (m->peak == NULL) {
-            sink |= m->read_all(m->data + (size_t)from * m->n_each, m->n_each);
+            sink |= m->read_all(m->data + (size_t)i * m->n_each, m->n_each);
             cell_add(&m->ops, m->n_each * sizeof(float));
         } else {
             cell_add(&m->ops, m->peak(MEASURE_ROUNDS, &sink));
@@ -217,9 +214,8 @@ static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint3
     const uint64_t start = os_now_us();
     for (int i = 0; i < 5 || os_now_us() - start < MEASURE_US; i++) {
         cell_set(&m->ops, 0);
-        team_chunk_reset(m->team);
         const uint64_t begin = os_now_us();
-        team_run(m->team, measure_worker, m);
+        team_share(m->team, measure_part, m, MEASURE_CHUNKS, 1);
         const double us = (double)(os_now_us() - begin);
         const double rate = us > 0.0 ? (double)cell_get(&m->ops) / us / 1e3 : 0.0;
         best = rate > best ? rate : best;

@@ -1,0 +1,151 @@
+/* test_team - who computes what: each item once, whoever comes and however late (TE-1, TE-3)
+ *
+ * The .c is included for the counters of shares and the number of the job: their wrap-around would
+ * take a day of computing, and which worker takes which chunk cannot be told from outside. */
+#include "base/team.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define N_ITEM_MAX 3000
+
+static uint32_t rand_next(uint32_t *x)
+{
+    *x = *x * 1664525u + 1013904223u;
+    return *x >> 8;
+}
+
+struct count {
+    _Atomic int n_seen[N_ITEM_MAX];
+    _Atomic int n_inside;
+    _Atomic int n_odd; /* parts that begin elsewhere than they may */
+    int grain;
+    bool is_uneven; /* some parts take long, so that workers help each other */
+};
+
+static void count_part(void *arg, int from, int to)
+{
+    struct count *c = arg;
+    atomic_fetch_add(&c->n_inside, 1);
+    atomic_fetch_add(&c->n_odd, from % c->grain != 0 || from >= to);
+    for (int i = from; i < to; i++) {
+        atomic_fetch_add(&c->n_seen[i], 1);
+        for (int k = 0; c->is_uneven && i % 97 == 0 && k < 300; k++) {
+            cpu_pause();
+        }
+    }
+    atomic_fetch_sub(&c->n_inside, 1);
+}
+
+/* One job; nobody is inside when it returns (TE-1), and each item was seen once (TE-3). */
+static void check_job(struct team *t, int n_item, int grain, bool is_uneven)
+{
+    static struct count c;
+    memset(&c, 0, sizeof c);
+    c.grain = grain;
+    c.is_uneven = is_uneven;
+    team_share(t, count_part, &c, n_item, grain);
+    assert_int_equal(atomic_load(&c.n_inside), 0);
+    assert_int_equal(atomic_load(&c.n_odd), 0);
+    for (int i = 0; i < n_item; i++) {
+        assert_int_equal(atomic_load(&c.n_seen[i]), 1);
+    }
+}
+
+static void test_each_once(void **state)
+{
+    (void)state;
+    static const int sizes[] = { 1, 2, 3, 7, 64 }; /* more than there are cores: many come late */
+    uint32_t x = 1;
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        struct team *t = NULL;
+        assert_int_equal(team_open(&t, sizes[k]), ERR_OK);
+        for (int i = 0; i < 400; i++) {
+            const int n_item = (int)(rand_next(&x) % N_ITEM_MAX) + 1;
+            check_job(t, i % 10 == 0 ? i / 10 + 1 : n_item, (int)(rand_next(&x) % 90) + 1,
+                      i % 3 == 0);
+        }
+        team_close(t);
+    }
+}
+
+/* The number of the job goes round: counters of before must not count as taken after. */
+static void test_wrap(void **state)
+{
+    (void)state;
+    struct team *t = NULL;
+    assert_int_equal(team_open(&t, 3), ERR_OK);
+    check_job(t, 900, 10, false); /* job 1: all counters stand at their ends */
+    assert_int_equal(t->i_share, 1);
+    t->i_share = UINT32_MAX - 1;
+    check_job(t, 20, 10, false); /* two chunks: a share stays as job 1 left it */
+    check_job(t, 900, 10, false);
+    assert_int_equal(t->i_share, 1);
+    team_close(t);
+}
+
+/* Without threads: workers of a job take chunks in random order, some never come. */
+static void test_shares(void **state)
+{
+    (void)state;
+    struct share shares[5] = { 0 };
+    struct team t = { .n_worker = 5, .shares = shares };
+    uint32_t x = 3;
+    for (int job = 1; job <= 300; job++) {
+        t.i_share = (uint32_t)job;
+        t.work.n_chunk = (int)(rand_next(&x) % 60) + 1;
+        const int n_here = (int)(rand_next(&x) % 5) + 1;
+        int n_seen[64] = { 0 };
+        int last[5] = { -1, -1, -1, -1, -1 };
+        int n = 0;
+        while (n < t.work.n_chunk) {
+            const int of =
+                (int)(rand_next(&x) % (uint32_t)n_here == 0 ? rand_next(&x) % 5
+                                                            : rand_next(&x) % (uint32_t)n_here);
+            const int chunk = take_chunk(&t, of);
+            if (chunk < 0) {
+                continue;
+            }
+            assert_true(chunk < t.work.n_chunk && chunk > last[of]); /* neighbours, in order */
+            assert_true(chunk * 5 < t.work.n_chunk * (of + 1));      /* of that share */
+            last[of] = chunk;
+            assert_int_equal(n_seen[chunk]++, 0);
+            n++;
+        }
+        for (int i = 0; i < 5; i++) {
+            assert_int_equal(take_chunk(&t, i), -1);
+        }
+    }
+}
+
+static void many_run(void *arg, int i_worker)
+{
+    _Atomic int *n = arg;
+    atomic_fetch_add(&n[i_worker], 1);
+}
+
+/* team_run calls the caller once and each other worker at most once. */
+static void test_run(void **state)
+{
+    (void)state;
+    struct team *t = NULL;
+    assert_int_equal(team_open(&t, 4), ERR_OK);
+    for (int i = 0; i < 2000; i++) {
+        _Atomic int n[4] = { 0 };
+        team_run(t, many_run, n);
+        assert_int_equal(n[0], 1);
+        assert_true(n[1] <= 1 && n[2] <= 1 && n[3] <= 1);
+    }
+    team_close(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_once),
+                                        cmocka_unit_test(test_wrap), cmocka_unit_test(test_shares),
+                                        cmocka_unit_test(test_run) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
