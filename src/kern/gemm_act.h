@@ -1,7 +1,7 @@
 /* gemm_act - activations as the product kernels read them (header only, private to kern/)
  *
- * Tokens are taken in tiles of 1, 2, 4 or 8 (gemm_tile); the last tile is filled up with zero
- * tokens. Within a tile of T tokens, for each unit of 32 columns:
+ * Tokens are taken in tiles of 16; the last one may be of 1, 2, 4 or 8 (gemm_tile) and is filled up
+ * with zero tokens. Within a tile of T tokens, for each unit of 32 columns:
  *     int8  q[8][T][4]    group g of 4 columns, token t
  *     float d[T]          scale
  *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
@@ -19,24 +19,37 @@
 
 #include <stddef.h>
 
-#define UNIT 32
+#define UNIT     32
+#define TILE_MAX 16
 
 INLINE size_t unit_bytes(int32_t tile)
 {
     return (size_t)tile * (UNIT + 7 * sizeof(float));
 }
 
-/* Tokens in a tile. 8 is what the registers have room for; a smaller tile for few tokens spares the
+/* Tokens in tile i. 16 is what the registers of AVX-512 have room for; a smaller last tile spares
  * products with tokens that do not exist. */
-INLINE int32_t gemm_tile(int32_t n_tok)
+INLINE int32_t gemm_tile(int32_t n_tok, int32_t i)
 {
-    return n_tok <= 2 ? n_tok : n_tok <= 4 ? 4 : 8;
+    const int32_t left = n_tok - i * TILE_MAX;
+    return left <= 2 ? left : left <= 4 ? 4 : left <= 8 ? 8 : TILE_MAX;
+}
+
+INLINE int32_t gemm_tiles(int32_t n_tok)
+{
+    return (n_tok + TILE_MAX - 1) / TILE_MAX;
 }
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
     return kind == KERN_ACT_I8 ? unit_bytes(tile) * (size_t)(n_col / UNIT)
                                : (size_t)tile * (size_t)n_col * sizeof(float);
+}
+
+/* Where tile i begins. */
+INLINE uint8_t *gemm_tile_at(const struct kern_act *a, int32_t i)
+{
+    return a->data + (size_t)i * gemm_tile_bytes(a->kind, TILE_MAX, a->n_col);
 }
 
 /* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite:
@@ -94,15 +107,14 @@ INLINE void prepare_f32(float *to, int32_t tile, const float *const *x, int32_t 
 static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
                                                      size_t ldx, int32_t tile0, int32_t tile1)
 {
-    const int32_t tile = gemm_tile(a->n_tok);
-    const size_t bytes = gemm_tile_bytes(a->kind, tile, a->n_col);
     for (int32_t i = tile0; i < tile1; i++) {
-        const float *row[8];
+        const int32_t tile = gemm_tile(a->n_tok, i);
+        const float *row[TILE_MAX];
         for (int32_t t = 0; t < tile; t++) {
-            const int32_t tok = i * tile + t;
+            const int32_t tok = i * TILE_MAX + t;
             row[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
         }
-        uint8_t *to = a->data + (size_t)i * bytes;
+        uint8_t *to = gemm_tile_at(a, i);
         if (a->kind == KERN_ACT_I8) {
             prepare_i8(to, tile, row, a->n_col);
         } else {

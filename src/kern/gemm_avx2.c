@@ -27,6 +27,7 @@
 
 #define UNROLL      _Pragma("GCC unroll 16")
 #define ROWS        8
+#define TOGETHER    8    /* tokens that share a decode step */
 #define BYTE_OFFSET 0.0f /* `ready` takes it off */
 
 typedef __m256 rows;

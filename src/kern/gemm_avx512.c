@@ -10,8 +10,8 @@
  *     activations  a0 a1 a2 a3     a0 a1 a2 a3          a0 a1 a2 a3     4 columns of a token
  *     sum          += w0 a0 + w1 a1 + w2 a2 + w3 a3, per lane
  *
- * Taking the activations from memory leaves, of 32 registers, eight for a unit's codes and eight
- * for the sums of the tile's tokens, and the rest for scales.
+ * Taking the activations from memory leaves, of 32 registers, eight for a unit's codes and 16 for
+ * the sums of the tile's tokens, and the rest for scales.
  *
  * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
  * stack, which costs half the speed (measured on Zen 5, 2026-11).
@@ -23,8 +23,9 @@
 #define LANES_AVX512
 #include "kern/gemm_act.h"
 
-#define UNROLL      _Pragma("GCC unroll 16")
+#define UNROLL      _Pragma("GCC unroll 32")
 #define ROWS        LANES
+#define TOGETHER    16 /* tokens whose sums stay in registers */
 #define BYTE_OFFSET 128.0f
 
 typedef __m512 rows;

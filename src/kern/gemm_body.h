@@ -4,8 +4,8 @@
  * columns a decode step turns the packed bits into eight registers of codes (group g: 4 columns of
  * ROWS rows) and the scales into registers of floats; then each token of the tile takes eight
  * integer products with four activations broadcast from memory. The decode step is shared by up to
- * 8 tokens. A set whose registers hold fewer than 16 rows takes a panel in STEPS steps; step s has
- * the rows from ROWS * s.
+ * TOGETHER tokens of a tile. A set whose registers hold fewer than 16 rows takes a panel in STEPS
+ * steps; step s has the rows from ROWS * s.
  *
  * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
  * comes off as offset * sum of the activations, where the integer sums start. All numbers are
@@ -15,9 +15,10 @@
  * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
  * into the same registers; that step is slow, the products are not.
  *
- * The file that includes this defines before it: ROWS, BYTE_OFFSET (what is still to come off codes
- * of 8 bits: 128, or 0 where `ready` has made them signed), the types `rows` (ROWS floats) and
- * `struct unit` (w, d, sub, min, dmin, m), and these words, of which each takes step s of 16 rows:
+ * The file that includes this defines before it: ROWS, TOGETHER, BYTE_OFFSET (what is still to come
+ * off codes of 8 bits: 128, or 0 where `ready` has made them signed), the types `rows` (ROWS
+ * floats) and `struct unit` (w, d, sub, min, dmin, m), and these words, of which each takes step s
+ * of 16 rows:
  *   r_set(a)  r_load(p)  r_store(p, x)  r_add  r_mul
  *   r_fma(x, y, z)  r_fnma(x, y, z)     x * y + z, z - x * y, rounded once
  *   r_halfs(p, s)  r_bfloats(p, s)      16-bit floats, widened exactly
@@ -225,9 +226,9 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     return acc;
 }
 
-INLINE void store_tile(const rows *acc, int tile, int n, float *y, size_t ldy)
+INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ldy)
 {
-    UNROLL for (int t = 0; t < tile; t++)
+    UNROLL for (int t = 0; t < together; t++)
     {
         if (t < n) {
             r_store(y + (size_t)t * ldy, acc[t]);
@@ -235,16 +236,18 @@ INLINE void store_tile(const rows *acc, int tile, int n, float *y, size_t ldy)
     }
 }
 
-/* One panel times one tile; everything but the pointers is constant after inlining, so a type costs
- * a copy of this text for each size of tile, and no branch. */
+/* One panel times the tokens of a tile that registers hold, from the one that `a` points to; n of
+ * them exist. Everything but the pointers is constant after inlining, so a type costs a copy of
+ * this text for each size of tile, and no branch. */
 INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
                        int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
 {
     const size_t each = h->block / (size_t)h->units;
-    rows acc[STEPS][8];
-    UNROLL for (int t = 0; t < STEPS * 8; t++)
+    const int together = tile < TOGETHER ? tile : TOGETHER;
+    rows acc[STEPS][TOGETHER];
+    UNROLL for (int t = 0; t < STEPS * TOGETHER; t++)
     {
-        acc[t / 8][t % 8] = r_set(0.0f);
+        acc[t / TOGETHER][t % TOGETHER] = r_set(0.0f);
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
         for (int j = 0; j < h->units; j++, a += unit_bytes(tile)) {
@@ -258,7 +261,7 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
                 struct unit u;
                 decode(w, j, s, &u);
                 ready(&u, h->max);
-                UNROLL for (int t = 0; t < tile; t++)
+                UNROLL for (int t = 0; t < together; t++)
                 {
                     acc[s][t] = token_step(&u, h, a, tile, t, acc[s][t]);
                 }
@@ -267,22 +270,22 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
     }
     UNROLL for (int s = 0; s < STEPS; s++)
     {
-        store_tile(acc[s], tile, n, y + ROWS * s, ldy);
+        store_tile(acc[s], together, n, y + ROWS * s, ldy);
     }
 }
 
 INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
 {
-    const int32_t tile = gemm_tile(p->a->n_tok);
-    const size_t bytes = gemm_tile_bytes(KERN_ACT_I8, tile, p->a->n_col);
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
-        const uint8_t *a = p->a->data + (size_t)i * bytes;
-        const int32_t left = p->a->n_tok - i * tile;
-        const int n = left < tile ? left : tile;
-        float *y = p->y + (size_t)(i * tile) * p->ldy + (size_t)panel * LANES;
-        if (tile == 8) {
+    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+        const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
+        const uint8_t *a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX);
+        const int n = p->a->n_tok - tok;
+        float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
+        if (tile == 16) {
+            panel_tile(decode, &h, 16, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 8) {
             panel_tile(decode, &h, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
             panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
@@ -348,11 +351,8 @@ static void panel_rows(const struct product *p, int32_t panel)
 {
     const struct how halved = { FORM_HALVED, 255, BYTE_OFFSET, 1, 0 };
     const struct how sub2 = { FORM_SUB2, 255, BYTE_OFFSET, 1, 0 };
-    const int32_t tile = gemm_tile(p->a->n_tok);
-    const size_t bytes_a = gemm_tile_bytes(KERN_ACT_I8, tile, p->a->n_col);
     const bool is_halved = quant_get(p->w->type)->is_halved;
-    const int32_t end = p->tile1 * tile < p->a->n_tok ? p->tile1 * tile : p->a->n_tok;
-    for (int32_t tok = p->tile0 * tile; tok < end; tok++) {
+    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok++) {
         memset(p->y + (size_t)tok * p->ldy + (size_t)panel * LANES, 0, LANES * sizeof(float));
     }
     for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
@@ -366,13 +366,14 @@ static void panel_rows(const struct product *p, int32_t panel)
                 u.sub[h] = r_load(r.sub[h] + ROWS * s);
             }
             ready(&u, 255);
-            for (int32_t tok = p->tile0 * tile; tok < end; tok++) {
+            for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok++) {
+                const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
                 const uint8_t *a =
-                    p->a->data + (size_t)(tok / tile) * bytes_a + (size_t)i * unit_bytes(tile);
+                    gemm_tile_at(p->a, tok / TILE_MAX) + (size_t)i * unit_bytes(tile);
                 float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES + ROWS * s;
                 const rows acc = r_load(y);
-                r_store(y, is_halved ? token_step(&u, &halved, a, tile, tok % tile, acc)
-                                     : token_step(&u, &sub2, a, tile, tok % tile, acc));
+                r_store(y, is_halved ? token_step(&u, &halved, a, tile, tok % TILE_MAX, acc)
+                                     : token_step(&u, &sub2, a, tile, tok % TILE_MAX, acc));
             }
         }
     }
@@ -388,33 +389,34 @@ INLINE rows load_weight(enum quant_type type, const uint8_t *p, int s)
     return type == QUANT_F16 ? r_halfs(p, s) : r_bfloats(p, s);
 }
 
-/* Eight sums at once: as many steps together as the tile leaves room for. */
+/* TOGETHER sums at once: as many steps as the tile leaves room for. */
 INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_t *w, int32_t n_col,
                        const float *x, int n, float *y, size_t ldy)
 {
-    const int together = tile * STEPS <= 8 ? STEPS : 1;
-    for (int s0 = 0; s0 < STEPS; s0 += together) {
-        rows acc[STEPS][8];
-        UNROLL for (int t = 0; t < together * 8; t++)
+    const int together = tile < TOGETHER ? tile : TOGETHER;
+    const int steps = together * STEPS <= 8 ? STEPS : 1;
+    for (int s0 = 0; s0 < STEPS; s0 += steps) {
+        rows acc[STEPS][TOGETHER];
+        UNROLL for (int t = 0; t < steps * TOGETHER; t++)
         {
-            acc[t / 8][t % 8] = r_set(0.0f);
+            acc[t / TOGETHER][t % TOGETHER] = r_set(0.0f);
         }
         const uint8_t *from = w;
         const float *xk = x;
         for (int32_t k = 0; k < n_col; k++, from += LANES * each, xk += tile) {
             __builtin_prefetch(from + AHEAD);
-            UNROLL for (int s = 0; s < together; s++)
+            UNROLL for (int s = 0; s < steps; s++)
             {
                 const rows v = load_weight(type, from, s0 + s);
-                UNROLL for (int t = 0; t < tile; t++)
+                UNROLL for (int t = 0; t < together; t++)
                 {
                     acc[s][t] = r_fma(v, r_set(xk[t]), acc[s][t]);
                 }
             }
         }
-        UNROLL for (int s = 0; s < together; s++)
+        UNROLL for (int s = 0; s < steps; s++)
         {
-            store_tile(acc[s], tile, n, y + ROWS * (s0 + s), ldy);
+            store_tile(acc[s], together, n, y + ROWS * (s0 + s), ldy);
         }
     }
 }
@@ -423,17 +425,16 @@ INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_
  * of columns would help, and the chain must stay in column order. */
 INLINE void float_panel(enum quant_type type, size_t each, const struct product *p, int32_t panel)
 {
-    const int32_t tile = gemm_tile(p->a->n_tok);
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
+    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+        const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
         const float *x =
-            (const float *)(const void *)(p->a->data + (size_t)i * gemm_tile_bytes(KERN_ACT_F32,
-                                                                                   tile,
-                                                                                   p->a->n_col));
-        const int32_t left = p->a->n_tok - i * tile;
-        const int n = left < tile ? left : tile;
-        float *y = p->y + (size_t)(i * tile) * p->ldy + (size_t)panel * LANES;
-        if (tile == 8) {
+            (const float *)(const void *)gemm_tile_at(p->a, tok / TILE_MAX) + tok % TILE_MAX;
+        const int n = p->a->n_tok - tok;
+        float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
+        if (tile == 16) {
+            float_tile(type, each, 16, w, p->w->n_col, x, n, y, p->ldy);
+        } else if (tile == 8) {
             float_tile(type, each, 8, w, p->w->n_col, x, n, y, p->ldy);
         } else if (tile == 4) {
             float_tile(type, each, 4, w, p->w->n_col, x, n, y, p->ldy);

@@ -6,7 +6,7 @@
  * all tokens of the tile.
  *
  * The including file brings `sums`, the only step that differs between processors:
- *     s[t] += codes of groups [g0, g1) * activations of token t
+ *     s[t] += codes of groups [g0, g1) * activations of token t, t below `together`
  * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
@@ -26,7 +26,7 @@
 #define TOKENS_AT_ONCE 64 /* their activations should stay in the second-level cache */
 #define QUADS          4  /* of a panel's rows */
 #define QUAD           (LANES / QUADS)
-#define TILE_MAX       8
+#define TOGETHER       8 /* tokens that share a decode step */
 
 #include "kern/gemm_panel.h"
 
@@ -389,28 +389,34 @@ INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, 
     return acc;
 }
 
+INLINE int together_of(int tile)
+{
+    return tile < TOGETHER ? tile : TOGETHER;
+}
+
 /* Quad by quad: eight registers of codes and up to 16 of integer sums are all that 32 registers
  * hold. The two halves of a unit are summed apart only where a type scales them apart. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
-                      const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TILE_MAX])
+                      const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const int together = together_of(tile);
     const bool is_split = k.form == FORM_HALVED || k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN;
     UNROLL for (int q = 0; q < QUADS; q++)
     {
         int8x16_t w[8];
-        int32x4_t s[2][TILE_MAX];
+        int32x4_t s[2][TOGETHER];
         codes(b, j, q, w);
-        UNROLL for (int t = 0; t < tile; t++)
+        UNROLL for (int t = 0; t < together; t++)
         {
             s[0][t] = vdupq_n_s32(0);
             s[1][t] = vdupq_n_s32(0);
         }
-        sums(w, 0, is_split ? 4 : 8, k.run, a, tile, s[0]);
+        sums(w, 0, is_split ? 4 : 8, k.run, a, tile, together, s[0]);
         if (is_split) {
-            sums(w, 4, 8, k.run, a, tile, s[1]);
+            sums(w, 4, 8, k.run, a, tile, together, s[1]);
         }
-        UNROLL for (int t = 0; t < tile; t++)
+        UNROLL for (int t = 0; t < together; t++)
         {
             const int32x4_t both[2] = { s[0][t], s[1][t] };
             acc[q][t] = token_step(u, k, q, d, tile, t, both, acc[q][t]);
@@ -418,9 +424,9 @@ INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8
     }
 }
 
-INLINE void store_tile(float32x4_t acc[QUADS][TILE_MAX], int tile, int n, float *y, size_t ldy)
+INLINE void store_tile(float32x4_t acc[QUADS][TOGETHER], int together, int n, float *y, size_t ldy)
 {
-    UNROLL for (int t = 0; t < tile; t++)
+    UNROLL for (int t = 0; t < together; t++)
     {
         if (t < n) {
             l_store(y + (size_t)t * ldy, (lanes){ acc[0][t], acc[1][t], acc[2][t], acc[3][t] });
@@ -428,9 +434,9 @@ INLINE void store_tile(float32x4_t acc[QUADS][TILE_MAX], int tile, int n, float 
     }
 }
 
-INLINE void zero_tile(float32x4_t acc[QUADS][TILE_MAX], int tile)
+INLINE void zero_tile(float32x4_t acc[QUADS][TOGETHER], int together)
 {
-    UNROLL for (int t = 0; t < tile; t++)
+    UNROLL for (int t = 0; t < together; t++)
     {
         UNROLL for (int q = 0; q < QUADS; q++)
         {
@@ -441,34 +447,33 @@ INLINE void zero_tile(float32x4_t acc[QUADS][TILE_MAX], int tile)
 
 /* --- one panel -------------------------------------------------------------------------------- */
 
-/* One tile of a product: where its activations and results are. */
+/* Up to TOGETHER tokens of a tile: where their activations and results are. */
 struct tile {
     const uint8_t *a;
     float *y;
-    int n; /* tokens of it that exist */
+    int size; /* of the tile that they are part of */
+    int n;    /* tokens from this one on */
 };
 
-INLINE struct tile tile_at(const struct product *p, int32_t panel, int32_t i)
+INLINE struct tile tile_at(const struct product *p, int32_t panel, int32_t tok)
 {
-    const int32_t size = gemm_tile(p->a->n_tok);
-    const int32_t left = p->a->n_tok - i * size;
     return (struct tile){
-        .a = p->a->data + (size_t)i * gemm_tile_bytes(p->a->kind, size, p->a->n_col),
-        .y = p->y + (size_t)(i * size) * p->ldy + (size_t)panel * LANES,
-        .n = left < size ? left : size,
+        .a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX),
+        .y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES,
+        .size = gemm_tile(p->a->n_tok, tok / TILE_MAX),
+        .n = p->a->n_tok - tok,
     };
 }
 
 /* Everything but the pointers is constant after inlining. */
 INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, int size,
-                       const struct product *p, int32_t panel, int32_t i)
+                       const struct product *p, int32_t panel, const struct tile t)
 {
-    float32x4_t acc[QUADS][TILE_MAX];
-    const struct tile t = tile_at(p, panel, i);
+    float32x4_t acc[QUADS][TOGETHER];
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const uint8_t *a = t.a;
     const int32_t n_block = p->w->n_col / (UNIT * k.units);
-    zero_tile(acc, size);
+    zero_tile(acc, together_of(size));
     for (int32_t block = 0; block < n_block; block++, w += k.block) {
         for (int j = 0; j < k.units; j++, a += unit_bytes(size)) {
             struct unit u;
@@ -476,25 +481,29 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
             unit_step(codes, k, size, w, j, &u, a, acc);
         }
     }
-    store_tile(acc, size, t.n, t.y, p->ldy);
+    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
 }
 
 INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
                       const struct product *p, int32_t panel)
 {
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
-        switch (gemm_tile(p->a->n_tok)) {
+    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+        const struct tile t = tile_at(p, panel, tok);
+        switch (t.size) {
+        case 16:
+            panel_tile(scales, codes, k, 16, p, panel, t);
+            break;
         case 8:
-            panel_tile(scales, codes, k, 8, p, panel, i);
+            panel_tile(scales, codes, k, 8, p, panel, t);
             break;
         case 4:
-            panel_tile(scales, codes, k, 4, p, panel, i);
+            panel_tile(scales, codes, k, 4, p, panel, t);
             break;
         case 2:
-            panel_tile(scales, codes, k, 2, p, panel, i);
+            panel_tile(scales, codes, k, 2, p, panel, t);
             break;
         default:
-            panel_tile(scales, codes, k, 1, p, panel, i);
+            panel_tile(scales, codes, k, 1, p, panel, t);
             break;
         }
     }
@@ -571,12 +580,12 @@ INLINE void codes_decoded(const uint8_t *b, int j, int q, int8x16_t *w)
 INLINE void rows_tile(enum form form, int size, const struct product *p, const struct tile t,
                       int32_t i, const struct decoded *b)
 {
-    float32x4_t acc[QUADS][TILE_MAX];
+    float32x4_t acc[QUADS][TOGETHER];
     struct unit u;
     const struct kind k = { form, 0.0f, 2, 1, sizeof *b };
     scales_decoded(b, &u);
-    zero_tile(acc, size);
-    UNROLL for (int n = 0; n < size; n++)
+    zero_tile(acc, together_of(size));
+    UNROLL for (int n = 0; n < together_of(size); n++)
     {
         if (n < t.n && i > 0) {
             UNROLL for (int q = 0; q < QUADS; q++)
@@ -587,7 +596,7 @@ INLINE void rows_tile(enum form form, int size, const struct product *p, const s
     }
     unit_step(codes_decoded, k, size, (const uint8_t *)b, 0, &u, t.a + (size_t)i * unit_bytes(size),
               acc);
-    store_tile(acc, size, t.n, t.y, p->ldy);
+    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
 }
 
 INLINE void rows_run(enum form form, const struct product *p, int32_t panel)
@@ -595,9 +604,12 @@ INLINE void rows_run(enum form form, const struct product *p, int32_t panel)
     for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
         struct decoded b;
         decode_rows(p->w, panel, i, &b);
-        for (int32_t at = p->tile0; at < p->tile1; at++) {
-            const struct tile t = tile_at(p, panel, at);
-            switch (gemm_tile(p->a->n_tok)) {
+        for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+            const struct tile t = tile_at(p, panel, tok);
+            switch (t.size) {
+            case 16:
+                rows_tile(form, 16, p, t, i, &b);
+                break;
             case 8:
                 rows_tile(form, 8, p, t, i, &b);
                 break;
@@ -637,16 +649,17 @@ INLINE float32x4_t load_weight(enum quant_type type, const uint8_t *p)
 
 /* Quads [q0, q0 + n_quad) of one panel; all four at once leave no registers for a tile of 8. */
 INLINE void float_quads(enum quant_type type, int size, int q0, int n_quad, const uint8_t *w,
-                        int32_t n_col, const float *x, float32x4_t acc[QUADS][TILE_MAX])
+                        int32_t n_col, const float *x, float32x4_t acc[QUADS][TOGETHER])
 {
     const size_t each = type == QUANT_F32 ? 4 : 2;
-    float32x4_t sum[QUADS][TILE_MAX];
-    zero_tile(sum, size);
+    const int together = together_of(size);
+    float32x4_t sum[QUADS][TOGETHER];
+    zero_tile(sum, together);
     for (int32_t k = 0; k < n_col; k++, w += LANES * each, x += size) {
         UNROLL for (int q = 0; q < n_quad; q++)
         {
             const float32x4_t v = load_weight(type, w + (size_t)(QUAD * (q0 + q)) * each);
-            UNROLL for (int t = 0; t < size; t++)
+            UNROLL for (int t = 0; t < together; t++)
             {
                 sum[q][t] = vfmaq_n_f32(sum[q][t], v, x[t]);
             }
@@ -654,7 +667,7 @@ INLINE void float_quads(enum quant_type type, int size, int q0, int n_quad, cons
     }
     UNROLL for (int q = 0; q < n_quad; q++)
     {
-        UNROLL for (int t = 0; t < size; t++)
+        UNROLL for (int t = 0; t < together; t++)
         {
             acc[q0 + q][t] = sum[q][t];
         }
@@ -664,22 +677,25 @@ INLINE void float_quads(enum quant_type type, int size, int q0, int n_quad, cons
 INLINE void float_tile(enum quant_type type, int size, const struct product *p, int32_t panel,
                        const struct tile t)
 {
-    float32x4_t acc[QUADS][TILE_MAX];
+    float32x4_t acc[QUADS][TOGETHER];
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const float *x = (const float *)(const void *)t.a;
-    const int n_quad = size == 8 ? 2 : 4;
+    const int n_quad = size >= 8 ? 2 : 4;
     UNROLL for (int q = 0; q < QUADS; q += n_quad)
     {
         float_quads(type, size, q, n_quad, w, p->w->n_col, x, acc);
     }
-    store_tile(acc, size, t.n, t.y, p->ldy);
+    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
 }
 
 INLINE void float_panel(enum quant_type type, const struct product *p, int32_t panel)
 {
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
-        const struct tile t = tile_at(p, panel, i);
-        switch (gemm_tile(p->a->n_tok)) {
+    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+        const struct tile t = tile_at(p, panel, tok);
+        switch (t.size) {
+        case 16:
+            float_tile(type, 16, p, panel, t);
+            break;
         case 8:
             float_tile(type, 8, p, panel, t);
             break;

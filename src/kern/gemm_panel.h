@@ -28,6 +28,13 @@ struct product {
     int32_t tile1;
 };
 
+/* The first token beyond its tiles. */
+INLINE int32_t end_of(const struct product *p)
+{
+    const int32_t end = p->tile1 * TILE_MAX;
+    return end < p->a->n_tok ? end : p->a->n_tok;
+}
+
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
 /* Types that pack.c lays out in panels: X(enum, name of its function). */
@@ -66,9 +73,8 @@ static void panel_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
                          const struct kern_act *a, float *y, size_t ldy)
 {
     const panel_fn panel = panel_for(w->type);
-    const int32_t tile = gemm_tile(a->n_tok);
-    const int32_t n_tile = (a->n_tok + tile - 1) / tile;
-    const int32_t at_once = TOKENS_AT_ONCE / tile;
+    const int32_t n_tile = gemm_tiles(a->n_tok);
+    const int32_t at_once = TOKENS_AT_ONCE / TILE_MAX;
     for (int32_t t = 0; t < n_tile; t += at_once) {
         const struct product p = { .w = w,
                                    .a = a,

@@ -36,10 +36,9 @@ struct act_unit {
 
 static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
 {
-    const int32_t tile = gemm_tile(a->n_tok);
-    const uint8_t *p = a->data + (size_t)(tok / tile) * gemm_tile_bytes(a->kind, tile, a->n_col) +
-                       (size_t)u * unit_bytes(tile);
-    const int32_t t = tok % tile;
+    const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
+    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX) + (size_t)u * unit_bytes(tile);
+    const int32_t t = tok % TILE_MAX;
     const float *d = (const float *)(const void *)(p + UNIT * tile);
     struct act_unit r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
     for (int g = 0; g < 8; g++) {
@@ -109,7 +108,6 @@ static void panel_floats(const struct tensor *w, int32_t panel, const struct ker
                          size_t ldy)
 {
     float columns[COLUMNS_AT_ONCE][LANES];
-    const int32_t tile = gemm_tile(a->n_tok);
     for (int32_t t = 0; t < a->n_tok; t++) {
         memset(y + (size_t)t * ldy + (size_t)panel * LANES, 0, LANES * sizeof y[0]);
     }
@@ -117,13 +115,11 @@ static void panel_floats(const struct tensor *w, int32_t panel, const struct ker
         const int32_t n = w->n_col - k0 < COLUMNS_AT_ONCE ? w->n_col - k0 : COLUMNS_AT_ONCE;
         float_columns(w, w->data + (size_t)panel * w->stride, k0, n, columns);
         for (int32_t t = 0; t < a->n_tok; t++) {
-            const float *x =
-                (const float *)(const void *)(a->data +
-                                              (size_t)(t / tile) *
-                                                  gemm_tile_bytes(a->kind, tile, a->n_col));
+            const size_t tile = (size_t)gemm_tile(a->n_tok, t / TILE_MAX);
+            const float *x = (const float *)(const void *)gemm_tile_at(a, t / TILE_MAX);
             float *acc = y + (size_t)t * ldy + (size_t)panel * LANES;
             for (int32_t k = 0; k < n; k++) {
-                const float v = x[(size_t)(k0 + k) * (size_t)tile + (size_t)(t % tile)];
+                const float v = x[(size_t)(k0 + k) * tile + (size_t)(t % TILE_MAX)];
                 for (int r = 0; r < LANES; r++) {
                     acc[r] = fmaf(columns[k][r], v, acc[r]);
                 }

@@ -91,13 +91,13 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
 
 int32_t kern_act_tiles(int32_t n_tok)
 {
-    const int32_t tile = gemm_tile(n_tok);
-    return (n_tok + tile - 1) / tile;
+    return gemm_tiles(n_tok);
 }
 
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
 {
-    return gemm_tile_bytes(kind, gemm_tile(n_tok), n_col) * (size_t)kern_act_tiles(n_tok) + 64;
+    const int32_t last = gemm_tiles(n_tok) - 1;
+    return gemm_tile_bytes(kind, last * TILE_MAX + gemm_tile(n_tok, last), n_col) + 64;
 }
 
 static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32" };
