@@ -179,7 +179,7 @@ struct hearth_request_params {
     size_t n_stop;           /* <= HEARTH_STOP_MAX, each <= HEARTH_STOP_BYTES */
     int32_t ignore_eos, show_special; /* go on after an end; control tokens appear in the text */
     uint64_t timeout_us;              /* from submission; 0: none */
-    int32_t n_made_up; /* for measuring: first tokens not computed, their cache is made up */
+    int32_t n_made_up, no_guesses; /* measuring: first tokens with a made up cache; 1: no guesses */
 };
 
 #define HEARTH_CHOICE_MAX  8
@@ -238,9 +238,9 @@ struct hearth_stats {
     int32_t is_ready;          /* the check at start passed; whether it lives: the next */
     uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
-    uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;         /* since start */
-    uint64_t n_prompt_token, n_generated_token, n_step, n_step_abandoned; /* nobody wanted those */
-    uint64_t step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by batch size */
+    uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;                  /* since start */
+    uint64_t n_prompt_token, n_generated_token, n_guessed_token, n_accepted_token; /* of guesses */
+    uint64_t n_step, n_step_abandoned, step_batch[HEARTH_BATCH_BUCKETS]; /* decode steps by size */
     uint64_t kv_pages, kv_pages_used, memory_planned_bytes, rss_peak_bytes;
 };
 HEARTH_API void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out);

@@ -35,7 +35,7 @@ class RequestParams(c.Structure):
                 ('temperature', c.c_float), ('top_k', c.c_int32), ('top_p', c.c_float), ('min_p', c.c_float), ('typical_p', c.c_float),
                 ('repeat_penalty', c.c_float), ('presence_penalty', c.c_float), ('frequency_penalty', c.c_float), ('repeat_last_n', c.c_int32),
                 ('seed', c.c_uint64), ('bias', c.POINTER(Bias)), ('n_bias', c.c_size_t), ('n_logprob', c.c_int32), ('stop', c.POINTER(c.c_char_p)),
-                ('n_stop', c.c_size_t), ('ignore_eos', c.c_int32), ('show_special', c.c_int32), ('timeout_us', c.c_uint64), ('n_made_up', c.c_int32)]
+                ('n_stop', c.c_size_t), ('ignore_eos', c.c_int32), ('show_special', c.c_int32), ('timeout_us', c.c_uint64), ('n_made_up', c.c_int32), ('no_guesses', c.c_int32)]
 
 
 class Event(c.Structure):
@@ -47,7 +47,8 @@ class Event(c.Structure):
 class Stats(c.Structure):
     _fields_ = [('size', c.c_size_t), ('is_ready', c.c_int32), ('heartbeat_age_us', c.c_uint64), ('n_running', c.c_int32), ('n_queued', c.c_int32),
                 ('n_request', c.c_uint64), ('n_done', c.c_uint64), ('n_cancelled', c.c_uint64), ('n_refused', c.c_uint64), ('n_failed', c.c_uint64),
-                ('n_prompt_token', c.c_uint64), ('n_generated_token', c.c_uint64), ('n_step', c.c_uint64), ('n_step_abandoned', c.c_uint64), ('step_batch', c.c_uint64 * 9),
+                ('n_prompt_token', c.c_uint64), ('n_generated_token', c.c_uint64), ('n_guessed_token', c.c_uint64),
+                ('n_accepted_token', c.c_uint64), ('n_step', c.c_uint64), ('n_step_abandoned', c.c_uint64), ('step_batch', c.c_uint64 * 9),
                 ('kv_pages', c.c_uint64), ('kv_pages_used', c.c_uint64), ('memory_planned_bytes', c.c_uint64), ('rss_peak_bytes', c.c_uint64)]
 
 

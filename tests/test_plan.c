@@ -69,11 +69,30 @@ static size_t cut_slack(const struct engine *e)
     return back_attend_worst_bytes(&p, e->config.n_worker);
 }
 
+/* As many guesses as a step can have, whatever they are worth. */
+static void guess_all(struct engine *e)
+{
+    int32_t left = GUESS_MAX;
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        left = e->sched.seq[i].state == SCHED_PREFILL ? 0 : left;
+    }
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        struct sched_seq *q = &e->sched.seq[i];
+        const int32_t most = q->state == SCHED_DECODE && !q->is_paused ? guesses_of(e, i) : 0;
+        q->n_guess = most < left ? most : left;
+        left -= q->n_guess;
+        for (int32_t k = 0; k < q->n_guess; k++) {
+            e->slots[i].answer[e->slots[i].n_answer + k] = k % e->parts.arch->n_vocab;
+        }
+    }
+}
+
 /* One step as the engine's thread makes it, with the largest pieces; false when nothing is left. */
 static bool step_once(struct engine *e, size_t *peak)
 {
     e->sched.us_per_tok = 1e-3;
     admit(e);
+    guess_all(e);
     e->n_piece = sched_plan(&e->sched, e->pieces);
     const int32_t n_tok = lay_out(e);
     if (e->n_piece == 0) {
@@ -81,7 +100,7 @@ static bool step_once(struct engine *e, size_t *peak)
     }
     int32_t n_row = 0;
     for (int32_t i = 0; i < e->n_piece; i++) {
-        n_row += e->pieces[i].has_logits;
+        n_row += e->pieces[i].n_logit;
     }
     const size_t most = dry_peak(e, e->n_piece, n_tok, n_row);
     e->step.peak = 0;
@@ -94,10 +113,11 @@ static bool step_once(struct engine *e, size_t *peak)
     return true;
 }
 
-static void submit(struct engine *e, int32_t n_prompt, int32_t *handle)
+static void submit(struct engine *e, int32_t n_prompt, int32_t max_tokens, int32_t *handle)
 {
     static int32_t prompt[4096];
-    const struct engine_spec spec = plain_spec();
+    struct engine_spec spec = plain_spec();
+    spec.max_tokens = max_tokens;
     assert_in_range(n_prompt, 1, 4096);
     for (int32_t i = 0; i < n_prompt; i++) {
         prompt[i] = i % e->parts.arch->n_vocab;
@@ -106,28 +126,43 @@ static void submit(struct engine *e, int32_t n_prompt, int32_t *handle)
     CHECK(err == ERR_OK, "%s\n", err_text());
 }
 
-/* Conversations that begin one after the other and end where the context does; the last prompt is
- * of whole pieces. Returns the most workspace that a step took. */
-static size_t answer_all(struct engine *e)
+/* Steps until all conversations have ended, then the most workspace that one took, if it is more. */
+static void answer_to_end(struct engine *e, int32_t *handle, size_t *peak)
 {
     static char text[ENGINE_TEXT_MAX];
-    const struct plan_config *c = &e->config;
-    int32_t handle[SCHED_SEQ_MAX];
     struct engine_event event;
-    size_t peak = 0;
-    const int32_t n_step = c->n_parallel * (c->n_ctx / c->n_batch + 1) + 2;
-    for (int32_t i = 0; i < c->n_parallel - 1; i++) {
-        submit(e, c->n_ctx > n_step + 1 ? c->n_ctx - n_step : 1, &handle[i]);
-    }
-    submit(e, c->n_batch == c->n_ctx ? c->n_ctx - 1 : (c->n_ctx - 1) / c->n_batch * c->n_batch,
-           &handle[c->n_parallel - 1]);
-    while (step_once(e, &peak)) {
-        for (int32_t i = 0; i < c->n_parallel; i++) {
+    const int32_t n = e->config.n_parallel;
+    while (step_once(e, peak)) {
+        for (int32_t i = 0; i < n; i++) {
             while (engine_next(e, handle[i], 0, &event, text) == ERR_OK) {
             }
         }
     }
-    assert_int_equal(e->stats.n_done, c->n_parallel);
+    for (int32_t i = 0; i < n; i++) {
+        engine_drop(e, handle[i]);
+    }
+}
+
+/* Conversations that begin one after the other and end where the context does; the last prompt is
+ * of whole pieces. Then short ones, all with room for guesses. Returns the most workspace that a
+ * step took. */
+static size_t answer_all(struct engine *e)
+{
+    const struct plan_config *c = &e->config;
+    int32_t handle[SCHED_SEQ_MAX];
+    size_t peak = 0;
+    const int32_t n_step = c->n_parallel * (c->n_ctx / c->n_batch + 1) + 2;
+    for (int32_t i = 0; i < c->n_parallel - 1; i++) {
+        submit(e, c->n_ctx > n_step + 1 ? c->n_ctx - n_step : 1, 0, &handle[i]);
+    }
+    submit(e, c->n_batch == c->n_ctx ? c->n_ctx - 1 : (c->n_ctx - 1) / c->n_batch * c->n_batch, 0,
+           &handle[c->n_parallel - 1]);
+    answer_to_end(e, handle, &peak);
+    for (int32_t i = 0; i < c->n_parallel; i++) {
+        submit(e, 1, GUESS_MAX + 4 * c->n_parallel, &handle[i]);
+    }
+    answer_to_end(e, handle, &peak);
+    assert_int_equal(e->stats.n_done, 2 * c->n_parallel);
     return peak;
 }
 

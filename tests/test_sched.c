@@ -1,8 +1,8 @@
 /* test_sched - the scheduler on a virtual clock: hours of random traffic, every step checked (SC-1..SC-4)
  *
  * Beside it runs a cache, used as the engine uses it: pages grow with each step, choices share those of
- * their prompt, and whoever ends (answered, cancelled, late, or at the end of the context) gives all back
- * (KV-1..KV-4). */
+ * their prompt, those of wrong guesses are cut off again, and whoever ends (answered, cancelled, late, or
+ * at the end of the context) gives all back (KV-1..KV-4). */
 #include "engine/kv.h"
 #include "engine/sched.h"
 
@@ -31,7 +31,8 @@ struct world {
     struct kv kv;
     struct kv_seq pages[SCHED_SEQ_MAX];
     struct arena arena;
-    uint64_t seed, n_arrived, last_started, n_done, n_cancelled, n_late, n_full, steps, now_us;
+    uint64_t seed, n_arrived, last_started, n_done, n_cancelled, n_late, n_full, n_wrong, steps,
+        now_us;
 };
 
 static uint32_t random_below(struct world *w, uint32_t n)
@@ -139,7 +140,7 @@ static void grow(struct world *w, const struct sched_piece *p)
     assert_true(p->pos0 + p->n_tok <= N_CTX);
     assert_int_equal(w->pages[p->i_seq].n_tok, p->pos0);
     assert_true(kv_seq_grow(&w->kv, &w->pages[p->i_seq], p->pos0 + p->n_tok));
-    for (int32_t i = 0; i < w->s.n_seq && q->state == SCHED_PREFILL && p->has_logits; i++) {
+    for (int32_t i = 0; i < w->s.n_seq && q->state == SCHED_PREFILL && p->n_logit > 0; i++) {
         if (w->s.seq[i].state == SCHED_RESERVED && w->s.seq[i].i_req == q->i_req) {
             kv_seq_share(&w->kv, &w->pages[i], &w->pages[p->i_seq]);
         }
@@ -154,11 +155,30 @@ static void check_cache(struct world *w)
     kv_check(&w->kv, w->pages, w->s.n_seq);
 }
 
+/* Some of the guesses behind the certain tokens were right; the others leave the cache. */
+static void accept(struct world *w, const struct sched_piece *pieces, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        const struct sched_seq *q = &w->s.seq[pieces[i].i_seq];
+        const int32_t n_guess = pieces[i].n_tok - 1;
+        if (pieces[i].pos0 >= q->n_prompt) {
+            assert_int_equal(q->n_past, pieces[i].pos0 + 1);
+            sched_accept(&w->s, pieces[i].i_seq, (int32_t)random_below(w, (uint32_t)n_guess + 1));
+            w->n_wrong += pieces[i].pos0 + pieces[i].n_tok > q->n_past;
+            kv_seq_cut(&w->kv, &w->pages[pieces[i].i_seq], q->n_past);
+        }
+    }
+}
+
 static void step(struct world *w)
 {
     struct sched_piece pieces[SCHED_SEQ_MAX + 1];
     for (int32_t i = 0; i < w->s.n_seq; i++) {
-        w->s.seq[i].is_paused = w->s.seq[i].state == SCHED_DECODE && random_below(w, 20) == 0;
+        struct sched_seq *q = &w->s.seq[i];
+        const int32_t most = N_CTX - q->n_past - 1;
+        const int32_t n_guess = (int32_t)random_below(w, 16);
+        q->is_paused = q->state == SCHED_DECODE && random_below(w, 20) == 0;
+        q->n_guess = q->state != SCHED_DECODE ? 0 : n_guess < most ? n_guess : most;
     }
     const int32_t n = sched_plan(&w->s, pieces);
     int32_t n_prompt_tok = 0;
@@ -173,13 +193,15 @@ static void step(struct world *w)
         assert_int_equal(pieces[i].pos0, q->n_past);
         assert_true(pieces[i].n_tok >= 1);
         n_prompt_tok += q->state == SCHED_PREFILL ? pieces[i].n_tok : 0;
-        assert_true(q->state == SCHED_PREFILL || pieces[i].n_tok == 1); /* SC-4 */
+        assert_true(q->state == SCHED_PREFILL || pieces[i].n_tok == 1 + q->n_guess); /* SC-4 */
+        assert_true(q->state == SCHED_PREFILL || pieces[i].n_logit == pieces[i].n_tok);
         grow(w, &pieces[i]);
     }
     assert_true(n_prompt_tok <= w->s.n_batch); /* SC-4 */
     const uint64_t us = 500 + (uint64_t)n_prompt_tok * 40;
     w->now_us += us;
     sched_done(&w->s, pieces, n, us);
+    accept(w, pieces, n);
     w->steps++;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         const struct sched_seq q = w->s.seq[i];
@@ -227,6 +249,7 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
         step(&w);
     }
     assert_true(w.n_done > 100 && w.n_cancelled > 10 && w.n_late > 10 && w.n_full > 10);
+    assert_true(w.n_wrong > 1000);
     for (int32_t i = 0; i < 1000000 && (w.s.n_queued > 0 || sched_n_active(&w.s) > 0);
          i++) { /* the rest ends */
         admit(&w);
@@ -260,12 +283,12 @@ static void test_piece_beside_answers(void **state)
     assert_true(sched_admit(&s, &i_req, &i_seq) && sched_admit(&s, &i_req, &i_seq));
     assert_int_equal(sched_plan(&s, p), 1); /* the older prompt alone, all of it */
     assert_int_equal(p[0].n_tok, 100);
-    assert_true(p[0].has_logits);
+    assert_int_equal(p[0].n_logit, 1);
     sched_done(&s, p, 1, 100000); /* 1 ms a token */
     assert_int_equal(sched_plan(&s, p), 2);
     assert_int_equal(p[0].n_tok, 1);
     assert_int_equal(p[1].n_tok, SCHED_INTERVAL_US / 1000); /* what fits the interval */
-    assert_false(p[1].has_logits);
+    assert_int_equal(p[1].n_logit, 0);
 }
 
 static void test_choices_start_together(void **state)

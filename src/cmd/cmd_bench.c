@@ -79,6 +79,7 @@ static hearth_status submit(struct open_model *m, const int32_t *ids, int64_t n,
     p.temperature = 0.0f;
     p.ignore_eos = 1;
     p.n_made_up = (int32_t)n_made_up;
+    p.no_guesses = 1;
     return hearth_submit(m->model, &p, r);
 }
 

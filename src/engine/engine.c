@@ -6,6 +6,10 @@
  *     compute the step (decoder.c), sample (sample.c), turn ids into text (emit.c)
  *     lock;  give out events;  unlock
  *
+ * A step has, of each answer, the token that is certain and perhaps some that are guessed to follow
+ * (guess.c). Their scores are sampled in order, as if each had been a step of its own; with the
+ * first token that is not the guessed one the rest is dropped, and its positions leave the cache.
+ *
  * Callers and the engine share a table of requests under one lock, which nobody holds while
  * computing. A request's memory (prompt, events, text) is its place in that table, made at start.
  * Events wait in a ring per request; a sequence whose ring has no room for what one step may bring
@@ -33,12 +37,20 @@
 
 /* --- events (holding the lock) ---------------------------------------------------------------- */
 
-/* Room for the worst that one step can give out: for each choice a token and an end, then the end
- * of the request. */
+/* Tokens of each choice that one step may give out: for each there is room for their events and
+ * texts and those of its end, then for the end of the request. */
+static int32_t room_of(const struct engine *e, const struct job *j)
+{
+    const int32_t n_choice = j->spec.n_choice;
+    const size_t each = (size_t)n_choice * emit_room_bytes(e->piece_max);
+    const int32_t events = (RING - j->n_event - 2) / n_choice - 1;
+    const int32_t texts = (int32_t)((e->text_room - j->text_used) / each) - 1;
+    return events < texts ? events : texts;
+}
+
 static bool has_room(const struct engine *e, const struct job *j)
 {
-    const size_t need = 2 * (size_t)j->spec.n_choice * emit_room_bytes(e->piece_max);
-    return RING - j->n_event >= 2 * j->spec.n_choice + 2 && e->text_room - j->text_used >= need;
+    return room_of(e, j) >= 1;
 }
 
 /* Appends an event and its text to the job's ring. */
@@ -226,6 +238,47 @@ static void admit(struct engine *e)
     }
 }
 
+/* Guesses that an answer has room for: in its reader's ring, its length and the context. */
+static int32_t guesses_of(const struct engine *e, int32_t i_seq)
+{
+    const struct job *j = &e->jobs[e->sched.seq[i_seq].i_req];
+    const int32_t n_answer = e->slots[i_seq].n_answer;
+    const int32_t room = room_of(e, j) - 1;
+    const int32_t left = e->config.n_ctx - j->n_prompt;
+    const int32_t max =
+        j->spec.max_tokens > 0 && j->spec.max_tokens < left ? j->spec.max_tokens : left;
+    const int32_t most = max - n_answer - 1 < room ? max - n_answer - 1 : room;
+    return j->spec.has_no_guesses || most < 0 ? 0 : most < GUESS_MAX ? most : GUESS_MAX;
+}
+
+/* Gives out the guesses of the next step. Beside a prompt there are none: arithmetic is its limit,
+ * a row more is no cheaper than the prompt's own. */
+static void guess(struct engine *e)
+{
+    int32_t n_bid = 0;
+    bool has_prompt = false;
+    for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        struct sched_seq *q = &e->sched.seq[i];
+        has_prompt = has_prompt || q->state == SCHED_PREFILL;
+        q->n_guess = 0;
+        if (q->state == SCHED_DECODE && !q->is_paused) {
+            e->bids[n_bid++] = (struct guess_bid){ .guess = &e->slots[i].guess,
+                                                   .most = guesses_of(e, i),
+                                                   .i_seq = i };
+        }
+    }
+    if (has_prompt) {
+        return;
+    }
+    guess_share(&e->cost, e->bids, n_bid, e->sched.us_per_tok);
+    for (int32_t i = 0; i < n_bid; i++) {
+        const struct guess_bid *b = &e->bids[i];
+        struct slot *slot = &e->slots[b->i_seq];
+        e->sched.seq[b->i_seq].n_guess = b->n;
+        guess_write(b->guess, slot->text, e->sched.seq[b->i_seq].n_prompt + slot->n_answer, b->n);
+    }
+}
+
 /* Lays the step out; pages grow here. Returns the number of tokens. */
 static int32_t lay_out(struct engine *e)
 {
@@ -318,34 +371,70 @@ static void take_token(struct engine *e, int32_t i_seq, const struct sample_outp
     }
 }
 
-/* Samples for every choice that this row of scores serves. Called without the lock held; takes it
- * to give out. */
-static void take_row(struct engine *e, int32_t i_seq, float *logits)
+/* Samples the next token of a choice; false when it has ended. Called without the lock held; takes
+ * it to give out. */
+static bool take_row(struct engine *e, int32_t i_seq, float *logits)
+{
+    struct sample_output s;
+    const bool is_chosen = choose(e, i_seq, logits, &s);
+    lock_take(e->lock);
+    if (is_chosen) {
+        take_token(e, i_seq, &s);
+    } else {
+        end_choice(e, i_seq, ENGINE_FINISH_ERROR);
+    }
+    lock_drop(e->lock);
+    return e->sched.seq[i_seq].state != SCHED_FREE;
+}
+
+/* The scores behind a prompt serve all choices of its request. */
+static void take_first(struct engine *e, int32_t i_seq, float *logits)
 {
     const int32_t i_req = e->sched.seq[i_seq].i_req;
-    const bool is_first = e->slots[i_seq].n_answer == 0;
-    const size_t bytes = (size_t)e->parts.arch->n_vocab * sizeof logits[0];
+    const struct engine_spec *spec = &e->jobs[i_req].spec;
+    const int32_t n_choice = spec->n_choice;
+    const bool has_guesses = !spec->has_no_guesses;
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
         const struct sched_seq *q = &e->sched.seq[i];
-        const bool shares_row = is_first && q->state != SCHED_FREE && q->i_req == i_req;
-        if (i != i_seq && !shares_row) {
+        struct slot *slot = &e->slots[i];
+        if (q->state == SCHED_FREE || q->i_req != i_req) {
             continue;
         }
-        float *row = logits;
-        if (is_first && e->jobs[i_req].spec.n_choice > 1) {
-            memcpy(e->row, logits, bytes);
-            row = e->row;
+        if (n_choice > 1) {
+            memcpy(e->row, logits, (size_t)e->parts.arch->n_vocab * sizeof logits[0]);
         }
-        struct sample_output s;
-        const bool is_chosen = choose(e, i, row, &s);
-        lock_take(e->lock);
-        if (is_chosen) {
-            take_token(e, i, &s);
-        } else {
-            end_choice(e, i, ENGINE_FINISH_ERROR);
+        if (take_row(e, i, n_choice > 1 ? e->row : logits) && has_guesses) {
+            guess_begin(&slot->guess, slot->text, q->n_prompt + slot->n_answer);
         }
-        lock_drop(e->lock);
     }
+}
+
+/* The scores behind an answer's certain token and its guesses: they count as long as what is
+ * sampled is what was guessed (GU-1). */
+static void take_next(struct engine *e, const struct sched_piece *p, float *logits)
+{
+    struct slot *slot = &e->slots[p->i_seq];
+    const struct sched_seq *q = &e->sched.seq[p->i_seq];
+    const bool has_guesses = !e->jobs[q->i_req].spec.has_no_guesses;
+    int32_t n_right = 0;
+    bool goes_on = true;
+    for (int32_t i = 0; i == n_right && i < p->n_tok && goes_on; i++) {
+        const int32_t at = slot->n_answer;
+        const int32_t guessed = slot->answer[at];
+        goes_on = take_row(e, p->i_seq, logits + (size_t)i * back_ld(e->parts.arch->n_vocab));
+        if (goes_on && has_guesses) {
+            guess_next(&slot->guess, slot->text, q->n_prompt + slot->n_answer);
+        }
+        n_right += goes_on && i + 1 < p->n_tok && slot->answer[at] == guessed;
+    }
+    lock_take(e->lock);
+    e->stats.n_guessed += (uint64_t)p->n_tok - 1;
+    e->stats.n_accepted += (uint64_t)n_right;
+    if (goes_on) {
+        sched_accept(&e->sched, p->i_seq, n_right);
+        kv_seq_cut(&e->x.kv, &e->x.seqs[p->i_seq], q->n_past);
+    }
+    lock_drop(e->lock);
 }
 
 /* Buckets by powers of two: 1, 2, 3..4, 5..8 decoding sequences, ... */
@@ -371,10 +460,14 @@ static void count_step(struct engine *e)
 /* Starts the slots of choices whose prompt this step completes. */
 static void start_slots(struct engine *e, int32_t i_req)
 {
+    const struct job *j = &e->jobs[i_req];
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
+        struct slot *slot = &e->slots[i];
         if (e->sched.seq[i].state != SCHED_FREE && e->sched.seq[i].i_req == i_req) {
-            emit_start(&e->slots[i].emit);
-            e->slots[i].n_answer = 0;
+            emit_start(&slot->emit);
+            memcpy(slot->text, j->prompt, (size_t)j->n_prompt * sizeof slot->text[0]);
+            slot->answer = slot->text + j->n_prompt;
+            slot->n_answer = 0;
         }
     }
 }
@@ -409,6 +502,30 @@ static void make_up(struct engine *e)
     }
 }
 
+/* The step was computed in us microseconds: prompts that it completed begin to be answered. */
+static void finish_step(struct engine *e, int32_t n_tok, uint64_t us)
+{
+    bool has_prompt = false;
+    lock_take(e->lock);
+    e->was_abandoned = false;
+    count_step(e);
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_piece *p = &e->pieces[i];
+        const struct sched_seq *q = &e->sched.seq[p->i_seq];
+        has_prompt = has_prompt || q->state == SCHED_PREFILL;
+        if (q->state == SCHED_PREFILL && p->n_logit > 0) {
+            start_slots(e, q->i_req);
+            share_prompt(e, p->i_seq);
+        }
+    }
+    sched_done(&e->sched, e->pieces, e->n_piece, us);
+    if (!has_prompt) {
+        guess_timed(&e->cost, n_tok, (double)us, e->sched.us_per_tok);
+    }
+    check_state(e);
+    lock_drop(e->lock);
+}
+
 /* Computes a step that was laid out; called without the lock. */
 static void run_step(struct engine *e, int32_t n_tok)
 {
@@ -426,30 +543,21 @@ static void run_step(struct engine *e, int32_t n_tok)
     }
     int32_t n_row = 0;
     for (int32_t i = 0; i < e->n_piece; i++) {
-        if (pieces[i].has_logits) {
-            e->rows[n_row++] = e->runs[i].tok0 + e->runs[i].n_tok - 1;
+        for (int32_t k = pieces[i].n_tok - pieces[i].n_logit; k < pieces[i].n_tok; k++) {
+            e->rows[n_row++] = e->runs[i].tok0 + k;
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
-    lock_take(e->lock);
-    e->was_abandoned = false;
-    count_step(e);
-    for (int32_t i = 0; i < e->n_piece; i++) {
-        const struct sched_seq *q = &e->sched.seq[pieces[i].i_seq];
-        if (q->state == SCHED_PREFILL && pieces[i].has_logits) {
-            start_slots(e, q->i_req);
-            share_prompt(e, pieces[i].i_seq);
-        }
-    }
-    sched_done(&e->sched, pieces, e->n_piece, os_now_us() - begin);
-    check_state(e);
-    lock_drop(e->lock);
+    finish_step(e, n_tok, os_now_us() - begin);
+    const size_t ld = back_ld(e->parts.arch->n_vocab);
     n_row = 0;
     for (int32_t i = 0; i < e->n_piece; i++) {
-        if (pieces[i].has_logits) {
-            take_row(e, pieces[i].i_seq,
-                     logits + (size_t)n_row++ * back_ld(e->parts.arch->n_vocab));
+        if (pieces[i].n_logit > 0 && e->slots[pieces[i].i_seq].n_answer == 0) {
+            take_first(e, pieces[i].i_seq, logits + (size_t)n_row * ld);
+        } else if (pieces[i].n_logit > 0) {
+            take_next(e, &pieces[i], logits + (size_t)n_row * ld);
         }
+        n_row += pieces[i].n_logit;
     }
     lock_take(e->lock);
     tell(e);
@@ -538,6 +646,7 @@ void engine_thread(void *arg)
         tell(e);
         goes_on = !e->is_closing;
         admit(e);
+        guess(e);
         e->n_piece = goes_on ? sched_plan(&e->sched, e->pieces) : 0;
         const int32_t n_tok = lay_out(e);
         check_state(e);

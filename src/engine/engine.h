@@ -43,6 +43,7 @@ struct engine_spec {
     struct emit_stops stops;
     bool is_eos_ignored;
     bool shows_special;
+    bool has_no_guesses; /* one token a step */
     uint64_t timeout_us; /* from submission; 0 = none */
     int32_t n_made_up;   /* for measuring: the prompt's first tokens, whose cache is made up */
 };
@@ -78,6 +79,8 @@ struct engine_stats {
     uint64_t n_generated_tok;
     uint64_t n_step;
     uint64_t n_abandoned; /* steps that were not computed to their end */
+    uint64_t n_guessed;   /* guessed tokens that were computed */
+    uint64_t n_accepted;  /* of them: were the answer's next */
     uint64_t step_batch[ENGINE_BATCH_BUCKETS];
     uint64_t kv_pages;
     uint64_t kv_pages_used;

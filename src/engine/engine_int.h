@@ -7,6 +7,7 @@
 #include "back/be_cpu.h"
 #include "base/cell.h"
 #include "engine/engine.h"
+#include "engine/guess.h"
 #include "engine/sched.h"
 
 #define RING     64    /* events of one request */
@@ -52,8 +53,10 @@ struct job {
 /* owner: engine */
 struct slot {
     struct emit emit;
-    int32_t *answer; /* [n_ctx] */
+    int32_t *text;   /* [n_ctx] prompt, answer, guesses */
+    int32_t *answer; /* within text */
     int32_t n_answer;
+    struct guess guess;
 };
 
 struct engine {
@@ -73,7 +76,9 @@ struct engine {
     size_t piece_max;
 
     /* owner: engine */
-    struct slot *slots; /* [n_parallel] */
+    struct slot *slots;     /* [n_parallel] */
+    struct guess_bid *bids; /* [n_parallel] */
+    struct guess_cost cost;
     int32_t *tokens;
     int32_t *pos;
     int32_t *rows;

@@ -19,7 +19,7 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
 {
     const struct plan_config *c = &e->config;
     const size_t n_seq = (size_t)c->n_parallel;
-    const size_t n_row = (size_t)c->n_batch + n_seq;
+    const size_t n_row = (size_t)(c->n_batch > GUESS_MAX ? c->n_batch : GUESS_MAX) + n_seq;
     const size_t vocab = back_ld(n_vocab);
     e->n_job = c->n_queue + c->n_parallel;
     struct job *jobs = arena_take(a, (size_t)e->n_job * sizeof jobs[0]);
@@ -33,13 +33,19 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
         }
     }
     for (size_t i = 0; i < n_seq && slots != NULL; i++) {
-        int32_t *answer = arena_take(a, (size_t)c->n_ctx * sizeof answer[0]);
+        struct guess guess;
+        int32_t *text = arena_take(a, (size_t)c->n_ctx * sizeof text[0]);
+        if (guess_init(&guess, c->n_ctx, a) != ERR_OK) {
+            return false;
+        }
         if (!a->is_counting) {
-            slots[i].answer = answer;
+            slots[i].text = text;
+            slots[i].guess = guess;
         }
     }
     e->jobs = jobs;
     e->slots = slots;
+    e->bids = arena_take(a, n_seq * sizeof e->bids[0]);
     e->tokens = arena_take(a, n_row * sizeof e->tokens[0]);
     e->pos = arena_take(a, n_row * sizeof e->pos[0]);
     e->rows = arena_take(a, n_row * sizeof e->rows[0]);
@@ -51,11 +57,14 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
     return e->raw != NULL;
 }
 
-/* What one step may bring at most: for each choice a token's text and the rest at its end. */
+/* What one step may bring at most: for each choice a token's text and the rest at its end; or all
+ * guesses for one. */
 static void size_text(struct engine *e, size_t piece_max)
 {
+    const size_t most =
+        2 * ENGINE_CHOICE_MAX > GUESS_MAX + 2 ? 2 * ENGINE_CHOICE_MAX : GUESS_MAX + 2;
     e->piece_max = piece_max;
-    e->text_room = 2 * ENGINE_CHOICE_MAX * emit_room_bytes(piece_max);
+    e->text_room = most * emit_room_bytes(piece_max);
 }
 
 /* --- opening and closing ---------------------------------------------------------------------- */

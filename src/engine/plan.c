@@ -3,7 +3,8 @@
  * There is no second model of memory. The context arena is sized by running plan_take on an arena
  * that only counts, and the step arena by running the decoder itself on be_measure with the largest
  * steps that the scheduler can make: a whole piece of a prompt beside a token of every other
- * answer. What the plan says is therefore what the run takes.
+ * answer, and a token of every answer with all guesses. What the plan says is therefore what the
+ * run takes.
  *
  * The remaining lines are measured (program and libraries: resident memory before the model is
  * opened) or counted by their owners (tokenizer, template, requests). Loading needs read buffers
@@ -18,6 +19,7 @@
 #include "back/be_measure.h"
 #include "base/os.h"
 #include "base/team.h"
+#include "engine/guess.h"
 
 enum err plan_take(struct plan_context *x, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, struct back *back, struct arena *context)
@@ -84,7 +86,9 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     p->context_bytes = context.peak;
     const int32_t n_prompt = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
     TRY(dry_step(&m, &x, c, n_prompt, c->n_parallel - 1));
-    TRY(dry_step(&m, &x, c, 0, c->n_parallel));
+    const int64_t n_guess = (int64_t)c->n_parallel * (c->n_ctx > 3 ? c->n_ctx - 3 : 0);
+    const int32_t n_most = n_guess < GUESS_MAX ? (int32_t)n_guess : GUESS_MAX;
+    TRY(dry_step(&m, &x, c, 0, c->n_parallel + n_most));
     p->step_bytes = step.peak;
     be_measure_init(&m, &step, c->n_worker);
     struct plan_config one = *c;

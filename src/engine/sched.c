@@ -131,8 +131,9 @@ int32_t sched_plan(const struct sched *s, struct sched_piece *pieces)
     for (int32_t i = 0; i < s->n_seq; i++) {
         const struct sched_seq *q = &s->seq[i];
         if (q->state == SCHED_DECODE && !q->is_paused) {
+            const int32_t n_tok = 1 + q->n_guess;
             pieces[n++] = (struct sched_piece){
-                .i_seq = i, .pos0 = q->n_past, .n_tok = 1, .has_logits = true
+                .i_seq = i, .pos0 = q->n_past, .n_tok = n_tok, .n_logit = n_tok
             };
         } else if (q->state == SCHED_PREFILL && (oldest < 0 || q->order < s->seq[oldest].order)) {
             oldest = i;
@@ -144,7 +145,7 @@ int32_t sched_plan(const struct sched *s, struct sched_piece *pieces)
         const int32_t size = chunk_size(s, n);
         const int32_t n_tok = left < size ? left : size;
         pieces[n++] = (struct sched_piece){
-            .i_seq = oldest, .pos0 = q->n_past, .n_tok = n_tok, .has_logits = n_tok == left
+            .i_seq = oldest, .pos0 = q->n_past, .n_tok = n_tok, .n_logit = n_tok == left ? 1 : 0
         };
     }
     return n;
@@ -154,10 +155,11 @@ void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_pie
 {
     for (int32_t i = 0; i < n_piece; i++) {
         struct sched_seq *q = &s->seq[pieces[i].i_seq];
-        q->n_past += pieces[i].n_tok;
         if (q->state != SCHED_PREFILL) {
+            q->n_past++;
             continue;
         }
+        q->n_past += pieces[i].n_tok;
         if (pieces[i].n_tok >= SCHED_CHUNK_MIN) { /* shorter ones measure the answers beside them */
             const double now = (double)us / (double)pieces[i].n_tok;
             s->us_per_tok = s->us_per_tok > 0.0 ? 0.75 * s->us_per_tok + 0.25 * now : now;
@@ -173,6 +175,12 @@ void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_pie
             }
         }
     }
+}
+
+void sched_accept(struct sched *s, int32_t i_seq, int32_t n_right)
+{
+    assert(s->seq[i_seq].state == SCHED_DECODE && n_right <= s->seq[i_seq].n_guess);
+    s->seq[i_seq].n_past += n_right;
 }
 
 int32_t sched_n_active(const struct sched *s)

@@ -2,12 +2,14 @@
  *
  * Pure logic on numbers and a clock given by the caller: no memory but its tables, no threads, no
  * model. First come, first served: requests wait in one queue; as many run at once as there are
- * sequences; each step decodes one token of every running sequence and computes one piece of the
- * oldest unfinished prompt. Owner: whoever holds the engine's lock.
+ * sequences; each step decodes one token of every running sequence, and what is guessed to follow
+ * it, and computes one piece of the oldest unfinished prompt. Owner: whoever holds the engine's
+ * lock.
  * SC-1  a sequence is free, or belongs to exactly one request.
  * SC-2  requests start in the order of their arrival.
  * SC-3  a step has at least one token whenever some sequence can make progress.
- * SC-4  a step has at most n_batch tokens of prompts, and one of each decoding sequence. */
+ * SC-4  a step has at most n_batch tokens of prompts, and of each decoding sequence one and its
+ *       guesses. */
 #ifndef HEARTH_SCHED_H
 #define HEARTH_SCHED_H
 
@@ -35,7 +37,8 @@ struct sched_seq {
     enum sched_state state;
     int32_t i_req; /* the request */
     int32_t choice;
-    int32_t n_past; /* positions computed */
+    int32_t n_past;  /* positions computed */
+    int32_t n_guess; /* tokens to compute behind the certain one; the caller's, as is_paused */
     int32_t n_prompt;
     uint64_t order; /* of arrival */
     bool is_paused; /* its reader is slow: no token this step */
@@ -64,7 +67,7 @@ struct sched_piece {
     int32_t i_seq;
     int32_t pos0;
     int32_t n_tok;
-    bool has_logits; /* the last token's scores are wanted */
+    int32_t n_logit; /* scores of so many of them are wanted, the last ones */
 };
 
 /* Empty queue, free sequences. 1 <= n_seq <= SCHED_SEQ_MAX, 1 <= n_queue_max <= SCHED_QUEUE_MAX;
@@ -86,8 +89,11 @@ bool sched_admit(struct sched *s, int32_t *i_req, int32_t *i_seq);
 /* The next step into pieces[SCHED_SEQ_MAX + 1]; returns their number, decoding sequences first. */
 int32_t sched_plan(const struct sched *s, struct sched_piece *pieces);
 /* The step was computed in us microseconds. Sequences whose prompt is complete now decode; reserved
- * ones of the same request do too. */
+ * ones of the same request do too. Of an answer the certain token counts; guesses: sched_accept. */
 void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us);
+
+/* n_right guesses of the last step were right. */
+void sched_accept(struct sched *s, int32_t i_seq, int32_t n_right);
 
 int32_t sched_n_running(const struct sched *s); /* requests that hold a sequence */
 int32_t sched_n_active(const struct sched *s);  /* sequences that are not free */

@@ -781,6 +781,7 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
         .stops = { .n = (int32_t)p->n_stop },
         .is_eos_ignored = p->ignore_eos != 0,
         .shows_special = p->show_special != 0,
+        .has_no_guesses = p->no_guesses != 0,
         .timeout_us = p->timeout_us,
         .n_made_up = p->n_made_up,
     };
@@ -906,6 +907,8 @@ void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stat
         .n_generated_token = s.n_generated_tok,
         .n_step = s.n_step,
         .n_step_abandoned = s.n_abandoned,
+        .n_guessed_token = s.n_guessed,
+        .n_accepted_token = s.n_accepted,
         .kv_pages = s.kv_pages,
         .kv_pages_used = s.kv_pages_used,
         .memory_planned_bytes = model->plan.total_bytes,

@@ -200,6 +200,10 @@ static void put_engine(const struct hearth_stats *s, struct buf *out)
     counter(out, "steps_total", "Steps of the engine.", s->n_step);
     counter(out, "steps_abandoned_total",
             "Steps not computed to their end: nobody wanted them any more.", s->n_step_abandoned);
+    counter(out, "guessed_tokens_total", "Tokens computed ahead because they might come next.",
+            s->n_guessed_token);
+    counter(out, "accepted_tokens_total", "Tokens computed ahead that did come next.",
+            s->n_accepted_token);
     put_batch(s, out);
     gauge(out, "kv_cache_usage_ratio", "Share of the cache's pages in use.",
           s->kv_pages > 0 ? (double)s->kv_pages_used / (double)s->kv_pages : 0.0);
