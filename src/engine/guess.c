@@ -106,7 +106,7 @@ static void find(struct guess *g, const int32_t *text)
 void guess_begin(struct guess *g, const int32_t *text, int32_t n)
 {
     /* How often they are right before anything was seen, with the weight of a few. */
-    static const float chance[GUESS_CLASSES] = { 0.3f, 0.3f, 0.45f, 0.6f, 0.75f, 0.9f };
+    static const float chance[GUESS_CLASSES] = { 0.15f, 0.15f, 0.3f, 0.5f, 0.7f, 0.85f };
     const float weight = 3.0f;
     for (int32_t i = 0; i < g->n_head; i++) {
         g->head[i] = -1;
