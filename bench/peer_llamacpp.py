@@ -1,99 +1,132 @@
 #!/usr/bin/env python3
-"""peer_llamacpp.py HEARTH MODEL.gguf... [--prefill 512] [--decode 64] [--rounds 5] [--threads 2]: hearth and llama.cpp in turns.
+"""peer_llamacpp.py MODEL.gguf [--prefill 512] [--decode 64] [--depth 0] [--batch 1] [--kv f16] [--threads 2] [--fa 0,1]
 
-Needs PyPI's llama-cpp-python built for this machine (CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python
-llama-cpp-python==0.3.36) in the Python that runs this. Each round measures both, one after the other, llama.cpp with flash
-attention on and off (its better figure counts); medians, ranges and ratios are printed, with the memory bandwidth that
-hearth measured in the same round. Times on a busy machine mean nothing: look at the spread."""
+One measurement of llama.cpp through its C API, as a line of JSON with the names of `hearth bench --json`; bench/table.py calls it.
+Needs PyPI's llama-cpp-python built for this machine: CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python
+llama-cpp-python==0.3.36. Weights are repacked at load, as llama.cpp does by default. Of flash attention on and off the better
+figure counts, for each figure by itself. Context before --depth is not computed: the state of one computed piece is copied and
+moved to its place, which takes no time and costs the same to read."""
 import argparse
 import ctypes
 import json
-import os
-import statistics
-import subprocess
-import sys
 import time
 
+import llama_cpp as L
+import numpy as np
 
-def peer(model, prefill, decode, threads):
-    """One process: {'prefill_tok_s', 'decode_tok_s', 'first_ms'} of llama.cpp through its C API."""
-    import numpy as np
-    import llama_cpp as L
-    begin = time.perf_counter()
+PIECE = 512
 
-    @L.llama_log_callback
-    def quiet(level, text, data):
-        pass
-    L.llama_log_set(quiet, ctypes.c_void_p(0))
-    L.llama_backend_init()
-    m = L.llama_model_load_from_file(model.encode(), L.llama_model_default_params())
-    n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(m))
-    best = {'prefill_tok_s': 0.0, 'decode_tok_s': 0.0, 'first_ms': None}
-    for fa in (1, 0):
+
+class Context:
+    """Sequences 0..batch-1, and one more to move pieces."""
+
+    def __init__(self, model, a, fa, n_ctx):
         p = L.llama_context_default_params()
-        p.n_ctx, p.n_batch, p.n_ubatch = max(prefill, decode + 16) + 64, 512, 512
-        p.n_threads = p.n_threads_batch = threads
-        if hasattr(p, 'flash_attn_type'):
-            p.flash_attn_type = fa
-        c = L.llama_init_from_model(m, p)
+        p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max = n_ctx * a.batch + PIECE, PIECE, PIECE, a.batch + 1
+        p.n_threads = p.n_threads_batch = a.threads
+        p.kv_unified, p.flash_attn_type = True, fa
+        p.type_k = p.type_v = {'f16': L.GGML_TYPE_F16, 'q8_0': L.GGML_TYPE_Q8_0, 'f32': L.GGML_TYPE_F32}[a.kv]
+        self.c = L.llama_init_from_model(model, p)
+        if not self.c:
+            raise RuntimeError('no context')
+        self.memory = L.llama_get_memory(self.c)
+        self.n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(model))
+        self.rng = np.random.RandomState(1)
 
-        def run(tokens, pos):
-            b = L.llama_batch_init(len(tokens), 0, 1)
-            b.n_tokens = len(tokens)
-            for i, t in enumerate(tokens):
-                b.token[i], b.pos[i], b.n_seq_id[i], b.logits[i] = t, pos + i, 1, i == len(tokens) - 1
-                b.seq_id[i][0] = 0
-            L.llama_decode(c, b)
-            a = np.ctypeslib.as_array(L.llama_get_logits_ith(c, len(tokens) - 1), (n_vocab,))
-            t = int(a.argmax())
-            L.llama_batch_free(b)
-            return t
-        rng = np.random.RandomState(1)
-        run([1, 2], 0)
-        if best['first_ms'] is None:
-            best['first_ms'] = 1e3 * (time.perf_counter() - begin)
-        for _ in range(2):
-            L.llama_memory_clear(L.llama_get_memory(c), True)
-            toks = [int(x) for x in rng.randint(3, n_vocab, prefill)]
-            t0 = time.perf_counter()
-            for i in range(0, prefill, 512):
-                run(toks[i:i + 512], i)
-            best['prefill_tok_s'] = max(best['prefill_tok_s'], prefill / (time.perf_counter() - t0))
-        L.llama_memory_clear(L.llama_get_memory(c), True)
-        t = run(toks[:8], 0)
+    def run(self, rows, last_only=True):
+        """rows: (sequence, position, token); the best token after each row that has scores."""
+        b = L.llama_batch_init(len(rows), 0, 1)
+        b.n_tokens = len(rows)
+        for i, (seq, pos, t) in enumerate(rows):
+            b.token[i], b.pos[i], b.n_seq_id[i] = t, pos, 1
+            b.logits[i] = not last_only or i == len(rows) - 1
+            b.seq_id[i][0] = seq
+        if L.llama_decode(self.c, b) != 0:
+            raise RuntimeError('llama_decode failed')
+        best = [int(np.ctypeslib.as_array(L.llama_get_logits_ith(self.c, i), (self.n_vocab,)).argmax())
+                for i in range(len(rows)) if b.logits[i]]
+        L.llama_batch_free(b)
+        return best
+
+    def prompt(self, seq, pos, n):
+        toks = [int(x) for x in self.rng.randint(3, self.n_vocab, n)]
+        for i in range(0, n, PIECE):
+            best = self.run([(seq, pos + i + k, t) for k, t in enumerate(toks[i:i + PIECE])])
+        return best[0]
+
+    def fill(self, depth, batch):
+        """`depth` positions of context for every sequence."""
+        n = min(depth, PIECE)
+        if n == 0:
+            return
+        spare = batch
+        self.prompt(spare, 0, n)
+        size = L.llama_state_seq_get_size(self.c, spare)
+        state = (ctypes.c_uint8 * size)()
+        if L.llama_state_seq_get_data(self.c, state, size, spare) == 0:
+            raise RuntimeError('no state')
+        for seq in range(batch):
+            for at in range(0, depth, n):
+                L.llama_memory_seq_rm(self.memory, spare, -1, -1)
+                if L.llama_state_seq_set_data(self.c, state, size, spare) == 0:
+                    raise RuntimeError('the state does not fit')
+                L.llama_memory_seq_add(self.memory, spare, 0, -1, at)
+                L.llama_memory_seq_cp(self.memory, spare, seq, -1, -1)
+            L.llama_memory_seq_rm(self.memory, seq, depth, -1)
+        L.llama_memory_seq_rm(self.memory, spare, -1, -1)
+
+    def cut(self, seq, pos):
+        L.llama_memory_seq_rm(self.memory, seq, pos, -1)
+
+
+def measure(c, a, best):
+    c.fill(a.depth, a.batch)
+    c.prompt(0, a.depth, 8)  # moves what was filled, and warms up
+    c.cut(0, a.depth)
+    for _ in range(a.repeat if a.prefill else 0):
         t0 = time.perf_counter()
-        for i in range(decode):
-            t = run([t], 8 + i)
-        best['decode_tok_s'] = max(best['decode_tok_s'], decode / (time.perf_counter() - t0))
-        L.llama_free(c)
-    print(json.dumps(best))
+        c.prompt(0, a.depth, a.prefill)
+        best['prefill_tok_s'] = max(best['prefill_tok_s'], a.prefill / (time.perf_counter() - t0))
+        c.cut(0, a.depth)
+    rows = [(s, a.depth + 1, c.prompt(s, a.depth, 1)) for s in range(a.batch)]
+    rows = [(s, p + 1, t) for (s, p, _), t in zip(rows, c.run(rows, False))]
+    t0 = time.perf_counter()
+    for _ in range(a.decode):
+        rows = [(s, p + 1, t) for (s, p, _), t in zip(rows, c.run(rows, False))]
+    best['decode_tok_s'] = max(best['decode_tok_s'], a.batch * a.decode / (time.perf_counter() - t0))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('hearth')
-    ap.add_argument('models', nargs='+')
-    ap.add_argument('--prefill', type=int, default=512)
-    ap.add_argument('--decode', type=int, default=64)
-    ap.add_argument('--rounds', type=int, default=5)
-    ap.add_argument('--threads', type=int, default=os.cpu_count())
-    ap.add_argument('--peer-only', action='store_true', help=argparse.SUPPRESS)
+    ap.add_argument('model')
+    for name, value in (('prefill', 512), ('decode', 64), ('depth', 0), ('batch', 1), ('threads', 2), ('repeat', 2)):
+        ap.add_argument('--' + name, type=int, default=value)
+    ap.add_argument('--kv', default='f16')
+    ap.add_argument('--fa', default='0,1')
+    ap.add_argument('--first', action='store_true', help='only load and compute one token')
     a = ap.parse_args()
-    if a.peer_only:
-        return peer(a.models[0], a.prefill, a.decode, a.threads)
-    sizes = ['--prefill', str(a.prefill), '--decode', str(a.decode), '--threads', str(a.threads)]
-    print(f'{"model":32s} {"":8s} {"hearth":>20s} {"llama.cpp":>20s} {"ratio":>18s}   GB/s')
-    for model in a.models:
-        own, other = [], []
-        for _ in range(a.rounds):
-            own.append(json.loads(subprocess.run([a.hearth, 'bench', model, '--json', *sizes], stdout=subprocess.PIPE, check=True).stdout))
-            other.append(json.loads(subprocess.run([sys.executable, __file__, a.hearth, model, '--peer-only', *sizes], stdout=subprocess.PIPE, check=True).stdout))
-        for what in ('prefill_tok_s', 'decode_tok_s'):
-            x, y = [r[what] for r in own], [r[what] for r in other]
-            q = [p / o for p, o in zip(x, y)]
-            show = lambda v: f'{statistics.median(v):8.1f} ({min(v):.0f}-{max(v):.0f})'
-            print(f'{os.path.basename(model):32s} {what[:7]:8s} {show(x):>20s} {show(y):>20s} {statistics.median(q):6.2f} ({min(q):.2f}-{max(q):.2f})   '
-                  f'{statistics.median([r["read_gb_s"] for r in own]):.0f}', flush=True)
+    begin = time.perf_counter()
+    quiet = L.llama_log_callback(lambda level, text, data: None)
+    L.llama_log_set(quiet, ctypes.c_void_p(0))
+    L.llama_backend_init()
+    m = L.llama_model_load_from_file(a.model.encode(), L.llama_model_default_params())
+    best = {'prefill_tok_s': 0.0, 'decode_tok_s': 0.0}
+    if a.first:
+        Context(m, a, 1, 2048).prompt(0, 0, 1)
+        print(json.dumps({'first_s': time.perf_counter() - begin}))
+        return
+    won = {}
+    for fa in a.fa.split(','):
+        before = dict(best)
+        try:
+            c = Context(m, a, int(fa), a.depth + max(a.prefill, a.decode + 16) + 64)
+        except RuntimeError:
+            continue  # a quantized cache needs flash attention
+        measure(c, a, best)
+        won.update({k: fa for k in best if best[k] > before[k]})
+        L.llama_free(c.c)
+    print(json.dumps({**best, 'setting': ','.join(sorted(set(won.values())))}))
 
 
-main()
+if __name__ == '__main__':
+    main()

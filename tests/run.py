@@ -83,7 +83,8 @@ def main():
     suites = [Suite('gates', [sys.executable, ROOT + '/tools/gates.py', '--build', a.build]),
               Suite('unit', [sys.executable, ROOT + '/tests/unit.py', a.build]),
               Suite('seeds', [sys.executable, ROOT + '/fuzz/replay.py', a.build]),
-              Suite('chat', [sys.executable, ROOT + '/tests/test_chat.py', hearth])]
+              Suite('chat', [sys.executable, ROOT + '/tests/test_chat.py', hearth]),
+              Suite('table', [sys.executable, ROOT + '/tests/test_table.py'])]
     if a.what == 'test':
         py, fixtures = python(), ROOT + '/tests/fixtures'
         r = sh([py, fixtures + '/prepare.py', CACHE + '/fixtures'])

@@ -1,0 +1,186 @@
+"""The programs that bench/table.py compares: how each is started and what it prints. A program measures a cell (table.py) and
+returns figures: prefill_tok_s, decode_tok_s, first_s, rss_mb, those that it can; {} when it cannot measure this cell."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LIMIT_S = 300
+
+
+class Failed(Exception):
+    pass
+
+
+def start(args, limit_s=LIMIT_S):
+    """(standard output, seconds, peak resident MB) of a program."""
+    env = {**os.environ, 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # memory that it takes lies in huge pages
+    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+        begin = time.monotonic()
+        p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=tempfile.gettempdir())  # some leave a log
+        end = begin + limit_s
+        while True:
+            pid, status, used = os.wait4(p.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end:
+                p.kill()
+                os.wait4(p.pid, 0)
+                p.returncode = -9
+                raise Failed(f'{os.path.basename(args[0])} took over {limit_s} s')
+            time.sleep(0.002)
+        seconds = time.monotonic() - begin
+        p.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if p.returncode != 0:
+            raise Failed(f'{" ".join(args)}: exit code {p.returncode}: {err.read()[-300:].strip()}')
+        return out.read(), seconds, used.ru_maxrss / 1024
+
+
+def sizes(cell):
+    return [x for name in ('prefill', 'decode', 'depth', 'batch', 'threads') for x in ('--' + name, str(cell[name]))] + ['--kv', cell['kv']]
+
+
+class Hearth:
+    name = 'hearth'
+
+    def __init__(self, path):
+        self.path = path
+
+    def measure(self, cell, model, best):
+        if cell['is_start']:
+            _, s, mb = start([self.path, 'run', model, 'a', '--raw', '-n', '1', '--ctx', '2048', '--temp', '0'])
+            return {'first_s': s, 'rss_mb': mb}
+        out, _, _ = start([self.path, 'bench', model, '--json', *sizes(cell)])
+        b = json.loads(out)
+        keep = ('prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_percent', 'prefill_int8_percent')
+        return {k: b[k] for k in keep}
+
+
+class LlamaCpp:
+    """llama.cpp through llama-cpp-python of the interpreter `python`."""
+    name = 'llama.cpp'
+
+    def __init__(self, python):
+        self.args = [python, os.path.join(HERE, 'peer_llamacpp.py')]
+
+    def measure(self, cell, model, best):
+        if cell['is_start']:
+            out, _, mb = start([*self.args, model, '--first'])
+            return {**json.loads(out), 'rss_mb': mb}
+        again = ['--fa', best, '--repeat', '1'] if best else []  # settings that won the first round
+        out, _, _ = start([*self.args, model, *sizes(cell), *again])
+        return json.loads(out)
+
+
+def parse_bench(text):
+    """Figures of llama-bench -o json: the best of each kind."""
+    r = {}
+    for t in json.loads(text):
+        what = 'decode_tok_s' if t['n_prompt'] == 0 else 'prefill_tok_s' if t['n_gen'] == 0 else None
+        if what:
+            r[what] = max(r.get(what, 0.0), float(t['avg_ts']))
+    return r
+
+
+def parse_rows(text):
+    """Rows of the tables that llama-batched-bench and llama-sweep-bench print: the numbers of each."""
+    rows = []
+    for line in text.splitlines():
+        words = [w.strip() for w in line.strip().strip('|').split('|')]
+        try:
+            numbers = [float(w) for w in words]
+        except ValueError:
+            continue
+        if len(numbers) >= 7:
+            rows.append(numbers)
+    return rows
+
+
+def parse_batched(text, batch):
+    """PP, TG, B, N_KV, T_PP, S_PP, T_TG, S_TG, T, S"""
+    found = [r[7] for r in parse_rows(text) if len(r) == 10 and r[2] == batch]
+    return {'decode_tok_s': max(found)} if found else {}
+
+
+def parse_sweep(text, depth):
+    """PP, TG, N_KV, T_PP, S_PP, T_TG, S_TG"""
+    found = [r for r in parse_rows(text) if len(r) == 7 and r[2] == depth]
+    return {'prefill_tok_s': found[0][4], 'decode_tok_s': found[0][6]} if found else {}
+
+
+class LlamaBench:
+    """A program with llama-bench's command line; llama-batched-bench and llama-sweep-bench beside it are used when they are
+    there. Tried settings: weights repacked at load or not, where it knows the option; huge pages and flash attention on."""
+
+    def __init__(self, path, name):
+        self.path, self.name = path, name
+        self.help = {p: self.read_help(os.path.join(os.path.dirname(path), p)) for p in ('llama-batched-bench', 'llama-sweep-bench')}
+        self.help['llama-bench'] = self.read_help(path)
+        self.settings = ['rtr', 'plain'] if '-rtr' in self.help['llama-bench'] else ['plain']
+
+    @staticmethod
+    def read_help(path):
+        if not os.path.exists(path):
+            return ''
+        r = subprocess.run([path, '--help'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+                           cwd=tempfile.gettempdir())
+        return r.stdout
+
+    def beside(self, program, model, cell, setting, more):
+        has = self.help[program]
+        args = [os.path.join(os.path.dirname(self.path), program), '-m', model, '-t', str(cell['threads']), '-ctk', cell['kv'], '-ctv', cell['kv']]
+        args += ['-rtr'] * (setting == 'rtr' and '-rtr' in has) + ['-thp'] * ('-thp' in has)
+        return start(args + more)[0]
+
+    def once(self, cell, model, setting):
+        depth, batch = cell['depth'], cell['batch']
+        if batch > 1:
+            if not self.help['llama-batched-bench'] or depth > 0:
+                return {}
+            more = ['-c', str(64 * batch + 512), '-npp', '8', '-ntg', str(cell['decode']), '-npl', str(batch)]
+            return parse_batched(self.beside('llama-batched-bench', model, cell, setting, more), batch)
+        has = self.help['llama-bench']
+        if depth > 0 and '--n-depth' not in has:
+            if not self.help['llama-sweep-bench'] or depth > 4096:  # every step before it is computed: too long beyond
+                return {}
+            return parse_sweep(self.beside('llama-sweep-bench', model, cell, setting, ['-c', str(depth + 1024), '-ub', '512']), depth)
+        args = [self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-fa', '1', '-r', '1', '-p', str(cell['prefill']), '-n', str(cell['decode'])]
+        args += ['-ctk', cell['kv'], '-ctv', cell['kv']] + (['-d', str(depth)] if depth > 0 else [])
+        args += ['-rtr', str(int(setting == 'rtr'))] * ('-rtr' in has) + ['-thp', '1'] * ('-thp' in has)
+        return parse_bench(start(args)[0])
+
+    def measure(self, cell, model, best):
+        if cell['is_start']:
+            has = self.help['llama-bench']
+            _, s, mb = start([self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-p', '1', '-n', '0', '-r', '1'] + ['-w', '0'] * ('--warmup' in has))
+            return {'first_s': s, 'rss_mb': mb}
+        r, won = {}, {}
+        for setting in best.split(',') if best else self.settings[1:] if cell['depth'] > 0 and self.settings[1:] else self.settings:
+            for k, v in self.once(cell, model, setting).items():
+                if v > r.get(k, 0.0):
+                    r[k], won[k] = v, setting
+        return {**r, 'setting': ','.join(sorted(set(won.values())))} if r else {}
+
+
+def has_llamacpp(python):
+    return subprocess.run([python, '-c', 'import llama_cpp, numpy'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+class Loop:
+    """Something that keeps one core busy while a figure is taken."""
+
+    def __init__(self, is_wanted):
+        self.is_wanted = is_wanted
+
+    def __enter__(self):
+        self.p = subprocess.Popen([sys.executable, '-c', 'while True: pass']) if self.is_wanted else None
+
+    def __exit__(self, *error):
+        if self.p is not None:
+            self.p.kill()
+            self.p.wait()

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""table.py OUT [--hearth build/hearth] [--python PYTHON] [--llama-bench [NAME=]PATH] [--only PATTERN] [--rounds N]
+
+Builds the table of speeds: hearth and other programs in turns, every figure beside its share of what the machine can do.
+PYTHON   an interpreter that has llama-cpp-python (bench/peer_llamacpp.py says how); default: the one that runs this
+PATH     a program with llama-bench's command line; may be given several times
+Where a known program is absent its figures come from bench/known.csv: what was measured once, as shares of the limits,
+brought to this machine's; they are marked with a star.
+
+The rows are cells: a model, a context depth, a cache type, a number of conversations, threads. `core` is a dozen that take
+under two hours; --all adds the others. Every run of a program appends a line to OUT/runs.jsonl, and what is there is not
+measured again: stop and start it as you like, with --count N after N runs. Each time OUT/table.csv, table.md and table.svg are
+written anew from what there is: medians of the rounds, the range, and ratios of hearth to the others.
+
+Models are made in --models (default ~/.cache/hearth/bench) by tests/tools/mkgguf.py where they are missing, which needs numpy
+and gguf in PYTHON or the one that runs this; those named real are looked for there and in the cache of `make test`. Run it while
+nothing else runs: it cannot see that times are wrong."""
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+
+import programs
+import report
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+CACHE = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'hearth')
+SHAPES = {'1b': 'llama-1b', '8b': 'llama-8b', '70b': 'llama-70b', 'tiny': 'tiny'}
+REAL = {'smollm2': 'smollm2-135m-q4_1.gguf', 'gemma3': 'gemma3-270m-q4_k_m.gguf'}
+
+
+def cell(model, depth=0, kv='f16', batch=1, threads=0, is_start=False, is_busy=False, is_core=False):
+    long = model.startswith(('8b', '70b'))
+    name = model + (f' depth {depth}' if depth else '') + (f' cache {kv}' if kv != 'f16' else '') + (f' batch {batch}' if batch > 1 else '')
+    name += (f' threads {threads}' if threads else '') + (' start' if is_start else '') + (' busy' if is_busy else '')
+    prefill = 8 if batch > 1 else 512
+    return dict(name=name, model=model, depth=depth, kv=kv, batch=batch, threads=threads, is_start=is_start, is_busy=is_busy,
+                is_core=is_core, prefill=prefill, decode=16 if long else 32 if batch > 1 or depth or is_busy else 64)
+
+
+def cells():
+    core = [('1b-q4_0',), ('1b-q4_k_m',), ('1b-q8_0',), ('1b-q4_0', 4096), ('1b-q4_0', 4096, 'q8_0')]
+    core += [('1b-q4_0', 0, 'f16', b) for b in (4, 8, 16)] + [('smollm2',), ('gemma3',), ('8b-q4_0',), ('1b-iq2_xxs',)]
+    rest = [('8b-q4_k_m',), ('8b-q8_0',), ('1b-q4_0', 16384), ('1b-q4_0', 16384, 'q8_0'), ('8b-q4_0', 4096), ('8b-q4_0', 4096, 'q8_0')]
+    rest += [('8b-q4_0', 0, 'f16', b) for b in (4, 8, 16)] + [('8b-iq2_xxs',), ('70b-iq2_xxs',)]
+    rest += [('1b-' + t,) for t in ('iq2_xs', 'iq2_s', 'iq3_xxs', 'iq3_s', 'iq4_xs', 'iq4_nl', 'mxfp4', 'tq1_0', 'tq2_0', 'q2_k', 'q3_k', 'q5_k', 'q6_k')]
+    found = [cell(*c, is_core=True) for c in core]
+    found += [cell('1b-q4_0', threads=1, is_core=True), cell('1b-q4_0', is_busy=True, is_core=True), cell('8b-q4_0', is_start=True, is_core=True)]
+    return found + [cell(*c) for c in rest] + [cell('tiny-q4_0'), cell('tiny-q4_0', 64, 'f16', 1), cell('tiny-q4_0', 0, 'f16', 2)]
+
+
+def model_path(a, name):
+    if name in REAL:
+        places = [os.path.join(d, REAL[name]) for d in (a.models, os.path.join(CACHE, 'test/fixtures/models'))]
+        found = [p for p in places if os.path.exists(p)]
+        return found[0] if found else None
+    path = os.path.join(a.models, name + '.gguf')
+    if not os.path.exists(path):
+        shape, kind = name.split('-', 1)
+        os.makedirs(a.models, exist_ok=True)
+        print(f'making {path}', flush=True)
+        r = subprocess.run([a.python, ROOT + '/tests/tools/mkgguf.py', SHAPES[shape], path + '.part', '--type', kind], stdout=subprocess.DEVNULL)
+        if r.returncode != 0:
+            sys.exit(f'table: {path} could not be made: {a.python} needs numpy and gguf')
+        os.rename(path + '.part', path)
+    return path
+
+
+def peers(a):
+    found = [programs.Hearth(os.path.abspath(a.hearth))]
+    if programs.has_llamacpp(a.python):
+        found.append(programs.LlamaCpp(a.python))
+    for p in a.llama_bench:
+        name, path = p.split('=', 1) if '=' in p else (os.path.basename(p), p)
+        if not os.access(path, os.X_OK):
+            sys.exit(f'table: {path}: no program is there; --llama-bench wants the path of one')
+        found.append(programs.LlamaBench(os.path.abspath(path), name))
+    return found
+
+
+def wanted(a):
+    chosen = [c for c in cells() if fnmatch.fnmatch(c['name'], a.only) or a.only in c['name']] if a.only else cells()
+    if not a.only and not a.all:
+        chosen = [c for c in chosen if c['is_core']]
+    if a.only and not chosen:
+        sys.exit(f'table: no cell is called like "{a.only}"; the cells are\n  ' + '\n  '.join(c['name'] for c in cells()))
+    return [c for c in chosen if a.only or c['is_core'] or not c['name'].startswith('tiny')]
+
+
+def read_runs(path):
+    """Lines of OUT/runs.jsonl; the last one may be cut, when the machine stopped while it was written."""
+    runs = []
+    if os.path.exists(path):
+        for line in open(path):
+            try:
+                runs.append(json.loads(line))
+            except ValueError:
+                continue
+    return runs
+
+
+def measure(a, runs, log):
+    count = 0
+    todo = peers(a)
+    for c in wanted(a):
+        for i in range(a.rounds):
+            for p in todo:
+                mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name]
+                if len(mine) > i or any(not r['figures'] for r in mine):
+                    continue
+                if count == a.count:
+                    return
+                count += 1
+                model = model_path(a, c['model'])
+                if model is None:
+                    print(f'{c["name"]}: {REAL[c["model"]]} is neither in {a.models} nor in the cache of `make test`: left out')
+                    break
+                best = mine[0]['figures'].get('setting', '') if mine else ''
+                figures, note = {}, ''
+                try:
+                    with programs.Loop(c['is_busy']):
+                        figures = p.measure(dict(c, threads=c['threads'] or a.threads), model, best)
+                except programs.Failed as e:
+                    note = str(e)
+                run = dict(cell=c['name'], program=p.name, round=i, figures=figures, note=note)
+                runs.append(run)
+                log.write(json.dumps(run) + '\n')
+                log.flush()
+                shown = ', '.join(f'{k} {v:.4g}' for k, v in figures.items() if not isinstance(v, str))
+                print(f'{c["name"]:28s} {i + 1}/{a.rounds} {p.name:14s} {shown or note or "cannot measure this"}', flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('out')
+    ap.add_argument('--hearth', default=ROOT + '/build/hearth')
+    ap.add_argument('--python', default=sys.executable)
+    ap.add_argument('--llama-bench', action='append', default=[], metavar='[NAME=]PATH')
+    ap.add_argument('--models', default=os.path.join(CACHE, 'bench'))
+    ap.add_argument('--only', default='', metavar='PATTERN')
+    ap.add_argument('--all', action='store_true')
+    ap.add_argument('--rounds', type=int, default=3)
+    ap.add_argument('--count', type=int, default=-1, metavar='N')
+    ap.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument('--list', action='store_true', help='the cells, and nothing else')
+    a = ap.parse_args()
+    if a.list:
+        print('\n'.join(f'{"core" if c["is_core"] else "    "}  {c["name"]}' for c in wanted(a)))
+        return
+    os.makedirs(a.out, exist_ok=True)
+    a.models = os.path.abspath(a.models)
+    path = os.path.join(a.out, 'runs.jsonl')
+    runs = read_runs(path)
+    is_cut = os.path.exists(path) and not open(path).read()[-1:] in ('', '\n')
+    with open(path, 'a') as log:
+        log.write('\n' if is_cut else '')
+        measure(a, runs, log)
+    report.write(a.out, cells(), runs, os.path.join(HERE, 'known.csv'))
+
+
+if __name__ == '__main__':
+    main()

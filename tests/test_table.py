@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""test_table.py: bench/table.py with programs that only speak: parsing, ratios, resuming, known figures, csv, Markdown, SVG.
+
+The stand-ins for hearth, llama-bench and the programs beside it write down how they were called. Prints 'N passed, N failed'."""
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import xml.dom.minidom
+
+import checks
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT + '/bench')
+import programs  # noqa: E402
+import report  # noqa: E402
+
+check = checks.check
+HEARTH = """
+import json
+if a[0] == 'run':
+    print('a')
+else:
+    n = sum('bench' in l for l in open(log))
+    print(json.dumps(dict(prefill_tok_s=400.0 + n, decode_tok_s=60.0, read_gb_s=50.0, int8_gop_s=900.0, decode_read_percent=80.0, prefill_int8_percent=60.0)))
+"""
+BENCH = """
+import json
+if '--help' in a:
+    print('-rtr, --run-time-repack <0|1>\\n-thp, --transparent-huge-pages <0|1>\\n-w, --warmup <0|1>')
+else:
+    rtr = '-rtr' in a and a[a.index('-rtr') + 1] == '1'
+    print(json.dumps([dict(n_prompt=512, n_gen=0, avg_ts=100.0 if rtr else 200.0), dict(n_prompt=0, n_gen=64, avg_ts=30.0 if rtr else 20.0)]))
+"""
+
+
+def program(folder, name, body):
+    path = os.path.join(folder, name)
+    log = os.path.join(folder, 'calls')
+    with open(path, 'w') as f:
+        f.write(f'#!{sys.executable}\nimport sys\na, log = sys.argv[1:], {log!r}\nopen(log, "a").write({name!r} + " " + " ".join(a) + "\\n")\n{body}')
+    os.chmod(path, 0o755)
+    return path
+
+
+def rows_program(rows):
+    return f"for row in {rows!r}:\n    print('|' + '|'.join('%8s' % x for x in row) + '|')\nprint('main: done')\n"
+
+
+class Box:
+    """A folder with stand-ins and a model that nobody reads."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        program(folder, 'hearth', HEARTH)
+        program(folder, 'llama-bench', BENCH)
+        program(folder, 'llama-batched-bench', rows_program([('PP', 'TG', 'B', 'N_KV', 'T_PP s', 'S_PP t/s', 'T_TG s', 'S_TG t/s', 'T s', 'S t/s'),
+                                                              (8, 32, 2, 80, 0.1, 160.0, 0.8, 81.5, 0.9, 88.0)]))
+        program(folder, 'llama-sweep-bench', rows_program([(512, 128, 0, 1.0, 512.0, 2.0, 64.0), (512, 128, 64, 1.3, 393.8, 3.2, 41.25)]))
+        program(folder, 'python', 'sys.exit(1)')  # has no llama-cpp-python
+        os.makedirs(folder + '/models')
+        open(folder + '/models/tiny-q4_0.gguf', 'w').close()
+        self.out = folder + '/out'
+
+    def run(self, *more, name='peer'):
+        args = [sys.executable, ROOT + '/bench/table.py', self.out, '--hearth', self.folder + '/hearth', '--python', self.folder + '/python',
+                '--models', self.folder + '/models', '--threads', '2', '--only', 'tiny*']
+        if name:
+            args += ['--llama-bench', f'{name}={self.folder}/llama-bench']
+        return subprocess.run(args + list(more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def calls(self):
+        return [line for line in open(self.folder + '/calls').read().splitlines() if '--help' not in line and not line.startswith('python')]
+
+    def rows(self):
+        with open(self.out + '/table.csv', newline='') as f:
+            return {(r['cell'], r['figure'], r['program']): r for r in csv.DictReader(f)}
+
+
+def test_whole(b):
+    r = b.run('--rounds', '2')
+    rows = b.rows()
+    check('the table is made', r.returncode == 0, r.stdout)
+    own, peer = rows['tiny-q4_0', 'prefill', 'hearth'], rows['tiny-q4_0', 'prefill', 'peer']
+    check('a median of two rounds', own['rounds'] == '2' and float(own['least']) < float(own['median']) < float(own['most']), own)
+    check('the better setting counts, for each figure', peer['median'] == '200' and rows['tiny-q4_0', 'decode', 'peer']['median'] == '30', rows)
+    check('the ratio is hearth to the other', rows['tiny-q4_0', 'decode', 'peer']['hearth_ratio'] == '2', rows)
+    check('a share of the limit for both', float(rows['tiny-q4_0', 'decode', 'hearth']['percent_of_limit']) == 80 and
+          float(rows['tiny-q4_0', 'decode', 'peer']['percent_of_limit']) == 40, rows)
+    check('depth by the program beside it', rows['tiny-q4_0 depth 64', 'decode', 'peer']['median'] == '41.25' and
+          rows['tiny-q4_0 depth 64', 'prefill', 'peer']['median'] == '393.8', rows)
+    check('batches by the program beside it', rows['tiny-q4_0 batch 2', 'decode', 'peer']['median'] == '81.5' and
+          ('tiny-q4_0 batch 2', 'prefill', 'peer') not in rows, rows)
+    check('hearth was asked for the depth', any('--depth 64' in c for c in b.calls()), b.calls())
+    order = [c.split()[0] for c in b.calls()]
+    check('programs take turns', order[:6] == ['hearth', 'llama-bench', 'llama-bench', 'hearth', 'llama-bench', 'llama-bench'], order)
+    text = open(b.out + '/table.md').read()
+    check('Markdown has every row', all(c in text for c in ('| tiny-q4_0 |', '| tiny-q4_0 depth 64 |', '| tiny-q4_0 batch 2 |')), text)
+    check('Markdown columns agree', len({line.count('|') for line in text.splitlines() if line.startswith('|')}) == 1, text)
+    svg = xml.dom.minidom.parse(b.out + '/table.svg').documentElement
+    bars = svg.getElementsByTagName('rect')
+    check('the plot is SVG with a bar a ratio', svg.tagName == 'svg' and len(bars) == 2 + sum(r['hearth_ratio'] != '' for r in rows.values()), svg.toxml())
+    n = len(b.calls())
+    b.run('--rounds', '2')
+    check('what was measured is not measured again', len(b.calls()) == n, b.calls()[n:])
+    with open(b.out + '/runs.jsonl', 'a') as f:
+        f.write('{"cell": "tiny-q4_0", "prog')
+    r = b.run('--rounds', '3', '--count', '1')
+    check('a cut line is passed over, and one run more is made', r.returncode == 0 and len(b.calls()) == n + 1 and b.rows(), r.stdout)
+    lines = open(b.out + '/runs.jsonl').read().splitlines()
+    check('the new line is whole', json.loads(lines[-1])['program'] == 'hearth' and json.loads(lines[-1])['round'] == 2, lines[-2:])
+    check('the plot escapes names', '&lt;' in report.svg([{'cell': '<&>', 'figure': 'decode', 'program': 'a<b', 'hearth_ratio': 1.0, 'source': 'known'}]))
+
+
+def test_failing(b):
+    program(b.folder, 'llama-bench', BENCH + "    sys.exit(3)\n")
+    r = b.run('--rounds', '2', name='bad')
+    check('a program that fails is noted, once, and the rest goes on', r.returncode == 0 and r.stdout.count('exit code 3') == 1 and
+          ('tiny-q4_0', 'decode', 'hearth') in b.rows() and ('tiny-q4_0', 'decode', 'bad') not in b.rows(), r.stdout)
+    r = b.run('--llama-bench', '/nonexistent/llama-bench')
+    check('a missing program is said', r.returncode == 1 and '/nonexistent/llama-bench' in r.stdout, r.stdout)
+    r = b.run('--only', 'nothing')
+    check('an unknown cell is said, with those there are', r.returncode == 1 and '1b-q4_0 depth 4096' in r.stdout, r.stdout)
+
+
+def run_of(cell, program, **figures):
+    return dict(cell=cell, program=program, round=0, figures=figures, note='')
+
+
+def test_report():
+    limits = dict(read_gb_s=40.0, int8_gop_s=1000.0)
+    cells = [dict(name='a', batch=1), dict(name='b', batch=1), dict(name='c', batch=1)]
+    known = [dict(program='llama.cpp', cell='a', figure='decode', percent='44'), dict(program='ik', cell='a', figure='decode', percent='49')]
+    runs = [run_of('a', 'hearth', decode_tok_s=80.0, decode_read_percent=88.0, **limits), run_of('a', 'ik', decode_tok_s=50.0),
+            run_of('b', 'hearth', first_s=1.0, rss_mb=500.0), run_of('b', 'ik', first_s=2.0, rss_mb=1000.0),
+            run_of('c', 'hearth', decode_tok_s=80.0, decode_read_percent=160.0, read_gb_s=20.0, int8_gop_s=500.0)]
+    rows = {(r['cell'], r['figure'], r['program']): r for r in report.collect(cells, runs, known)}
+    k = rows['a', 'decode', 'llama.cpp']
+    check('what is absent comes from its share of the limit', k['source'] == 'known' and abs(k['median'] - 40) < 1e-9 and k['hearth_ratio'] == 2, k)
+    check('what was measured stays', rows['a', 'decode', 'ik']['source'] == 'measured' and rows['a', 'decode', 'ik']['median'] == 50, rows)
+    check('sooner and smaller are better', rows['b', 'first', 'ik']['hearth_ratio'] == 2 and rows['b', 'memory', 'ik']['hearth_ratio'] == 2, rows)
+    check('limits of half a machine give no share', rows['c', 'decode', 'hearth']['percent_of_limit'] is None, rows['c', 'decode', 'hearth'])
+    text = report.markdown(list(rows.values()))
+    check('marked with a star', '40\\*' in text and 'known.csv' in text, text)
+    with open(ROOT + '/bench/known.csv', newline='') as f:
+        names = subprocess.run([sys.executable, ROOT + '/bench/table.py', 'x', '--list', '--all'], stdout=subprocess.PIPE, text=True).stdout
+        found = list(csv.DictReader(f))
+        there = {line[6:] for line in names.splitlines()}
+        check('known figures belong to cells', found and all(k['cell'] in there and 0 < float(k['percent']) < 100 for k in found), there)
+
+
+def test_parse():
+    check('rows among other lines', programs.parse_rows('x\n| a | b |\n|---|\n| 1 | 2 | 3 | 4 | 5 | 6 | 7 |\n') == [[1, 2, 3, 4, 5, 6, 7]])
+    check('no row of that batch', programs.parse_batched('| 8 | 32 | 2 | 80 | 1 | 2 | 3 | 4 | 5 | 6 |', 4) == {})
+    check('no row of that depth', programs.parse_sweep('| 512 | 128 | 0 | 1 | 2 | 3 | 4 |', 4096) == {})
+    both = [dict(n_prompt=512, n_gen=64, avg_ts=1.0)]
+    check('prompt and answer in one are neither', programs.parse_bench(json.dumps(both)) == {})
+
+
+def main():
+    with tempfile.TemporaryDirectory() as d:
+        for i, test in enumerate((test_whole, test_failing)):
+            os.makedirs(f'{d}/{i}')
+            test(Box(f'{d}/{i}'))
+    test_report()
+    test_parse()
+    checks.finish()
+
+
+main()
