@@ -223,13 +223,10 @@ static struct figures bench_product(struct bench *b, enum quant_type type, int32
 {
     const size_t mark = arena_mark(&b->arena);
     size_t row = 0;
-    struct tensor shape;
-    if (!quant_bytes(type, N_COL, &row) || !pack_shape(type, ROWS_MADE, N_COL, &shape)) {
+    if (!quant_bytes(type, N_COL, &row)) {
         exit(2);
     }
-    /* types that stay rows of the file are limited by decoding, and take long */
-    const size_t share = shape.layout == TENSOR_ROWS ? 16 : 1;
-    const int32_t big = (int32_t)(b->load.big_bytes / share / row) / 16 * 16;
+    const int32_t big = (int32_t)(b->load.big_bytes / row) / 16 * 16;
     make_weights(b, type, !is_big ? b->load.many_rows : big > ROWS_MADE ? big : ROWS_MADE);
     const struct figures f = bench_tokens(b, n_tok);
     arena_rewind(&b->arena, mark);

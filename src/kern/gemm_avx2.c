@@ -4,7 +4,7 @@
  * vpmaddubsw of unsigned codes with four activations broadcast from memory: it adds two products in
  * 16 bits, which must not saturate. Activations lie in -127..127, so a code of at most `max` gives
  * at most 254 * max; as many groups as stay below 2^15 are added in 16 bits before vpmaddwd widens
- * them: eight for codes up to 15, four up to 31, two up to 63.
+ * them: eight for codes up to 15, four up to 31, three up to 43, two up to 63.
  *
  * Codes of 8 bits would saturate at once (255 * 254 > 32767). They are made signed, |w| <= 128 is
  * the unsigned side, and the sign of w moves to the activation (vpsignb): 128 * 254 = 32512 fits.
@@ -32,11 +32,11 @@
 
 typedef __m256 rows;
 
-/* A unit of 8 rows. With codes of 8 bits, `w` is the unsigned side of the product and `sign` hands
- * its sign on to the activations. */
+/* A unit of 8 rows. With codes of 8 bits and with levels whose signs stand aside, `w` is the
+ * unsigned side of the product and `sign` hands its sign on to the activations. */
 struct unit {
     __m256i w[8];    /* codes: group g, byte 4 * row + t; those of 8 bits: |w| */
-    __m256i sign[8]; /* only with codes of 8 bits: w */
+    __m256i sign[8]; /* only then: bytes less than 0 for a minus, above 0 for a plus (or w = 0) */
     rows d[2];       /* scales of the halves (equal but for NVFP4) */
     rows sub[2];     /* integer sub-scales */
     rows min[2];     /* integer minima */
@@ -116,6 +116,15 @@ INLINE rows r_power2(const uint8_t *p, int s)
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
 }
 
+/* As half precision the same bits have another bias, so 2^7 and the halving. */
+INLINE rows r_e4m3(const uint8_t *p, int s)
+{
+    const __m128i b = _mm_cvtepu8_epi16(_mm_loadl_epi64((const void *)(p + ROWS * s)));
+    const __m128i is_nan = _mm_cmpeq_epi16(b, _mm_set1_epi16(0x7F));
+    const __m128i half = _mm_slli_epi16(_mm_and_si128(b, _mm_set1_epi16(0x7F)), 7);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_andnot_si128(is_nan, half)), _mm256_set1_ps(0x1p7f));
+}
+
 /* Eight nibbles are one 32-bit word: it goes to all lanes, and each shifts out its own. */
 INLINE rows r_sixes(const uint8_t *p, int n, int i)
 {
@@ -176,21 +185,43 @@ INLINE void bytes(const uint8_t *p, int s, __m256i *w)
     }
 }
 
-/* Bit i of four bytes to byte i: each byte gets the byte that holds its bit, then only that bit. */
-INLINE void add_bits(const uint8_t *p, int s, __m256i *w, char value)
+/* Bit i of four bytes to byte i, as 0 or -1: each byte gets the byte that holds its bit, then only
+ * that bit. */
+INLINE __m256i bits_to_bytes(const uint8_t *p)
 {
     const __m256i spread = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202,
                                              0x0101010101010101, 0x0000000000000000);
     const __m256i one = _mm256_set1_epi64x((int64_t)0x8040201008040201);
+    int32_t m;
+    memcpy(&m, p, sizeof m);
+    const __m256i bit = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(m), spread), one);
+    return _mm256_cmpeq_epi8(bit, one);
+}
+
+INLINE void add_bits(const uint8_t *p, int s, __m256i *w, char value)
+{
     UNROLL for (int g = 0; g < 8; g++)
     {
-        int32_t m;
-        memcpy(&m, p + 8 * g + ROWS / 2 * s, sizeof m);
-        const __m256i bit =
-            _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(m), spread), one);
-        const __m256i add = _mm256_and_si256(_mm256_cmpeq_epi8(bit, one), _mm256_set1_epi8(value));
-        w[g] = _mm256_or_si256(w[g], add);
+        const __m256i is_set = bits_to_bytes(p + 8 * g + ROWS / 2 * s);
+        w[g] = _mm256_add_epi8(w[g], _mm256_and_si256(is_set, _mm256_set1_epi8(value)));
     }
+}
+
+INLINE __m256i none(void)
+{
+    return _mm256_setzero_si256();
+}
+
+/* Odd and even bytes apart, since there is no product of bytes: (x * power % 256) * 3 / 256. */
+INLINE __m256i trits(const uint8_t *p, int power, int s)
+{
+    const __m256i x = plane(p, s);
+    const __m256i three = _mm256_set1_epi16(3);
+    const __m256i low = _mm256_mullo_epi16(x, _mm256_set1_epi16((short)(power << 8)));
+    const __m256i up = _mm256_mullo_epi16(_mm256_and_si256(x, _mm256_set1_epi16((short)0xFF00)),
+                                          _mm256_set1_epi16((short)power));
+    return _mm256_or_si256(_mm256_mulhi_epu16(low, three),
+                           _mm256_slli_epi16(_mm256_mulhi_epu16(up, three), 8));
 }
 
 INLINE void look_up(__m256i *w, const int8_t table[16], char offset)
@@ -202,6 +233,8 @@ INLINE void look_up(__m256i *w, const int8_t table[16], char offset)
         w[g] = _mm256_shuffle_epi8(all, w[g]);
     }
 }
+
+#include "kern/books_avx2.h"
 
 /* max is a constant: types with smaller codes are left as they are. */
 INLINE void ready(struct unit *u, int max)
@@ -243,6 +276,15 @@ INLINE __m256i signed_pairs(__m256i w, const __m256i *sign, const void *a)
     return q;
 }
 
+INLINE void add_signed_pairs(__m256i *sum, __m256i w, const __m256i *sign, const void *a)
+{
+    __m256i q;
+    __asm__("vpbroadcastd %4, %1\n\tvpsignb %3, %1, %1\n\tvpmaddubsw %1, %2, %1\n\t"
+            "vpaddw %1, %0, %0"
+            : "+x"(*sum), "=&x"(q)
+            : "x"(w), "m"(*sign), "m"(*(const int32_t *)a));
+}
+
 /* Adds 16-bit sums to the 32-bit ones. */
 INLINE void widen(__m256i *sum, __m256i s)
 {
@@ -255,16 +297,23 @@ INLINE void widen(__m256i *sum, __m256i s)
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
                  const int32_t *start, int shift)
 {
-    const int together = max <= 15 ? 8 : max <= 31 ? 4 : max <= 63 ? 2 : 1;
+    const int top = max < 0 ? -max : max;
+    const int fit = INT16_MAX / (2 * 127 * top);
+    const bool is_signed = max < 0 || max == 255;
+    const int together = top == 255 ? 1 : fit < 8 ? fit : 8;
     __m256i sum = _mm256_setzero_si256();
     UNROLL for (int g = g0; g < g1; g += together)
     {
         const uint8_t *q = a + (g * tile + t) * 4;
-        __m256i s = max == 255 ? signed_pairs(u->w[g], &u->sign[g], q) : pairs(u->w[g], q);
         const int more = g1 - g < together ? g1 - g : together;
+        __m256i s = is_signed ? signed_pairs(u->w[g], &u->sign[g], q) : pairs(u->w[g], q);
         UNROLL for (int i = 1; i < more; i++)
         {
-            add_pairs(&s, u->w[g + i], q + i * tile * 4);
+            if (is_signed) {
+                add_signed_pairs(&s, u->w[g + i], &u->sign[g + i], q + i * tile * 4);
+            } else {
+                add_pairs(&s, u->w[g + i], q + i * tile * 4);
+            }
         }
         if (g == g0) {
             sum = _mm256_madd_epi16(s, _mm256_set1_epi16(1));
@@ -305,6 +354,12 @@ static uint64_t gemm_avx2_peak_int8(uint32_t n, uint32_t *sink)
     }
     *sink += (uint32_t)_mm256_extract_epi16(acc[0], 0);
     return (uint64_t)n * 8 * 32 * 2;
+}
+
+void gemm_avx2_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
+                      const struct kern_act *a, float *y, size_t ldy)
+{
+    panel_matmul(w, panel0, panel1, a, y, ldy);
 }
 
 void gemm_avx2_fill(struct kern_table *t)

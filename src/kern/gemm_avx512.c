@@ -113,6 +113,16 @@ INLINE rows r_power2(const uint8_t *p, int s)
     return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_small, normal, small));
 }
 
+/* As half precision the same bits have another bias, so 2^7 and the halving. */
+INLINE rows r_e4m3(const uint8_t *p, int s)
+{
+    const __m256i b = _mm256_cvtepu8_epi16(load16(p, s));
+    const __m256i is_nan = _mm256_cmpeq_epi16(b, _mm256_set1_epi16(0x7F));
+    const __m256i half = _mm256_slli_epi16(_mm256_and_si256(b, _mm256_set1_epi16(0x7F)), 7);
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_andnot_si256(is_nan, half)),
+                         _mm512_set1_ps(0x1p7f));
+}
+
 /* Nibbles and rests are picked out by a shift of its own in each lane; see pack.c for the
  * layout. */
 INLINE rows r_sixes(const uint8_t *p, int n, int i)
@@ -184,6 +194,23 @@ INLINE void add_bits(const uint8_t *p, int s, __m512i *w, char value)
     }
 }
 
+INLINE __m512i none(void)
+{
+    return _mm512_setzero_si512();
+}
+
+/* Odd and even bytes apart, since there is no product of bytes: (x * power % 256) * 3 / 256. */
+INLINE __m512i trits(const uint8_t *p, int power, int s)
+{
+    const __m512i x = _mm512_loadu_si512(p + 4 * ROWS * s);
+    const __m512i three = _mm512_set1_epi16(3);
+    const __m512i low = _mm512_mullo_epi16(x, _mm512_set1_epi16((short)(power << 8)));
+    const __m512i up = _mm512_mullo_epi16(_mm512_and_si512(x, _mm512_set1_epi16((short)0xFF00)),
+                                          _mm512_set1_epi16((short)power));
+    return _mm512_or_si512(_mm512_mulhi_epu16(low, three),
+                           _mm512_slli_epi16(_mm512_mulhi_epu16(up, three), 8));
+}
+
 /* Each 128-bit part looks up in its own copy of the table; codes below 16 keep bit 7 clear, which
  * would ask for a zero. */
 INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
@@ -195,6 +222,8 @@ INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
         w[g] = _mm512_shuffle_epi8(all, w[g]);
     }
 }
+
+#include "kern/books_avx512.h"
 
 INLINE void ready(struct unit *u, int max)
 {
@@ -250,8 +279,15 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
     return (uint64_t)n * 16 * 64 * 2;
 }
 
-void gemm_avx512_fill(struct kern_table *t)
+static void matmul_without_vbmi(const struct tensor *w, int32_t panel0, int32_t panel1,
+                                const struct kern_act *a, float *y, size_t ldy)
+{
+    (panel_is_book(w->type) ? gemm_avx2_matmul : panel_matmul)(w, panel0, panel1, a, y, ldy);
+}
+
+void gemm_avx512_fill(struct kern_table *t, bool has_vbmi)
 {
     body_fill(t);
+    t->matmul = has_vbmi ? panel_matmul : matmul_without_vbmi;
     t->peak_int8 = gemm_avx512_peak_int8;
 }

@@ -12,8 +12,7 @@
  * integers below 2^24, so sub-scales can be multiplied in float, and the bits equal those of
  * gemm_ref.c.
  *
- * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
- * into the same registers; that step is slow, the products are not.
+ * The decode steps of codebook types stand in gemm_books.h.
  *
  * The file that includes this defines before it: ROWS, TOGETHER, BYTE_OFFSET (what is still to come
  * off codes of 8 bits: 128, or 0 where `ready` has made them signed), the types `rows` (ROWS
@@ -24,12 +23,16 @@
  *   r_halfs(p, s)  r_bfloats(p, s)      16-bit floats, widened exactly
  *   r_nibbles(p, s, shift)              (byte >> shift) & 15;  r_signed(p, s)  signed bytes
  *   r_power2(p, s)                      2^(e - 128) of bytes e, subnormals too
+ *   r_e4m3(p, s)                        halves of unsigned E4M3 numbers, see quant_iq.c
  *   r_sixes(p, n, i)                    6-bit numbers i .. i + ROWS - 1 of n, as pack.c lays them
  *   nibbles, twos, bytes (p, s, w)      planes of 4, 2 and 8 bits into eight registers of codes
- *   add_bits(p, s, w, value)            value where the plane of single bits has a one
+ *   add_bits(p, s, w, value)            value more where the plane of single bits has a one
+ *   none()                              a register of codes 0
+ *   trits(p, power, s)                  0..2: see quant_iq.c's trit, of bytes of 16 rows
  *   high_twos(p, s, w)                  16 times the codes of a plane of 2 bits
  *   look_up(w, table, offset)           table[code] + offset
- *   ready(u, max)                       last step of decoding; max: the greatest code
+ *   ready(u, max)                       last step of decoding; max: the greatest code, or less
+ *                                       than 0: -max is the greatest level, with signs aside
  *   dots(u, max, a, tile, t, g0, g1, start, shift)
  *                                       sums over groups [g0, g1) for token t, as exact floats;
  *                                       they start at *start * 2^shift, or NULL: at 0 */
@@ -172,6 +175,42 @@ INLINE void decode_iq4_xs(const uint8_t *b, int j, int s, struct unit *u)
     look_up(u->w, quant_levels_iq4, (char)128);
 }
 
+INLINE void decode_tq1_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    u->d[0] = r_halfs(b, s);
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        u->w[g] = trits(b + 32 + 64 * trit_plane[j][g], trit_power[j][g], s);
+    }
+}
+
+INLINE void decode_tq2_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    u->d[0] = r_halfs(b, s);
+    twos(b + 32 + 128 * j, s, u->w);
+}
+
+INLINE void decode_nvfp4(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 288 * j;
+    u->d[0] = r_e4m3(p, s);
+    u->d[1] = r_e4m3(p + 16, s);
+    nibbles(p + 32, s, u->w);
+    look_up(u->w, quant_levels_e2m1, 16);
+}
+
+INLINE void decode_q1_0(const uint8_t *b, int j, int s, struct unit *u)
+{
+    u->d[0] = r_halfs(b, s);
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        u->w[g] = none();
+    }
+    add_bits(b + 32 + 64 * j, s, u->w, 2);
+}
+
+#include "kern/gemm_books.h"
+
 /* --- the product of one unit with one tile ---------------------------------------------------- */
 
 /* What is known of a type at compile time. */
@@ -299,7 +338,11 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
 
 /* name, what it needs beyond d, greatest code, offset of the codes, units and bytes of a block */
 #define PANEL(name, form, max, offset, units, block)                                               \
-    static void panel_##name(const struct product *p, int32_t panel)                               \
+    PANEL_AS(, name, form, max, offset, units, block)
+#define PANEL_BOOK(name, form, max, offset, block)                                                 \
+    PANEL_AS(BOOK_TARGET, name, form, max, offset, 8, block)
+#define PANEL_AS(target, name, form, max, offset, units, block)                                    \
+    static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
         panel_run(decode_##name, (struct how){ form, max, offset, units, block }, p, panel);       \
     }
@@ -316,68 +359,17 @@ PANEL(q4_k, FORM_M, 15, 0.0f, 8, 16 * 144)
 PANEL(q5_k, FORM_M, 31, 0.0f, 8, 16 * 176)
 PANEL(q6_k, FORM_SUB2, 63, 32.0f, 8, 16 * 210)
 PANEL(iq4_xs, FORM_PLAIN, 255, BYTE_OFFSET, 8, 16 * 136)
-
-/* --- rows of the file: scalar decode, vector products ----------------------------------------- */
-
-struct rows_unit {
-    _Alignas(64) uint8_t code[8][64]; /* value + 128 */
-    float d[2][LANES];
-    float sub[2][LANES];
-};
-
-/* Unit i of 16 rows through the type's scalar decoder. */
-static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct rows_unit *out)
-{
-    const quant_unit_fn unit = quant_get(w->type)->unit;
-    for (int r = 0; r < LANES; r++) {
-        struct quant_unit q = { 0 };
-        const int32_t row = panel * LANES + r;
-        if (row < w->n_row) {
-            unit(w->data + (size_t)row * w->stride, (size_t)i, &q);
-        }
-        for (int h = 0; h < 2; h++) {
-            out->d[h][r] = q.d[h];
-            out->sub[h][r] = (float)q.sub[h];
-        }
-        for (int k = 0; k < UNIT; k++) {
-            out->code[k / 4][4 * r + k % 4] = (uint8_t)(q.q[k] + 128);
-        }
-    }
-}
-
-/* Sums wait in y between units: a unit is decoded once for all tokens, since decoding costs more
- * than loading and storing them. */
-static void panel_rows(const struct product *p, int32_t panel)
-{
-    const struct how halved = { FORM_HALVED, 255, BYTE_OFFSET, 1, 0 };
-    const struct how sub2 = { FORM_SUB2, 255, BYTE_OFFSET, 1, 0 };
-    const bool is_halved = quant_get(p->w->type)->is_halved;
-    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok++) {
-        memset(p->y + (size_t)tok * p->ldy + (size_t)panel * LANES, 0, LANES * sizeof(float));
-    }
-    for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
-        struct rows_unit r;
-        decode_rows(p->w, panel, i, &r);
-        for (int s = 0; s < STEPS; s++) {
-            struct unit u;
-            bytes(r.code[0], s, u.w);
-            for (int h = 0; h < 2; h++) {
-                u.d[h] = r_load(r.d[h] + ROWS * s);
-                u.sub[h] = r_load(r.sub[h] + ROWS * s);
-            }
-            ready(&u, 255);
-            for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok++) {
-                const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
-                const uint8_t *a =
-                    gemm_tile_at(p->a, tok / TILE_MAX) + (size_t)i * unit_bytes(tile);
-                float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES + ROWS * s;
-                const rows acc = r_load(y);
-                r_store(y, is_halved ? token_step(&u, &halved, a, tile, tok % TILE_MAX, acc)
-                                     : token_step(&u, &sub2, a, tile, tok % TILE_MAX, acc));
-            }
-        }
-    }
-}
+PANEL(tq1_0, FORM_PLAIN, 2, 1.0f, 8, 16 * 54)
+PANEL(tq2_0, FORM_PLAIN, 3, 1.0f, 8, 16 * 66)
+PANEL(nvfp4, FORM_HALVED, 28, 16.0f, 2, 16 * 36)
+PANEL(q1_0, FORM_PLAIN, 2, 1.0f, 4, 16 * 18)
+PANEL_BOOK(iq1_s, FORM_PLAIN, 25, 16.0f, 16 * 50)
+PANEL_BOOK(iq1_m, FORM_SUB2, 25, 16.0f, 16 * 56)
+PANEL_BOOK(iq2_xxs, FORM_PLAIN, -43, BYTE_OFFSET, 16 * 66)
+PANEL_BOOK(iq2_xs, FORM_SUB2, -43, BYTE_OFFSET, 16 * 74)
+PANEL_BOOK(iq2_s, FORM_SUB2, -43, BYTE_OFFSET, 16 * 82)
+PANEL_BOOK(iq3_xxs, FORM_PLAIN, -62, BYTE_OFFSET, 16 * 98)
+PANEL_BOOK(iq3_s, FORM_PLAIN, -15, BYTE_OFFSET, 16 * 110)
 
 /* --- float weights ---------------------------------------------------------------------------- */
 
@@ -466,6 +458,7 @@ static void panel_bf16(const struct product *p, int32_t panel)
 INLINE void body_fill(struct kern_table *t)
 {
     peak_fill(t);
+    books_fill();
     t->act_prepare = gemm_act_prepare;
     t->matmul = panel_matmul;
 }

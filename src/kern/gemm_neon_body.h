@@ -14,8 +14,7 @@
  * numbers are integers below 2^24, so this is exact in float and the bits equal those of
  * gemm_ref.c. Sub-scales are multiplied in float for the same reason.
  *
- * Types that stay in the file's rows (codebook types) are decoded by their scalar unit function
- * into a block of the same form.
+ * The decode steps of codebook types stand in books_neon.h.
  *
  * Define LANES_NEON and include lanes.h, gemm.h and gemm_act.h before this file. */
 #ifndef HEARTH_GEMM_NEON_BODY_H
@@ -99,19 +98,32 @@ INLINE void add_twos(const uint8_t *p, int q, int up, int8x16_t *w)
     }
 }
 
-/* Joins one bit of a plane of masks, worth `value`. */
-INLINE void add_bits(const uint8_t *masks, int q, uint8_t value, int8x16_t *w)
+/* Quad q of a mask, as bytes of 0 or 255. */
+INLINE uint8x16_t bits_to_bytes(const uint8_t *mask, int q)
 {
     static const uint8_t spread[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1 };
     static const uint8_t place[16] = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    const uint16_t *m = (const uint16_t *)(const void *)(mask + 2 * q);
+    const uint8x16_t two = vreinterpretq_u8_u16(vld1q_dup_u16(m));
+    return vtstq_u8(vqtbl1q_u8(two, vld1q_u8(spread)), vld1q_u8(place));
+}
+
+/* Adds `value` where a plane of single bits has a one. */
+INLINE void add_bits(const uint8_t *masks, int q, uint8_t value, int8x16_t *w)
+{
     UNROLL for (int g = 0; g < 8; g++)
     {
-        const uint16_t *m = (const uint16_t *)(const void *)(masks + 8 * g + 2 * q);
-        const uint8x16_t two = vreinterpretq_u8_u16(vld1q_dup_u16(m));
-        const uint8x16_t is_set = vtstq_u8(vqtbl1q_u8(two, vld1q_u8(spread)), vld1q_u8(place));
-        const uint8x16_t bit = vandq_u8(is_set, vdupq_n_u8(value));
-        w[g] = vorrq_s8(w[g], vreinterpretq_s8_u8(bit));
+        const uint8x16_t add = vandq_u8(bits_to_bytes(masks + 8 * g, q), vdupq_n_u8(value));
+        w[g] = vaddq_s8(w[g], vreinterpretq_s8_u8(add));
     }
+}
+
+/* Quad q of bytes of trits, see quant_iq.c: (x * power % 256) * 3 / 256. */
+INLINE int8x16_t trits(const uint8_t *p, int power, int q)
+{
+    const uint8x16_t x = vmulq_u8(vld1q_u8(p + 16 * q), vdupq_n_u8((uint8_t)power));
+    const uint8x8_t low = vshrn_n_u16(vmull_u8(vget_low_u8(x), vdup_n_u8(3)), 8);
+    return vreinterpretq_s8_u8(vshrn_high_n_u16(low, vmull_high_u8(x, vdupq_n_u8(3)), 8));
 }
 
 /* tbl takes its 16 bytes from one register: a table of levels fits. */
@@ -152,6 +164,8 @@ INLINE void less_32(float32x4_t *x)
     }
 }
 
+#include "kern/books_neon.h"
+
 /* --- scales of each type: block, unit within the block ---------------------------------------- */
 
 /* Offsets count bytes of 16 rows in the order of pack.c's table, see gemm_body.h. */
@@ -182,6 +196,24 @@ INLINE void scales_e(const uint8_t *b, int j, struct unit *u) /* 2^(e - 128), se
         const uint32x4_t small = vshlq_u32(vdupq_n_u32(0x00200000), vreinterpretq_s32_u32(e));
         u->d[0][q] = vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), small, normal));
     }
+}
+
+/* Halves of unsigned E4M3 numbers: as half precision the same bits have another bias. */
+INLINE void e4m3(const uint8_t *p, float32x4_t *to)
+{
+    uint16_t half[LANES];
+    const uint8x16_t b = vld1q_u8(p);
+    const uint8x16_t is_nan = vceqq_u8(b, vdupq_n_u8(0x7F));
+    const uint8x16_t x = vbicq_u8(vandq_u8(b, vdupq_n_u8(0x7F)), is_nan);
+    vst1q_u16(half, vshll_n_u8(vget_low_u8(x), 7));
+    vst1q_u16(half + 8, vshll_high_n_u8(x, 7));
+    scaled((const uint8_t *)half, 0x1p7f, to);
+}
+
+INLINE void scales_nvfp4(const uint8_t *b, int j, struct unit *u)
+{
+    e4m3(b + 288 * j, u->d[0]);
+    e4m3(b + 288 * j + 16, u->d[1]);
 }
 
 INLINE void scales_q2_k(const uint8_t *b, int j, struct unit *u)
@@ -353,6 +385,32 @@ INLINE void codes_iq4_xs(const uint8_t *b, int j, int q, int8x16_t *w)
     look_up(quant_levels_iq4, w);
 }
 
+INLINE void codes_tq1_0(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        w[g] = trits(b + 32 + 64 * trit_plane[j][g], trit_power[j][g], q);
+    }
+}
+
+INLINE void codes_tq2_0(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    codes_zero(w);
+    add_twos(b + 32 + 128 * j, q, 0, w);
+}
+
+INLINE void codes_nvfp4(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    nibbles(b + 288 * j + 32, q, w);
+    look_up(quant_levels_e2m1, w);
+}
+
+INLINE void codes_q1_0(const uint8_t *b, int j, int q, int8x16_t *w)
+{
+    codes_zero(w);
+    add_bits(b + 32 + 64 * j, q, 2, w);
+}
+
 /* --- the product of one unit with one tile ---------------------------------------------------- */
 
 /* s less the offset, as exact floats; a_sum: sum of the same activations. */
@@ -509,7 +567,7 @@ INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
     }
 }
 
-/* Codes up to 31 leave room for 8 groups, up to 63 for 4, up to 128 for 2. */
+/* Codes up to 31 leave room for 8 groups, up to 43 for 6, up to 63 for 4, up to 128 for 2. */
 #define PANEL(name, scales, form, offset, run, units, block)                                       \
     static void panel_##name(const struct product *p, int32_t panel)                               \
     {                                                                                              \
@@ -529,112 +587,17 @@ PANEL(q4_k, scales_q4_k, FORM_M, 0.0f, 8, 8, 16 * 144)
 PANEL(q5_k, scales_q5_k, FORM_M, 0.0f, 8, 8, 16 * 176)
 PANEL(q6_k, scales_q6_k, FORM_SUB2, 32.0f, 4, 8, 16 * 210)
 PANEL(iq4_xs, scales_iq4_xs, FORM_PLAIN, 0.0f, 2, 8, 16 * 136)
-
-/* --- rows of the file: scalar decode, vector products ----------------------------------------- */
-
-/* A decoded unit of 16 rows, in the form of a block. */
-struct decoded {
-    float d[2][LANES];
-    float sub[2][LANES];
-    int8_t code[8][4 * LANES];
-};
-
-static void decode_rows(const struct tensor *w, int32_t panel, int32_t i, struct decoded *to)
-{
-    const quant_unit_fn unit = quant_get(w->type)->unit;
-    for (int r = 0; r < LANES; r++) {
-        struct quant_unit q = { 0 };
-        const int32_t row = panel * LANES + r;
-        if (row < w->n_row) {
-            unit(w->data + (size_t)row * w->stride, (size_t)i, &q);
-        }
-        for (int h = 0; h < 2; h++) {
-            to->d[h][r] = q.d[h];
-            to->sub[h][r] = (float)q.sub[h];
-        }
-        for (int g = 0; g < 8; g++) {
-            memcpy(to->code[g] + 4 * r, q.q + 4 * g, 4);
-        }
-    }
-}
-
-INLINE void scales_decoded(const struct decoded *b, struct unit *u)
-{
-    for (int h = 0; h < 2; h++) {
-        quads(l_load(b->d[h]), u->d[h]);
-        quads(l_load(b->sub[h]), u->sub[h]);
-    }
-}
-
-INLINE void codes_decoded(const uint8_t *b, int j, int q, int8x16_t *w)
-{
-    (void)j;
-    const struct decoded *from = (const struct decoded *)(const void *)b;
-    UNROLL for (int g = 0; g < 8; g++)
-    {
-        w[g] = vld1q_s8(from->code[g] + 16 * q);
-    }
-}
-
-/* Adds unit i to the results of one tile, which lie in y meanwhile. */
-INLINE void rows_tile(enum form form, int size, const struct product *p, const struct tile t,
-                      int32_t i, const struct decoded *b)
-{
-    float32x4_t acc[QUADS][TOGETHER];
-    struct unit u;
-    const struct kind k = { form, 0.0f, 2, 1, sizeof *b };
-    scales_decoded(b, &u);
-    zero_tile(acc, together_of(size));
-    UNROLL for (int n = 0; n < together_of(size); n++)
-    {
-        if (n < t.n && i > 0) {
-            UNROLL for (int q = 0; q < QUADS; q++)
-            {
-                acc[q][n] = vld1q_f32(t.y + (size_t)n * p->ldy + QUAD * q);
-            }
-        }
-    }
-    unit_step(codes_decoded, k, size, (const uint8_t *)b, 0, &u, t.a + (size_t)i * unit_bytes(size),
-              acc);
-    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
-}
-
-INLINE void rows_run(enum form form, const struct product *p, int32_t panel)
-{
-    for (int32_t i = 0; i < p->w->n_col / UNIT; i++) {
-        struct decoded b;
-        decode_rows(p->w, panel, i, &b);
-        for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
-            const struct tile t = tile_at(p, panel, tok);
-            switch (t.size) {
-            case 16:
-                rows_tile(form, 16, p, t, i, &b);
-                break;
-            case 8:
-                rows_tile(form, 8, p, t, i, &b);
-                break;
-            case 4:
-                rows_tile(form, 4, p, t, i, &b);
-                break;
-            case 2:
-                rows_tile(form, 2, p, t, i, &b);
-                break;
-            default:
-                rows_tile(form, 1, p, t, i, &b);
-                break;
-            }
-        }
-    }
-}
-
-static void panel_rows(const struct product *p, int32_t panel)
-{
-    if (quant_get(p->w->type)->is_halved) {
-        rows_run(FORM_HALVED, p, panel);
-    } else {
-        rows_run(FORM_SUB2, p, panel);
-    }
-}
+PANEL(tq1_0, scales_d, FORM_PLAIN, 1.0f, 8, 8, 16 * 54)
+PANEL(tq2_0, scales_d, FORM_PLAIN, 1.0f, 8, 8, 16 * 66)
+PANEL(nvfp4, scales_nvfp4, FORM_HALVED, 0.0f, 8, 2, 16 * 36)
+PANEL(q1_0, scales_d, FORM_PLAIN, 1.0f, 8, 4, 16 * 18)
+PANEL(iq1_s, scales_iq1_s, FORM_PLAIN, 16.0f, 8, 8, 16 * 50)
+PANEL(iq1_m, scales_iq1_m, FORM_SUB2, 16.0f, 8, 8, 16 * 56)
+PANEL(iq2_xxs, scales_iq2_xxs, FORM_PLAIN, 0.0f, 6, 8, 16 * 66)
+PANEL(iq2_xs, scales_iq2_xs, FORM_SUB2, 0.0f, 6, 8, 16 * 74)
+PANEL(iq2_s, scales_iq2_s, FORM_SUB2, 0.0f, 6, 8, 16 * 82)
+PANEL(iq3_xxs, scales_iq3_xxs, FORM_PLAIN, 0.0f, 4, 8, 16 * 98)
+PANEL(iq3_s, scales_iq3_s, FORM_PLAIN, 0.0f, 8, 8, 16 * 110)
 
 /* --- float weights ---------------------------------------------------------------------------- */
 

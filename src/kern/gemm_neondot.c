@@ -77,6 +77,7 @@ static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
 void gemm_neondot_fill(struct kern_table *t)
 {
     peak_fill(t);
+    books_fill();
     t->peak_int8 = gemm_peak_int8;
     t->act_prepare = gemm_act_prepare;
     t->matmul = panel_matmul;

@@ -2,12 +2,16 @@
  *
  * What does not depend on the instruction set: the forms that types have, which function serves
  * which type, and the order in which tokens and panels are walked. The including file defines
- * TOKENS_AT_ONCE before, and afterwards a panel_NAME for each type of the table and panel_rows for
- * the types that stay rows of the file. */
+ * TOKENS_AT_ONCE before, and BOOK_TARGET where functions that read codebooks need an attribute, and
+ * afterwards a panel_NAME for each type. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
 
 #include "kern/gemm_act.h"
+
+#ifndef BOOK_TARGET
+#define BOOK_TARGET
+#endif
 
 /* What a type needs beyond sum * d: chosen at compile time. */
 enum form {
@@ -37,8 +41,8 @@ INLINE int32_t end_of(const struct product *p)
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
-/* Types that pack.c lays out in panels: X(enum, name of its function). */
-#define PANEL_TYPES(X)                                                                             \
+/* Types by where their decode steps stand: X(enum, name of its function). */
+#define PLANE_TYPES(X)                                                                             \
     X(F32, f32)                                                                                    \
     X(F16, f16)                                                                                    \
     X(BF16, bf16)                                                                                  \
@@ -54,17 +58,38 @@ typedef void (*panel_fn)(const struct product *p, int32_t panel);
     X(Q4_K, q4_k)                                                                                  \
     X(Q5_K, q5_k)                                                                                  \
     X(Q6_K, q6_k)                                                                                  \
-    X(IQ4_XS, iq4_xs)
+    X(IQ4_XS, iq4_xs)                                                                              \
+    X(TQ1_0, tq1_0)                                                                                \
+    X(TQ2_0, tq2_0)                                                                                \
+    X(NVFP4, nvfp4)                                                                                \
+    X(Q1_0, q1_0)
+#define BOOK_TYPES(X)                                                                              \
+    X(IQ2_XXS, iq2_xxs)                                                                            \
+    X(IQ2_XS, iq2_xs)                                                                              \
+    X(IQ2_S, iq2_s)                                                                                \
+    X(IQ3_XXS, iq3_xxs)                                                                            \
+    X(IQ3_S, iq3_s)                                                                                \
+    X(IQ1_S, iq1_s)                                                                                \
+    X(IQ1_M, iq1_m)
 
-#define PANEL_DECLARE(type, name) static void panel_##name(const struct product *p, int32_t panel);
-PANEL_TYPES(PANEL_DECLARE)
-static void panel_rows(const struct product *p, int32_t panel);
+#define PLANE_DECLARE(type, name) static void panel_##name(const struct product *p, int32_t panel);
+#define BOOK_DECLARE(type, name)                                                                   \
+    static BOOK_TARGET void panel_##name(const struct product *p, int32_t panel);
+PLANE_TYPES(PLANE_DECLARE)
+BOOK_TYPES(BOOK_DECLARE)
+
+static bool __attribute__((unused)) panel_is_book(enum quant_type type)
+{
+#define BOOK_ROW(type, name) [QUANT_##type] = true,
+    static const bool is_book[QUANT_TYPE_COUNT] = { BOOK_TYPES(BOOK_ROW) };
+    return is_book[type];
+}
 
 static panel_fn panel_for(enum quant_type type)
 {
 #define PANEL_ROW(type, name) [QUANT_##type] = panel_##name,
-    static const panel_fn fns[QUANT_TYPE_COUNT] = { PANEL_TYPES(PANEL_ROW) };
-    return fns[type] != NULL ? fns[type] : panel_rows;
+    static const panel_fn fns[QUANT_TYPE_COUNT] = { PLANE_TYPES(PANEL_ROW) BOOK_TYPES(PANEL_ROW) };
+    return fns[type];
 }
 
 /* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a

@@ -161,6 +161,9 @@ struct kern_table {
  * first use, static from then on. Whether the processor may run it is cpu_can's answer. Any
  * thread. */
 const struct kern_table *kern_get(enum cpu_isa isa);
+/* The table of AVX-512 as a processor without VBMI has it: types with codebooks take AVX2's
+ * products. What it holds on one that has VBMI is for tests. NULL: another architecture. */
+const struct kern_table *kern_get_without_vbmi(void);
 /* Lines for a person: what was picked for this machine and why, and which levels exist ("hearth
  * bench --kernels"). Appends to `out`. */
 void kern_describe(const struct kern_table *t, struct buf *out);

@@ -23,6 +23,7 @@
 #include <strings.h>
 
 static struct kern_table tables[CPU_ISA_COUNT];
+static struct kern_table without_vbmi;
 static struct once once = ONCE_INIT;
 
 static void start(struct kern_table *t, enum cpu_isa isa, const char *name)
@@ -43,9 +44,11 @@ static void make_tables(void)
     vec_avx2_fill(&tables[CPU_AVX2]);
     attn_avx2_fill(&tables[CPU_AVX2]);
     start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
-    gemm_avx512_fill(&tables[CPU_AVX512]);
     vec_avx512_fill(&tables[CPU_AVX512]);
     attn_avx512_fill(&tables[CPU_AVX512]);
+    without_vbmi = tables[CPU_AVX512];
+    gemm_avx512_fill(&tables[CPU_AVX512], cpu_get()->has_avx512_vbmi);
+    gemm_avx512_fill(&without_vbmi, false);
 #elif defined(__aarch64__)
     start(&tables[CPU_NEON], CPU_NEON, "neon");
     gemm_neon_fill(&tables[CPU_NEON]);
@@ -64,12 +67,21 @@ const struct kern_table *kern_get(enum cpu_isa isa)
     return (unsigned)isa < CPU_ISA_COUNT && tables[isa].name != NULL ? &tables[isa] : NULL;
 }
 
+const struct kern_table *kern_get_without_vbmi(void)
+{
+    once_run(&once, make_tables);
+    return without_vbmi.name != NULL ? &without_vbmi : NULL;
+}
+
 void kern_describe(const struct kern_table *t, struct buf *out)
 {
     const struct cpu_info *c = cpu_get();
     const char *why = t->isa == cpu_best() ? "best of this processor" : "chosen by option";
     buf_printf(out, "processor  %s\n", c->name);
     buf_printf(out, "products   %s: %s\n", t->name, why);
+    if (t->isa == CPU_AVX512 && !c->has_avx512_vbmi) {
+        buf_printf(out, "codebooks  avx2: this processor lacks AVX-512 VBMI\n");
+    }
     buf_printf(out, "vectors    %s: %s\n", cpu_isa_name(t->isa), why);
     buf_printf(out, "attention  %s: %s\n", cpu_isa_name(t->isa), why);
     for (int i = 0; i < CPU_ISA_COUNT; i++) {

@@ -25,14 +25,20 @@
  *   Q5_K  the same with bit before low 4
  *   Q6_K  d[16], 8 units of: scales [2][16] (1 byte), 2 high bits, low 4
  *   IQ4_XS d[16], 8 units of: scales 6 bits [16] in 12 bytes, low 4
+ *   TQ2_0 d[16], 8 units of: low 2
+ *   NVFP4 2 units of: scales [2][16] (1 byte), low 4
+ *   Q1_0  d[16], 4 units of: bit
+ *   TQ1_0 d[16], 13 x 64 bytes: bytes 4 p .. 4 p + 3 of each row's 52, rows first
+ *   IQ1 IQ2 IQ3: d[16], 8 units that pack_iq.c draws
  *   F32 F16 BF16: column by column, 16 values.
  * 6-bit numbers x[n] lie as n low nibbles (byte i: x[2 i] low, x[2 i + 1] high), then n 2-bit
- * rests, four a byte. The other types stay rows of the file (TENSOR_ROWS).
+ * rests, four a byte.
  *
- * Next: kern/gemm_ref.c. */
+ * Next: num/pack_iq.c. */
 #include "num/pack.h"
 
 #include "base/mem.h"
+#include "num/pack_iq.h"
 
 #include <assert.h>
 #include <string.h>
@@ -48,7 +54,7 @@ struct shape {
     bool has_low2;
     bool has_low4;
     bool has_byte;
-    bool is_panel;
+    bool is_book; /* units are pack_iq.c's */
 };
 
 static struct shape shape_of(uint32_t type)
@@ -56,37 +62,40 @@ static struct shape shape_of(uint32_t type)
     switch (type) {
     case QUANT_Q4_0:
     case QUANT_IQ4_NL:
-        return (struct shape){ .head = 2, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 2, .has_low4 = true };
     case QUANT_MXFP4:
-        return (struct shape){ .head = 1, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 1, .has_low4 = true };
     case QUANT_Q4_1:
-        return (struct shape){ .head = 4, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 4, .has_low4 = true };
     case QUANT_Q5_0:
-        return (struct shape){ .head = 2, .has_bit = true, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 2, .has_bit = true, .has_low4 = true };
     case QUANT_Q5_1:
-        return (struct shape){ .head = 4, .has_bit = true, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 4, .has_bit = true, .has_low4 = true };
     case QUANT_Q8_0:
-        return (struct shape){ .head = 2, .has_byte = true, .is_panel = true };
+        return (struct shape){ .head = 2, .has_byte = true };
     case QUANT_Q2_K:
-        return (struct shape){ .head = 4, .unit = 32, .has_low2 = true, .is_panel = true };
+        return (struct shape){ .head = 4, .unit = 32, .has_low2 = true };
     case QUANT_Q3_K:
-        return (struct shape){
-            .head = 2, .unit = 24, .has_bit = true, .has_low2 = true, .is_panel = true
-        };
+        return (struct shape){ .head = 2, .unit = 24, .has_bit = true, .has_low2 = true };
     case QUANT_Q4_K:
-        return (struct shape){ .head = 4, .unit = 24, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 4, .unit = 24, .has_low4 = true };
     case QUANT_Q5_K:
-        return (struct shape){
-            .head = 4, .unit = 24, .has_bit = true, .has_low4 = true, .is_panel = true
-        };
+        return (struct shape){ .head = 4, .unit = 24, .has_bit = true, .has_low4 = true };
     case QUANT_Q6_K:
-        return (struct shape){
-            .head = 2, .unit = 32, .has_high2 = true, .has_low4 = true, .is_panel = true
-        };
+        return (struct shape){ .head = 2, .unit = 32, .has_high2 = true, .has_low4 = true };
     case QUANT_IQ4_XS:
-        return (struct shape){ .head = 2, .unit = 12, .has_low4 = true, .is_panel = true };
+        return (struct shape){ .head = 2, .unit = 12, .has_low4 = true };
+    case QUANT_TQ2_0:
+        return (struct shape){ .head = 2, .has_low2 = true };
+    case QUANT_NVFP4:
+        return (struct shape){ .unit = 32, .has_low4 = true };
+    case QUANT_Q1_0:
+        return (struct shape){ .head = 2, .has_bit = true };
+    case QUANT_TQ1_0:
+        return (struct shape){ .head = 2 };
     default:
-        return (struct shape){ 0 };
+        return pack_iq_unit_bytes(type) == 0 ? (struct shape){ 0 }
+                                             : (struct shape){ .head = 2, .is_book = true };
     }
 }
 
@@ -104,17 +113,15 @@ bool pack_shape(uint32_t type, int32_t n_row, int32_t n_col, struct tensor *out)
         !quant_bytes(type, (uint64_t)n_col, &row)) {
         return false;
     }
-    const bool is_panel = is_float(type) || shape_of(type).is_panel;
     const size_t n_panel = ((size_t)n_row + ROWS - 1) / ROWS;
     if (row > PACK_ROW_MAX_BYTES || !mem_mul(row, n_panel * ROWS, &bytes)) {
         return false;
     }
     *out = (struct tensor){ .bytes = bytes,
-                            .stride = is_panel ? row * ROWS : row,
+                            .stride = row * ROWS,
                             .n_row = n_row,
                             .n_col = n_col,
-                            .type = (enum quant_type)type,
-                            .layout = is_panel ? TENSOR_PANEL : TENSOR_ROWS };
+                            .type = (enum quant_type)type };
     return true;
 }
 
@@ -249,6 +256,15 @@ static struct codes codes_get(uint32_t type, const uint8_t *b, int j)
                     bits_of(b + 128 + j / 4 * 32, 2 * (j % 4), 2, 4));
     case QUANT_IQ4_XS:
         return halves(b + 8 + 16 * j);
+    case QUANT_TQ2_0:
+        return bits_of(b + j / 4 * 32, 2 * (j % 4), 2, 0);
+    case QUANT_NVFP4: { /* halves are of 8 and 8 */
+        const struct codes c = halves(b + 4 + 16 * j);
+        return (struct codes){ { c.w[0], c.w[2], c.w[1], c.w[3] } };
+    }
+    case QUANT_Q1_0:
+        return (struct codes){ { spread(b[2 + 4 * j]), spread(b[3 + 4 * j]), spread(b[4 + 4 * j]),
+                                 spread(b[5 + 4 * j]) } };
     default:
         return (struct codes){ { 0 } };
     }
@@ -309,6 +325,15 @@ static void codes_set(uint32_t type, uint8_t *b, int j, const uint8_t code[32])
         case QUANT_IQ4_XS:
             or_into(&b[8 + 16 * j + l], c << h);
             break;
+        case QUANT_TQ2_0:
+            or_into(&b[j / 4 * 32 + k], c << 2 * (j % 4));
+            break;
+        case QUANT_NVFP4:
+            or_into(&b[4 + 16 * j + k / 16 * 8 + k % 8], c << 4 * (k / 8 % 2));
+            break;
+        case QUANT_Q1_0:
+            or_into(&b[2 + 4 * j + k / 8], c << k % 8);
+            break;
         default:
             break;
         }
@@ -327,9 +352,37 @@ static size_t head_at(uint32_t type)
         return 108;
     case QUANT_Q6_K:
         return 208;
+    case QUANT_TQ1_0:
+        return 52;
+    case QUANT_TQ2_0:
+        return 64;
     default:
         return 0;
     }
+}
+
+/* The head of a block of the file. IQ1_M keeps its d in the top four bits of four words. */
+static void head_get(uint32_t type, const struct shape *s, const uint8_t *b, uint8_t head[4])
+{
+    if (type == QUANT_IQ1_M) {
+        head[0] = (uint8_t)(b[49] >> 4 | (b[51] & 0xF0));
+        head[1] = (uint8_t)(b[53] >> 4 | (b[55] & 0xF0));
+        return;
+    }
+    memcpy(head, b + head_at(type), s->head);
+}
+
+/* The inverse; the block's bits must be zero. */
+static void head_set(uint32_t type, const struct shape *s, const uint8_t head[4], uint8_t *b)
+{
+    if (type == QUANT_IQ1_M) {
+        b[49] = (uint8_t)(head[0] << 4);
+        b[51] = head[0] & 0xF0;
+        b[53] = (uint8_t)(head[1] << 4);
+        b[55] = head[1] & 0xF0;
+        return;
+    }
+    memcpy(b + head_at(type), head, s->head);
 }
 
 /* 6-bit number i of n in packed form. */
@@ -351,6 +404,7 @@ static void subs_put(uint32_t type, const uint8_t *b, int j, int r, uint8_t *to)
 {
     switch (type) {
     case QUANT_Q2_K:
+    case QUANT_NVFP4:
         to[r] = b[2 * j];
         to[16 + r] = b[2 * j + 1];
         break;
@@ -382,6 +436,7 @@ static void subs_take(uint32_t type, const uint8_t *from, int j, int r, uint8_t 
     int v;
     switch (type) {
     case QUANT_Q2_K:
+    case QUANT_NVFP4:
         b[2 * j] = from[r];
         b[2 * j + 1] = from[16 + r];
         break;
@@ -440,11 +495,17 @@ static int plane2_take(const uint8_t *p, int r, int k)
     return p[k / 16 * 64 + 4 * r + k % 4] >> 2 * (k / 4 % 4) & 3;
 }
 
+/* Where the plane of single bits goes in a code: above the others. */
+static int bit_place(const struct shape *s)
+{
+    return s->has_low4 ? 4 : s->has_low2 ? 2 : 0;
+}
+
 /* Row r's codes into the planes at `to` (zeroed before row 0). */
 static void planes_put(const struct shape *s, uint8_t *to, int r, const struct codes *c)
 {
     if (s->has_bit) {
-        const int shift = s->has_low2 ? 2 : 4;
+        const int shift = bit_place(s);
         for (int g = 0; g < 8; g++) { /* bit `shift` of four bytes to four neighbouring bits */
             const uint64_t one = group(c, g) >> shift & 0x01010101u;
             uint8_t *p = to + 8 * g + r / 2;
@@ -487,12 +548,12 @@ static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8
             c = plane2_take(from, r, k);
         } else if (s->has_low4) {
             c = from[k / 8 * 64 + 4 * r + k % 4] >> 4 * (k / 4 % 2) & 15;
-        } else {
+        } else if (s->has_byte) {
             c = from[k / 4 * 64 + 4 * r + k % 4];
         }
         if (s->has_bit) {
             const int bit = 4 * r + k % 4;
-            c |= (bits[k / 4 * 8 + bit / 8] >> bit % 8 & 1) << (s->has_low2 ? 2 : 4);
+            c |= (bits[k / 4 * 8 + bit / 8] >> bit % 8 & 1) << bit_place(s);
         }
         if (s->has_high2) {
             c |= plane2_take(high2, r, k) << 4;
@@ -503,26 +564,49 @@ static void planes_take(const struct shape *s, const uint8_t *from, int r, uint8
 
 /* --- rows and panels -------------------------------------------------------------------------- */
 
+/* The units of 16 blocks b: what follows their heads. */
+static void pack_units(uint32_t type, const struct shape *s, uint8_t *to,
+                       const uint8_t *const b[ROWS])
+{
+    const int n_unit = quant_get(type)->block / 32;
+    const size_t each = unit_bytes(s);
+    memset(to, 0, each * (size_t)n_unit);
+    for (int r = 0; r < ROWS; r++) {
+        for (int j = 0; j < n_unit; j++) {
+            uint8_t *unit = to + each * (size_t)j;
+            const struct codes c = codes_get(type, b[r], j);
+            subs_put(type, b[r], j, r, unit);
+            planes_put(s, unit + s->unit, r, &c);
+        }
+    }
+}
+
 /* One block of 16 rows; `at` is its place in each row of the file. */
 static void pack_block(uint32_t type, const struct shape *s, uint8_t *to,
                        const uint8_t *const row[ROWS], size_t at)
 {
-    const int n_unit = quant_get(type)->block / 32;
-    const size_t each = unit_bytes(s);
-    memset(to + (size_t)s->head * ROWS, 0, each * (size_t)n_unit);
+    const uint8_t *b[ROWS];
     for (int r = 0; r < ROWS; r++) {
-        const uint8_t *b = row[r] + at;
+        uint8_t head[4];
+        b[r] = row[r] + at;
+        head_get(type, s, b[r], head);
         for (int i = 0; i < s->head; i++) { /* field by field: d of all rows, then dmin or m */
             const int field = i / 2 * 2;
             const int width = s->head == 1 ? 1 : 2;
-            to[field * ROWS + r * width + i % 2] = b[head_at(type) + (size_t)i];
+            to[field * ROWS + r * width + i % 2] = head[i];
         }
-        for (int j = 0; j < n_unit; j++) {
-            uint8_t *unit = to + (size_t)s->head * ROWS + each * (size_t)j;
-            const struct codes c = codes_get(type, b, j);
-            subs_put(type, b, j, r, unit);
-            planes_put(s, unit + s->unit, r, &c);
+    }
+    to += (size_t)s->head * ROWS;
+    if (s->is_book) {
+        for (int j = 0; j < 8; j++, to += pack_iq_unit_bytes(type)) {
+            pack_iq_put(type, to, b, j);
         }
+    } else if (type == QUANT_TQ1_0) {
+        for (int p = 0; p < 13 * ROWS; p++) {
+            memcpy(to + 4 * p, b[p % ROWS] + p / ROWS * 4, 4);
+        }
+    } else {
+        pack_units(type, s, to, b);
     }
 }
 
@@ -610,10 +694,6 @@ void pack_rows(const struct tensor *t, uint8_t *to, int32_t row0, const void *ro
     const bool is_ok = quant_bytes(t->type, (uint64_t)t->n_col, &row_bytes);
     assert(is_ok && row0 % ROWS == 0 && row_bytes <= sizeof zeros);
     (void)is_ok;
-    if (t->layout == TENSOR_ROWS) {
-        memcpy(to + (size_t)row0 * row_bytes, from, (size_t)n_row_in * row_bytes);
-        return;
-    }
     for (int32_t r = 0; r < n_row_in; r += ROWS) {
         const uint8_t *row[ROWS];
         for (int i = 0; i < ROWS; i++) {
@@ -628,16 +708,26 @@ static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *fr
                          uint8_t *b)
 {
     const int n_unit = quant_get(type)->block / 32;
-    const size_t each = unit_bytes(s);
+    const size_t each = s->is_book ? pack_iq_unit_bytes(type) : unit_bytes(s);
+    uint8_t head[4] = { 0 };
     memset(b, 0, quant_get(type)->bytes);
     for (int i = 0; i < s->head; i++) {
         const int field = i / 2 * 2;
         const int width = s->head == 1 ? 1 : 2;
-        b[head_at(type) + (size_t)i] = from[field * ROWS + r * width + i % 2];
+        head[i] = from[field * ROWS + r * width + i % 2];
     }
-    for (int j = 0; j < n_unit; j++) {
+    head_set(type, s, head, b);
+    from += (size_t)s->head * ROWS;
+    for (int p = 0; p < 13 && type == QUANT_TQ1_0; p++) {
+        memcpy(b + 4 * p, from + 64 * p + 4 * r, 4);
+    }
+    for (int j = 0; j < n_unit && type != QUANT_TQ1_0; j++) {
         uint8_t code[32];
-        const uint8_t *unit = from + (size_t)s->head * ROWS + each * (size_t)j;
+        const uint8_t *unit = from + each * (size_t)j;
+        if (s->is_book) {
+            pack_iq_take(type, unit, r, b, j);
+            continue;
+        }
         subs_take(type, unit, j, r, b);
         planes_take(s, unit + s->unit, r, code);
         codes_set(type, b, j, code);
@@ -647,10 +737,6 @@ static void unpack_block(uint32_t type, const struct shape *s, const uint8_t *fr
 void pack_block_back(const struct tensor *t, int32_t row, size_t i_block, void *out)
 {
     const struct quant_info *q = quant_get(t->type);
-    if (t->layout == TENSOR_ROWS) {
-        memcpy(out, t->data + (size_t)row * t->stride + i_block * q->bytes, q->bytes);
-        return;
-    }
     const uint8_t *panel = t->data + (size_t)(row / ROWS) * t->stride;
     if (is_float(t->type)) {
         memcpy(out, panel + (i_block * ROWS + (size_t)(row % ROWS)) * q->bytes, q->bytes);

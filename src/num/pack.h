@@ -3,7 +3,7 @@
  * A panel holds 16 rows, one per vector lane, so that a product needs no horizontal sums. Within a
  * panel, unit after unit of 32 columns (256 for the K types' shared scales); the bytes per weight
  * are those of the file. pack.c's essay draws each type's layout; kern/gemm_* read them.
- * PA-1  unpack(pack(rows)) gives the file's bytes back, for every type (tests/test_quant.c).
+ * PA-1  unpack(pack(rows)) gives the file's bytes back, for every type (tests/test_pack.c).
  * PA-2  rows beyond n_row are packed from all-zero blocks, so they contribute 0. */
 #ifndef HEARTH_PACK_H
 #define HEARTH_PACK_H
