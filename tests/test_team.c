@@ -92,10 +92,14 @@ static void test_shares(void **state)
 {
     (void)state;
     struct share shares[5] = { 0 };
-    struct team t = { .n_worker = 5, .shares = shares };
+    uint32_t edges[6] = { [5] = EDGE_ALL };
+    struct team t = { .n_worker = 5, .shares = shares, .edges = edges };
     uint32_t x = 3;
     for (int job = 1; job <= 300; job++) {
         t.i_share = (uint32_t)job;
+        for (int i = 1; i < 5; i++) { /* shares of any size, some empty */
+            edges[i] = edges[i - 1] + rand_next(&x) % (EDGE_ALL - edges[i - 1] + 1);
+        }
         t.work.n_chunk = (int)(rand_next(&x) % 60) + 1;
         const int n_here = (int)(rand_next(&x) % 5) + 1;
         int n_seen[64] = { 0 };
@@ -110,7 +114,7 @@ static void test_shares(void **state)
                 continue;
             }
             assert_true(chunk < t.work.n_chunk && chunk > last[of]); /* neighbours, in order */
-            assert_true(chunk * 5 < t.work.n_chunk * (of + 1));      /* of that share */
+            assert_true((uint32_t)chunk < (uint64_t)t.work.n_chunk * edges[of + 1] / EDGE_ALL);
             last[of] = chunk;
             assert_int_equal(n_seen[chunk]++, 0);
             n++;
@@ -119,6 +123,64 @@ static void test_shares(void **state)
             assert_int_equal(take_chunk(&t, i), -1);
         }
     }
+}
+
+/* Workers of given speeds compute jobs; returns how many of the last job's chunks were not of the
+ * own share. Each takes its next chunk when its clock is the least. */
+static int simulate(struct team *t, const uint32_t *cost, int n_job)
+{
+    int n_helped = 0;
+    for (int job = 0; job < n_job; job++) {
+        uint64_t clock[8] = { 0 };
+        uint64_t n_done[8] = { 0 };
+        bool is_through[8] = { false };
+        t->i_share++;
+        t->work.n_chunk = 128;
+        n_helped = 0;
+        for (int n_through = 0; n_through < t->n_worker;) {
+            int w = -1;
+            for (int i = 0; i < t->n_worker; i++) {
+                w = !is_through[i] && (w < 0 || clock[i] < clock[w]) ? i : w;
+            }
+            int chunk = -1;
+            for (int i = 0; i < t->n_worker && chunk < 0; i++) {
+                chunk = take_chunk(t, (w + i) % t->n_worker);
+                n_helped += i > 0 && chunk >= 0;
+            }
+            is_through[w] = chunk < 0;
+            n_through += is_through[w];
+            n_done[w] += !is_through[w];
+            clock[w] += cost[w];
+        }
+        for (int i = 0; i < t->n_worker; i++) {
+            atomic_fetch_add(&t->shares[i].n_done, n_done[i]);
+        }
+        tune(t);
+    }
+    return n_helped;
+}
+
+/* Two fast cores and two that take three times as long: their shares shrink until hardly anybody
+ * needs help; with like cores nothing moves. */
+static void test_speeds(void **state)
+{
+    (void)state;
+    static const uint32_t hybrid[4] = { 10, 10, 30, 30 };
+    static const uint32_t alike[4] = { 10, 10, 11, 10 };
+    struct share shares[4] = { 0 };
+    uint32_t edges[5] = { 0, EDGE_ALL / 4, EDGE_ALL / 2, EDGE_ALL / 4 * 3, EDGE_ALL };
+    uint32_t speeds[4] = { EDGE_ALL / 4, EDGE_ALL / 4, EDGE_ALL / 4, EDGE_ALL / 4 };
+    struct team t = { .n_worker = 4, .shares = shares, .edges = edges, .speeds = speeds };
+    assert_in_range(simulate(&t, alike, 20), 0, 8);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(edges[i], EDGE_ALL / 4 * (uint32_t)i);
+    }
+    assert_in_range(simulate(&t, hybrid, 1), 24,
+                    40); /* 64 of 128 were the slow ones', 32 suit them */
+    assert_in_range(simulate(&t, hybrid, 20), 0, 8);
+    assert_in_range(edges[2], EDGE_ALL / 100 * 70, EDGE_ALL / 100 * 80); /* three quarters */
+    assert_in_range(simulate(&t, alike, 20), 0, 8);
+    assert_int_equal(edges[2], EDGE_ALL / 2);
 }
 
 static void many_run(void *arg, int i_worker)
@@ -146,6 +208,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_once),
                                         cmocka_unit_test(test_wrap), cmocka_unit_test(test_shares),
-                                        cmocka_unit_test(test_run) };
+                                        cmocka_unit_test(test_speeds), cmocka_unit_test(test_run) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

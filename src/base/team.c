@@ -16,7 +16,8 @@
  * own is used up. A counter that all shared was a cache line that went from core to core with each
  * chunk, and gave a worker other rows and weights every time; both cost most where cores have no
  * cache in common. A counter carries the number of its job: one with an old number counts as not
- * begun, so nobody has to reset the counters of workers that may not come.
+ * begun, so nobody has to reset the counters of workers that may not come. The sizes of shares
+ * follow the speeds that were measured, where these differ by more than an eighth.
  *
  * Everything else here is a thin coat over POSIX threads: a bounded queue, a thread, a lock with a
  * condition on the monotonic clock. Locks and atomics exist nowhere above this layer.
@@ -27,6 +28,7 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/topo.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -44,6 +46,9 @@
 #define SPIN_ROUNDS_MAX 40000
 #define LINE            64  /* bytes of a cache line: hot words do not share one */
 #define LINE_PAIR       128 /* processors fetch lines in pairs */
+#define EDGE_ALL        65536u
+#define TUNE_JOBS       256 /* some milliseconds of a small model's answer */
+#define CHUNKS_COUNTED  4   /* a worker: jobs of fewer chunks say nothing about speeds */
 
 /* One word that some threads wait on until it changes. */
 struct gate {
@@ -55,7 +60,8 @@ struct gate {
 /* Chunks of a worker's share that are taken: job number << 32 | the next one. */
 struct share {
     _Atomic uint64_t word;
-    char pad[LINE_PAIR - sizeof(uint64_t)];
+    _Atomic uint64_t n_done; /* chunks that its worker has computed, of all shares, since tune */
+    char pad[LINE_PAIR - 2 * sizeof(uint64_t)];
 };
 
 /* What team_share works on. */
@@ -79,7 +85,10 @@ struct team {
     int spin_rounds;
     _Atomic bool is_closing; /* a worker that comes late from an old job reads it at any time */
     struct share *shares;    /* [n_worker], owns */
-    pthread_t *threads;      /* [n_worker - 1], owns */
+    uint32_t *edges;         /* [n_worker + 1], owns: where shares begin, in 1 / EDGE_ALL */
+    uint32_t
+        *speeds; /* [n_worker], behind edges: chunks that a worker does, in 1 / EDGE_ALL of all */
+    pthread_t *threads; /* [n_worker - 1], owns */
 };
 
 struct member {
@@ -148,12 +157,23 @@ static uint32_t job_of(uint32_t word)
     return word >> 16;
 }
 
+/* The calling thread as worker i: a team that has more workers than there are cores is left to the
+ * system. */
+static void place(const struct team *t, int i_worker)
+{
+    const struct topo *topo = topo_get();
+    if (t->n_worker <= topo->n_core) {
+        topo_bind(topo, i_worker);
+    }
+}
+
 static void *member_main(void *arg)
 {
     const struct member m = *(struct member *)arg;
     struct team *t = m.team;
     mem_free(arg);
-    mem_freeze(true);  /* TE-2 */
+    mem_freeze(true); /* TE-2 */
+    place(t, m.i_worker);
     uint32_t seen = 0; /* the word after which this worker has nothing to do */
     for (;;) {
         uint32_t word = gate_wait(&t->go, seen, t->spin_rounds);
@@ -215,14 +235,23 @@ enum err team_open(struct team **out, int n_worker)
     struct team *t = mem_alloc(sizeof *t);
     pthread_t *threads = mem_alloc_array((size_t)n_worker, sizeof threads[0]);
     struct share *shares = mem_alloc_array((size_t)n_worker, sizeof shares[0]);
-    if (t == NULL || threads == NULL || shares == NULL) {
+    uint32_t *edges = mem_alloc_array(2 * (size_t)n_worker + 1, sizeof edges[0]);
+    if (t == NULL || threads == NULL || shares == NULL || edges == NULL) {
         mem_free(t);
         mem_free(threads);
         mem_free(shares);
+        mem_free(edges);
         return err_set(ERR_MEMORY, "no memory for %d workers", n_worker);
     }
     t->threads = threads;
     t->shares = shares;
+    t->edges = edges;
+    t->speeds = edges + n_worker + 1;
+    for (uint32_t i = 0; i < (uint32_t)n_worker; i++) {
+        t->edges[i] = EDGE_ALL * i / (uint32_t)n_worker;
+        t->speeds[i] = EDGE_ALL / (uint32_t)n_worker;
+    }
+    t->edges[n_worker] = EDGE_ALL;
     t->n_worker = n_worker;
     /* spinning on a core that the others need helps nobody */
     t->spin_rounds = n_worker <= cpu_get()->n_core ? spin_rounds() : SPIN_CROWDED;
@@ -247,12 +276,18 @@ void team_close(struct team *t)
     }
     mem_free(t->threads);
     mem_free(t->shares);
+    mem_free(t->edges);
     mem_free(t);
 }
 
 int team_size(const struct team *t)
 {
     return t->n_worker;
+}
+
+void team_sit(const struct team *t)
+{
+    place(t, 0);
 }
 
 void team_run(struct team *t, team_fn fn, void *arg)
@@ -286,8 +321,8 @@ void team_run(struct team *t, team_fn fn, void *arg)
 static int take_chunk(struct team *t, int i_worker)
 {
     const int64_t n = t->work.n_chunk;
-    const uint32_t begin = (uint32_t)(n * i_worker / t->n_worker);
-    const uint32_t end = (uint32_t)(n * (i_worker + 1) / t->n_worker);
+    const uint32_t begin = (uint32_t)(n * t->edges[i_worker] / EDGE_ALL);
+    const uint32_t end = (uint32_t)(n * t->edges[i_worker + 1] / EDGE_ALL);
     const uint64_t job = (uint64_t)t->i_share << 32;
     _Atomic uint64_t *word = &t->shares[i_worker].word;
     uint64_t was = atomic_load_explicit(word, memory_order_relaxed);
@@ -307,12 +342,46 @@ static void share_worker(void *arg, int i_worker)
 {
     struct team *t = arg;
     const struct work *w = &t->work;
+    uint64_t n = 0;
     for (int i = 0; i < t->n_worker; i++) {
         const int of = (i_worker + i) % t->n_worker;
-        for (int chunk; (chunk = take_chunk(t, of)) >= 0;) {
+        for (int chunk; (chunk = take_chunk(t, of)) >= 0; n++) {
             const int from = chunk * w->grain;
             w->fn(w->arg, from, w->n_item - from < w->grain ? w->n_item : from + w->grain);
         }
+    }
+    if (w->n_chunk >= CHUNKS_COUNTED * t->n_worker) {
+        atomic_fetch_add_explicit(&t->shares[i_worker].n_done, n, memory_order_relaxed);
+    }
+}
+
+/* Shares for the speeds of workers, as they were of late: an efficiency core, or one that another
+ * program uses too, begins with less. Small differences change nothing, so that workers keep what
+ * lies in their caches. Between two jobs. */
+static void tune(struct team *t)
+{
+    const uint32_t n = (uint32_t)t->n_worker;
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        all += atomic_load_explicit(&t->shares[i].n_done, memory_order_relaxed);
+    }
+    if (all == 0) {
+        return;
+    }
+    uint64_t sum = 0;
+    bool is_even = true;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t done = atomic_load_explicit(&t->shares[i].n_done, memory_order_relaxed);
+        atomic_store_explicit(&t->shares[i].n_done, 0, memory_order_relaxed);
+        t->speeds[i] = (uint32_t)((t->speeds[i] + EDGE_ALL * done / all) / 2);
+        const uint64_t off = (uint64_t)t->speeds[i] * n; /* EDGE_ALL when as fast as the others */
+        is_even = is_even && off > EDGE_ALL / 8 * 7 && off < EDGE_ALL / 8 * 9;
+        sum += t->speeds[i];
+    }
+    uint64_t before = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        t->edges[i] = (uint32_t)(is_even ? EDGE_ALL * i / n : EDGE_ALL * before / sum);
+        before += t->speeds[i];
     }
 }
 
@@ -323,6 +392,9 @@ void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grai
         return;
     }
     t->work = (struct work){ fn, arg, n_item, grain, (n_item - 1) / grain + 1 };
+    if (t->i_share % TUNE_JOBS == 0) {
+        tune(t);
+    }
     if (++t->i_share == 0) { /* numbers begin anew: none of before may be taken for one of after */
         for (int i = 0; i < t->n_worker; i++) {
             atomic_store_explicit(&t->shares[i].word, 0, memory_order_relaxed);

@@ -23,6 +23,8 @@ struct team;
 enum err team_open(struct team **out, int n_worker) MUST_USE;
 void team_close(struct team *t); /* joins the workers; accepts NULL */
 int team_size(const struct team *t);
+/* The calling thread will run as worker 0 from now on: goes where that belongs (base/topo.h). */
+void team_sit(const struct team *t);
 
 /* Runs fn(arg, 0) on the caller and fn(arg, i) on those workers that come before the caller is
  * through: fn must take its work from a common place and be complete when the caller alone ran it.
@@ -31,8 +33,8 @@ typedef void (*team_fn)(void *arg, int i_worker);
 void team_run(struct team *t, team_fn fn, void *arg);
 
 /* Runs fn(arg, from, to) on parts that together are [0, n_item), each once, cut at multiples of
- * `grain`, by team_run: each worker begins with a share of neighbours that is the same every time
- * for the same n_item and grain, then helps the others. */
+ * `grain`, by team_run: each worker begins with a share of neighbours, the same every time for the
+ * same n_item and grain while speeds stay, then helps the others. */
 typedef void (*team_part_fn)(void *arg, int from, int to);
 void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grain);
 

@@ -634,6 +634,7 @@ void engine_thread(void *arg)
 {
     struct engine *e = arg;
     mem_freeze(true);
+    team_sit(e->parts.team);
     e->x.decoder.is_unwanted = at_border;
     e->x.decoder.arg = e;
     const enum err error = engine_check(e);

@@ -21,6 +21,7 @@
 #include "base/js.h"
 #include "base/os.h"
 #include "base/team.h"
+#include "base/topo.h"
 #include "engine/engine.h"
 #include "engine/sched.h"
 #include "kern/kern.h"
@@ -119,7 +120,8 @@ static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b
             "hearth_box_params: size is %zu; was hearth_box_init called?", p->size);
     REQUIRE(p->n_thread >= 0 && p->n_thread <= THREADS_MAX, ERR_USAGE,
             "threads is %d, must lie in 0..%d", p->n_thread, THREADS_MAX);
-    b->n_thread = p->n_thread > 0 ? p->n_thread : cpu_get()->n_core;
+    b->n_thread =
+        p->n_thread > 0 ? p->n_thread : topo_threads(topo_get(), (uint32_t)cpu_get()->n_core);
     b->isa = cpu_best();
     b->memory_bytes = p->memory_bytes;
     if (p->isa != NULL) {
@@ -165,6 +167,9 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
     }
     buf_init(&text, 65536);
     kern_describe(kern_get(box->isa), &text);
+    buf_printf(&text, "threads    %d on ", box->n_thread);
+    topo_describe(topo_get(), &text);
+    buf_add_char(&text, '\n');
     const size_t n = text.n;
     if (cap > 0) {
         snprintf(out, cap, "%s", buf_str(&text));
@@ -466,6 +471,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
     TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
+    topo_spread(m->arena.base, m->arena.cap);
     TRY(weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg));
     gguf_close(m->gguf);
     m->gguf = NULL;
