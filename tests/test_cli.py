@@ -17,7 +17,7 @@ from checks import check, finish
 
 hearth, fixtures = map(os.path.abspath, sys.argv[1:3])
 TINY, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
-COMMANDS = ['run', 'serve', 'plan', 'bench', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
+COMMANDS = ['run', 'serve', 'plan', 'bench', 'tune', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
             'completion']
 
 
@@ -233,6 +233,38 @@ def test_plan(home):
     refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
 
 
+def test_tune(home):
+    """The stored profile is used, options have precedence, and one of another box or version is passed over with a note."""
+    path = os.path.join(home, '.local/state/hearth/tune.json')
+    code, text, err = run(home, 'tune', TINY, '--json')
+    t, stored = json.loads(text), json.load(open(path))
+    check('tune --json', code == 0 and t['before']['batch'] == 512 and t['before']['prefill_tok_s'] > 0 and t['after']['decode_tok_s'] > 0 and
+          t['tried'] >= 2 and 'tuning' not in err, (t, err))
+    check('tune stores what it found', (stored['threads'], stored['batch']) == (t['after']['threads'], t['after']['batch']), (t, stored))
+
+    def batch(*more):
+        code, text, err = run(home, 'plan', TINY, '--ctx', '512', '--json', *more)
+        return json.loads(text)['batch'], err
+    json.dump({**stored, 'threads': 1, 'batch': 64}, open(path, 'w'))
+    check('plan uses the profile', batch() == (64, ''), batch())
+    check('the log says so', 'threads=1 batch=64' in batch('-v')[1], batch('-v'))
+    check('bench uses it', json.loads(run(home, 'bench', '--limits', '--json')[1])['threads'] == 1)
+    check('an option has precedence', json.loads(run(home, 'bench', '--limits', '--threads', '2', '--json')[1])['threads'] == 2)
+    usual = run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1]
+    for change in ({'processor': 'another'}, {'version': '0'}, {'cores': 999}, {'batch': 0}, {'threads': -1}, {'batch': 'x'}, {'batch': 1 << 40}):
+        json.dump({**stored, 'batch': 64, **change}, open(path, 'w'))
+        n, err = batch()
+        check(f'a profile with {change} is passed over with a note', n == 512 and 'hearth tune' in err, (n, err))
+    for text in ('', '{', '[]', 'x' * 10000):
+        open(path, 'w').write(text)
+        n, err = batch()
+        check(f'a profile of {len(text)} bytes that make no sense likewise', n == 512 and 'hearth tune' in err, (n, err))
+    os.remove(path)
+    check('without a profile no note', batch() == (512, ''), batch())
+    check('answers are the same with and without', run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1] == usual)
+    refused(home, ['tune', 'no.gguf'], 3, 'no.gguf')
+
+
 def test_bench(home):
     code, text, _ = run(home, 'bench', TINY, '--prefill', '16', '--decode', '8', '--depth', '20', '--batch', '3', '--threads', '1', '--kv', 'q8_0', '--json')
     b = json.loads(text)
@@ -397,7 +429,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_bench, test_probes, test_streams, test_stack, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_probes, test_streams, test_stack, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -16,6 +16,7 @@ enum conf_command {
     CONF_SERVE,
     CONF_PLAN,
     CONF_BENCH,
+    CONF_TUNE,
     CONF_PULL,
     CONF_LIST,
     CONF_SHOW,

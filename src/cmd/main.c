@@ -22,6 +22,7 @@
 #include "cmd/cmd_plan.h"
 #include "cmd/cmd_run.h"
 #include "cmd/cmd_serve.h"
+#include "cmd/cmd_tune.h"
 #include "cmd/conf.h"
 #include "cmd/probe_dequant.h"
 #include "cmd/probe_logits.h"
@@ -134,6 +135,8 @@ static int run_model(const struct conf *c)
         code = cmd_plan(c, buf_str(&path));
     } else if (c->command == CONF_BENCH) {
         code = cmd_bench(c, buf_str(&path));
+    } else if (c->command == CONF_TUNE) {
+        code = cmd_tune(c, buf_str(&path));
     } else if (c->command == CONF_LOGITS) {
         code = run_logits(c, buf_str(&path));
     } else if (c->command == CONF_RENDER) {
@@ -159,6 +162,7 @@ static int run(const struct conf *c)
     case CONF_SERVE:
     case CONF_PLAN:
     case CONF_BENCH:
+    case CONF_TUNE:
     case CONF_LOGITS:
     case CONF_TOKENIZE:
     case CONF_DETOKENIZE:

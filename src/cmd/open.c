@@ -1,7 +1,8 @@
 /* open - what the commands share: the box and the model that the options ask for
  *
  * An option that was not given is 0 or NULL in struct conf, and 0 or NULL lets the library choose:
- * so the options are copied, and no default stands here a second time.
+ * so the options are copied, and no default stands here a second time. What `hearth tune` stored
+ * (tuned.c) takes the place of the library's choice.
  *
  * Loading shows a bar on standard error when that is a terminal and loading takes long enough to be
  * noticed, and is wiped when it is full; otherwise it is silent. Errors have one form everywhere:
@@ -13,6 +14,7 @@
 #include "cmd/open.h"
 
 #include "base/os.h"
+#include "cmd/tuned.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -20,8 +22,9 @@
 hearth_status open_box(const struct conf *c, struct hearth_box **box)
 {
     struct hearth_box_params p;
+    const struct tuned t = tuned_read(); /* first, since it touches the text of errors */
     hearth_box_init(&p);
-    p.n_thread = (int32_t)c->threads;
+    p.n_thread = c->threads > 0 ? (int32_t)c->threads : t.n_thread;
     p.isa = c->isa;
     p.memory_bytes = (uint64_t)c->memory_mib << 20;
     return hearth_box_open(&p, box);
@@ -32,6 +35,7 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     hearth_model_init(p);
     p->n_ctx = (int32_t)c->ctx;
     p->n_parallel = (int32_t)c->parallel;
+    p->n_batch = tuned_read().n_batch;
     p->kv = c->kv;
 }
 

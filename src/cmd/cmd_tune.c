@@ -1,0 +1,212 @@
+/* cmd_tune - `hearth tune`: the best settings for this box
+ *
+ * Two things are chosen, neither of which changes a bit of an answer: the number of threads (a
+ * second thread of a core, or slow cores, may do more harm than good) and how much of a prompt is
+ * computed in one piece (large pieces use the weights longer, small ones stay in the caches). The
+ * defaults are measured first, then fewer threads, then other pieces with the best threads. Another
+ * setting must be clearly better, since times vary. What does not fit into the minute is left out
+ * and said; a small model tells as much as a large one.
+ *
+ * Rejected: prefetch distances and tiles, which are constants of the kernels: making them variable
+ * cost more than any choice gained.
+ *
+ * Only the public library is used. Next: cmd/tuned.c. */
+#include "cmd/cmd_tune.h"
+
+#include "base/cpu.h"
+#include "base/os.h"
+#include "cmd/open.h"
+#include "cmd/tuned.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define PROMPT    1024
+#define ANSWER    24
+#define BUDGET_US 50000000
+#define BETTER    1.03 /* of what is measured, to be taken for better */
+#define TRIES     6
+
+struct
+try {
+    struct tuned set;
+    double prefill_tok_s;
+    double decode_tok_s;
+};
+
+struct tune {
+    const struct conf *conf;
+    const char *path;
+    struct try all[TRIES]; /* the first: the defaults */
+    int n;
+    int best;
+    uint64_t begin_us;
+    uint64_t longest_us;
+    bool is_cut; /* time was over before everything was tried */
+};
+
+static void show(const struct tune *t, int percent)
+{
+    static const char full[] = "##############################";
+    if (!isatty(STDERR_FILENO)) {
+        return;
+    }
+    if (percent == 100) {
+        fprintf(stderr, "\r%60s\r", "");
+        return;
+    }
+    const double s = (double)(os_now_us() - t->begin_us) / 1e6;
+    fprintf(stderr, "\rtuning [%-30.*s] %3d %%  %.0f s", percent * 30 / 100, full, percent, s);
+}
+
+static hearth_status answer(struct hearth_model *m, const int32_t *ids, int32_t n,
+                            struct hearth_event *e)
+{
+    struct hearth_request_params p;
+    struct hearth_request *r = NULL;
+    hearth_request_init(&p);
+    p.tokens = ids;
+    p.n_token = (size_t)n;
+    p.max_tokens = ANSWER;
+    p.temperature = 0.0f;
+    p.ignore_eos = 1;
+    p.no_guesses = 1;
+    hearth_status s = hearth_submit(m, &p, &r);
+    while (s == HEARTH_OK || s == HEARTH_BUSY) {
+        s = hearth_next(r, 1000000, e);
+        if (s == HEARTH_OK && e->kind == HEARTH_EVENT_END) {
+            break;
+        }
+    }
+    hearth_request_close(r);
+    return s;
+}
+
+static double rate(double n, uint64_t us)
+{
+    return us > 0 ? 1e6 * n / (double)us : 0.0;
+}
+
+/* The best of two, or one when that takes long. */
+static hearth_status measure_model(struct hearth_model *m, struct try *t)
+{
+    static int32_t ids[PROMPT];
+    struct hearth_model_info info;
+    hearth_model_get_info(m, &info);
+    const int32_t n = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
+    for (uint32_t i = 0; i < PROMPT; i++) {
+        ids[i] = (int32_t)(i * 2654435761u % (uint32_t)info.n_vocab);
+    }
+    const uint64_t begin = os_now_us();
+    hearth_status s = HEARTH_OK;
+    for (int i = 0; i < 2 && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
+        struct hearth_event e = { 0 };
+        s = answer(m, ids, n, &e);
+        t->prefill_tok_s = fmax(t->prefill_tok_s, rate(n, e.prefill_us));
+        t->decode_tok_s = fmax(t->decode_tok_s, rate(e.n_generated - 1, e.decode_us));
+    }
+    return s;
+}
+
+static hearth_status measure(const struct tune *t, struct try *r)
+{
+    struct hearth_box_params bp;
+    struct hearth_model_params mp;
+    struct hearth_box *box = NULL;
+    struct hearth_model *m = NULL;
+    hearth_box_init(&bp);
+    bp.n_thread = r->set.n_thread;
+    bp.memory_bytes = (uint64_t)t->conf->memory_mib << 20;
+    hearth_model_init(&mp);
+    mp.n_batch = r->set.n_batch;
+    hearth_status s = hearth_box_open(&bp, &box);
+    s = s == HEARTH_OK ? hearth_model_open(box, t->path, &mp, &m) : s;
+    s = s == HEARTH_OK ? measure_model(m, r) : s;
+    hearth_model_close(m);
+    hearth_box_close(box);
+    return s;
+}
+
+/* Prompts alone judge pieces; both count for threads. */
+static double worth(const struct try *r, bool is_by_prompt)
+{
+    return is_by_prompt ? r->prefill_tok_s : sqrt(r->prefill_tok_s * r->decode_tok_s);
+}
+
+/* Measures one more setting; it becomes the best when it is clearly better. */
+static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt)
+{
+    const uint64_t begin = os_now_us();
+    if (t->n > 0 && begin - t->begin_us + t->longest_us > BUDGET_US) {
+        t->is_cut = true;
+        return HEARTH_OK;
+    }
+    struct try *r = &t->all[t->n];
+    *r = (struct try){ .set = set };
+    const hearth_status s = measure(t, r);
+    const uint64_t us = os_now_us() - begin;
+    t->longest_us = us > t->longest_us ? us : t->longest_us;
+    if (s == HEARTH_OK) {
+        t->n++;
+        const double least = BETTER * worth(&t->all[t->best], is_by_prompt);
+        t->best = t->n > 1 && worth(r, is_by_prompt) > least ? t->n - 1 : t->best;
+        show(t, t->n * 100 / (TRIES + 1));
+    }
+    return s;
+}
+
+static hearth_status try_all(struct tune *t, int32_t n_core)
+{
+    static const int32_t pieces[] = { 256, 1024 };
+    const int32_t fewer[] = { n_core - 1, n_core / 2 };
+    hearth_status s = try_one(t, (struct tuned){ n_core, 512 }, false);
+    for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
+        if (fewer[i] > 0 && (i == 0 || fewer[1] != fewer[0])) {
+            s = try_one(t, (struct tuned){ fewer[i], 512 }, false);
+        }
+    }
+    const int32_t n_thread = t->all[t->best].set.n_thread;
+    for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
+        s = try_one(t, (struct tuned){ n_thread, pieces[i] }, true);
+    }
+    return s;
+}
+
+static void print_try(const char *name, const struct try *r, bool is_json)
+{
+    if (is_json) {
+        printf("\"%s\": {\"threads\": %d, \"batch\": %d, \"prefill_tok_s\": %.2f, "
+               "\"decode_tok_s\": %.2f}, ",
+               name, r->set.n_thread, r->set.n_batch, r->prefill_tok_s, r->decode_tok_s);
+    } else {
+        printf("%-7s %3d threads, prompts in pieces of %4d: prompt %8.1f tok/s, answer %7.1f "
+               "tok/s\n",
+               name, r->set.n_thread, r->set.n_batch, r->prefill_tok_s, r->decode_tok_s);
+    }
+}
+
+int cmd_tune(const struct conf *c, const char *path)
+{
+    struct tune t = { .conf = c, .path = path, .begin_us = os_now_us() };
+    struct buf where;
+    buf_init(&where, 4096);
+    show(&t, 0);
+    hearth_status s = try_all(&t, cpu_get()->n_core);
+    show(&t, 100);
+    s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, &where) : s;
+    if (s == HEARTH_OK) {
+        fputs(c->is_json ? "{\"version\": 1, " : "", stdout);
+        print_try("before", &t.all[0], c->is_json);
+        print_try("after", &t.all[t.best], c->is_json);
+        printf(c->is_json ? "\"tried\": %d, \"cut\": %s}\n" : "%d settings were tried%s\n", t.n,
+               c->is_json ? (t.is_cut ? "true" : "false")
+               : t.is_cut ? "; the others did not fit into a minute: take a smaller model"
+                          : "");
+        if (!c->is_json) {
+            printf("stored in %s; run, serve and bench use it\n", buf_str(&where));
+        }
+    }
+    buf_release(&where);
+    return s == HEARTH_OK ? 0 : open_fail(s);
+}

@@ -1,0 +1,111 @@
+/* tuned - the settings that `hearth tune` found best on this box
+ *
+ * The file is state, not configuration: the program made it and can make it again, nobody edits it.
+ * It says for which processor, how many cores and which version of hearth it holds; one that says
+ * something else is passed over with a note, since other kernels have other best settings. A file
+ * that makes no sense is passed over in the same way: it may never keep a model from starting.
+ *
+ * Rejected: a profile per model. What is best depends on the box far more than on the model, and a
+ * model that comes later should gain too.
+ *
+ * Next: cmd/cmd_tune.c measures, cmd/open.c uses it. */
+#include "cmd/tuned.h"
+
+#include "base/cpu.h"
+#include "base/js.h"
+#include "base/log.h"
+#include "base/os.h"
+
+#include <string.h>
+
+#define FILE_MAX   4096
+#define THREAD_MAX 256
+#define BATCH_MAX  8192
+
+static enum err tuned_path(struct buf *path)
+{
+    TRY(os_dir(OS_DIR_STATE, path));
+    buf_add_str(path, "/tune.json");
+    return ERR_OK;
+}
+
+static bool is_text(const struct js *v, const char *text)
+{
+    const struct view s = js_string(v);
+    return s.n == strlen(text) && memcmp(s.p, text, s.n) == 0;
+}
+
+static bool is_between(int64_t v, int64_t most)
+{
+    return v >= 1 && v <= most;
+}
+
+static struct tuned take(const struct js *v, const char *path)
+{
+    const struct tuned t = { (int32_t)js_int(js_get(v, "threads")),
+                             (int32_t)js_int(js_get(v, "batch")) };
+    const bool is_ours = is_text(js_get(v, "version"), HEARTH_VERSION) &&
+                         is_text(js_get(v, "processor"), cpu_get()->name) &&
+                         js_int(js_get(v, "cores")) == cpu_get()->n_core;
+    if (!is_ours || !is_between(js_int(js_get(v, "threads")), THREAD_MAX) ||
+        !is_between(js_int(js_get(v, "batch")), BATCH_MAX)) {
+        log_event(LOG_WARN, "tune",
+                  "msg=\"the profile is of another processor or version; run hearth tune again\" "
+                  "path=\"%s\"",
+                  path);
+        return (struct tuned){ 0 };
+    }
+    log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%d batch=%d path=\"%s\"", t.n_thread,
+              t.n_batch, path);
+    return t;
+}
+
+struct tuned tuned_read(void)
+{
+    static struct tuned t;
+    static bool is_read;
+    if (is_read) {
+        return t;
+    }
+    is_read = true;
+    struct buf path;
+    struct os_file f = { .fd = -1 };
+    struct js *root = NULL;
+    char text[FILE_MAX];
+    buf_init(&path, FILE_MAX);
+    if (tuned_path(&path) == ERR_OK && os_open(&f, buf_str(&path)) == ERR_OK) {
+        const size_t n = f.size < sizeof text ? (size_t)f.size : 0;
+        if (n > 0 && os_read_at(&f, text, n, 0) == ERR_OK &&
+            js_parse((struct view){ text, n }, 2, &root) != ERR_OK) {
+            root = NULL;
+        }
+        t = take(root, buf_str(&path));
+        js_close(root);
+    }
+    os_close(&f);
+    buf_release(&path);
+    return t;
+}
+
+enum err tuned_write(const struct tuned *t, struct buf *path)
+{
+    struct buf folder;
+    struct buf text;
+    buf_init(&folder, FILE_MAX);
+    buf_init(&text, FILE_MAX);
+    enum err e = os_dir(OS_DIR_STATE, &folder);
+    e = e == ERR_OK ? os_make_dirs(buf_str(&folder)) : e;
+    e = e == ERR_OK ? tuned_path(path) : e;
+    if (e == ERR_OK) {
+        buf_add_str(&text, "{\"version\": ");
+        js_put_string(&text, view_of(HEARTH_VERSION), false);
+        buf_add_str(&text, ", \"processor\": ");
+        js_put_string(&text, view_of(cpu_get()->name), false);
+        buf_printf(&text, ", \"cores\": %d, \"threads\": %d, \"batch\": %d}\n", cpu_get()->n_core,
+                   t->n_thread, t->n_batch);
+        e = os_write_file(buf_str(path), (struct view){ buf_str(&text), text.n });
+    }
+    buf_release(&text);
+    buf_release(&folder);
+    return e;
+}

@@ -1,0 +1,23 @@
+/* tuned - the settings that `hearth tune` found best on this box (cmd/tuned.c)
+ *
+ * One small file in the XDG state folder. Only things that never change a bit of an answer. */
+#ifndef HEARTH_TUNED_H
+#define HEARTH_TUNED_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdint.h>
+
+struct tuned {
+    int32_t n_thread; /* 0: the default */
+    int32_t n_batch;  /* tokens of a prompt computed in one piece; 0: the default */
+};
+
+/* What is stored for this processor and version; zeros without it, or when it is of another box,
+ * which is logged. Reads the file once. Owner: the main thread. */
+struct tuned tuned_read(void);
+/* Stores it; *path is where. Errors of the file system. */
+enum err tuned_write(const struct tuned *t, struct buf *path) MUST_USE;
+
+#endif
