@@ -17,6 +17,7 @@
 #include "base/os.h"
 #include "cmd/open.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #define BATCH_MAX 256
@@ -295,6 +296,27 @@ static hearth_status bench_model(const struct conf *c, const char *path, struct 
     return s;
 }
 
+static struct hearth_rates better_rates(struct hearth_rates a, struct hearth_rates b)
+{
+    return (struct hearth_rates){ .read_gb_s = fmax(a.read_gb_s, b.read_gb_s),
+                                  .int8_gop_s = fmax(a.int8_gop_s, b.int8_gop_s),
+                                  .f32_gflop_s = fmax(a.f32_gflop_s, b.f32_gflop_s),
+                                  .bf16_gflop_s = fmax(a.bf16_gflop_s, b.bf16_gflop_s) };
+}
+
+/* The limits of before and after a model was measured: the better ones count, since a neighbour on
+ * the machine lowers them, and a figure must not have more than its limit. */
+static hearth_status measure_again(struct hearth_box *box, struct hearth_limits *l)
+{
+    struct hearth_limits now = { 0 };
+    const hearth_status s = hearth_box_measure(box, &now);
+    if (s == HEARTH_OK) {
+        l->all = better_rates(l->all, now.all);
+        l->one = better_rates(l->one, now.one);
+    }
+    return s;
+}
+
 int cmd_bench(const struct conf *c, const char *path)
 {
     struct hearth_box *box = NULL;
@@ -311,8 +333,9 @@ int cmd_bench(const struct conf *c, const char *path)
         s = hearth_box_measure(box, &b.l);
         b.has_limits = s == HEARTH_OK;
     }
-    hearth_box_close(box);
     s = s == HEARTH_OK && path != NULL ? bench_model(c, path, &b) : s;
+    s = s == HEARTH_OK && b.has_model ? measure_again(box, &b.l) : s;
+    hearth_box_close(box);
     if (s != HEARTH_OK) {
         return open_fail(s);
     }
