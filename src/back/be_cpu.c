@@ -403,8 +403,10 @@ static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out
         }
         n_panel += tensor_panels(out[i].w);
     }
-    /* About eight chunks a worker: enough to even out */
-    team_share(c->team, matmul_part, &job, n_panel, n_panel / (8 * team_size(c->team)) + 1);
+    /* Parts that are small against the whole even out; with few tokens they must also outweigh the
+     * handing out. */
+    const int32_t n_part = (n_tok > 64 ? 32 : 8) * team_size(c->team);
+    team_share(c->team, matmul_part, &job, n_panel, n_panel / n_part + 1);
     arena_rewind(b->step, mark);
 }
 
