@@ -19,8 +19,9 @@
 
 #include <stddef.h>
 
-#define UNIT     32
-#define TILE_MAX 16
+#define UNIT          32
+#define TILE_MAX      16
+#define UNITS_AT_ONCE 16 /* being prepared */
 
 INLINE size_t unit_bytes(int32_t tile)
 {
@@ -52,43 +53,77 @@ INLINE uint8_t *gemm_tile_at(const struct kern_act *a, int32_t i)
     return a->data + (size_t)i * gemm_tile_bytes(a->kind, TILE_MAX, a->n_col);
 }
 
-/* One token's unit: 32 floats to integers; sum[0..1] of the halves. Returns the scale. Not finite:
- * the scale carries it and the integers are 0, so that the product is not finite either. */
-INLINE float quantize_unit(const float *x, int8_t q[UNIT], int32_t sum[2])
+/* Scales of n units of 32 floats from their greatest absolute values, and what to multiply with.
+ * Not finite: the scale carries it and the integers are 0, so that the product is not finite
+ * either. */
+INLINE void unit_scales(const float *amax, int32_t n, float *d, float *inverse)
 {
-    const lanes x0 = l_load(x);
-    const lanes x1 = l_load(x + LANES);
-    const float amax = l_amax(x0, x1);
-    const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
-    const lanes inverse = l_set(is_usable ? 127.0f / amax : 0.0f);
-    const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
-    const lanes t[2] = { l_add(l_mul(x0, inverse), big), l_add(l_mul(x1, inverse), big) };
-    for (int h = 0; h < 2; h++) {
-        const ilanes v = il_and(il_sub(l_bits(t[h]), il_set(0x4B400000)), il_set(-is_usable));
-        il_store_i8(q + LANES * h, v); /* |v| <= 127: x * (127 / amax) rounds to at most 127 */
-        sum[h] = il_sum(v);
+    const lanes zero = l_set(0.0f);
+    const lanes tiny = l_set(0x1p-100f);
+    const lanes most = l_set(HUGE_VALF);
+    const lanes c = l_set(127.0f);
+    for (int32_t i = 0; i < n; i += LANES) {
+        const lanes m = l_load(amax + i);
+        l_store(d + i, l_less(m, tiny, zero, l_less(m, most, l_div(m, c), m)));
+        l_store(inverse + i, l_less(m, tiny, zero, l_less(m, most, l_div(c, m), zero)));
     }
-    return is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
 }
 
-/* One tile; x[t] NULL: a token that only fills it up. */
+/* One token's unit, by its factor: 32 floats to integers. */
+INLINE void quantize_unit(const float *x, float inverse, int8_t q[UNIT])
+{
+    const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
+    for (int i = 0; i < UNIT; i += LANES) {
+        const lanes t = l_add(l_mul(l_load(x + i), l_set(inverse)), big);
+        const ilanes v = il_sub(l_bits(t), il_set(0x4B400000));
+        /* |v| <= 127: x * (127 / amax) rounds to at most 127; factor 0: infinities and NaNs go */
+        il_store_i8(q + i, il_and(v, il_set(-(inverse != 0.0f))));
+    }
+}
+
+/* Token t of a tile's unit at `to`. */
+INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const int8_t q[UNIT], float scale)
+{
+    int32_t sum[2];
+    l_sums_i8(q, sum);
+    float *d = (float *)(void *)(to + UNIT * tile) + t;
+    d[0] = scale;
+    d[tile] = (float)sum[0];
+    d[2 * tile] = (float)sum[1];
+    d[3 * tile] = (float)(sum[0] + sum[1]) * scale;
+    int32_t *n8 = (int32_t *)(void *)(d + 4 * tile);
+    n8[0] = -8 * sum[0];
+    n8[tile] = -8 * sum[1];
+    n8[2 * tile] = n8[0] + n8[tile];
+    for (int g = 0; g < 8; g++) {
+        memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
+    }
+}
+
+/* One tile; x[t] NULL: a token that only fills it up. Some units at a time, so that divisions are
+ * made for 16 scales at once, and long after their operands were stored. */
 INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
 {
-    for (int32_t u = 0; u < n_col / UNIT; u++, to += unit_bytes(tile)) {
-        float *d = (float *)(void *)(to + UNIT * tile);
-        for (int32_t t = 0; t < tile; t++) {
-            int8_t q[UNIT] = { 0 };
-            int32_t sum[2] = { 0, 0 };
-            d[t] = x[t] != NULL ? quantize_unit(x[t] + (size_t)u * UNIT, q, sum) : 0.0f;
-            d[tile + t] = (float)sum[0];
-            d[2 * tile + t] = (float)sum[1];
-            d[3 * tile + t] = (float)(sum[0] + sum[1]) * d[t];
-            int32_t *n8 = (int32_t *)(void *)(d + 4 * tile) + t;
-            n8[0] = -8 * sum[0];
-            n8[tile] = -8 * sum[1];
-            n8[2 * tile] = n8[0] + n8[tile];
-            for (int g = 0; g < 8; g++) {
-                memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
+    float amax[UNITS_AT_ONCE * TILE_MAX] = { 0 };
+    float scale[UNITS_AT_ONCE * TILE_MAX];
+    float inverse[UNITS_AT_ONCE * TILE_MAX];
+    for (int32_t u0 = 0; u0 < n_col / UNIT; u0 += UNITS_AT_ONCE) {
+        const int32_t left = n_col / UNIT - u0;
+        const int32_t n = left < UNITS_AT_ONCE ? left : UNITS_AT_ONCE;
+        for (int32_t t = 0; t < tile && x[t] != NULL; t++) {
+            for (int32_t u = 0; u < n; u++) {
+                const float *from = x[t] + (size_t)(u0 + u) * UNIT;
+                amax[u * tile + t] = l_amax(l_load(from), l_load(from + LANES));
+            }
+        }
+        unit_scales(amax, n * tile, scale, inverse);
+        for (int32_t u = 0; u < n; u++, to += unit_bytes(tile)) {
+            for (int32_t t = 0; t < tile; t++) {
+                int8_t q[UNIT] = { 0 };
+                if (x[t] != NULL) {
+                    quantize_unit(x[t] + (size_t)(u0 + u) * UNIT, inverse[u * tile + t], q);
+                }
+                put_unit(to, tile, t, q, scale[u * tile + t]);
             }
         }
     }

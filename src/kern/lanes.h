@@ -19,7 +19,8 @@
  *   l_load2(p, &x, &y), l_store2(p, x, y)     32 floats, even ones in x, odd ones in y
  *   l_bits(x), l_from_bits(i)                 the bits as integers of 32 bits, and back
  *   il_set(a)  il_and  il_max  il_sub         on integers, lane by lane
- *   il_most(i), il_sum(i)                     of all lanes; il_store_i8(p, i): as bytes, -128..127
+ *   il_most(i)                                of all lanes; il_store_i8(p, i): as bytes, -128..127
+ *   l_sums_i8(p, sum)                         of 16 and 16 bytes
  *
  * Not used: approximate reciprocals, flush to zero, operations that another set lacks. */
 #ifndef HEARTH_LANES_H

@@ -174,19 +174,20 @@ INLINE int32_t il_most(ilanes x)
     return most;
 }
 
-INLINE int32_t il_sum(ilanes x)
-{
-    int32_t s = 0;
-    for (int i = 0; i < LANES; i++) {
-        s += x.v[i];
-    }
-    return s;
-}
-
 INLINE void il_store_i8(int8_t *p, ilanes x)
 {
     for (int i = 0; i < LANES; i++) {
         p[i] = (int8_t)x.v[i];
+    }
+}
+
+INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
+{
+    for (int h = 0; h < 2; h++) {
+        sum[h] = 0;
+        for (int i = 0; i < LANES; i++) {
+            sum[h] += p[LANES * h + i];
+        }
     }
 }
 

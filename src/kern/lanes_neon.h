@@ -192,16 +192,17 @@ INLINE int32_t il_most(ilanes x)
     return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.a, x.b), vmaxq_s32(x.c, x.d)));
 }
 
-INLINE int32_t il_sum(ilanes x)
-{
-    return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d)));
-}
-
 INLINE void il_store_i8(int8_t *p, ilanes x)
 {
     const int16x8_t a = vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b));
     const int16x8_t b = vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d));
     vst1q_s8(p, vcombine_s8(vmovn_s16(a), vmovn_s16(b)));
+}
+
+INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
+{
+    sum[0] = vaddlvq_s8(vld1q_s8(p));
+    sum[1] = vaddlvq_s8(vld1q_s8(p + LANES));
 }
 
 #endif
