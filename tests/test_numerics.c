@@ -394,21 +394,6 @@ static float score(enum kern_kv kv, const float *q, const float *key)
     return acc;
 }
 
-static void value(enum kern_kv kv, const float *v, float *out)
-{
-    float d[2];
-    if (kv == KERN_KV_Q8_0) {
-        quantize_head(v, HD_V, true, out, d);
-    }
-    for (int i = 0; i < HD_V; i++) {
-        if (kv == KERN_KV_Q8_0) {
-            out[i] *= d[i / 32];
-        } else {
-            out[i] = kv == KERN_KV_F16 ? quant_f16_to_f32(quant_f32_to_f16(v[i])) : v[i];
-        }
-    }
-}
-
 struct span {
     float m, s, acc[HD_V];
 };
@@ -417,6 +402,39 @@ struct cache {
     float k[KERN_SPAN][HD_K];
     float v[KERN_SPAN][HD_V];
 };
+
+static void values_float(enum kern_kv kv, const struct cache *c, const float *w, int lo, int hi,
+                         float *acc)
+{
+    for (int p = lo; p < hi; p++) {
+        for (int d = 0; d < HD_V; d++) {
+            const float v = c->v[p][d];
+            acc[d] =
+                fmaf(w[p], kv == KERN_KV_F16 ? quant_f16_to_f32(quant_f32_to_f16(v)) : v, acc[d]);
+        }
+    }
+}
+
+static void values_q8(const struct cache *c, const float *w, int lo, int hi, float *acc)
+{
+    static float q[KERN_SPAN][HD_V];
+    static float d[KERN_SPAN][2];
+    for (int p = lo; p < hi; p++) {
+        quantize_head(c->v[p], HD_V, true, q[p], d[p]);
+    }
+    for (int i = 0; i < HD_V; i++) {
+        float most = 0.0f;
+        int64_t sum = 0;
+        for (int p = lo; p < hi; p++) {
+            most = fmaxf(most, w[p] * d[p][i / 32]);
+        }
+        for (int p = lo; p < hi; p++) {
+            const float u = rintf(w[p] * d[p][i / 32] * (32767.0f / most));
+            sum += (int64_t)u * (int64_t)q[p][i];
+        }
+        acc[i] = (float)sum * (most / 32767.0f);
+    }
+}
 
 static void span_formula(const struct kern_table *k, enum kern_kv kv, const struct cache *c,
                          const float *q, int lo, int hi, struct span *out)
@@ -430,13 +448,13 @@ static void span_formula(const struct kern_table *k, enum kern_kv kv, const stru
         out->m = fmaxf(out->m, s[p]);
     }
     for (int p = lo; p < hi; p++) {
-        float v[HD_V];
         s[p] = exp_of(k, s[p] - out->m);
         lane[p % 16] += s[p];
-        value(kv, c->v[p], v);
-        for (int d = 0; d < HD_V; d++) {
-            out->acc[d] = fmaf(s[p], v[d], out->acc[d]);
-        }
+    }
+    if (kv == KERN_KV_Q8_0) {
+        values_q8(c, s, lo, hi, out->acc);
+    } else {
+        values_float(kv, c, s, lo, hi, out->acc);
     }
     out->s = tree(lane);
 }

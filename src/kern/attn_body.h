@@ -13,8 +13,9 @@
  *   - The next pages are prefetched while the present ones are used: decoding reads each page once,
  *     from memory.
  *
- * q8_0 pages: 32 products of two int8 stay below 2^24, so their sum is exact in float32 in any
- * order, and the integer sum needs no integer instructions.
+ * q8_0 pages: integers all the way, whose sums are exact in any order; each block of 32 dimensions
+ * then joins in floats. Only positions are shared alike: a query that does not see a position has
+ * weight 0 there, so the values need no ends of their own.
  *
  *     pages ->   p0    p1    p2    p3          one load of K: dimension d of 16 positions
  *     query 0    s     s     s     s
@@ -28,7 +29,7 @@
 #ifndef HEARTH_ATTN_BODY_H
 #define HEARTH_ATTN_BODY_H
 
-#include "kern/lanes.h"
+#include "kern/gemm_act.h"
 
 #include <assert.h>
 
@@ -42,9 +43,11 @@
 
 #define PAGES_MAX  4 /* side by side */
 #define GROUPS_MAX 8
+#define SPLIT_MAX  4 /* sums of a query's values side by side, in q8_0 pages */
 #define NOINLINE   __attribute__((noinline, unused))
 #define UNROLL     _Pragma("GCC unroll 16")
-#define BLOCK      32 /* dimensions under one scale in q8_0 pages */
+#define BLOCK      UNIT /* dimensions under one scale in q8_0 pages: the rule of activations */
+#define BLOCK_PAGE (BLOCK * KERN_PAGE) /* bytes of a block's numbers in a page */
 #define BLOCKS_MAX (KERN_HEAD_MAX / BLOCK)
 #define ROW        (KERN_SPAN + LANES)     /* of scores; not a power of two: cache sets */
 #define Q_ROW      (KERN_HEAD_MAX + LANES) /* of queries */
@@ -54,16 +57,16 @@ INLINE int32_t blocks_of(int32_t hd)
     return (hd + BLOCK - 1) / BLOCK;
 }
 
-/* Of one number in a page. */
+/* Of one number in a page of floats. */
 INLINE size_t bytes_of(enum kern_kv kv)
 {
-    return kv == KERN_KV_F16 ? 2 : kv == KERN_KV_F32 ? 4 : 1;
+    return kv == KERN_KV_F16 ? 2 : 4;
 }
 
 /* Scales of a q8_0 page follow its integers. */
 INLINE const uint16_t *scales_of(const uint8_t *page, int32_t hd)
 {
-    return (const uint16_t *)(const void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
+    return (const uint16_t *)(const void *)(page + (size_t)blocks_of(hd) * BLOCK_PAGE);
 }
 
 /* --- quantizing ------------------------------------------------------------------------------ */
@@ -83,60 +86,51 @@ INLINE struct block load_block(const float *x, int32_t n)
     return b;
 }
 
-/* To the nearest integer, ties to even; |x| < 2^22. */
-INLINE lanes to_nearest(lanes x)
-{
-    const lanes big = l_set(0x1.8p23f);
-    return l_sub(l_add(x, big), big);
-}
-
-/* 32 integers in float form, `step` bytes apart. */
-INLINE void store_block(int8_t *q, size_t step, lanes x0, lanes x1)
-{
-    float v[2 * LANES];
-    l_store(v, x0);
-    l_store(v + LANES, x1);
-    for (int i = 0; i < 2 * LANES; i++) {
-        q[(size_t)i * step] = (int8_t)v[i];
-    }
-}
-
 /* A block of a page; returns its scale. */
-INLINE uint16_t put_block(int8_t *q, size_t step, const float *x, int32_t n)
+INLINE uint16_t quantize_block(int8_t q[BLOCK], const float *x, int32_t n)
 {
     const struct block b = load_block(x, n);
     const uint16_t d16 = quant_f32_to_f16(b.amax / 127.0f);
     const float d = quant_f16_to_f32(d16);
-    lanes v[2] = { l_set(0.0f), l_set(0.0f) };
-    if (d > 0.0f && d < HUGE_VALF) {
-        for (int i = 0; i < 2; i++) {
-            const lanes t = l_div(b.x[i], l_set(d));
-            v[i] = to_nearest(l_max(l_min(t, l_set(127.0f)), l_set(-127.0f)));
-        }
+    const bool is_usable = d > 0.0f && d < HUGE_VALF;
+    for (int i = 0; i < 2; i++) {
+        const lanes t = is_usable ? l_div(b.x[i], l_set(d)) : l_set(0.0f);
+        const lanes v = l_max(l_min(t, l_set(127.0f)), l_set(-127.0f));
+        const lanes r = l_add(v, l_set(0x1.8p23f)); /* rounds to an integer, ties to even */
+        il_store_i8(q + LANES * i, il_sub(l_bits(r), il_set(0x4B400000)));
     }
-    store_block(q, step, v[0], v[1]);
     return d16;
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
 
-/* K lies transposed: the numbers of one position are KERN_PAGE bytes apart. */
+/* Four dimensions side by side, as q + 128. */
 static void put_k_q8(uint8_t *page, int32_t hd, int32_t slot, const float *x)
 {
-    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE);
+    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK_PAGE);
     for (int32_t b = 0; b < blocks_of(hd); b++) {
-        int8_t *q = (int8_t *)page + (size_t)(b * BLOCK) * KERN_PAGE + slot;
-        scale[b * KERN_PAGE + slot] = put_block(q, KERN_PAGE, x + b * BLOCK, hd - b * BLOCK);
+        int8_t q[BLOCK];
+        scale[b * KERN_PAGE + slot] = quantize_block(q, x + b * BLOCK, hd - b * BLOCK);
+        for (int32_t g = 0; g < BLOCK / 4; g++) {
+            uint32_t four;
+            memcpy(&four, q + 4 * g, sizeof four);
+            four ^= 0x80808080u;
+            memcpy(page + b * BLOCK_PAGE + (g * KERN_PAGE + slot) * 4, &four, sizeof four);
+        }
     }
 }
 
+/* Two positions side by side. */
 static void put_v_q8(uint8_t *page, int32_t hd, int32_t slot, const float *x)
 {
-    const int32_t n_block = blocks_of(hd);
-    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)n_block * BLOCK * KERN_PAGE);
-    for (int32_t b = 0; b < n_block; b++) {
-        int8_t *q = (int8_t *)page + (size_t)(slot * n_block + b) * BLOCK;
-        scale[slot * n_block + b] = put_block(q, 1, x + b * BLOCK, hd - b * BLOCK);
+    uint16_t *scale = (uint16_t *)(void *)(page + (size_t)blocks_of(hd) * BLOCK_PAGE);
+    for (int32_t b = 0; b < blocks_of(hd); b++) {
+        int8_t q[BLOCK];
+        uint8_t *to = page + b * BLOCK_PAGE + slot / 2 * 2 * BLOCK + slot % 2;
+        scale[b * KERN_PAGE + slot] = quantize_block(q, x + b * BLOCK, hd - b * BLOCK);
+        for (int32_t i = 0; i < BLOCK; i++) {
+            to[2 * i] = (uint8_t)q[i];
+        }
     }
 }
 
@@ -186,14 +180,22 @@ struct tile {
     int32_t page1;
     int32_t lo[TILE];
     int32_t hi[TILE];
-    const float *v_scale;      /* q8_0: [KERN_SPAN][blocks of V] */
-    float *acc[TILE];          /* results; places beyond n point to spare memory */
-    float d[TILE][BLOCKS_MAX]; /* q8_0: scales of the query's blocks */
-    _Alignas(64) float q[TILE][Q_ROW];
+    float *acc[TILE]; /* results; places beyond n point to spare memory */
+    union {
+        _Alignas(64) float q[TILE][Q_ROW];
+        struct {                           /* q8_0 */
+            const float *v_scale;          /* [blocks of V][KERN_SPAN] */
+            float d[TILE][BLOCKS_MAX];     /* scales of the query's blocks */
+            int32_t sum[TILE][BLOCKS_MAX]; /* of their integers */
+            float step[TILE];              /* one unit of u times one of V, of the present block */
+            int8_t q[TILE][KERN_HEAD_MAX];
+            int16_t u[TILE][KERN_SPAN]; /* weights of the present block of V */
+        } i8;
+    };
     _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
 };
 
-/* A query as floats; for q8_0 pages its integers as floats, and the scales of its blocks. */
+/* A query as floats; for q8_0 pages blocks of integers. */
 static void load_query(struct tile *t, int32_t i, const float *q)
 {
     const int32_t hd = t->a->hd_k;
@@ -201,15 +203,17 @@ static void load_query(struct tile *t, int32_t i, const float *q)
         memcpy(t->q[i], q, (size_t)hd * sizeof q[0]);
         return;
     }
-    for (int32_t b = 0; b < blocks_of(hd); b++) { /* the rule of activations, gemm_act.h */
-        const struct block x = load_block(q + b * BLOCK, hd - b * BLOCK);
-        const bool is_usable = x.amax >= 0x1p-100f && x.amax < HUGE_VALF;
-        const lanes inverse = l_set(is_usable ? 127.0f / x.amax : 0.0f);
-        for (int k = 0; k < 2; k++) {
-            const lanes v = is_usable ? to_nearest(l_mul(x.x[k], inverse)) : l_set(0.0f);
-            l_store(t->q[i] + b * BLOCK + k * LANES, v);
-        }
-        t->d[i][b] = is_usable ? x.amax / 127.0f : x.amax < 1.0f ? 0.0f : x.amax;
+    for (int32_t b = 0; b < blocks_of(hd); b++) {
+        float x[BLOCK] = { 0.0f };
+        int32_t half[2];
+        const int32_t n = hd - b * BLOCK < BLOCK ? hd - b * BLOCK : BLOCK;
+        memcpy(x, q + b * BLOCK, (size_t)n * sizeof x[0]);
+        const float amax = l_amax(l_load(x), l_load(x + LANES));
+        const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
+        quantize_unit(x, is_usable ? 127.0f / amax : 0.0f, t->i8.q[i] + b * BLOCK);
+        l_sums_i8(t->i8.q[i] + b * BLOCK, half);
+        t->i8.d[i][b] = is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
+        t->i8.sum[i][b] = half[0] + half[1];
     }
 }
 
@@ -221,10 +225,8 @@ INLINE lanes load_k(enum kern_kv kv, const uint8_t *page, size_t d)
     switch (kv) {
     case KERN_KV_F16:
         return l_load_f16((const uint16_t *)(const void *)at);
-    case KERN_KV_F32:
-        return l_load((const float *)(const void *)at);
     default:
-        return l_load_i8((const int8_t *)at);
+        return l_load((const float *)(const void *)at);
     }
 }
 
@@ -240,41 +242,81 @@ INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t p
         k[j] = a->k_page[page + j];
         ahead[j] = next < t->page1 ? a->k_page[next] : a->v_page[t->page0];
     }
-    const int32_t step = kv == KERN_KV_Q8_0 ? BLOCK : a->hd_k;
-    for (int32_t d0 = 0; d0 < a->hd_k; d0 += step) {
-        lanes acc[TILE][PAGES_MAX];
-        UNROLL for (int i = 0; i < n * p; i++)
+    lanes acc[TILE][PAGES_MAX];
+    UNROLL for (int i = 0; i < n * p; i++)
+    {
+        acc[i / p][i % p] = l_set(0.0f);
+    }
+    for (int32_t d = 0; d < a->hd_k; d++) {
+        lanes x[PAGES_MAX];
+        UNROLL for (int j = 0; j < p; j++)
         {
-            acc[i / p][i % p] = l_set(0.0f);
+            x[j] = load_k(kv, k[j], (size_t)d);
+            __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(kv));
         }
-        const int32_t d1 = d0 + step < a->hd_k ? d0 + step : a->hd_k;
-        for (int32_t d = d0; d < d1; d++) {
-            lanes x[PAGES_MAX];
+        UNROLL for (int i = 0; i < n; i++)
+        {
+            const lanes q = l_set(t->q[i][d]);
             UNROLL for (int j = 0; j < p; j++)
             {
-                x[j] = load_k(kv, k[j], (size_t)d);
-                __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(kv));
+                acc[i][j] = l_fma(q, x[j], acc[i][j]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < n * p; i++)
+    {
+        l_store(&t->w[i / p][(page + i % p) * KERN_PAGE], acc[i / p][i % p]);
+    }
+}
+
+/* The same with integers: the exact sum of a block joins the chain of blocks. */
+INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
+{
+    const struct kern_attend *a = t->a;
+    for (int32_t b = 0; b < blocks_of(a->hd_k); b++) {
+        const size_t at = (size_t)b * BLOCK_PAGE;
+        ilanes acc[TILE][PAGES_MAX];
+        UNROLL for (int i = 0; i < n * p; i++)
+        {
+            acc[i / p][i % p] = f_start(t->i8.sum[i / p][b]);
+        }
+        for (int32_t g = 0; g < BLOCK / 4; g++) {
+            bytes4 x[PAGES_MAX];
+            UNROLL for (int j = 0; j < p; j++)
+            {
+                const int32_t next = page + p + j;
+                const uint8_t *ahead = next < t->page1 ? a->k_page[next] : a->v_page[t->page0 + j];
+                x[j] = f_load(a->k_page[page + j] + at + (size_t)g * 4 * KERN_PAGE);
+                __builtin_prefetch(ahead + at + (size_t)g * 4 * KERN_PAGE);
             }
             UNROLL for (int i = 0; i < n; i++)
             {
-                const lanes q = l_set(t->q[i][d]);
                 UNROLL for (int j = 0; j < p; j++)
                 {
-                    acc[i][j] = l_fma(q, x[j], acc[i][j]);
+                    acc[i][j] = f_dot(acc[i][j], x[j], &t->i8.q[i][b * BLOCK + 4 * g]);
                 }
             }
         }
-        UNROLL for (int i = 0; i < n * p; i++)
+        UNROLL for (int j = 0; j < p; j++)
         {
-            float *w = &t->w[i / p][(page + i % p) * KERN_PAGE];
-            lanes v = acc[i / p][i % p];
-            if (kv == KERN_KV_Q8_0) { /* the exact sum of a block joins the chain of blocks */
-                const uint16_t *scale = scales_of(k[i % p], a->hd_k) + d0 / BLOCK * KERN_PAGE;
-                const lanes d = l_mul(l_set(t->d[i / p][d0 / BLOCK]), l_load_f16(scale));
-                v = l_fma(v, d, d0 > 0 ? l_load(w) : l_set(0.0f));
+            const lanes d = l_load_f16(scales_of(a->k_page[page + j], a->hd_k) + b * KERN_PAGE);
+            UNROLL for (int i = 0; i < n; i++)
+            {
+                float *w = &t->w[i][(page + j) * KERN_PAGE];
+                const lanes before = b > 0 ? l_load(w) : l_set(0.0f);
+                const lanes both = l_mul(l_set(t->i8.d[i][b]), d);
+                l_store(w, l_fma(l_from_int(acc[i][j]), both, before));
             }
-            l_store(w, v);
         }
+    }
+}
+
+INLINE void score_some(enum kern_kv kv, struct tile *t, int n, int p, int32_t page)
+{
+    if (kv == KERN_KV_Q8_0) {
+        score_pages_q8(t, n, p, page);
+    } else {
+        score_pages(kv, t, n, p, page);
     }
 }
 
@@ -284,10 +326,10 @@ INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
     const int p = CHAINS / n < 1 ? 1 : CHAINS / n > PAGES_MAX ? PAGES_MAX : CHAINS / n;
     int32_t page = t->page0;
     for (; page + p <= t->page1; page += p) {
-        score_pages(kv, t, n, p, page);
+        score_some(kv, t, n, p, page);
     }
     for (; page < t->page1; page++) {
-        score_pages(kv, t, n, 1, page);
+        score_some(kv, t, n, 1, page);
     }
 }
 
@@ -373,12 +415,9 @@ struct share {
     int32_t to;
 };
 
-INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left, lanes scale)
+INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left)
 {
     const uint8_t *at = row + (size_t)d * bytes_of(kv);
-    if (kv == KERN_KV_Q8_0) {
-        return l_mul(scale, l_load_i8((const int8_t *)at)); /* rows are filled up to whole blocks */
-    }
     if (kv == KERN_KV_F32) {
         const float *p = (const float *)(const void *)at;
         return left >= LANES ? l_load(p) : l_load_n(p, left, 0.0f);
@@ -398,8 +437,7 @@ INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, i
 {
     const struct tile *t = c->t;
     const struct kern_attend *a = t->a;
-    const int32_t n_block = blocks_of(a->hd_v);
-    const size_t row = (size_t)(kv == KERN_KV_Q8_0 ? n_block * BLOCK : a->hd_v) * bytes_of(kv);
+    const size_t row = (size_t)a->hd_v * bytes_of(kv);
     lanes acc[TILE][GROUPS_MAX];
     UNROLL for (int i = 0; i < n * g; i++)
     {
@@ -416,10 +454,7 @@ INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, i
             UNROLL for (int j = 0; j < g; j++)
             {
                 const int32_t dj = d + j * LANES;
-                const lanes scale = kv == KERN_KV_Q8_0
-                                        ? l_set(t->v_scale[(first + k) * n_block + dj / BLOCK])
-                                        : l_set(0.0f);
-                x[j] = load_v(kv, v + (size_t)k * row, dj, left, scale);
+                x[j] = load_v(kv, v + (size_t)k * row, dj, left);
                 __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(kv));
             }
             UNROLL for (int i = 0; i < n; i++)
@@ -494,11 +529,6 @@ static NOINLINE void value_f16(const struct share *c, int n)
     value_kv(KERN_KV_F16, c, n);
 }
 
-static NOINLINE void value_q8(const struct share *c, int n)
-{
-    value_kv(KERN_KV_Q8_0, c, n);
-}
-
 static NOINLINE void value_f32(const struct share *c, int n)
 {
     value_kv(KERN_KV_F32, c, n);
@@ -512,8 +542,6 @@ static void value_share(const struct tile *t, int32_t i0, int n, int32_t from, i
     }
     if (t->a->kv == KERN_KV_F16) {
         value_f16(&c, n);
-    } else if (t->a->kv == KERN_KV_Q8_0) {
-        value_q8(&c, n);
     } else {
         value_f32(&c, n);
     }
@@ -546,6 +574,129 @@ static void tile_values(const struct tile *t)
     }
 }
 
+/* The weights of query i as integers for block b of V: u = rne(w d 32767 / most). */
+static void weigh_block(struct tile *t, int32_t i, int32_t b)
+{
+    const float *d = t->i8.v_scale + b * KERN_SPAN;
+    const int32_t lo = t->lo[i];
+    const int32_t hi = t->hi[i];
+    float x[KERN_SPAN];
+    ilanes m = il_set(0);
+    for (int32_t p = lo / KERN_PAGE * KERN_PAGE; p < hi; p += KERN_PAGE) {
+        lanes v = l_mul(l_load(&t->w[i][p]), l_load(d + p));
+        l_store(x + p, v);
+        if (p < lo || p + KERN_PAGE > hi) { /* what is hidden may have any scale */
+            for (int32_t k = p; k < p + KERN_PAGE; k++) {
+                x[k] = k >= lo && k < hi ? x[k] : 0.0f;
+            }
+            v = l_load(x + p);
+        }
+        m = il_max(m, il_and(l_bits(v), il_set(0x7FFFFFFF)));
+    }
+    const int32_t bits = il_most(m);
+    float most;
+    memcpy(&most, &bits, sizeof most);
+    const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
+    const lanes inverse = l_set(is_usable ? 32767.0f / most : 0.0f);
+    for (int32_t p = t->page0 * KERN_PAGE; p < t->page1 * KERN_PAGE; p += KERN_PAGE) {
+        const bool is_seen = is_usable && p + KERN_PAGE > lo && p < hi;
+        l_store_i16(&t->i8.u[i][p], is_seen ? l_mul(l_load(x + p), inverse) : l_set(0.0f));
+    }
+    t->i8.step[i] = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
+}
+
+/* Dimensions [d, d + 16 g) of block b for n queries, `split` positions apart in sums of their own;
+ * n, g and split are constants. */
+INLINE void value_block(const struct tile *t, int32_t b, int32_t d, int n, int g, int split)
+{
+    const struct kern_attend *a = t->a;
+    const size_t at = (size_t)b * BLOCK_PAGE + (size_t)d * 2;
+    ilanes acc[TILE][2 * SPLIT_MAX];
+    UNROLL for (int i = 0; i < n * g * split; i++)
+    {
+        acc[i / (g * split)][i % (g * split)] = il_set(0);
+    }
+    for (int32_t page = t->page0; page < t->page1; page++) {
+        const int8_t *v = (const int8_t *)a->v_page[page] + at;
+        const uint8_t *ahead = a->v_page[page + 1 < t->page1 ? page + 1 : page] + at;
+        for (int32_t k = 0; k < KERN_PAGE; k += 2 * split) {
+            UNROLL for (int s = 0; s < split; s++)
+            {
+                shorts2 x[2];
+                __builtin_prefetch(ahead + (size_t)(k + 2 * s) * BLOCK);
+                UNROLL for (int j = 0; j < g; j++)
+                {
+                    x[j] = t_load(v + (size_t)(k + 2 * s) * BLOCK + j * 2 * LANES);
+                }
+                UNROLL for (int i = 0; i < n; i++)
+                {
+                    UNROLL for (int j = 0; j < g; j++)
+                    {
+                        ilanes *to = &acc[i][s * g + j];
+                        *to = t_dot(*to, x[j], &t->i8.u[i][page * KERN_PAGE + k + 2 * s]);
+                    }
+                }
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < n; i++)
+    {
+        UNROLL for (int j = 0; j < g; j++)
+        {
+            ilanes sum = acc[i][j];
+            UNROLL for (int s = 1; s < split; s++)
+            {
+                sum = il_add(sum, acc[i][s * g + j]);
+            }
+            const int32_t from = b * BLOCK + d + j * LANES;
+            if (from < a->hd_v) {
+                const lanes y = l_mul(l_from_int(sum), l_set(t->i8.step[i]));
+                l_store_at(t->acc[i], y, from, a->hd_v);
+            }
+        }
+    }
+}
+
+INLINE void value_block_n(const struct tile *t, int32_t b, int n)
+{
+    const int split = CHAINS / 2 / n < 1           ? 1
+                      : CHAINS / 2 / n > SPLIT_MAX ? SPLIT_MAX
+                                                   : CHAINS / 2 / n;
+    if (CHAINS == 16) {
+        value_block(t, b, 0, n, 2, split);
+    } else {
+        value_block(t, b, 0, n, 1, split);
+        value_block(t, b, LANES, n, 1, split);
+    }
+}
+
+static NOINLINE void tile_values_q8(struct tile *t)
+{
+    for (int32_t i = t->n; i < t->n_full; i++) {
+        memset(t->i8.u[i], 0, sizeof t->i8.u[i]);
+        t->i8.step[i] = 0.0f;
+    }
+    for (int32_t b = 0; b < blocks_of(t->a->hd_v); b++) {
+        for (int32_t i = 0; i < t->n; i++) {
+            weigh_block(t, i, b);
+        }
+        switch (t->n_full) {
+        case 1:
+            value_block_n(t, b, 1);
+            break;
+        case 2:
+            value_block_n(t, b, 2);
+            break;
+        case 4:
+            value_block_n(t, b, 4);
+            break;
+        default:
+            value_block_n(t, b, TILE);
+            break;
+        }
+    }
+}
+
 /* --- one span -------------------------------------------------------------------------------- */
 
 /* Queries from i0 on and what they see, in positions of the span. */
@@ -571,22 +722,21 @@ static void tile_init(struct tile *t, const struct kern_attend *a, int32_t i0, f
     t->page1 = (hi + KERN_PAGE - 1) / KERN_PAGE;
 }
 
-/* Scales of V as floats, [position of the span][block], for the pages that some query sees. */
+/* Scales of V as floats, [block][position of the span], for the pages that some query sees. */
 static void widen_scales(const struct kern_attend *a, float *to)
 {
-    const int32_t n = blocks_of(a->hd_v) * KERN_PAGE;
     int32_t lo = KERN_SPAN;
     int32_t hi = 0;
     for (int32_t i = 0; i < a->n_query; i++) {
         lo = a->lo[i] - a->pos0 < lo ? a->lo[i] - a->pos0 : lo;
         hi = a->hi[i] - a->pos0 > hi ? a->hi[i] - a->pos0 : hi;
     }
-    lo = lo < 0 ? 0 : lo;
+    lo = lo < 0 ? 0 : lo / KERN_PAGE * KERN_PAGE;
     hi = hi > KERN_SPAN ? KERN_SPAN : hi;
-    for (int32_t p = lo / KERN_PAGE; p * KERN_PAGE < hi; p++) {
-        const uint16_t *scale = scales_of(a->v_page[p], a->hd_v);
-        for (int32_t i = 0; i < n; i += LANES) {
-            l_store(to + p * n + i, l_load_f16(scale + i));
+    for (int32_t p = lo; p < hi; p += KERN_PAGE) {
+        const uint16_t *scale = scales_of(a->v_page[p / KERN_PAGE], a->hd_v);
+        for (int32_t b = 0; b < blocks_of(a->hd_v); b++) {
+            l_store(to + b * KERN_SPAN + p, l_load_f16(scale + b * KERN_PAGE));
         }
     }
 }
@@ -600,8 +750,8 @@ static void attn_attend_span(const struct kern_attend *a)
     float v_scale[KERN_SPAN * BLOCKS_MAX];
     assert(a->n_query >= 1 && a->n_query <= KERN_QUERIES);
     assert(a->hd_k <= KERN_HEAD_MAX && a->hd_v <= KERN_HEAD_MAX);
-    t.v_scale = v_scale;
     if (a->kv == KERN_KV_Q8_0) {
+        t.i8.v_scale = v_scale;
         widen_scales(a, v_scale);
     }
     memset(spare, 0, sizeof spare);
@@ -620,7 +770,11 @@ static void attn_attend_span(const struct kern_attend *a)
         for (int32_t i = t.n; i < t.n_full; i++) { /* so that no place holds an accidental NaN */
             memset(t.w[i], 0, sizeof t.w[i]);
         }
-        tile_values(&t);
+        if (a->kv == KERN_KV_Q8_0) {
+            tile_values_q8(&t);
+        } else {
+            tile_values(&t);
+        }
     }
 }
 

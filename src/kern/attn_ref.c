@@ -14,6 +14,10 @@
  *
  * q8_0 pages: 32 numbers share a scale in half precision. The query is quantized like activations
  * (gemm_act.h), so that 32 products are an exact integer; the sum over blocks is a chain of fma.
+ * For the values each weight is multiplied with the scale of its position's block, the products of
+ * a span become 15-bit integers, and the sum over the span is an exact integer too. Within a page
+ * the numbers lie as instructions for integer products want them: four dimensions of a key, two
+ * positions of a value side by side.
  *
  * Rejected: merging within a span (running maximum), because then the result would depend on where
  * a tile of pages ends; scaling the query before the product, because the product with an integer
@@ -62,9 +66,9 @@ static float greatest_abs(const float *x, int32_t n)
     return a;
 }
 
-/* One block: n <= 32 numbers into 32 integers, `step` bytes apart; the rest becomes 0. Returns
- * d = f16(amax / 127); q = x / d to the nearest. A d of 0, infinity or NaN leaves q = 0. */
-static uint16_t quantize_block(int8_t *q, size_t step, const float *x, int32_t n)
+/* One block: n <= 32 numbers into 32 integers; the rest becomes 0. Returns d = f16(amax / 127);
+ * q = x / d to the nearest. A d of 0, infinity or NaN leaves q = 0. */
+static uint16_t quantize_block(int8_t q[BLOCK], const float *x, int32_t n)
 {
     const uint16_t d16 = quant_f32_to_f16(greatest_abs(x, n) / 127.0f);
     const float d = quant_f16_to_f32(d16);
@@ -73,20 +77,32 @@ static uint16_t quantize_block(int8_t *q, size_t step, const float *x, int32_t n
         float v = is_usable && i < n ? x[i] / d : 0.0f;
         v = v > 127.0f ? 127.0f : v; /* where d was rounded down, or is a subnormal */
         v = v < -127.0f ? -127.0f : v;
-        q[(size_t)i * step] = (int8_t)lrintf(v);
+        q[i] = (int8_t)lrintf(v);
     }
     return d16;
 }
 
+/* Where dimension d of a position lies in a q8_0 page. Keys are stored as q + 128. */
+static int32_t k_at(int32_t d, int32_t slot)
+{
+    return (d / 4 * KERN_PAGE + slot) * 4 + d % 4;
+}
+
+static int32_t v_at(int32_t d, int32_t slot)
+{
+    return d / BLOCK * BLOCK * KERN_PAGE + (slot / 2 * BLOCK + d % BLOCK) * 2 + slot % 2;
+}
+
 static void put_q8(uint8_t *page, bool is_k, int32_t hd, int32_t slot, const float *x)
 {
-    const int32_t n_block = blocks_of(hd);
-    const size_t step = is_k ? KERN_PAGE : 1;
-    int8_t *q = (int8_t *)page + (is_k ? slot : slot * n_block * BLOCK);
-    for (int32_t b = 0; b < n_block; b++) {
+    int8_t q[BLOCK];
+    for (int32_t b = 0; b < blocks_of(hd); b++) {
         const int32_t n = hd - b * BLOCK < BLOCK ? hd - b * BLOCK : BLOCK;
-        scales_of(page, hd)[is_k ? b * KERN_PAGE + slot : slot * n_block + b] =
-            quantize_block(q + (size_t)(b * BLOCK) * step, step, x + b * BLOCK, n);
+        scales_of(page, hd)[b * KERN_PAGE + slot] = quantize_block(q, x + b * BLOCK, n);
+        for (int32_t i = 0; i < BLOCK; i++) {
+            const int32_t d = b * BLOCK + i;
+            page[is_k ? k_at(d, slot) : v_at(d, slot)] = (uint8_t)(is_k ? q[i] + 128 : q[i]);
+        }
     }
 }
 
@@ -139,7 +155,6 @@ static void quantize_query(struct query8 *to, const float *q, int32_t hd)
 /* Within a block integers, exact; from block to block a chain of fma with both scales. */
 static float score_q8(const struct query8 *q, const uint8_t *page, int32_t hd, int32_t slot)
 {
-    const int8_t *k = (const int8_t *)page + slot;
     const uint16_t *scale =
         (const uint16_t *)(const void *)(page + (size_t)blocks_of(hd) * BLOCK * KERN_PAGE) + slot;
     float acc = 0.0f;
@@ -147,7 +162,7 @@ static float score_q8(const struct query8 *q, const uint8_t *page, int32_t hd, i
         const int32_t end = (b + 1) * BLOCK < hd ? (b + 1) * BLOCK : hd;
         int32_t sum = 0; /* at most 32 * 127^2 < 2^24 */
         for (int32_t d = b * BLOCK; d < end; d++) {
-            sum += q->q[d] * k[d * KERN_PAGE];
+            sum += q->q[d] * (page[k_at(d, slot)] - 128);
         }
         acc = fmaf((float)sum, q->d[b] * quant_f16_to_f32(scale[b * KERN_PAGE]), acc);
     }
@@ -173,14 +188,53 @@ static float value_at(const struct kern_attend *a, const uint8_t *page, int32_t 
     if (a->kv == KERN_KV_F16) {
         return quant_f16_to_f32(((const uint16_t *)(const void *)page)[slot * a->hd_v + d]);
     }
-    if (a->kv == KERN_KV_F32) {
-        return ((const float *)(const void *)page)[slot * a->hd_v + d];
+    return ((const float *)(const void *)page)[slot * a->hd_v + d];
+}
+
+static void values_float(const struct kern_attend *a, int32_t i, int32_t lo, int32_t hi,
+                         const float *w)
+{
+    for (int32_t d = 0; d < a->hd_v; d++) {
+        float acc = 0.0f;
+        for (int32_t p = lo; p < hi; p++) {
+            acc = fmaf(w[p], value_at(a, a->v_page[p / KERN_PAGE], p % KERN_PAGE, d), acc);
+        }
+        a->acc[i][d] = acc;
     }
-    const int32_t n_block = blocks_of(a->hd_v);
-    const uint16_t *scale =
-        (const uint16_t *)(const void *)(page + (size_t)n_block * BLOCK * KERN_PAGE);
-    const int8_t q = ((const int8_t *)page)[slot * n_block * BLOCK + d];
-    return quant_f16_to_f32(scale[slot * n_block + d / BLOCK]) * (float)q;
+}
+
+/* Block by block: weight times scale as integers up to 32767, whose sum of products with the values
+ * stays below 256 * 32767 * 127 < 2^30. Numbers that are not finite reach the result: 0 times the
+ * greatest of them. */
+static void values_q8(const struct kern_attend *a, int32_t i, int32_t lo, int32_t hi,
+                      const float *w)
+{
+    for (int32_t b = 0; b < blocks_of(a->hd_v); b++) {
+        const int32_t end = (b + 1) * BLOCK < a->hd_v ? (b + 1) * BLOCK : a->hd_v;
+        float x[KERN_SPAN];
+        int32_t u[KERN_SPAN];
+        for (int32_t p = lo; p < hi; p++) {
+            const uint8_t *page = a->v_page[p / KERN_PAGE];
+            const uint16_t *scale =
+                (const uint16_t *)(const void *)(page +
+                                                 (size_t)blocks_of(a->hd_v) * BLOCK * KERN_PAGE);
+            x[p] = w[p] * quant_f16_to_f32(scale[b * KERN_PAGE + p % KERN_PAGE]);
+        }
+        const float most = greatest_abs(x + lo, hi - lo);
+        const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
+        const float inverse = is_usable ? 32767.0f / most : 0.0f;
+        const float step = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
+        for (int32_t p = lo; p < hi; p++) {
+            u[p] = is_usable ? (int32_t)lrintf(x[p] * inverse) : 0;
+        }
+        for (int32_t d = b * BLOCK; d < end; d++) {
+            int32_t sum = 0;
+            for (int32_t p = lo; p < hi; p++) {
+                sum += u[p] * (int8_t)a->v_page[p / KERN_PAGE][v_at(d, p % KERN_PAGE)];
+            }
+            a->acc[i][d] = (float)sum * step;
+        }
+    }
 }
 
 /* Positions [lo, hi) of the span, for query i. */
@@ -217,12 +271,10 @@ static void span_of_query(const struct kern_attend *a, int32_t i, int32_t lo, in
     }
     a->m[i] = m;
     a->s[i] = vec_ref_tree(sum);
-    for (int32_t d = 0; d < a->hd_v; d++) {
-        float acc = 0.0f;
-        for (int32_t p = lo; p < hi; p++) {
-            acc = fmaf(w[p], value_at(a, a->v_page[p / KERN_PAGE], p % KERN_PAGE, d), acc);
-        }
-        a->acc[i][d] = acc;
+    if (a->kv == KERN_KV_Q8_0) {
+        values_q8(a, i, lo, hi, w);
+    } else {
+        values_float(a, i, lo, hi, w);
     }
 }
 

@@ -56,9 +56,9 @@ enum kern_rope { KERN_ROPE_PAIRS, KERN_ROPE_HALVES }; /* (2i, 2i+1) or (i, i + n
 /* --- attention -----------------------------------------------------------------------------------
  *
  * Pages hold 16 consecutive positions of one kv head. K lies transposed, one lane per position:
- *   f32, f16:  k[hd][16]           q8_0: int8 k[hd][16] + f16 scale[hd/32][16]
- * V lies row by row:
- *   f32, f16:  v[16][hd]           q8_0: int8 v[16][hd] + f16 scale[16][hd/32]
+ *   f32, f16:  k[hd][16]     q8_0: uint8 k[hd/4][16][4], q + 128, + f16 scale[hd/32][16]
+ * V lies row by row, in q8_0 pages two positions side by side:
+ *   f32, f16:  v[16][hd]     q8_0: int8 v[hd/32][16/2][32][2] + f16 scale[hd/32][16]
  * (head dims of q8_0 pages are padded to multiples of 32 with zeros; exact bytes: kern_kv_k_bytes).
  * A span is 256 consecutive absolute positions starting at a multiple of 256, 16 pages; it is the
  * only unit in which attention is split and merged (docs/NUMERICS.md). */

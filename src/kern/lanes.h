@@ -21,6 +21,10 @@
  *   il_set(a)  il_and  il_max  il_sub         on integers, lane by lane
  *   il_most(i)                                of all lanes; il_store_i8(p, i): as bytes, -128..127
  *   l_sums_i8(p, sum)                         of 16 and 16 bytes
+ * For attention, not in lanes_c.h, with four bytes (bytes4) or two shorts (shorts2) in each lane:
+ *   il_add   l_from_int(i) to the nearest float        l_store_i16(p, x)  to the nearest short
+ *   f_load(p)  64 bytes q + 128      f_dot(i, f, y)  i + the sum of q * y[0..3], for i that began
+ *   t_load(p)  32 bytes, widened     t_dot(i, t, y)  i + t * y[0..1]       at f_start(sum of all y)
  *
  * Not used: approximate reciprocals, flush to zero, operations that another set lacks. */
 #ifndef HEARTH_LANES_H

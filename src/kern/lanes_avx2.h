@@ -193,4 +193,73 @@ INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
     }
 }
 
+/* For attention's integers. */
+INLINE ilanes il_add(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) };
+}
+
+typedef struct {
+    __m256i a;
+    __m256i b;
+} bytes4;
+typedef struct {
+    __m256i a;
+    __m256i b;
+} shorts2;
+
+INLINE lanes l_from_int(ilanes x)
+{
+    return (lanes){ _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) };
+}
+
+INLINE void l_store_i16(int16_t *p, lanes x)
+{
+    const __m256i v = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+    _mm256_storeu_si256((void *)p, _mm256_permute4x64_epi64(v, 0xD8));
+}
+
+INLINE bytes4 f_load(const uint8_t *p)
+{
+    const __m256i offset = _mm256_set1_epi8((char)0x80);
+    return (bytes4){ _mm256_xor_si256(_mm256_loadu_si256((const void *)p), offset),
+                     _mm256_xor_si256(_mm256_loadu_si256((const void *)(p + 32)), offset) };
+}
+
+INLINE ilanes f_start(int32_t sum)
+{
+    (void)sum;
+    return il_set(0);
+}
+
+/* |x| times y with the sign of x: two products stay below 2^15. */
+INLINE __m256i f_dot_half(__m256i acc, __m256i x, __m256i y)
+{
+    const __m256i two = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(y, x));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
+}
+
+INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
+{
+    int32_t four;
+    memcpy(&four, y, sizeof four);
+    const __m256i v = _mm256_set1_epi32(four);
+    return (ilanes){ f_dot_half(acc.a, x.a, v), f_dot_half(acc.b, x.b, v) };
+}
+
+INLINE shorts2 t_load(const int8_t *p)
+{
+    return (shorts2){ _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)p)),
+                      _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(p + 16))) };
+}
+
+INLINE ilanes t_dot(ilanes acc, shorts2 x, const int16_t *y)
+{
+    int32_t two;
+    memcpy(&two, y, sizeof two);
+    const __m256i v = _mm256_set1_epi32(two);
+    return (ilanes){ _mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, v)),
+                     _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, v)) };
+}
+
 #endif

@@ -161,4 +161,59 @@ INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
     }
 }
 
+/* For attention's integers. */
+INLINE ilanes il_add(ilanes x, ilanes y)
+{
+    return (ilanes){ _mm512_add_epi32(x.v, y.v) };
+}
+
+typedef struct {
+    __m512i v;
+} bytes4;
+typedef struct {
+    __m512i v;
+} shorts2;
+
+INLINE lanes l_from_int(ilanes x)
+{
+    return (lanes){ _mm512_cvtepi32_ps(x.v) };
+}
+
+INLINE void l_store_i16(int16_t *p, lanes x)
+{
+    _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x.v)));
+}
+
+INLINE bytes4 f_load(const uint8_t *p)
+{
+    return (bytes4){ _mm512_loadu_si512(p) };
+}
+
+INLINE ilanes f_start(int32_t sum)
+{
+    return (ilanes){ _mm512_set1_epi32(-128 * sum) };
+}
+
+/* In asm, here and below: gcc 12 moves the sums of the plain intrinsic between registers. */
+INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
+{
+    int32_t four;
+    memcpy(&four, y, sizeof four);
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(four));
+    return acc;
+}
+
+INLINE shorts2 t_load(const int8_t *p)
+{
+    return (shorts2){ _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)p)) };
+}
+
+INLINE ilanes t_dot(ilanes acc, shorts2 x, const int16_t *y)
+{
+    int32_t two;
+    memcpy(&two, y, sizeof two);
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(two));
+    return acc;
+}
+
 #endif

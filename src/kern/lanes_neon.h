@@ -205,4 +205,84 @@ INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
     sum[1] = vaddlvq_s8(vld1q_s8(p + LANES));
 }
 
+/* For attention's integers. */
+INLINE ilanes il_add(ilanes x, ilanes y)
+{
+    return (ilanes){ vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c),
+                     vaddq_s32(x.d, y.d) };
+}
+
+typedef struct {
+    int8x16_t v[4];
+} bytes4;
+typedef struct {
+    int16x8_t v[4];
+} shorts2;
+
+INLINE lanes l_from_int(ilanes x)
+{
+    return (lanes){ vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c),
+                    vcvtq_f32_s32(x.d) };
+}
+
+INLINE void l_store_i16(int16_t *p, lanes x)
+{
+    vst1q_s16(p, vcombine_s16(vmovn_s32(vcvtnq_s32_f32(x.a)), vmovn_s32(vcvtnq_s32_f32(x.b))));
+    vst1q_s16(p + 8, vcombine_s16(vmovn_s32(vcvtnq_s32_f32(x.c)), vmovn_s32(vcvtnq_s32_f32(x.d))));
+}
+
+INLINE bytes4 f_load(const uint8_t *p)
+{
+    bytes4 f;
+    for (int i = 0; i < 4; i++) {
+        f.v[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p + 16 * i), vdupq_n_u8(0x80)));
+    }
+    return f;
+}
+
+INLINE ilanes f_start(int32_t sum)
+{
+    (void)sum;
+    return il_set(0);
+}
+
+/* Two products stay below 2^15. */
+INLINE int32x4_t f_dot_quarter(int32x4_t acc, int8x16_t x, int8x16_t y)
+{
+    return vpadalq_s16(acc,
+                       vpaddq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)), vmull_high_s8(x, y)));
+}
+
+INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
+{
+    int32_t four;
+    memcpy(&four, y, sizeof four);
+    const int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    return (ilanes){ f_dot_quarter(acc.a, x.v[0], v), f_dot_quarter(acc.b, x.v[1], v),
+                     f_dot_quarter(acc.c, x.v[2], v), f_dot_quarter(acc.d, x.v[3], v) };
+}
+
+INLINE shorts2 t_load(const int8_t *p)
+{
+    const int8x16_t low = vld1q_s8(p);
+    const int8x16_t high = vld1q_s8(p + 16);
+    return (shorts2){ { vmovl_s8(vget_low_s8(low)), vmovl_high_s8(low), vmovl_s8(vget_low_s8(high)),
+                        vmovl_high_s8(high) } };
+}
+
+INLINE int32x4_t t_dot_quarter(int32x4_t acc, int16x8_t x, int16x8_t y)
+{
+    return vaddq_s32(acc,
+                     vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+}
+
+INLINE ilanes t_dot(ilanes acc, shorts2 x, const int16_t *y)
+{
+    int32_t two;
+    memcpy(&two, y, sizeof two);
+    const int16x8_t v = vreinterpretq_s16_s32(vdupq_n_s32(two));
+    return (ilanes){ t_dot_quarter(acc.a, x.v[0], v), t_dot_quarter(acc.b, x.v[1], v),
+                     t_dot_quarter(acc.c, x.v[2], v), t_dot_quarter(acc.d, x.v[3], v) };
+}
+
 #endif
