@@ -480,6 +480,7 @@ struct span_call {
     const float *q[KERN_QUERIES];
     const uint8_t *k_page[KERN_SPAN_PAGES];
     const uint8_t *v_page[KERN_SPAN_PAGES];
+    const uint8_t *k_ahead[KERN_SPAN_PAGES];
     int32_t lo[KERN_QUERIES];
     int32_t hi[KERN_QUERIES];
     int32_t index[KERN_QUERIES]; /* of the call's queries within the tile */
@@ -495,6 +496,7 @@ static void span_compute(const struct attend_job *j, const struct tile *t, int32
     struct span_call c;
     const struct back_kv *kv = &j->p->kv;
     const int32_t pos0 = i_span * KERN_SPAN;
+    const int32_t pos_end = t->run->pos0 + (t->q0 + t->n_query - 1) / j->group + 1;
     int32_t hi_max = 0;
     int32_t n = 0;
     for (int32_t i = 0; i < t->n_query; i++) {
@@ -520,8 +522,11 @@ static void span_compute(const struct attend_job *j, const struct tile *t, int32
     for (int32_t i = 0; i < KERN_SPAN_PAGES; i++) {
         const bool is_seen = pos0 + i * KERN_PAGE < hi_max;
         const size_t page = is_seen ? (size_t)t->run->pages[pos0 / KERN_PAGE + i] : 0;
+        const int32_t next = pos0 + KERN_SPAN + i * KERN_PAGE;
+        const size_t ahead = next < pos_end ? (size_t)t->run->pages[next / KERN_PAGE] : page;
         c.k_page[i] = kv->k + page * kv->k_page + (size_t)t->h * kv->k_head;
         c.v_page[i] = kv->v + page * kv->v_page + (size_t)t->h * kv->v_head;
+        c.k_ahead[i] = kv->k + ahead * kv->k_page + (size_t)t->h * kv->k_head;
     }
     const struct kern_attend a = { .kv = kv->kind,
                                    .hd_k = kv->hd_k,
@@ -530,6 +535,7 @@ static void span_compute(const struct attend_job *j, const struct tile *t, int32
                                    .q = c.q,
                                    .k_page = c.k_page,
                                    .v_page = c.v_page,
+                                   .k_ahead = c.k_ahead,
                                    .pos0 = pos0,
                                    .lo = c.lo,
                                    .hi = c.hi,

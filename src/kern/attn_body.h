@@ -10,8 +10,8 @@
  *   - A tile of 3 or 5..7 queries is filled up by repeating the last one; its results go nowhere.
  *   - Where the queries of a tile see different ranges, the common middle of the values is computed
  *     together and the ends query by query, which keeps each query's order of positions.
- *   - The next pages are prefetched while the present ones are used: decoding reads each page once,
- *     from memory.
+ *   - Decoding reads each page once, from memory. So the scores of a page prefetch its values, and
+ *     the values prefetch the keys of the same page of the next span: half a span ahead.
  *
  * q8_0 pages: integers all the way, whose sums are exact in any order; each block of 32 dimensions
  * then joins in floats. Only positions are shared alike: a query that does not see a position has
@@ -238,9 +238,8 @@ INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t p
     const uint8_t *ahead[PAGES_MAX];
     UNROLL for (int j = 0; j < p; j++)
     {
-        const int32_t next = page + p + j;
         k[j] = a->k_page[page + j];
-        ahead[j] = next < t->page1 ? a->k_page[next] : a->v_page[t->page0];
+        ahead[j] = a->v_page[page + j];
     }
     lanes acc[TILE][PAGES_MAX];
     UNROLL for (int i = 0; i < n * p; i++)
@@ -284,10 +283,8 @@ INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
             bytes4 x[PAGES_MAX];
             UNROLL for (int j = 0; j < p; j++)
             {
-                const int32_t next = page + p + j;
-                const uint8_t *ahead = next < t->page1 ? a->k_page[next] : a->v_page[t->page0 + j];
                 x[j] = f_load(a->k_page[page + j] + at + (size_t)g * 4 * KERN_PAGE);
-                __builtin_prefetch(ahead + at + (size_t)g * 4 * KERN_PAGE);
+                __builtin_prefetch(a->v_page[page + j] + at + (size_t)g * 4 * KERN_PAGE);
             }
             UNROLL for (int i = 0; i < n; i++)
             {
@@ -445,9 +442,8 @@ INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, i
     }
     for (int32_t page = c->from / KERN_PAGE; page * KERN_PAGE < c->to; page++) {
         const int32_t first = page * KERN_PAGE;
-        const int32_t next = page + 1 < t->page1 ? page + 1 : page;
         const uint8_t *v = a->v_page[page];
-        const uint8_t *ahead = a->v_page[next];
+        const uint8_t *ahead = (a->k_ahead != NULL ? a->k_ahead : a->k_page)[page];
         const int32_t end = c->to - first < KERN_PAGE ? c->to - first : KERN_PAGE;
         for (int32_t k = c->from > first ? c->from - first : 0; k < end; k++) {
             lanes x[GROUPS_MAX];
@@ -618,7 +614,7 @@ INLINE void value_block(const struct tile *t, int32_t b, int32_t d, int n, int g
     }
     for (int32_t page = t->page0; page < t->page1; page++) {
         const int8_t *v = (const int8_t *)a->v_page[page] + at;
-        const uint8_t *ahead = a->v_page[page + 1 < t->page1 ? page + 1 : page] + at;
+        const uint8_t *ahead = (a->k_ahead != NULL ? a->k_ahead : a->k_page)[page] + at;
         for (int32_t k = 0; k < KERN_PAGE; k += 2 * split) {
             UNROLL for (int s = 0; s < split; s++)
             {

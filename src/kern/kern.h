@@ -86,7 +86,9 @@ struct kern_attend {
     const uint8_t *const
         *k_page; /* [KERN_SPAN_PAGES]; entries beyond the last visible one unread */
     const uint8_t *const *v_page;
-    int32_t pos0;      /* first position of the span, a multiple of KERN_SPAN */
+    const uint8_t *const *k_ahead; /* [KERN_SPAN_PAGES] keys that are wanted next, for prefetching,
+                                      or NULL; never read */
+    int32_t pos0;                  /* first position of the span, a multiple of KERN_SPAN */
     const int32_t *lo; /* query i sees positions lo[i] <= p < hi[i]; at least one in the span */
     const int32_t *hi;
     float scale;       /* score = (q . k) * scale */
