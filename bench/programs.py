@@ -15,12 +15,12 @@ class Failed(Exception):
     pass
 
 
-def start(args, limit_s=LIMIT_S):
-    """(standard output, seconds, peak resident MB) of a program."""
+def start(args, limit_s=LIMIT_S, is_all=False):
+    """(standard output, with is_all errors too, seconds, peak resident MB) of a program."""
     env = {**os.environ, 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # memory that it takes lies in huge pages
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
         begin = time.monotonic()
-        p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=tempfile.gettempdir())  # some leave a log
+        p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=out if is_all else err, env=env, cwd=tempfile.gettempdir())  # some leave a log
         end = begin + limit_s
         while True:
             pid, status, used = os.wait4(p.pid, os.WNOHANG)
@@ -135,7 +135,7 @@ class LlamaBench:
         has = self.help[program]
         args = [os.path.join(os.path.dirname(self.path), program), '-m', model, '-t', str(cell['threads']), '-ctk', cell['kv'], '-ctv', cell['kv']]
         args += ['-rtr'] * (setting == 'rtr' and '-rtr' in has) + ['-thp'] * ('-thp' in has)
-        return start(args + more)[0]
+        return start(args + more, is_all=True)[0]  # where their table goes differs
 
     def once(self, cell, model, setting):
         depth, batch = cell['depth'], cell['batch']
@@ -148,7 +148,7 @@ class LlamaBench:
         if depth > 0 and '--n-depth' not in has:
             if not self.help['llama-sweep-bench'] or depth > 4096:  # every step before it is computed: too long beyond
                 return {}
-            return parse_sweep(self.beside('llama-sweep-bench', model, cell, setting, ['-c', str(depth + 1024), '-ub', '512']), depth)
+            return parse_sweep(self.beside('llama-sweep-bench', model, cell, setting, ['-c', str(depth + 512), '-ub', '512']), depth)
         args = [self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-fa', '1', '-r', '1', '-p', str(cell['prefill']), '-n', str(cell['decode'])]
         args += ['-ctk', cell['kv'], '-ctv', cell['kv']] + (['-d', str(depth)] if depth > 0 else [])
         args += ['-rtr', str(int(setting == 'rtr'))] * ('-rtr' in has) + ['-thp', '1'] * ('-thp' in has)

@@ -46,7 +46,7 @@ def program(folder, name, body):
 
 
 def rows_program(rows):
-    return f"for row in {rows!r}:\n    print('|' + '|'.join('%8s' % x for x in row) + '|')\nprint('main: done')\n"
+    return f"for row in {rows!r}:\n    print('|' + '|'.join('%8s' % x for x in row) + '|', file=sys.stderr)\nprint('main: done')\n"
 
 
 class Box:
