@@ -14,11 +14,10 @@
  * Rejected: hard links to the user's file (who writes to it would change the store) and reading
  * other programs' caches in place (they may delete what we serve).
  *
- * Invariants ST-1 to ST-3 stand in store.h. Next: cmd/store_pull.c. */
+ * Invariants ST-1 to ST-3 stand in store.h. Next: cmd/store_blob.c. */
 #include "cmd/store.h"
 
 #include "base/db.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/known.h"
@@ -32,10 +31,8 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
-#define PIECE          ((size_t)1 << 20)
 #define PROVENANCE_MAX 65536
 #define RESUME_S       (7 * 24 * 3600)
 #define LOCK_TRIES     50 /* who asks store_is_busy has the lock for a moment */
@@ -239,7 +236,7 @@ static enum err is_used(struct store *st, const char *digest, int64_t n, bool *u
 
 /* Notes that a file may soon be without a model: written before the step, in the partial folder. A
  * process that is killed there leaves them to whoever locks the store next (ST-3). */
-static void note_orphan(const struct store *st, const char *digest)
+void store_note_orphan(const struct store *st, const char *digest)
 {
     char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/" ORPHAN "%s", st->partial, digest);
@@ -252,7 +249,7 @@ static void note_orphan(const struct store *st, const char *digest)
 static void note_orphans(const struct store *st, const struct store_model *m)
 {
     for (size_t i = 0; i < m->n_file; i++) {
-        note_orphan(st, m->files[i].digest);
+        store_note_orphan(st, m->files[i].digest);
     }
 }
 
@@ -825,160 +822,4 @@ bool store_has_blob(const struct store *st, const struct store_file *f)
         stat(buf_str(&path), &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size == f->bytes;
     buf_release(&path);
     return is_there;
-}
-
-enum err store_hash(const char *path, struct progress *p, char hex[65])
-{
-    struct os_file f = { .fd = -1 };
-    struct hash_sha256 *h = NULL;
-    TRY(os_open(&f, path));
-    char *piece = mem_alloc(PIECE);
-    enum err e = piece != NULL ? hash_sha256_open(&h)
-                               : err_set(ERR_MEMORY, "%s: no memory to read it", path);
-    for (uint64_t at = 0; at < f.size && e == ERR_OK; at += PIECE) {
-        const size_t n = f.size - at < PIECE ? (size_t)(f.size - at) : PIECE;
-        e = os_read_at(&f, piece, n, at);
-        if (e != ERR_OK) {
-            e = err_at(e, "%s", path);
-            break;
-        }
-        hash_sha256_add(h, piece, n);
-        if (p != NULL) {
-            progress_set(p, at + n);
-        }
-    }
-    e = e == ERR_OK ? os_unchanged(&f, path) : e;
-    hash_sha256_close(h, e == ERR_OK ? hex : NULL);
-    mem_free(piece);
-    os_close(&f);
-    return e;
-}
-
-static enum err check_room(const char *folder, uint64_t bytes)
-{
-    struct statvfs v;
-    if (statvfs(folder, &v) != 0) {
-        return ERR_OK; /* the file system does not say: writing will tell */
-    }
-    const uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
-    REQUIRE(bytes <= room, ERR_IO, "%s: %llu bytes are needed, the disk has %llu left", folder,
-            (unsigned long long)bytes, (unsigned long long)room);
-    return ERR_OK;
-}
-
-enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes)
-{
-    *w = (struct store_writer){ .st = st, .fd = -1 };
-    TRY(check_room(st->partial, bytes));
-    snprintf(w->path, sizeof w->path, "%s/new-%ld", st->partial, (long)getpid());
-    TRY(hash_sha256_open(&w->hash));
-    w->fd = open(w->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (w->fd < 0) {
-        const int saved = errno;
-        store_drop(w);
-        return err_set(ERR_IO, "%s: cannot create: %s", st->partial, strerror(saved));
-    }
-    return ERR_OK;
-}
-
-enum err store_write(struct store_writer *w, const void *bytes, size_t n)
-{
-    const char *p = bytes;
-    hash_sha256_add(w->hash, bytes, n);
-    w->n += n;
-    while (n > 0) {
-        const ssize_t got = write(w->fd, p, n);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        REQUIRE(got > 0, ERR_IO, "%s: cannot write after %llu bytes: %s", w->path,
-                (unsigned long long)(w->n - n), strerror(errno));
-        p += got;
-        n -= (size_t)got;
-    }
-    return ERR_OK;
-}
-
-void store_drop(struct store_writer *w)
-{
-    hash_sha256_close(w->hash, NULL);
-    w->hash = NULL;
-    if (w->fd >= 0) {
-        close(w->fd);
-        unlink(w->path);
-    }
-    w->fd = -1;
-}
-
-/* A whole, synced file gets its final name. */
-static enum err keep(struct store *st, const char *path, const struct store_file *f)
-{
-    struct buf to;
-    buf_init(&to, OS_PATH_BYTES);
-    store_blob_path(st, f->digest, &to);
-    enum err e = buf_check(&to, "blob path");
-    note_orphan(st, f->digest);
-    if (e == ERR_OK && (chmod(path, 0400) != 0 || rename(path, buf_str(&to)) != 0)) {
-        e = err_set(ERR_IO, "%s: cannot rename to %s: %s", path, buf_str(&to), strerror(errno));
-    }
-    if (e == ERR_OK) {
-        char *slash = strrchr(to.p, '/');
-        *slash = '\0';
-        const int fd = open(to.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0 || fsync(fd) != 0) {
-            e = err_set(ERR_IO, "%s: cannot sync: %s", to.p, strerror(errno));
-        }
-        if (fd >= 0) {
-            close(fd);
-        }
-    }
-    buf_release(&to);
-    return e;
-}
-
-static enum err check_digest(const char *what, const char *want, const char *got)
-{
-    REQUIRE(want == NULL || strcmp(want, got) == 0, ERR_INTEGRITY,
-            "%s: wrong checksum: sha256 %s, wanted %s; nothing was kept", what, got, want);
-    return ERR_OK;
-}
-
-enum err store_finish(struct store_writer *w, const char *want, struct store_file *f)
-{
-    hash_sha256_close(w->hash, f->digest);
-    w->hash = NULL;
-    f->bytes = w->n;
-    enum err e = check_digest(f->title, want, f->digest);
-    if (e == ERR_OK && fsync(w->fd) != 0) {
-        e = err_set(ERR_IO, "%s: cannot sync: %s", w->path, strerror(errno));
-    }
-    e = e == ERR_OK ? keep(w->st, w->path, f) : e;
-    if (e == ERR_OK) {
-        close(w->fd);
-        w->fd = -1;
-    }
-    store_drop(w);
-    return e;
-}
-
-enum err store_adopt(struct store *st, const char *path, const char *want, struct progress *p,
-                     struct store_file *f)
-{
-    struct stat s;
-    TRY(store_hash(path, p, f->digest));
-    enum err e = check_digest(f->title, want, f->digest);
-    if (e != ERR_OK) {
-        unlink(path); /* what is wrong now is wrong next time */
-        return e;
-    }
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &s) != 0 || fsync(fd) != 0) {
-        e = err_set(ERR_IO, "%s: cannot sync: %s", path, strerror(errno));
-    } else {
-        f->bytes = (uint64_t)s.st_size;
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return e == ERR_OK ? keep(st, path, f) : e;
 }

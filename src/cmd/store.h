@@ -1,4 +1,5 @@
-/* store - the models on this box: blobs named by their SHA-256 and an index (cmd/store.c)
+/* store - the models on this box: blobs named by their SHA-256 and an index (cmd/store.c,
+ * cmd/store_blob.c)
  *
  *   DATA/hearth.db                  the index: names, digests, sizes, sources, licences
  *   DATA/models/blobs/sha256-HEX    files, read-only, one copy whatever they are called
@@ -107,6 +108,9 @@ bool store_name_is_good(const char *name);
 
 bool store_has_blob(const struct store *st, const struct store_file *f); /* there, of that size */
 void store_blob_path(const struct store *st, const char *digest, struct buf *out);
+/* Notes that a file may soon be without a model: before the step. A process that is killed there
+ * leaves it to whoever locks the store next (ST-3). */
+void store_note_orphan(const struct store *st, const char *digest);
 /* Reads a file to its end; hex gets the SHA-256. Progress may be NULL. */
 enum err store_hash(const char *path, struct progress *p, char hex[65]) MUST_USE;
 
