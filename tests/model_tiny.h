@@ -31,7 +31,6 @@ static inline enum err model_open(struct model *m, const char *file, int32_t n_w
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
     TRY(team_open(&m->team, n_worker));
-    TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
     return weights_load(&m->weights, m->gguf, &m->arena, m->team, NULL, NULL);
 }
 

@@ -346,6 +346,53 @@ def removed_while_verified(b):
 
 
 @test
+def packed_image(b):
+    """A packed image is used while it is fresh, told, verified, made again, and goes with its model."""
+    if not b.a.model:
+        return 'no --model'
+    ask = ['--raw', '-n', '8', '--temp', '0', '-v', 'Once upon a time']
+    plain, err = b.run('run', b.a.model, *ask)
+    assert 'packed=0' in err
+    j = b.json('pull', '--pack', b.a.model, '--name', 'small')
+    row, = b.json('list')['models']
+    assert row['image'] == j['image'] and row['bytes'] == j['bytes'] < row['image_bytes'] + 65536
+    assert b.blobs() == sorted([j['digest'], j['image']]) and b.partial() == [] and 'packed image' in b.run('list')[0]
+    out, err = b.run('run', 'small', *ask)
+    assert out == plain and 'packed=1' in err
+    path = f'{b.models}/blobs/sha256-{j["image"]}'
+    whole = open(path, 'rb').read()
+    assert whole[:4] == b'HPAK' and b.run('run', path, *ask)[0] == plain
+    parts = [{p['name']: p['bytes'] for p in b.json('plan', m)['parts']} for m in (b.a.model, 'small')]
+    assert parts[0]['weights'] == parts[1]['weights'] and parts[0]['cache'] == parts[1]['cache']
+    assert j['image'] in b.run('show', 'small')[0] and b.json('show', 'small')['digest'] == j['digest']
+    assert [f['digest'] for f in b.json('verify')['files']] == [j['digest'], j['image']]
+    b.run('pull', b.a.model, '--name', 'small')  # the same files again: the image stays
+    assert b.json('list')['models'][0]['image'] == j['image']
+    os.chmod(path, 0o600)
+    with open(path, 'r+b') as f:
+        f.seek(len(whole) - 700)
+        f.write(bytes([whole[-700] ^ 4]))
+    assert 'DAMAGED small  sha256-' + j['image'] in b.run('verify', want=INTEGRITY)[0]
+    with open(path, 'r+b') as f:
+        f.truncate(70000)
+    out, err = b.run('run', 'small', *ask)  # not whole: passed over
+    assert out == plain and 'packed=0' in err and 'hearth pull --pack small' in err
+    b.run('run', path, *ask, want=INTEGRITY)
+    assert b.json('pull', '--pack', 'small')['image'] == j['image'] and open(path, 'rb').read() == whole
+    db = sqlite3.connect(b.data + '/hearth/hearth.db')
+    db.execute("UPDATE file SET title = 'of another version' WHERE digest = ?", (j['image'],))
+    db.commit()
+    db.close()
+    out, err = b.run('run', 'small', *ask)
+    assert out == plain and 'packed=0' in err and 'another version' in err and 'another version' in b.run('show', 'small')[0]
+    b.json('pull', '--pack', 'small')
+    assert 'packed=1' in b.run('run', 'small', *ask)[1]
+    b.run('rm', 'small')
+    assert b.blobs() == []
+    b.run('pull', '--pack', 'no-such-model', want=NOT_FOUND)
+
+
+@test
 def unnamed_blobs(b):
     """An index that was lost leaves files behind: they are told, taken up by a pull, and removed by their names."""
     one, two = model(fill=1), model(1 << 14, fill=2)

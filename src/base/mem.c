@@ -30,7 +30,8 @@
 #define SMALL_PAGE ((size_t)4096)
 #define TAKE_ALIGN 64
 
-#define POPULATE_WRITE 23 /* MADV_POPULATE_WRITE, Linux 5.14: older headers lack the name */
+#define POPULATE_READ  22 /* MADV_POPULATE_READ, Linux 5.14: older headers lack the name */
+#define POPULATE_WRITE 23 /* MADV_POPULATE_WRITE, too */
 
 static struct cell used_bytes;
 static struct cell peak_bytes;
@@ -233,6 +234,12 @@ enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
     }
     const size_t end = n_bytes < a->cap - at ? at + n_bytes : a->cap;
     const size_t from = at & ~(SMALL_PAGE - 1);
+    if (a->is_file) { /* a kernel that does not know the advice: pages come when they are read */
+        const int rc = madvise(a->base + from, mem_round(end - from, SMALL_PAGE), POPULATE_READ);
+        REQUIRE(rc == 0 || errno == EINVAL, ERR_IO,
+                "bytes %zu to %zu of the file cannot be read: %s", from, end, strerror(errno));
+        return ERR_OK;
+    }
     const int why = populate(a->base + from, mem_round(end - from, SMALL_PAGE));
     return why == 0 ? ERR_OK : refused(end - from, why);
 }
@@ -271,6 +278,25 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
         return refused(cap, why);
     }
     *a = (struct arena){ .base = base, .cap = cap, .mapped = cap, .is_huge = is_huge };
+    return ERR_OK;
+}
+
+/* The file's pages in the page cache are of 2 MB where it was written or read so (ext4, XFS): the
+ * advice makes reading do that, and the kernel's choice of address lets them be mapped as such. */
+enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes)
+{
+    note_frozen();
+    uint8_t *map = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, fd, (off_t)at);
+    REQUIRE(map != MAP_FAILED, ERR_MEMORY, "the system refuses to map %zu MiB of a file: %s",
+            mem_round(n_bytes, 1 << 20) >> 20, strerror(errno));
+    const bool is_huge = n_bytes >= 2 * HUGE_PAGE && madvise(map, n_bytes, MADV_HUGEPAGE) == 0;
+    *a = (struct arena){ .base = map,
+                         .cap = n_bytes,
+                         .used = n_bytes,
+                         .peak = n_bytes,
+                         .mapped = n_bytes,
+                         .is_huge = is_huge,
+                         .is_file = true };
     return ERR_OK;
 }
 

@@ -50,12 +50,17 @@ struct arena {
     size_t peak;      /* high-water mark of used */
     bool is_counting; /* no memory behind it: arena_take only counts (the dry run of the plan) */
     bool is_huge;     /* the kernel was asked for 2 MB pages */
+    bool is_file;     /* pages of a file, read only */
     size_t mapped;    /* bytes of the mapping */
 };
 
 /* Maps `cap` bytes of zero pages. With `touch` every page is faulted in now, so that a later access
  * cannot fail for lack of memory. ERR_MEMORY with both numbers when the system refuses. */
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch) MUST_USE;
+/* Maps n bytes of an open file from `at` on, a multiple of 65536, read only and shared with the
+ * page cache; all are taken. Whoever shortens the file later ends the process by SIGBUS.
+ * ERR_MEMORY. */
+enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes) MUST_USE;
 void arena_open_counting(struct arena *a);
 void arena_close(struct arena *a); /* accepts a zeroed object */
 /* n bytes, 64-byte aligned; NULL when full. A counting arena returns an address that must not be
@@ -63,7 +68,8 @@ void arena_close(struct arena *a); /* accepts a zeroed object */
 void *arena_take(struct arena *a, size_t n_bytes);
 size_t arena_mark(const struct arena *a);
 void arena_rewind(struct arena *a, size_t mark);
-/* Faults in the pages of [at, at + n) of the arena; any thread. ERR_MEMORY when there are none. */
+/* Faults in the pages of [at, at + n) of the arena; any thread. ERR_MEMORY when there are none, or
+ * ERR_IO when a file's cannot be read. */
 enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes) MUST_USE;
 
 #endif

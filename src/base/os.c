@@ -488,6 +488,46 @@ uint64_t os_memory_available(const char **limit_name)
     return group < box ? group : box;
 }
 
+/* --- pages of 2 MB ------------------------------------------------------------------------- */
+
+/* Lines of /proc/self/smaps: "from-to flags ..." begins a mapping, "Name:  n kB" says more. */
+uint64_t os_huge_bytes(const void *at, size_t n)
+{
+    struct buf text;
+    buf_init(&text, (size_t)4 << 20);
+    uint64_t bytes = 0;
+    bool is_ours = false;
+    const uintptr_t from = (uintptr_t)at;
+    const char *line = os_read_file("/proc/self/smaps", &text) == ERR_OK ? buf_str(&text) : NULL;
+    while (line != NULL) {
+        char *rest = NULL;
+        const uintptr_t begin = strtoull(line, &rest, 16);
+        if (rest > line && *rest == '-') {
+            is_ours = begin < from + n && strtoull(rest + 1, NULL, 16) > from;
+        } else if (is_ours && (strncmp(line, "AnonHugePages:", 14) == 0 ||
+                               strncmp(line, "FilePmdMapped:", 14) == 0)) {
+            bytes += strtoull(line + 14, NULL, 10) * 1024;
+        }
+        const char *end = strchr(line, '\n');
+        line = end != NULL ? end + 1 : NULL;
+    }
+    buf_release(&text);
+    return bytes < n ? bytes : n;
+}
+
+const char *os_no_huge(void)
+{
+    struct buf text;
+    buf_init(&text, 4096);
+    const bool is_read =
+        os_read_file("/sys/kernel/mm/transparent_hugepage/enabled", &text) == ERR_OK;
+    const bool is_off = is_read && strstr(buf_str(&text), "[never]") != NULL;
+    buf_release(&text);
+    return is_off     ? "switched off in /sys/kernel/mm/transparent_hugepage/enabled"
+           : !is_read ? "this kernel has none, or hides /sys"
+                      : NULL;
+}
+
 /* --- folders ------------------------------------------------------------------------------- */
 
 /* The XDG base directory variables, HOME and JOURNAL_STREAM (below) are the only environment that

@@ -46,6 +46,11 @@ uint64_t os_rss_peak_bytes(void);   /* VmHWM */
  * limits; *limit_name (may be NULL) gets static text that says which. Without /proc/meminfo free
  * memory takes the place of MemAvailable, and the text says so. */
 uint64_t os_memory_available(const char **limit_name);
+/* How many of the n bytes from `at` on lie in pages of 2 MB: whole mappings are counted, at most n
+ * is given. 0 where /proc is hidden. */
+uint64_t os_huge_bytes(const void *at, size_t n);
+/* Why new memory gets no such pages: static text, or NULL. */
+const char *os_no_huge(void);
 /* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
  */
 uint32_t os_cores_granted(void);

@@ -176,6 +176,10 @@ static const struct option {
       "what the model is called in the store (default: as its file, or as the known model with its "
       "checksum)",
       BIT(PULL), KIND_TEXT, O(name), 0, 0, 0 },
+    { "pack", NULL, NULL,
+      "write a packed image beside it, from which run and serve start several times as fast; it "
+      "takes as much disk again",
+      BIT(PULL), KIND_FLAG, O(is_packed), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
       BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(TUNE) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) |
           BIT(VERIFY),

@@ -69,6 +69,7 @@ struct conf {
     int64_t beside;
     int64_t memory_mib;
     bool is_json;
+    bool is_packed;
     bool is_verbose;
     bool is_kernels;
     bool is_limits;

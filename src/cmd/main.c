@@ -168,7 +168,7 @@ static int run(const struct conf *c)
     case CONF_DETOKENIZE:
         return run_model(c);
     case CONF_PULL:
-        return status(store_cmd_pull(c->model, c->name, c->is_json));
+        return status(store_cmd_pull(c->model, c->name, c->is_packed, c->is_json));
     case CONF_LIST:
         return status(store_cmd_list(c->is_json));
     case CONF_SHOW:
@@ -202,6 +202,19 @@ static void fill_standard_streams(void)
     close(fd);
 }
 
+/* A packed image is mapped: when somebody shortens its file, or the disk fails, reading it comes to
+ * this. */
+static void on_bus_error(int sig)
+{
+    static const char text[] =
+        "hearth: the model's file was shortened, or cannot be read any more; "
+        "hearth verify tells which\n";
+    (void)sig;
+    const ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)n;
+    _exit(ERR_IO);
+}
+
 /* A limit below what the program's other threads get is refused by name: a stack that ends on the
  * way would end the program without a word. */
 static enum err check_stack(void)
@@ -217,6 +230,7 @@ int main(int argc, char **argv)
 {
     fill_standard_streams();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, not a death */
+    signal(SIGBUS, on_bus_error);
     struct conf c;
     bool is_done = false;
     enum err e = check_stack();

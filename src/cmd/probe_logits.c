@@ -58,7 +58,6 @@ static enum err load_model(struct probe *pr)
     TRY(gguf_open(&pr->gguf, pr->p->model_path));
     TRY(arch_read(&pr->arch, pr->gguf));
     TRY(weights_bind(&pr->weights, &pr->arch, pr->gguf));
-    TRY(arena_open(&pr->model, pr->weights.arena_bytes, false));
     return weights_load(&pr->weights, pr->gguf, &pr->model, pr->team, NULL, NULL);
 }
 

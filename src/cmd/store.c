@@ -22,6 +22,7 @@
 #include "base/os.h"
 #include "cmd/known.h"
 #include "model/gguf.h"
+#include "model/weights.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -38,6 +39,7 @@
 #define LOCK_TRIES     50 /* who asks store_is_busy has the lock for a moment */
 #define LOCK_WAIT_MS   10
 #define ORPHAN         "orphan-"
+#define STORE_IMAGE_AT 1000000 /* the image's number among a model's files, behind all parts */
 
 struct store {
     struct db *db;
@@ -248,7 +250,7 @@ void store_note_orphan(const struct store *st, const char *digest)
 
 static void note_orphans(const struct store *st, const struct store_model *m)
 {
-    for (size_t i = 0; i < m->n_file; i++) {
+    for (size_t i = 0; i < m->n_blob; i++) {
         store_note_orphan(st, m->files[i].digest);
     }
 }
@@ -398,18 +400,21 @@ static enum err read_files(struct store *st, struct store_model *m)
     const struct view name = view_of(m->name);
     const void *args[] = { &name };
     bool has_row = false;
-    m->files = mem_alloc_array(STORE_PART_MAX, sizeof m->files[0]);
+    m->files = mem_alloc_array(STORE_PART_MAX + 1, sizeof m->files[0]);
     REQUIRE(m->files != NULL, ERR_MEMORY, "no memory to read the index");
-    TRY(db_query_open(&q, st->db, "SELECT digest, bytes, title FROM file WHERE name = ? ORDER BY i",
-                      "s", args));
+    TRY(db_query_open(&q, st->db,
+                      "SELECT digest, bytes, title, i FROM file WHERE name = ? ORDER BY i", "s",
+                      args));
     enum err e = db_query_next(q, &has_row);
-    while (e == ERR_OK && has_row && m->n_file < STORE_PART_MAX) {
-        struct store_file *f = &m->files[m->n_file++];
+    while (e == ERR_OK && has_row && m->n_blob == m->n_file && m->n_blob <= STORE_PART_MAX) {
+        const bool is_image = db_int(q, 3) >= STORE_IMAGE_AT;
+        struct store_file *f = &m->files[m->n_blob++];
+        m->n_file += !is_image;
         copy_text(f->digest, sizeof f->digest, db_text(q, 0));
         e = check_index(st, digest_behind("", f->digest) != NULL, "digest", f->digest);
         f->bytes = (uint64_t)db_int(q, 1);
         copy_text(f->title, sizeof f->title, db_text(q, 2));
-        m->bytes += f->bytes;
+        m->bytes += is_image ? 0 : f->bytes;
         e = e == ERR_OK ? db_query_next(q, &has_row) : e;
     }
     db_query_close(q);
@@ -509,10 +514,10 @@ static enum err put_rows(struct store *st, const struct store_model *m)
     const void *row[] = { &name, &source, &licence, &m->time_s, &provenance };
     TRY(run(st, "DELETE FROM model WHERE name = ?", "s", key));
     TRY(run(st, "INSERT INTO model VALUES (?, ?, ?, ?, ?)", "sssis", row));
-    for (size_t i = 0; i < m->n_file; i++) {
+    for (size_t i = 0; i < m->n_blob; i++) {
         const struct view digest = view_of(m->files[i].digest);
         const struct view title = view_of(m->files[i].title);
-        const int64_t at = (int64_t)i;
+        const int64_t at = i < m->n_file ? (int64_t)i : STORE_IMAGE_AT;
         const int64_t bytes = (int64_t)m->files[i].bytes;
         const void *file[] = { &name, &at, &digest, &bytes, &title };
         TRY(run(st, "INSERT INTO file VALUES (?, ?, ?, ?, ?)", "sisis", file));
@@ -568,7 +573,7 @@ static enum err sweep(struct store *st, const struct store_model *m, int64_t n_u
     struct buf path;
     buf_init(&path, OS_PATH_BYTES);
     enum err e = ERR_OK;
-    for (size_t i = 0; i < m->n_file && e == ERR_OK; i++) {
+    for (size_t i = 0; i < m->n_blob && e == ERR_OK; i++) {
         bool used = false;
         e = is_used(st, m->files[i].digest, n_user, &used);
         if (e == ERR_OK && !used) {
@@ -680,6 +685,10 @@ enum err store_put(struct store *st, struct store_model *m)
     }
     e = find(st, m->name, &old, &has_old);
     has_old = has_old && strcmp(old.name, m->name) == 0;
+    if (e == ERR_OK && has_old && m->n_blob == m->n_file && old.n_blob > old.n_file &&
+        has_same_files(&old, m)) {
+        m->files[m->n_blob++] = old.files[old.n_file];
+    }
     if (e == ERR_OK) {
         note_orphans(st, &old);
         e = db_exec(st->db, "BEGIN IMMEDIATE");
@@ -757,26 +766,59 @@ enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
 
 /* --- names to paths */
 
+enum err store_path(struct store *st, const struct store_model *m, struct buf *path)
+{
+    for (size_t i = 0; i < m->n_file; i++) {
+        REQUIRE(store_has_blob(st, &m->files[i]), ERR_INTEGRITY,
+                "model %s: file sha256-%s is missing or has another size; pull it again", m->name,
+                m->files[i].digest);
+    }
+    if (m->n_file > 1) {
+        TRY(make_set(st, m));
+        set_name(st, m, 0, path);
+    } else {
+        store_blob_path(st, m->files[0].digest, path);
+    }
+    return buf_check(path, "model path");
+}
+
+bool store_has_image(const struct store *st, const struct store_model *m, const char **why)
+{
+    char layout[65];
+    const struct store_file *f = &m->files[m->n_file];
+    *why = NULL;
+    if (m->n_blob == m->n_file) {
+        return false;
+    }
+    if (weights_generation(layout) != ERR_OK || strcmp(f->title, layout) != 0) {
+        *why = "was made for another version of hearth";
+    } else if (!store_has_blob(st, f)) {
+        *why = "is missing or has another size";
+    }
+    return *why == NULL;
+}
+
+/* The image, when there is a fresh one, else the GGUF file. */
 static enum err resolve_name(struct store *st, const char *model, struct buf *path)
 {
     struct store_model m = { 0 };
-    enum err e = store_find(st, model, &m);
-    for (size_t i = 0; i < m.n_file && e == ERR_OK; i++) {
-        if (!store_has_blob(st, &m.files[i])) {
-            e = err_set(ERR_INTEGRITY,
-                        "model %s: file sha256-%s is missing or has another size; "
-                        "pull it again",
-                        m.name, m.files[i].digest);
-        }
+    const char *why = NULL;
+    TRY(store_find(st, model, &m));
+    enum err e = ERR_OK;
+    if (store_has_image(st, &m, &why)) {
+        store_blob_path(st, m.files[m.n_file].digest, path);
+        e = buf_check(path, "model path");
+    } else {
+        e = store_path(st, &m, path);
     }
-    if (e == ERR_OK && m.n_file > 1) {
-        e = make_set(st, &m);
-        set_name(st, &m, 0, path);
-    } else if (e == ERR_OK) {
-        store_blob_path(st, m.files[0].digest, path);
+    if (why != NULL) {
+        fprintf(stderr,
+                "hearth: the packed image of %s %s, the GGUF file is read instead; make it "
+                "again: hearth pull --pack %s\n",
+                m.name, why, m.name);
     }
     store_model_clear(&m);
-    return e == ERR_OK ? buf_check(path, "model path") : e;
+    return e;
 }
 
 bool store_is_file(const char *model)

@@ -43,10 +43,11 @@ struct store_model {
     char source[OS_PATH_BYTES]; /* "pypi:...", "https://...", "file:///..." */
     char licence[160];          /* "unknown" when nobody said */
     int64_t time_s;             /* when it came, seconds since 1970 */
-    uint64_t bytes;             /* of all files */
+    uint64_t bytes;             /* of all files, without the image */
     struct buf provenance;      /* JSON object, one line; owns */
-    struct store_file *files;   /* [n_file], owns; parts in order */
+    struct store_file *files;   /* [n_blob], owns; parts in order, then the packed image */
     size_t n_file;
+    size_t n_blob; /* n_file, or one more with an image, whose title is its layout */
 };
 void store_model_clear(struct store_model *m); /* accepts a zeroed object */
 
@@ -54,6 +55,8 @@ void store_model_clear(struct store_model *m); /* accepts a zeroed object */
  * ("smollm2:135m"; "smollm2" when only one model begins so). Added to *path. ERR_NOT_FOUND says
  * what to do. */
 enum err store_resolve(const char *model, struct buf *path) MUST_USE;
+/* The same of a model that was found: its GGUF file, or part 1 of it. */
+enum err store_path(struct store *st, const struct store_model *m, struct buf *path) MUST_USE;
 bool store_is_file(const char *model); /* whether such a file exists; a folder is none */
 
 /* Makes the folders and the index; where nothing can be written, a store to read, perhaps empty. */
@@ -92,9 +95,12 @@ enum err store_after(struct store *st, const char *name, struct store_model *m,
 /* ERR_USAGE when the model's name is taken: by a known model with other contents, or by one that is
  * here with other files from another source. An empty digest is other contents. */
 enum err store_check_name(struct store *st, const struct store_model *m) MUST_USE;
+/* Whether its packed image is there and of this program's layout; *why (static) when not, NULL when
+ * it has none. */
+bool store_has_image(const struct store *st, const struct store_model *m, const char **why);
 /* Adds the model, or puts it in the place of one of that name. Its blobs must be there and open as
  * a model and the name must be free (else they go again); an empty licence is filled in from the
- * file. Blobs that no model has any more are removed. */
+ * file. The image of the same files is kept. Blobs that no model has any more are removed. */
 enum err store_put(struct store *st, struct store_model *m) MUST_USE;
 /* name: a model's, or "sha256-HEX" for a blob that no model has. */
 enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes) MUST_USE;

@@ -1,8 +1,8 @@
 /* store_blob - files of the store: read, written, named by their SHA-256
  *
- * A file is hashed while it is written into the partial folder, synced, and only then renamed to its
- * digest, so what has such a name is whole (ST-1). From before the rename on a note says that the
- * file may be without a model (ST-3); the index ends that.
+ * A file is hashed while it is written into the partial folder, synced, and only then renamed to
+ * its digest, so what has such a name is whole (ST-1). From before the rename on a note says that
+ * the file may be without a model (ST-3); the index ends that.
  *
  * Rejected: hashing after writing, which would read every file twice.
  *

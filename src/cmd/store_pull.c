@@ -32,6 +32,7 @@
 #include "cmd/known.h"
 #include "cmd/progress.h"
 #include "cmd/store.h"
+#include "cmd/store_image.h"
 #include "cmd/zip.h"
 #include "model/gguf.h"
 
@@ -57,6 +58,7 @@ struct pull {
     struct store *st;
     const char *name; /* wanted by the user, or NULL */
     bool is_json;
+    bool is_packed; /* an image is made too */
     struct store_model m;
 };
 
@@ -139,9 +141,10 @@ static enum err begin_model(struct pull *p, const char *file, const char *source
     m->time_s = os_wall_s();
     buf_init(&m->provenance, PROVENANCE_MAX);
     add_field(&m->provenance, "source", source);
-    m->files = mem_alloc_array(n_part, sizeof m->files[0]);
+    m->files = mem_alloc_array(n_part + 1, sizeof m->files[0]); /* and an image */
     REQUIRE(m->files != NULL, ERR_MEMORY, "no memory for a model of %u files", n_part);
     m->n_file = n_part;
+    m->n_blob = n_part;
     return ERR_OK;
 }
 
@@ -161,14 +164,31 @@ static void print_stored(const struct pull *p)
         add_field(&b, "digest", m->files[0].digest);
         add_field(&b, "licence", m->licence);
         add_field(&b, "source", m->source);
-        buf_printf(&b, ",\"bytes\":%llu,\"files\":%zu}", (unsigned long long)bytes, m->n_file);
+        buf_printf(&b, ",\"bytes\":%llu,\"files\":%zu", (unsigned long long)bytes, m->n_file);
+        if (m->n_blob > m->n_file) {
+            add_field(&b, "image", m->files[m->n_file].digest);
+        }
+        buf_add_char(&b, '}');
     } else {
         buf_printf(&b, "%s  %s  sha256:%s  licence ", m->name, progress_bytes(bytes, size),
                    m->files[0].digest);
         utf8_plain(&b, view_of(m->licence), SIZE_MAX, false);
+        if (m->n_blob > m->n_file) {
+            buf_printf(&b, "  packed image %s", progress_bytes(m->files[m->n_file].bytes, size));
+        }
     }
     printf("%s\n", buf_str(&b));
     buf_release(&b);
+}
+
+/* The model is in the store. */
+static enum err finish(struct pull *p)
+{
+    if (p->is_packed) {
+        TRY(store_pack(p->st, &p->m));
+    }
+    print_stored(p);
+    return ERR_OK;
 }
 
 /* Writes the row. A file whose digest is a known model's is that model, wherever it came from. */
@@ -191,8 +211,7 @@ static enum err end_model(struct pull *p)
     buf_add_char(&m->provenance, '}');
     TRY(buf_check(&m->provenance, "provenance"));
     TRY(store_put(p->st, m));
-    print_stored(p);
-    return ERR_OK;
+    return finish(p);
 }
 
 /* --- a file */
@@ -578,8 +597,7 @@ static enum err pull_url(struct pull *p, const char *what)
     bool is_there = false;
     TRY(find_same(p, has_want ? want : NULL, &is_there));
     if (is_there) {
-        print_stored(p);
-        return ERR_OK;
+        return finish(p);
     }
     snprintf(p->m.files[0].digest, sizeof p->m.files[0].digest, "%s", has_want ? want : "");
     TRY(store_check_name(p->st, &p->m)); /* before anything is fetched for nothing */
@@ -820,6 +838,10 @@ static enum err pull(struct pull *p, const char *what)
 {
     struct stat s;
     const struct known *k = known_find(what);
+    if (p->is_packed && !store_is_file(what) && store_find(p->st, what, &p->m) == ERR_OK) {
+        REQUIRE(p->name == NULL, ERR_USAGE, "%s is in the store already, under that name", what);
+        return finish(p);
+    }
     if (k != NULL) {
         return pull_known(p, k);
     }
@@ -837,9 +859,9 @@ static enum err pull(struct pull *p, const char *what)
     return S_ISDIR(s.st_mode) ? pull_folder(p, what) : pull_file(p, what);
 }
 
-enum err store_cmd_pull(const char *what, const char *name, bool is_json)
+enum err store_cmd_pull(const char *what, const char *name, bool is_packed, bool is_json)
 {
-    struct pull p = { .name = name, .is_json = is_json };
+    struct pull p = { .name = name, .is_json = is_json, .is_packed = is_packed };
     REQUIRE(name == NULL || store_name_is_good(name), ERR_USAGE,
             "--name \"%.100s\": a name begins with a letter or digit%s, has letters, digits and . "
             "_ - : "

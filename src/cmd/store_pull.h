@@ -12,6 +12,6 @@
  * may end in #sha256=HEX to say what the file must be. name: what the model is called in the store,
  * NULL for a name made from the file's. Interrupted downloads go on where they ended. A model that
  * is there already is not fetched again. */
-enum err store_cmd_pull(const char *what, const char *name, bool is_json) MUST_USE;
+enum err store_cmd_pull(const char *what, const char *name, bool is_packed, bool is_json) MUST_USE;
 
 #endif

@@ -68,6 +68,15 @@ static void put_provenance(struct buf *b, const struct store_model *m)
     js_close(v);
 }
 
+/* The packed image, if there is one. */
+static void put_image(struct buf *b, const struct store_model *m)
+{
+    if (m->n_blob > m->n_file) {
+        put_field(b, "image", view_of(m->files[m->n_file].digest));
+        buf_printf(b, ",\"image_bytes\":%" PRIu64, m->files[m->n_file].bytes);
+    }
+}
+
 static enum err print(struct buf *b)
 {
     const enum err e = buf_check(b, "output");
@@ -92,6 +101,7 @@ static void list_json(struct buf *b, const struct store_model *m)
     put_field(b, "licence", view_of(m->licence));
     put_field(b, "source", view_of(m->source));
     put_field(b, "time", view_of(date));
+    put_image(b, m);
     put_provenance(b, m);
     buf_add_str(b, "}\n");
 }
@@ -107,6 +117,9 @@ static void list_text(struct buf *b, const struct store_model *m)
     put_plain(b, m->licence);
     buf_printf(b, "%*s %s  ", b->n - from < 12 ? (int)(12 - (b->n - from)) : 0, "", date);
     put_plain(b, m->source);
+    if (m->n_blob > m->n_file) {
+        buf_printf(b, "  and a packed image, %s", progress_bytes(m->files[m->n_file].bytes, size));
+    }
     buf_add_char(b, '\n');
 }
 
@@ -334,6 +347,7 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
         put_field(b, "digest", view_of(m->files[0].digest));
         put_field(b, "licence", view_of(m->licence));
         put_field(b, "source", view_of(m->source));
+        put_image(b, m);
         put_provenance(b, m);
     }
     buf_printf(b,
@@ -353,9 +367,11 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
     return ERR_OK;
 }
 
-static void text_origin(const struct store_model *m, struct buf *b)
+/* why: the image is not used, or NULL. */
+static void text_origin(const struct store_model *m, const char *why, struct buf *b)
 {
     char date[32];
+    char size[16];
     if (m->n_file == 0) {
         return;
     }
@@ -370,9 +386,15 @@ static void text_origin(const struct store_model *m, struct buf *b)
         put_plain(b, m->files[i].title);
         buf_add_char(b, '\n');
     }
+    if (m->n_blob > m->n_file) {
+        const struct store_file *f = &m->files[m->n_file];
+        buf_printf(b, "image       %s  %s%s%s\n", f->digest, progress_bytes(f->bytes, size),
+                   why != NULL ? ", not used: it " : "", why != NULL ? why : "");
+    }
 }
 
-static void show_text(const struct gguf *g, const struct store_model *m, struct buf *b)
+static void show_text(const struct gguf *g, const struct store_model *m, const char *why,
+                      struct buf *b)
 {
     struct count types[QUANT_TYPE_COUNT] = { 0 };
     struct count all = { 0 };
@@ -380,9 +402,10 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
     count_types(g, types, &all);
     buf_add_str(b, "file        ");
     utf8_plain(b, view_of(gguf_path(g)), SIZE_MAX, false);
-    buf_printf(b, "\nformat      GGUF version %u, %s\n", gguf_version(g),
+    buf_printf(b, "\nformat      %s version %u, %s\n",
+               gguf_is_image(g) ? "packed image, directory of GGUF" : "GGUF", gguf_version(g),
                progress_bytes(gguf_file_bytes(g), size));
-    text_origin(m, b);
+    text_origin(m, why, b);
     buf_printf(b, "parameters  %.1f million in %zu tensors\n", (double)all.n_elem / 1e6,
                gguf_n_tensor(g));
     for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
@@ -420,15 +443,23 @@ static void show_text(const struct gguf *g, const struct store_model *m, struct 
     }
 }
 
-/* The store's row for a name; m stays empty for a file. */
-static enum err find_row(const char *model, struct store_model *m)
+/* The file of a model, and the store's row for a name; m stays empty for a file. A name's GGUF file
+ * is shown, not the image that is made of it; *why: see store_has_image. */
+static enum err find_row(const char *model, struct store_model *m, const char **why,
+                         struct buf *path)
 {
     struct store *st = NULL;
+    TRY(store_resolve(model, path));
     if (store_is_file(model)) {
         return ERR_OK;
     }
     TRY(store_open(&st));
-    const enum err e = store_find(st, model, m);
+    enum err e = store_find(st, model, m);
+    if (e == ERR_OK) {
+        buf_reset(path);
+        (void)store_has_image(st, m, why);
+        e = store_path(st, m, path);
+    }
     store_close(st);
     return e;
 }
@@ -441,13 +472,13 @@ enum err store_cmd_show(const char *model, bool is_json)
     struct store_model m = { 0 };
     buf_init(&path, OS_PATH_BYTES);
     buf_init(&b, OUT_MAX);
-    enum err e = store_resolve(model, &path);
+    const char *why = NULL;
+    enum err e = find_row(model, &m, &why, &path);
     e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
-    e = e == ERR_OK ? find_row(model, &m) : e;
     if (e == ERR_OK && is_json) {
         e = show_json(g, &m, &b);
     } else if (e == ERR_OK) {
-        show_text(g, &m, &b);
+        show_text(g, &m, why, &b);
     }
     store_model_clear(&m);
     gguf_close(g);
@@ -547,7 +578,7 @@ static enum err has_file(struct store *st, const struct store_model *m, size_t i
 {
     struct store_model now = { 0 };
     const enum err e = store_find(st, m->name, &now);
-    *has = e == ERR_OK && strcmp(now.name, m->name) == 0 && i < now.n_file &&
+    *has = e == ERR_OK && strcmp(now.name, m->name) == 0 && i < now.n_blob &&
            strcmp(now.files[i].digest, m->files[i].digest) == 0;
     store_model_clear(&now);
     return e == ERR_NOT_FOUND ? ERR_OK : e;
@@ -600,7 +631,7 @@ static enum err verify_store(const char *model, struct verdict *v)
         struct store_model m = { 0 };
         e = model != NULL ? store_find(st, model, &m) : store_after(st, name, &m, &found);
         memcpy(name, m.name, sizeof name);
-        for (size_t k = 0; e == ERR_OK && k < m.n_file; k++) {
+        for (size_t k = 0; e == ERR_OK && k < m.n_blob; k++) {
             e = verify_blob(st, &m, k, v);
         }
         store_model_clear(&m);

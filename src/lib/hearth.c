@@ -19,6 +19,7 @@
 #include "base/cell.h"
 #include "base/cpu.h"
 #include "base/js.h"
+#include "base/log.h"
 #include "base/os.h"
 #include "base/team.h"
 #include "base/topo.h"
@@ -463,6 +464,26 @@ static enum err fill_info(struct hearth_model *m)
     return ERR_OK;
 }
 
+#define PAGES_LEAST ((size_t)64 << 20) /* bytes of weights for which their pages matter */
+
+/* Small pages cost a tenth of the memory's speed: whoever reads the log learns of them, and why. */
+static void tell_pages(const struct hearth_model *m)
+{
+    const size_t n = m->weights.arena_bytes;
+    if (n < PAGES_LEAST) {
+        return;
+    }
+    const int percent = (int)(os_huge_bytes(m->arena.base, n) * 100 / n);
+    const char *why = percent < 50 ? os_no_huge() : NULL;
+    if (why == NULL && percent < 50) {
+        why = m->arena.is_file ? "the file system of the packed image gives none"
+                               : "free memory is in pieces";
+    }
+    log_event(why != NULL ? LOG_WARN : LOG_INFO, "model",
+              "msg=\"2 MB pages: %d %% of the weights%s%s\" packed=%d weights_bytes=%zu", percent,
+              why != NULL ? "; " : "", why != NULL ? why : "", gguf_is_image(m->gguf), n);
+}
+
 static enum err model_open(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
 {
@@ -470,9 +491,8 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     TRY(refuse_if_too_large(&m->plan));
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
-    TRY(arena_open(&m->arena, m->weights.arena_bytes, false));
-    topo_spread(m->arena.base, m->arena.cap);
     TRY(weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg));
+    tell_pages(m);
     gguf_close(m->gguf);
     m->gguf = NULL;
     const struct engine_parts parts = { &m->arch, &m->weights, m->tok, m->team,

@@ -192,6 +192,8 @@ static enum err open_parts(struct gguf *g, const char *path, size_t n_part, char
         }
         TRY(e);
         TRY(check_split(g, i, n_part));
+        REQUIRE(n_part == 1 || !g->parts[i].is_image, ERR_INTEGRITY,
+                "%s: a packed image is no part of a split model", g->parts[i].shown);
         budget_bytes -= g->parts[i].n_bytes;
     }
     return ERR_OK;
@@ -249,7 +251,7 @@ static enum err open_all(struct gguf *g, const char *path)
     TRY(index_open(&g->key_index, shown, "key", g->keys, sizeof g->keys[0], g->n_key));
     TRY(index_open(&g->tensor_index, shown, "tensor", g->tensors, sizeof g->tensors[0],
                    g->n_tensor));
-    return check_overlaps(g);
+    return gguf_is_image(g) ? ERR_OK : check_overlaps(g);
 }
 
 enum err gguf_open(struct gguf **out, const char *path)
@@ -294,6 +296,20 @@ uint64_t gguf_file_bytes(const struct gguf *g)
         n += g->parts[i].file.size;
     }
     return n;
+}
+
+uint64_t gguf_meta_bytes(const struct gguf *g)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < g->n_part; i++) {
+        n += g->parts[i].n_bytes;
+    }
+    return n;
+}
+
+struct view gguf_value(const struct gguf *g, size_t i)
+{
+    return (struct view){ (const char *)g->keys[i].value, g->keys[i].n };
 }
 
 const char *gguf_path(const struct gguf *g)
@@ -576,11 +592,31 @@ enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at,
 {
     const struct gguf_head *p = &g->parts[t->i_file];
     const int len = gguf_head_shown(t->name);
+    REQUIRE(!p->is_image, ERR_FAILED, "%s: tensor %.*s: a packed image has no bytes of it",
+            p->shown, len, t->name.p);
     REQUIRE(at <= t->bytes && n <= t->bytes - at, ERR_FAILED,
             "%s: tensor %.*s: bytes %zu..%zu lie beyond its end at %zu", p->shown, len, t->name.p,
             at, at + n, t->bytes);
     const enum err e = os_read_at(&p->file, to, n, t->offset + at);
     return e == ERR_OK ? e : err_at(e, "%s: tensor %.*s", p->shown, len, t->name.p);
+}
+
+bool gguf_is_image(const struct gguf *g)
+{
+    return g->parts[0].is_image;
+}
+
+uint64_t gguf_image_bytes(const struct gguf *g)
+{
+    const struct gguf_head *p = &g->parts[0];
+    return p->is_image && p->file.size > p->data_at ? p->file.size - p->data_at : 0;
+}
+
+enum err gguf_map(const struct gguf *g, struct arena *a)
+{
+    const struct gguf_head *p = &g->parts[0];
+    const enum err e = arena_open_file(a, p->file.fd, p->data_at, (size_t)gguf_image_bytes(g));
+    return e == ERR_OK ? e : err_at(e, "%s", p->shown);
 }
 
 enum err gguf_unchanged(const struct gguf *g)

@@ -4,7 +4,8 @@
  * Spec: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  * The file is read through bounded preads, never mapped, so a file that shrinks is an error.
  * GG-1  after gguf_open every tensor's byte range lies inside its file, ranges do not overlap the
- *       header, products of shape and type do not overflow, names are unique and valid UTF-8.
+ *       header (a packed image's directory has no ranges), products of shape and type do not
+ *       overflow, names are unique and valid UTF-8.
  * GG-2  memory is bounded by GGUF_META_MAX_BYTES and a small multiple of it, whatever counts the
  *       header claims: a count is compared with the bytes left before anything is allocated. */
 #ifndef HEARTH_GGUF_H
@@ -12,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/mem.h"
 #include "model/gguf_head.h" /* enum gguf_type, struct gguf_tensor and the limits */
 #include "num/quant.h"
 
@@ -72,6 +74,8 @@ bool gguf_array_float(const struct gguf_array *a, uint64_t i, float *out);
 /* For listings: key i of gguf_n_key, its type, and a short rendering of the value. */
 size_t gguf_n_key(const struct gguf *g);
 struct view gguf_key(const struct gguf *g, size_t i, enum gguf_type *type);
+struct view gguf_value(const struct gguf *g, size_t i); /* its bytes as in the file */
+uint64_t gguf_meta_bytes(const struct gguf *g);         /* of the headers of all parts */
 void gguf_value_text(const struct gguf *g, size_t i,
                      struct buf *out); /* arrays: count and first few */
 
@@ -84,6 +88,12 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,
  * thread, several at once. */
 enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at, void *to,
                    size_t n) MUST_USE;
+/* Whether the file is a packed image (model/image.h): its tensors have no bytes of their own, so
+ * gguf_read refuses. */
+bool gguf_is_image(const struct gguf *g);
+uint64_t gguf_image_bytes(const struct gguf *g); /* behind the header; 0: none */
+/* Maps these bytes; the mapping outlives g. ERR_MEMORY. */
+enum err gguf_map(const struct gguf *g, struct arena *a) MUST_USE;
 /* ERR_INTEGRITY when any part's size, mtime or inode changed since gguf_open. */
 enum err gguf_unchanged(const struct gguf *g) MUST_USE;
 

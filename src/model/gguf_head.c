@@ -20,6 +20,9 @@
  * would need an error path for a damaged file), and repairing what can be repaired (two readers
  * would see two models).
  *
+ * A packed image begins in the same way, with the magic HPAK, its own version, and its weights from
+ * a multiple of GGUF_IMAGE_ALIGN on.
+ *
  * Every error names the file, the byte, the key or tensor, and the reason; names that come from the
  * file are quoted up to GGUF_SHOWN_MAX bytes, so that the reason is never cut off.
  *
@@ -355,11 +358,17 @@ static enum err read_tensor(struct cursor *c, struct raw_tensor *r)
     return ERR_OK;
 }
 
-/* Turns the offset within the data, which begins at data_at, into one within the file. */
-static enum err check_range(const struct cursor *c, uint64_t data_at, struct gguf_tensor *t,
-                            size_t offset_at)
+/* Turns the offset within the data into one within the file. An image's directory has none: there
+ * the weights lie slot by slot. */
+static enum err check_range(const struct cursor *c, struct gguf_tensor *t, size_t offset_at)
 {
     const struct gguf_head *h = c->head;
+    const uint64_t data_at = h->data_at;
+    REQUIRE(
+        !h->is_image || t->offset == 0, ERR_INTEGRITY,
+        "%s: byte %zu: tensor %.*s: an offset in a packed image, which has none; make it again: "
+        "hearth pull --pack MODEL",
+        h->shown, offset_at, gguf_head_shown(t->name), t->name.p);
     REQUIRE(t->offset % (uint64_t)c->align == 0, ERR_INTEGRITY,
             "%s: byte %zu: tensor %.*s: offset %llu is no multiple of the alignment %lld", h->shown,
             offset_at, gguf_head_shown(t->name), t->name.p, (unsigned long long)t->offset,
@@ -376,10 +385,26 @@ static enum err check_range(const struct cursor *c, uint64_t data_at, struct ggu
 
 /* --- one file */
 
+static enum err read_image_version(struct cursor *c, uint32_t *version)
+{
+    c->at = 4;
+    TRY(read_u32(c, "the version", version));
+    REQUIRE(*version == GGUF_IMAGE_VERSION, ERR_UNSUPPORTED,
+            "%s: byte 4: a packed image of version %u, this hearth reads %d; make it again: hearth "
+            "pull --pack MODEL",
+            c->head->shown, *version, GGUF_IMAGE_VERSION);
+    *version = 3; /* of the lists that follow */
+    c->head->is_image = true;
+    return ERR_OK;
+}
+
 static enum err read_version(struct cursor *c, uint32_t *version)
 {
     const struct gguf_head *p = c->head;
     TRY(need(c, 4, "the header"));
+    if (memcmp(p->bytes, GGUF_IMAGE_MAGIC, 4) == 0) {
+        return read_image_version(c, version);
+    }
     REQUIRE(memcmp(p->bytes, "GGUF", 4) == 0, ERR_INTEGRITY,
             "%s: byte 0: not a GGUF file (it begins with %02x %02x %02x %02x)", p->shown,
             p->bytes[0], p->bytes[1], p->bytes[2], p->bytes[3]);
@@ -448,7 +473,7 @@ static enum err keep_lists(struct cursor *c, const struct lists *l)
     h->bytes = bytes != NULL ? bytes : h->bytes;
     h->n_bytes = c->at;
     const char *text = (const char *)h->bytes;
-    const uint64_t data_at = mem_round(c->at, (size_t)c->align);
+    h->data_at = mem_round(c->at, h->is_image ? GGUF_IMAGE_ALIGN : (size_t)c->align);
     h->keys = mem_alloc_array(l->n_key + 1, sizeof h->keys[0]);
     h->tensors = mem_alloc_array(l->n_tensor + 1, sizeof h->tensors[0]);
     REQUIRE(h->keys != NULL && h->tensors != NULL, ERR_MEMORY,
@@ -465,7 +490,7 @@ static enum err keep_lists(struct cursor *c, const struct lists *l)
         struct gguf_tensor *t = &h->tensors[h->n_tensor];
         *t = r->t;
         t->name = (struct view){ text + r->name_at, r->name_n };
-        TRY(check_range(c, data_at, t, r->offset_at));
+        TRY(check_range(c, t, r->offset_at));
     }
     return ERR_OK;
 }

@@ -21,6 +21,11 @@
 #define GGUF_DIM_MAX        4
 #define GGUF_SHOWN_MAX      128 /* bytes of a name or path that an error quotes */
 
+/* A packed image (model/image.h) has this header too, with a magic and a version of its own. */
+#define GGUF_IMAGE_MAGIC   "HPAK"
+#define GGUF_IMAGE_VERSION 1
+#define GGUF_IMAGE_ALIGN   65536 /* where its weights begin: the largest page of a machine */
+
 enum gguf_type { /* values are the file's */
                  GGUF_U8,
                  GGUF_I8,
@@ -61,6 +66,8 @@ struct gguf_head {
     uint8_t *bytes;                 /* owns; [n_bytes], the header; keys and names borrow from it */
     size_t n_bytes;
     uint32_t version;
+    bool is_image;
+    uint64_t data_at;     /* where the tensors' bytes begin */
     struct gguf_kv *keys; /* [n_key], owns; names may still occur twice */
     size_t n_key;
     struct gguf_tensor *tensors; /* [n_tensor], owns; ranges lie in the file, may still overlap */

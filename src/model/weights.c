@@ -9,14 +9,18 @@
  * That keeps the forward pass free of special cases and costs nothing, since rows are packed one
  * panel at a time anyway.
  *
- * Rejected: mapping the file. A file that is truncated while mapped ends the process by SIGBUS, and
- * the packed copy would stand beside the mapped pages.
+ * A packed image is mapped instead: nothing is read twice and no new memory is touched, which is
+ * most of a start (docs/decisions/0004-packed-images.md).
+ *
+ * Rejected: mapping a GGUF file. A file that is truncated while mapped ends the process by SIGBUS,
+ * and the packed copy would stand beside the mapped pages.
  *
  * Next: engine/decoder.c uses the slots in the order in which they are bound here. */
 #include "model/weights.h"
 
 #include "base/cell.h"
-#include "base/os.h"
+#include "base/hash.h"
+#include "base/topo.h"
 #include "num/pack.h"
 
 #include <math.h>
@@ -25,14 +29,11 @@
 
 #define LOAD_PIECE    (4u << 20) /* bytes read at once */
 #define LOAD_ROWS_MIN TENSOR_PANEL_ROWS
-
-struct weights_load {
-    const struct gguf_tensor *from; /* borrows from the gguf */
-    int32_t row0;                   /* first row of the file's tensor */
-    struct tensor *matrix;          /* either a matrix ... */
-    struct weights_vec *vec;        /* ... or a vector */
-    size_t at;                      /* place in the arena */
-};
+#define TOUCH_BYTES   ((size_t)16 << 20) /* of an image, at once */
+#define TOUCH_ROUND   16                 /* of these, by the whole team, then progress is told */
+#define PACK_BYTES    ((size_t)64 << 20) /* slots packed at once */
+#define SAMPLE_COLS   256                /* a multiple of every type's block */
+#define SAMPLE_BYTES  (TENSOR_PANEL_ROWS * SAMPLE_COLS * 8)
 
 struct binder {
     struct weights *w;
@@ -304,6 +305,24 @@ static enum err bind_all(struct binder *b)
     return ERR_OK;
 }
 
+/* WE-3. */
+static enum err check_image(const struct weights *w, const struct gguf *g)
+{
+    char hex[65];
+    struct view made = { NULL, 0 };
+    TRY(gguf_string(g, WEIGHTS_LAYOUT_KEY, &made, NULL));
+    TRY(weights_layout(w, hex));
+    REQUIRE(view_eq(made, view_of(hex)), ERR_UNSUPPORTED,
+            "%s: a packed image with another layout than this hearth's; make it again: hearth pull "
+            "--pack MODEL",
+            gguf_path(g));
+    REQUIRE(gguf_image_bytes(g) == w->arena_bytes, ERR_INTEGRITY,
+            "%s: the packed image has %llu bytes of weights, %zu are needed; make it again: hearth "
+            "pull --pack MODEL",
+            gguf_path(g), (unsigned long long)gguf_image_bytes(g), w->arena_bytes);
+    return ERR_OK;
+}
+
 enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf *g)
 {
     *w = (struct weights){ 0 };
@@ -320,6 +339,10 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
     } else {
         e = bind_all(&b);
     }
+    if (e == ERR_OK && gguf_is_image(g)) {
+        e = check_image(w, g);
+        w->scratch_bytes = 0;
+    }
     mem_free(b.is_used);
     if (e != ERR_OK) {
         weights_release(w);
@@ -334,12 +357,75 @@ void weights_release(struct weights *w)
     *w = (struct weights){ 0 };
 }
 
+/* --- layout ----------------------------------------------------------------------------------- */
+
+/* One panel of a type, of rows whose bytes are all different in a way that repeats late. */
+static void add_sample(struct hash_sha256 *h, uint32_t type)
+{
+    struct tensor t;
+    uint8_t rows[SAMPLE_BYTES];
+    uint8_t panel[SAMPLE_BYTES];
+    if (!ALWAYS(pack_shape(type, TENSOR_PANEL_ROWS, SAMPLE_COLS, &t) && t.bytes <= sizeof rows)) {
+        return;
+    }
+    for (uint32_t i = 0; i < t.bytes; i++) {
+        rows[i] = (uint8_t)(i * 2654435761u >> 24);
+    }
+    pack_rows(&t, panel, 0, rows, TENSOR_PANEL_ROWS);
+    hash_sha256_add(h, panel, t.bytes);
+}
+
+/* Raise the number when slots are bound in another order: images of before are then passed over; a
+ * forgotten one lets WE-3 refuse them. */
+enum err weights_generation(char hex[65])
+{
+    struct hash_sha256 *h = NULL;
+    TRY(hash_sha256_open(&h));
+    hash_sha256_add(h, "1", 1);
+    for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
+        if (quant_get(t)->decode != NULL) {
+            add_sample(h, t);
+        }
+    }
+    hash_sha256_close(h, hex);
+    return ERR_OK;
+}
+
+static void add_load_line(struct hash_sha256 *h, const struct weights_load *l)
+{
+    char line[512];
+    const struct tensor *m = l->matrix;
+    const int n =
+        snprintf(line, sizeof line, "%.*s %d: %d x %d of %d at %zu\n", (int)l->from->name.n,
+                 l->from->name.p, l->row0, m != NULL ? m->n_row : l->vec->n,
+                 m != NULL ? m->n_col : 1, m != NULL ? (int)m->type : QUANT_F32, l->at);
+    hash_sha256_add(h, line, (size_t)n);
+}
+
+enum err weights_layout(const struct weights *w, char hex[65])
+{
+    struct hash_sha256 *h = NULL;
+    TRY(hash_sha256_open(&h));
+    for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
+        if (w->type_bytes[t] > 0) {
+            add_sample(h, t);
+        }
+    }
+    for (size_t i = 0; i < w->n_load; i++) {
+        add_load_line(h, &w->loads[i]);
+    }
+    hash_sha256_close(h, hex);
+    return ERR_OK;
+}
+
 /* --- loading ---------------------------------------------------------------------------------- */
 
 struct loader {
     struct weights *w;
     const struct gguf *g;
-    uint8_t *base;     /* of the arena's part */
+    uint8_t *base;     /* where the first load goes */
+    size_t at;         /* the first load's place */
+    size_t end;        /* behind the last load */
     uint8_t *scratch;  /* [n_worker][scratch_bytes] */
     struct lock *lock; /* guards the next two */
     size_t next_load;
@@ -372,7 +458,7 @@ static bool take_piece(struct loader *ld, struct piece *p)
 {
     lock_take(ld->lock);
     bool is_there = false;
-    while (!is_there && ld->next_load < ld->w->n_load && cell_get(&ld->is_failed) == 0) {
+    while (!is_there && ld->next_load < ld->end && cell_get(&ld->is_failed) == 0) {
         const struct weights_load *l = &ld->w->loads[ld->next_load];
         const int32_t n_row = l->matrix != NULL ? l->matrix->n_row : 1;
         int32_t n = 1;
@@ -400,29 +486,33 @@ static enum err load_matrix(struct loader *ld, const struct piece *p, uint8_t *s
     const size_t n = row_bytes * (size_t)p->n_row;
     const size_t from = row_bytes * ((size_t)l->row0 + (size_t)p->row0);
     TRY(gguf_read(ld->g, l->from, from, scratch, n));
-    pack_rows(l->matrix, ld->base + l->at, p->row0, scratch, p->n_row);
+    pack_rows(l->matrix, ld->base + (l->at - ld->at), p->row0, scratch, p->n_row);
     cell_add(&ld->bytes_done, n);
     return ERR_OK;
 }
 
 /* Vectors are norms, biases and factors: one number that is not finite spoils every answer, so each
  * is looked at. The matrices' turn comes when the engine checks itself. */
+static enum err check_vec(const struct gguf *g, const struct weights_load *l, const float *v)
+{
+    for (int32_t i = 0; i < l->vec->n; i++) {
+        REQUIRE(isfinite(v[i]), ERR_INTEGRITY, "%s: tensor %.*s: element %d is not a finite number",
+                gguf_path(g), (int)l->from->name.n, l->from->name.p, i);
+    }
+    return ERR_OK;
+}
+
 static enum err load_vec(struct loader *ld, const struct weights_load *l, uint8_t *scratch)
 {
     const struct quant_info *q = quant_get(l->from->type);
-    float *const to = (float *)(void *)(ld->base + l->at);
+    float *const to = (float *)(void *)(ld->base + (l->at - ld->at));
     const size_t step = LOAD_PIECE / 8;
     for (size_t at = 0; at < (size_t)l->vec->n; at += step) {
         const size_t n = (size_t)l->vec->n - at < step ? (size_t)l->vec->n - at : step;
         TRY(gguf_read(ld->g, l->from, ((size_t)l->row0 + at) * q->bytes, scratch, n * q->bytes));
         q->decode(scratch, to + at, n);
     }
-    for (int32_t i = 0; i < l->vec->n; i++) {
-        REQUIRE(isfinite(to[i]), ERR_INTEGRITY,
-                "%s: tensor %.*s: element %d is not a finite number", gguf_path(ld->g),
-                (int)l->from->name.n, l->from->name.p, i);
-    }
-    return ERR_OK;
+    return check_vec(ld->g, l, to);
 }
 
 static void load_worker(void *arg, int i_worker)
@@ -450,32 +540,91 @@ static void load_worker(void *arg, int i_worker)
     }
 }
 
+/* Loads [first, end) to `base`, by the whole team. */
+static enum err load_range(struct loader *ld, struct team *team, size_t first, size_t end)
+{
+    struct weights *w = ld->w;
+    struct arena scratch = { 0 };
+    const size_t n_worker = (size_t)team_size(team);
+    ld->at = w->loads[first].at;
+    ld->next_load = first;
+    ld->end = end;
+    TRY(lock_open(&ld->lock));
+    enum err e = arena_open(&scratch, n_worker * w->scratch_bytes, false);
+    if (e == ERR_OK) {
+        ld->scratch = arena_take(&scratch, n_worker * w->scratch_bytes);
+        team_run(team, load_worker, ld);
+        e = ld->error != ERR_OK ? err_set(ld->error, "%s", ld->text) : ERR_OK;
+    }
+    arena_close(&scratch);
+    lock_close(ld->lock);
+    return e;
+}
+
+/* Pages of an image, which the team faults in: those that the page cache has are only mapped. */
+struct mapping {
+    const struct arena *arena;
+    size_t at; /* of item 0 */
+    struct cell n_failed;
+};
+
+static void map_part(void *arg, int from, int to)
+{
+    struct mapping *m = arg;
+    for (int i = from; i < to; i++) {
+        const size_t at = m->at + (size_t)i * TOUCH_BYTES;
+        cell_add(&m->n_failed, arena_touch(m->arena, at, TOUCH_BYTES) != ERR_OK);
+    }
+}
+
+static enum err map_image(const struct weights *w, const struct gguf *g, struct arena *arena,
+                          struct team *team, void (*progress)(void *arg, double done), void *arg)
+{
+    struct mapping m = { .arena = arena };
+    TRY(gguf_map(g, arena));
+    for (; m.at < arena->cap; m.at += TOUCH_ROUND * TOUCH_BYTES) {
+        if (progress != NULL) {
+            progress(arg, (double)m.at / (double)arena->cap);
+        }
+        team_share(team, map_part, &m, TOUCH_ROUND, 1);
+    }
+    REQUIRE(cell_get(&m.n_failed) == 0, ERR_IO, "%s: the packed image cannot be read",
+            gguf_path(g));
+    for (size_t i = 0; i < w->n_load; i++) {
+        const struct weights_load *l = &w->loads[i];
+        if (l->vec != NULL) {
+            TRY(check_vec(g, l, (const float *)(const void *)(arena->base + l->at)));
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err fill_arena(struct loader *ld, struct arena *arena, struct team *team)
+{
+    TRY(arena_open(arena, ld->w->arena_bytes, false));
+    topo_spread(arena->base, arena->cap);
+    ld->base = arena_take(arena, ld->w->arena_bytes);
+    REQUIRE(ld->base != NULL, ERR_MEMORY, "%s: the arena is too small", gguf_path(ld->g));
+    return load_range(ld, team, 0, ld->w->n_load);
+}
+
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done), void *arg)
 {
-    struct loader ld = { .w = w, .g = g, .progress = progress, .progress_arg = arg };
-    struct arena scratch = { 0 };
-    ld.base = arena_take(arena, w->arena_bytes);
-    REQUIRE(ld.base != NULL, ERR_MEMORY, "%s: the weights need %zu bytes, the arena has %zu left",
-            gguf_path(g), w->arena_bytes, arena->cap - arena->used);
-    TRY(lock_open(&ld.lock));
-    const size_t n_worker = (size_t)team_size(team);
-    enum err e = arena_open(&scratch, n_worker * w->scratch_bytes, false);
-    if (e == ERR_OK) {
-        ld.scratch = arena_take(&scratch, n_worker * w->scratch_bytes);
-        team_run(team, load_worker, &ld);
-        /* a file that changed while it was read gives a mixture of two models */
-        e = ld.error != ERR_OK ? err_set(ld.error, "%s", ld.text) : gguf_unchanged(g);
+    if (gguf_is_image(g)) {
+        TRY(map_image(w, g, arena, team, progress, arg));
+    } else {
+        struct loader ld = { .w = w, .g = g, .progress = progress, .progress_arg = arg };
+        TRY(fill_arena(&ld, arena, team));
     }
-    arena_close(&scratch);
-    lock_close(ld.lock);
-    TRY(e);
+    /* a file that changed while it was read gives a mixture of two models */
+    TRY(gguf_unchanged(g));
     for (size_t i = 0; i < w->n_load; i++) {
         const struct weights_load *l = &w->loads[i];
         if (l->matrix != NULL) {
-            l->matrix->data = ld.base + l->at;
+            l->matrix->data = arena->base + l->at;
         } else {
-            l->vec->v = (const float *)(const void *)(ld.base + l->at);
+            l->vec->v = (const float *)(const void *)(arena->base + l->at);
         }
     }
     if (w->is_tied) {
@@ -485,4 +634,37 @@ enum err weights_load(struct weights *w, const struct gguf *g, struct arena *are
         progress(arg, 1.0);
     }
     return ERR_OK;
+}
+
+/* Where load i ends, with its padding. */
+static size_t end_of(const struct weights *w, size_t i)
+{
+    return i + 1 < w->n_load ? w->loads[i + 1].at : w->arena_bytes;
+}
+
+enum err weights_pack(struct weights *w, const struct gguf *g, struct team *team, weights_take take,
+                      void *arg)
+{
+    struct arena arena = { 0 };
+    size_t most = 0;
+    for (size_t i = 0; i < w->n_load; i++) {
+        const size_t n = end_of(w, i) - w->loads[i].at;
+        most = n > most ? n : most;
+    }
+    TRY(arena_open(&arena, most > PACK_BYTES ? most : PACK_BYTES, false));
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < w->n_load && e == ERR_OK;) {
+        struct loader ld = { .w = w, .g = g, .base = arena.base };
+        const size_t first = i;
+        const size_t at = w->loads[first].at;
+        do {
+            i++;
+        } while (i < w->n_load && end_of(w, i) - at <= arena.cap);
+        memset(arena.base, 0, end_of(w, i - 1) - at); /* the padding */
+        e = load_range(&ld, team, first, i);
+        e = e == ERR_OK ? take(arg, arena.base, end_of(w, i - 1) - at) : e;
+    }
+    arena_close(&arena);
+    TRY(e);
+    return gguf_unchanged(g);
 }

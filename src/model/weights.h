@@ -5,9 +5,14 @@
  * knows every byte. A tensor that no slot asks for is an error: it would mean computing something
  * else than the model's authors did.
  *
+ * A packed image (model/image.h) has the arena's bytes already: it is bound in the same way, and
+ * loading maps them.
+ *
  * WE-1  after weights_bind all slots a layer's forward pass reads are set or legitimately NULL.
  * WE-2  a fused tensor of the file (attn_qkv, ffn_up of gated families) is split here; the forward
- *       pass never sees one. */
+ *       pass never sees one.
+ * WE-3  an image is bound only if its slots, their places and the layout of its types' panels are
+ *       those of this program. */
 #ifndef HEARTH_WEIGHTS_H
 #define HEARTH_WEIGHTS_H
 
@@ -50,6 +55,15 @@ struct weights_layer {
     struct weights_vec down_b;
 };
 
+/* One slot's bytes in the file and in the arena; for weights.c and image.c. */
+struct weights_load {
+    const struct gguf_tensor *from; /* borrows from the gguf */
+    int32_t row0;                   /* first row, or element, of the file's tensor */
+    struct tensor *matrix;          /* either a matrix ... */
+    struct weights_vec *vec;        /* ... or a vector */
+    size_t at;                      /* place in the arena */
+};
+
 struct weights {
     struct tensor embd;     /* [n_vocab][n_embd] */
     struct tensor output;   /* [n_vocab][n_embd]; the same memory as embd when tied */
@@ -61,10 +75,10 @@ struct weights {
     struct weights_vec rope_factors_short;
     struct weights_layer *layer; /* [n_layer], owns */
 
-    struct weights_load *loads; /* what to read and where to; private, owns */
+    struct weights_load *loads; /* [n_load], owns; in the order of their places */
     size_t n_load;
     size_t arena_bytes;   /* what weights_load will take from its arena, exactly */
-    size_t scratch_bytes; /* per worker while loading */
+    size_t scratch_bytes; /* per worker while loading; 0 for an image */
     bool is_tied;         /* output is embd */
     uint64_t n_param;
     uint64_t type_bytes[QUANT_TYPE_COUNT]; /* bytes by element type, for listings */
@@ -72,11 +86,22 @@ struct weights {
 
 /* Allocates the layer and load tables (mem_alloc). Errors name the tensor, expected and found. */
 enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf *g) MUST_USE;
-/* Fills the arena (which must have arena_bytes free). progress may be NULL; it is called on the
- * caller's thread with 0..1. */
+/* Opens the arena (zeroed; the caller closes it, also after a failure) with arena_bytes and fills
+ * it, or maps the image. progress may be NULL; it is called on the caller's thread with 0..1. */
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done),
                       void *arg) MUST_USE;
-void weights_release(struct weights *w); /* accepts a zeroed object */
+/* What weights_load would put into the arena, in pieces from front to back, padding included: at
+ * most 64 MiB or one slot at a time. ERR_MEMORY, and what reading and `take` give. */
+typedef enum err (*weights_take)(void *arg, const uint8_t *bytes, size_t n);
+enum err weights_pack(struct weights *w, const struct gguf *g, struct team *team, weights_take take,
+                      void *arg) MUST_USE;
+/* SHA-256 of what decides the arena's bytes beside the file: slots, places, and the panels that
+ * num/pack.c makes of sample rows of each type that the model has. */
+enum err weights_layout(const struct weights *w, char hex[65]) MUST_USE;
+/* The same for whatever model: of another program's image it can be told without opening it. */
+enum err weights_generation(char hex[65]) MUST_USE;
+#define WEIGHTS_LAYOUT_KEY "hearth.image.layout" /* of an image: the digest above */
+void weights_release(struct weights *w);         /* accepts a zeroed object */
 
 #endif

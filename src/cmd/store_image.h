@@ -1,0 +1,12 @@
+/* store_image - packed images of models in the store (cmd/store_image.c) */
+#ifndef HEARTH_STORE_IMAGE_H
+#define HEARTH_STORE_IMAGE_H
+
+#include "cmd/store.h"
+
+/* Makes the packed image of a model that is in the store, and notes it in the index and in m,
+ * unless a fresh one is there. The store is locked. ERR_MEMORY, ERR_IO (no room on the disk), and
+ * what the model's files give. */
+enum err store_pack(struct store *st, struct store_model *m) MUST_USE;
+
+#endif
