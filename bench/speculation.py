@@ -15,7 +15,7 @@ I, U, F, P = c.c_int32, c.c_uint64, c.c_float, c.c_void_p
 
 
 class ModelParams(c.Structure):
-    _fields_ = [('size', c.c_size_t), ('n_ctx', I), ('n_parallel', I), ('n_queue', I), ('n_batch', I), ('kv', c.c_char_p), ('progress', P), ('arg', P), ('extra', U)]
+    _fields_ = [('size', c.c_size_t), ('n_ctx', I), ('n_parallel', I), ('n_queue', I), ('n_batch', I), ('kv', c.c_char_p), ('draft', c.c_char_p), ('progress', P), ('arg', P), ('extra', U)]
 
 
 class BoxParams(c.Structure):
@@ -55,6 +55,7 @@ PROMPTS = {
 ap = argparse.ArgumentParser(description=__doc__)
 ap.add_argument('lib')
 ap.add_argument('models', nargs='+')
+ap.add_argument('--draft', help='a small model of the same vocabulary that guesses')
 ap.add_argument('--rounds', type=int, default=5)
 ap.add_argument('--tokens', type=int, default=200)
 ap.add_argument('--temp', type=float, default=0.0)
@@ -98,6 +99,7 @@ for path in args.models:
     L.hearth_box_init(c.byref(bp))
     good(L.hearth_box_open(c.byref(bp), c.byref(box)))
     L.hearth_model_init(c.byref(mp))
+    mp.draft = args.draft.encode() if args.draft else None
     good(L.hearth_model_open(box, path.encode(), c.byref(mp), c.byref(model)))
     print(f'{os.path.basename(path)}, temperature {args.temp:g}, {args.tokens} tokens\n'
           f'{"":12}{"without":>10}{"with":>10}{"ratio":>8}{"guessed":>10}{"right":>8}   tok/s; per token of the answer')

@@ -76,11 +76,11 @@ struct hearth_model;
 
 struct hearth_model_params {
     size_t size;
-    int32_t n_ctx;      /* tokens of a conversation; 0: 4096, or what the model was made for */
-    int32_t n_parallel; /* conversations generated at once; 0: 1 */
-    int32_t n_queue;    /* requests that may wait; beyond: HEARTH_BUSY. 0: 64 */
-    int32_t n_batch;    /* tokens of a prompt computed in one piece; 0: 512 */
-    const char *kv;     /* "f16" (NULL), "q8_0", "f32" */
+    int32_t n_ctx;          /* tokens of a conversation; 0: 4096, or what the model was made for */
+    int32_t n_parallel;     /* conversations generated at once; 0: 1 */
+    int32_t n_queue;        /* requests that may wait; beyond: HEARTH_BUSY. 0: 64 */
+    int32_t n_batch;        /* tokens of a prompt computed in one piece; 0: 512 */
+    const char *kv, *draft; /* "f16" (NULL), "q8_0", "f32"; file of a small model that guesses */
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;
     uint64_t extra_bytes; /* what the caller takes beside the model, HEARTH_TEXT_BYTES too */

@@ -14,7 +14,8 @@ struct model {
     struct tok *tok;
     struct team *team;
     struct arena arena;
-    int fd; /* of a model made here; -1 else */
+    int fd;                    /* of a model made here; -1 else */
+    const struct model *small; /* that guesses for it; NULL: none */
 };
 
 /* file: NULL for one that is made here. */
@@ -64,9 +65,16 @@ static inline enum err engine_bare(struct engine **out, const struct model *m,
     *out = e;
     REQUIRE(e != NULL, ERR_MEMORY, "no memory for an engine");
     e->fd = -1;
-    e->parts =
-        (struct engine_parts){ &m->arch, &m->weights, m->tok, m->team, kern_get(cpu_best()) };
+    e->parts = (struct engine_parts){ .arch = &m->arch,
+                                      .weights = &m->weights,
+                                      .tok = m->tok,
+                                      .team = m->team,
+                                      .kern = kern_get(cpu_best()) };
     e->config = *c;
+    if (m->small != NULL) {
+        e->parts.draft_arch = beside.draft_arch = &m->small->arch;
+        e->parts.draft_weights = beside.draft_weights = &m->small->weights;
+    }
     TRY(engine_request_bytes(c, &m->arch, m->tok, &beside.request_bytes));
     TRY(plan_make(plan, &m->arch, &m->weights, c, &beside));
     TRY(prepare(e, plan));

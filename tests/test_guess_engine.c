@@ -3,7 +3,7 @@
  * Several requests of all kinds (greedy and drawn, with penalties, filters, log probabilities, stop
  * texts, several choices, up to the end of the context) are answered one by one without guesses, then
  * together with guesses: right ones, wrong ones, right up to some place, as many as there is room for,
- * and those the engine makes itself; on several numbers of workers and cache types, with slow readers
+ * those the engine makes itself, and those of a small model, a good one and a bad one; on several numbers of workers and cache types, with slow readers
  * and with neighbours who leave.
  *
  * Includes engine.c: the steps are made here, so that nothing depends on a clock. */
@@ -40,9 +40,19 @@ struct seen_all {
     enum engine_finish finish;
 };
 
-enum way { WAY_NONE, WAY_RIGHT, WAY_WRONG, WAY_MIXED, WAY_OWN, WAY_COUNT };
+enum way {
+    WAY_NONE,
+    WAY_RIGHT,
+    WAY_WRONG,
+    WAY_MIXED,
+    WAY_OWN,
+    WAY_DRAFT,
+    WAY_BAD_DRAFT,
+    WAY_COUNT
+};
 
 static struct model model;
+static struct model small;
 static struct engine *en;
 static struct seen_all want[N_REQ];
 static struct seen_all got[N_REQ];
@@ -161,13 +171,18 @@ static void round_once(enum way way)
 {
     end_unwanted(en, os_now_us(), true);
     admit(en);
-    if (way == WAY_OWN) { /* steps of all sizes cost the same: whatever may be right is computed */
+    if (way >= WAY_OWN) { /* steps of all sizes cost the same: whatever may be right is computed */
         for (int i = 0; i < GUESS_SIZES; i++) {
             en->cost.shape[i] = 1.0;
         }
         en->cost.scale_us = 1000.0;
         en->sched.us_per_tok = 1e-3;
         guess(en);
+        if (way != WAY_OWN) {
+            en->draft.us = 1.0;
+            en->draft.chance = 0.9;
+            draft(en);
+        }
     } else if (way != WAY_NONE) {
         guess_so(way);
     }
@@ -181,7 +196,7 @@ static void round_once(enum way way)
     }
 }
 
-static void bare_open(int32_t n_parallel, int32_t n_worker, enum kern_kv kv)
+static void bare_open(enum way way, int32_t n_parallel, int32_t n_worker, enum kern_kv kv)
 {
     const struct plan_config c = { .n_ctx = N_CTX,
                                    .n_parallel = n_parallel,
@@ -193,21 +208,34 @@ static void bare_open(int32_t n_parallel, int32_t n_worker, enum kern_kv kv)
     memset(got, 0, sizeof got);
     memset(handle, -1, sizeof handle);
     assert_int_equal(model_open(&model, NULL, n_worker), ERR_OK);
+    if (way >= WAY_DRAFT) {
+        assert_int_equal(model_open(&small, NULL, 1), ERR_OK);
+        model.small = &small;
+    }
+    for (int32_t i = 0; i < TINY_EMBD && way == WAY_BAD_DRAFT; i += 2) {
+        float *w = (float *)(void *)(uintptr_t)&small.weights.output_norm.w.v[i];
+        *w = -*w;
+    }
     assert_int_equal(engine_bare(&en, &model, &c, &plan), ERR_OK);
+    assert_int_equal(en->draft_context.peak, plan.draft_bytes); /* PL-1 */
 }
 
 static void bare_close(void)
 {
     assert_int_equal(en->x.kv.n_free, en->x.kv.n_page);
+    assert_int_equal(en->draft.x.kv.n_free, en->draft.x.kv.n_page);
     assert_true(en->step.peak <= en->step.cap);
     engine_close(en);
+    if (model.small != NULL) {
+        model_close(&small);
+    }
     model_close(&model);
 }
 
 /* Each request by itself, a token a step. */
 static void answer_plainly(enum kern_kv kv)
 {
-    bare_open(N_CHOICE, 1, kv);
+    bare_open(WAY_NONE, N_CHOICE, 1, kv);
     for (int32_t i = 0; i < N_REQ; i++) {
         submit(i);
         do {
@@ -230,7 +258,7 @@ static void answer_ahead(enum way way, int32_t n_parallel, int32_t n_worker, enu
                          int32_t leaver)
 {
     bool is_open = true;
-    bare_open(n_parallel, n_worker, kv);
+    bare_open(way, n_parallel, n_worker, kv);
     for (int32_t i = 0; i < N_REQ; i++) {
         submit(i);
     }
@@ -257,9 +285,8 @@ static void answer_ahead(enum way way, int32_t n_parallel, int32_t n_worker, enu
         }
         engine_drop(en, handle[i]);
     }
-    if (way != WAY_OWN) {
-        assert_true(en->stats.n_guessed > 100);
-    }
+    assert_true(way == WAY_OWN || en->stats.n_guessed > 100);
+    assert_true(way != WAY_DRAFT || 2 * en->stats.n_accepted > en->stats.n_guessed);
     assert_true(way != WAY_RIGHT || 4 * en->stats.n_accepted > 3 * en->stats.n_guessed);
     assert_true(way != WAY_WRONG || en->stats.n_accepted == 0);
     assert_true(way != WAY_MIXED || en->stats.n_accepted > 50);
@@ -283,7 +310,7 @@ static void test_own(void **state)
 {
     (void)state;
     answer_plainly(KERN_KV_F16);
-    bare_open(1, 1, KERN_KV_F16);
+    bare_open(WAY_OWN, 1, 1, KERN_KV_F16);
     submit(0);
     do {
         round_once(WAY_OWN);
@@ -294,12 +321,59 @@ static void test_own(void **state)
     bare_close();
 }
 
+/* A small model that is the same as the large one is always right, however the answer is drawn. */
+static void test_draft(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < N_REQ - 1; i++) { /* the last is stopped in the middle of guesses */
+        bare_open(WAY_DRAFT, N_CHOICE, 1, KERN_KV_F16);
+        submit(i);
+        en->jobs[handle[i] & 0xFFFF].spec.sample.n_logprob = -1;
+        do {
+            round_once(WAY_DRAFT);
+            for (int32_t k = 0; k < N_CHOICE; k++) { /* no guesses out of the text */
+                en->slots[k].guess.at = -1;
+            }
+        } while (read_all(i));
+        assert_true(en->stats.n_guessed > 5 && en->stats.n_accepted == en->stats.n_guessed);
+        engine_drop(en, handle[i]);
+        bare_close();
+    }
+}
+
+/* One that is always wrong is given up, but for a try now and then; one that is right again is used
+ * again. */
+static void test_draft_off(void **state)
+{
+    (void)state;
+    struct draft d = { .chance = 0.6, .us = 4000.0 };
+    struct guess_cost cost = { .scale_us = 20000.0 };
+    int32_t n_tried = 0;
+    for (int i = 0; i < 4; i++) {
+        cost.shape[i] = 1.0 + 0.2 * i;
+    }
+    for (int i = 0; i < 1100; i++) {
+        const int32_t n = draft_length(&d, &cost, 1, GUESS_MAX, 1, 2000.0);
+        assert_in_range(n, 0, GUESS_MAX);
+        assert_true(i > 0 || n > 0);
+        n_tried += i >= 100 && n > 0;
+        draft_judged(&d, n, 0);
+    }
+    assert_in_range(n_tried, 5, 40);
+    while (d.chance < 0.9) {
+        const int32_t n = draft_length(&d, &cost, 1, GUESS_MAX, 1, 2000.0);
+        draft_judged(&d, n, n);
+    }
+    assert_true(draft_length(&d, &cost, 1, GUESS_MAX, 1, 2000.0) >= 3);
+    assert_true(draft_length(&d, &cost, 5, 2, 8, 2000.0) <= 2);
+}
+
 /* Who asks for none gets none. */
 static void test_none(void **state)
 {
     (void)state;
     int32_t n_step = 0;
-    bare_open(1, 1, KERN_KV_F16);
+    bare_open(WAY_OWN, 1, 1, KERN_KV_F16);
     submit(0);
     en->jobs[0].spec.has_no_guesses = true;
     do {
@@ -314,6 +388,8 @@ static void test_none(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_own),
+                                        cmocka_unit_test(test_draft),
+                                        cmocka_unit_test(test_draft_off),
                                         cmocka_unit_test(test_none) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

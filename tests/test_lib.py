@@ -23,7 +23,7 @@ class BoxParams(c.Structure):
 
 class ModelParams(c.Structure):
     _fields_ = [('size', c.c_size_t), ('n_ctx', c.c_int32), ('n_parallel', c.c_int32), ('n_queue', c.c_int32), ('n_batch', c.c_int32),
-                ('kv', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p), ('extra_bytes', c.c_uint64)]
+                ('kv', c.c_char_p), ('draft', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p), ('extra_bytes', c.c_uint64)]
 
 
 class Bias(c.Structure):
@@ -179,6 +179,18 @@ def main():
     check('too many at once are refused before the model is read', open_model(b, model_path, n_parallel=(1 << 31) - 1)[0] == USAGE)
     check('what the caller takes beside the model counts', open_model(b, model_path, extra_bytes=1 << 50)[0] == MEMORY and b'107374' in L.hearth_error())
     check('extra_bytes cannot overflow the sum', open_model(b, model_path, extra_bytes=(1 << 64) - 1)[0] == LIMIT)
+    other = os.path.join(os.path.dirname(model_path), '..', 'zoo', 'llama.gguf')
+    check('a draft model of another vocabulary is refused', open_model(b, model_path, n_ctx=256, draft=other.encode())[0] == USAGE and b'vocabulary' in L.hearth_error())
+    check('a draft model must be there', open_model(b, model_path, draft=b'/nonexistent.gguf')[0] == NOT_FOUND)
+    answers = []
+    for k in ({}, {'draft': model_path.encode()}):
+        s, m = open_model(b, model_path, n_ctx=512, **k)
+        check('opens', s == OK)
+        r = submit(m, tokens_of(m, 'Tell me about the sea.'), max_tokens=40, temperature=0.7, seed=5, n_logprob=1)[1]
+        text, toks, _, _, lps = drain(r)
+        answers.append((text, toks, lps))
+        L.hearth_model_close(m)
+    check('a draft model changes no bit', answers[0] == answers[1] and len(answers[0][2]) == 40)
     s, small = box(n_thread=1, memory_bytes=50 << 20)
     check('a model beyond the limit is refused with numbers', open_model(small, model_path)[0] == MEMORY and b'MiB' in L.hearth_error())
     s, m = open_model(b, model_path, n_ctx=1024, n_parallel=4, n_queue=8, n_batch=128)

@@ -51,6 +51,7 @@ struct conf {
     const char *template_file;
     const char *isa;
     const char *kv;
+    const char *draft;
     const char *out;
     const char *in;
     const char *type;

@@ -122,8 +122,16 @@ static int run_model(const struct conf *c)
                                            : usage("the probe needs -m MODEL");
     }
     struct buf path;
+    struct buf draft;
+    struct conf own = *c;
     buf_init(&path, 8192);
-    const enum err e = store_resolve(c->model, &path);
+    buf_init(&draft, 8192);
+    enum err e = store_resolve(c->model, &path);
+    if (e == ERR_OK && c->draft != NULL) {
+        e = store_resolve(c->draft, &draft);
+        own.draft = buf_str(&draft);
+    }
+    c = &own;
     int code = 0;
     if (e != ERR_OK) {
         code = fail(e);
@@ -147,6 +155,7 @@ static int run_model(const struct conf *c)
         code = probe_detokenize(buf_str(&path));
     }
     buf_release(&path);
+    buf_release(&draft);
     return code;
 }
 

@@ -37,6 +37,7 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     p->n_parallel = (int32_t)c->parallel;
     p->n_batch = tuned_read().n_batch;
     p->kv = c->kv;
+    p->draft = c->draft;
 }
 
 /* Progress of loading. */

@@ -82,6 +82,16 @@ static void tell(struct engine *e)
     }
 }
 
+/* The sequence has n positions that are worth keeping; of the token behind them, the last, a small
+ * model may know. */
+static void cut(struct engine *e, int32_t i_seq, int32_t n)
+{
+    kv_seq_cut(&e->x.kv, &e->x.seqs[i_seq], n);
+    if (e->parts.draft_arch != NULL) {
+        draft_cut(&e->draft, i_seq, n);
+    }
+}
+
 /* The last event of a request (EN-2), with its times; the place stays until the reader drops it. */
 static void end_job(struct engine *e, struct job *j)
 {
@@ -118,7 +128,7 @@ static void end_choice(struct engine *e, int32_t i_seq, enum engine_finish finis
         .kind = ENGINE_CHOICE_END, .choice = q->choice, .token = -1, .finish = finish
     };
     give(e, j, &event, rest);
-    kv_seq_cut(&e->x.kv, &e->x.seqs[i_seq], 0);
+    cut(e, i_seq, 0);
     sched_free(&e->sched, i_seq);
     j->finish = finish > j->finish ? finish : j->finish; /* the worst of all choices */
     if (--j->n_open == 0) {
@@ -134,7 +144,7 @@ static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
     int32_t n_freed = 0;
     (void)sched_remove(&e->sched, i_job, freed, &n_freed);
     for (int32_t i = 0; i < n_freed; i++) {
-        kv_seq_cut(&e->x.kv, &e->x.seqs[freed[i]], 0);
+        cut(e, freed[i], 0);
     }
     j->finish = finish;
     end_job(e, j);
@@ -255,23 +265,24 @@ static int32_t guesses_of(const struct engine *e, int32_t i_seq)
  * a row more is no cheaper than the prompt's own. */
 static void guess(struct engine *e)
 {
-    int32_t n_bid = 0;
     bool has_prompt = false;
+    e->n_bid = 0;
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
         struct sched_seq *q = &e->sched.seq[i];
         has_prompt = has_prompt || q->state == SCHED_PREFILL;
         q->n_guess = 0;
+        e->slots[i].is_drafted = false;
         if (q->state == SCHED_DECODE && !q->is_paused) {
-            e->bids[n_bid++] = (struct guess_bid){ .guess = &e->slots[i].guess,
-                                                   .most = guesses_of(e, i),
-                                                   .i_seq = i };
+            e->bids[e->n_bid++] = (struct guess_bid){ .guess = &e->slots[i].guess,
+                                                      .most = guesses_of(e, i),
+                                                      .i_seq = i };
         }
     }
     if (has_prompt) {
-        return;
+        e->n_bid = 0;
     }
-    guess_share(&e->cost, e->bids, n_bid, e->sched.us_per_tok);
-    for (int32_t i = 0; i < n_bid; i++) {
+    guess_share(&e->cost, e->bids, e->n_bid, e->sched.us_per_tok);
+    for (int32_t i = 0; i < e->n_bid; i++) {
         const struct guess_bid *b = &e->bids[i];
         struct slot *slot = &e->slots[b->i_seq];
         e->sched.seq[b->i_seq].n_guess = b->n;
@@ -314,8 +325,10 @@ static void share_prompt(struct engine *e, int32_t i_first)
     }
 }
 
-/* Samples one token; no lock held: spec, prompt and answer are the engine's while the job runs. */
-static bool choose(struct engine *e, int32_t i_seq, float *logits, struct sample_output *out)
+/* Samples one token, n_ahead behind the answer's last; no lock held: spec, prompt and answer are
+ * the engine's while the job runs. */
+static bool choose(struct engine *e, int32_t i_seq, float *logits, int32_t n_ahead,
+                   struct sample_output *out)
 {
     const struct sched_seq *q = &e->sched.seq[i_seq];
     const struct job *j = &e->jobs[q->i_req];
@@ -327,7 +340,7 @@ static bool choose(struct engine *e, int32_t i_seq, float *logits, struct sample
         .prompt = j->prompt,
         .n_prompt = j->n_prompt,
         .answer = slot->answer,
-        .n_answer = slot->n_answer,
+        .n_answer = slot->n_answer + n_ahead,
         .choice = q->choice,
         .kern = e->parts.kern,
         .cands = e->cands,
@@ -337,6 +350,81 @@ static bool choose(struct engine *e, int32_t i_seq, float *logits, struct sample
         .n_banned = j->spec.is_eos_ignored ? e->n_end : 0,
     };
     return sample_row(&in, out);
+}
+
+/* The small model's guess behind a text: what the same numbers draw from its scores. */
+static int32_t draft_token(struct engine *e, int32_t i_seq, const float *logits, int32_t n_ahead)
+{
+    struct sample_output s;
+    const int32_t n_vocab = e->parts.arch->n_vocab;
+    const int32_t n_own = e->parts.draft_arch->n_vocab;
+    for (int32_t i = 0; i < n_vocab; i++) {
+        e->row[i] = i < n_own ? logits[i] : -INFINITY;
+    }
+    return choose(e, i_seq, e->row, n_ahead, &s) ? s.token : 0;
+}
+
+/* Those that may have guesses and got none. Returns their number, at most GUESS_MAX; *most: guesses
+ * that each of them may have. */
+static int32_t draft_bids(const struct engine *e, int32_t *picked, int32_t *n_row, int32_t *most)
+{
+    int32_t n = 0;
+    int32_t left = GUESS_MAX;
+    *most = GUESS_MAX;
+    *n_row = e->n_bid;
+    for (int32_t i = 0; i < e->n_bid; i++) {
+        const struct guess_bid *b = &e->bids[i];
+        *n_row += b->n;
+        left -= b->n;
+        if (b->n == 0 && b->most > 0 && n < GUESS_MAX) {
+            picked[n++] = i;
+            *most = b->most < *most ? b->most : *most;
+        }
+    }
+    *most = n > 0 && left / n < *most ? left / n : *most;
+    return n;
+}
+
+/* Lets the small model guess for answers that repeat nothing; called without the lock. One whose
+ * text it does not know yet is left out while it reads a piece of that. */
+static void draft(struct engine *e)
+{
+    struct draft_text texts[GUESS_MAX];
+    int32_t picked[GUESS_MAX];
+    int32_t n_row = 0;
+    int32_t most = 0;
+    int32_t n_text = 0;
+    bool has_read = false;
+    const double row_us = e->sched.us_per_tok;
+    const int32_t n_bid = draft_bids(e, picked, &n_row, &most);
+    const int32_t n = n_bid > 0 ? draft_length(&e->draft, &e->cost, n_bid, most, n_row, row_us) : 0;
+    for (int32_t i = 0; i < n_bid && n > 0; i++) {
+        const int32_t i_seq = e->bids[picked[i]].i_seq;
+        const struct slot *slot = &e->slots[i_seq];
+        const struct draft_text t = { i_seq, slot->text,
+                                      e->sched.seq[i_seq].n_prompt + slot->n_answer };
+        const bool is_ready =
+            draft_is_ready(&e->draft, &t) || (!has_read && draft_follow(&e->draft, &t));
+        has_read = has_read || !is_ready;
+        if (is_ready) {
+            e->bids[picked[i]].n = n;
+            texts[n_text++] = t;
+        }
+    }
+    for (int32_t k = 0; k < n && n_text > 0; k++) {
+        const float *logits = draft_scores(&e->draft, texts, n_text);
+        for (int32_t i = 0; i < n_text; i++) {
+            struct slot *slot = &e->slots[texts[i].i_seq];
+            slot->text[texts[i].n++] = draft_token(
+                e, texts[i].i_seq, logits + (size_t)i * back_ld(e->parts.draft_arch->n_vocab), k);
+        }
+    }
+    lock_take(e->lock);
+    for (int32_t i = 0; i < n_text; i++) {
+        e->sched.seq[texts[i].i_seq].n_guess = n;
+        e->slots[texts[i].i_seq].is_drafted = true;
+    }
+    lock_drop(e->lock);
 }
 
 /* What a sampled token means for its choice: text, and perhaps the end. */
@@ -376,7 +464,7 @@ static void take_token(struct engine *e, int32_t i_seq, const struct sample_outp
 static bool take_row(struct engine *e, int32_t i_seq, float *logits)
 {
     struct sample_output s;
-    const bool is_chosen = choose(e, i_seq, logits, &s);
+    const bool is_chosen = choose(e, i_seq, logits, 0, &s);
     lock_take(e->lock);
     if (is_chosen) {
         take_token(e, i_seq, &s);
@@ -417,6 +505,7 @@ static void take_next(struct engine *e, const struct sched_piece *p, float *logi
     const struct sched_seq *q = &e->sched.seq[p->i_seq];
     const bool has_guesses = !e->jobs[q->i_req].spec.has_no_guesses;
     int32_t n_right = 0;
+    int32_t n_guess = 0; /* judged: an end leaves the rest open */
     bool goes_on = true;
     for (int32_t i = 0; i == n_right && i < p->n_tok && goes_on; i++) {
         const int32_t at = slot->n_answer;
@@ -425,6 +514,7 @@ static void take_next(struct engine *e, const struct sched_piece *p, float *logi
         if (goes_on && has_guesses) {
             guess_next(&slot->guess, slot->text, q->n_prompt + slot->n_answer);
         }
+        n_guess += goes_on && i + 1 < p->n_tok;
         n_right += goes_on && i + 1 < p->n_tok && slot->answer[at] == guessed;
     }
     lock_take(e->lock);
@@ -432,9 +522,12 @@ static void take_next(struct engine *e, const struct sched_piece *p, float *logi
     e->stats.n_accepted += (uint64_t)n_right;
     if (goes_on) {
         sched_accept(&e->sched, p->i_seq, n_right);
-        kv_seq_cut(&e->x.kv, &e->x.seqs[p->i_seq], q->n_past);
+        cut(e, p->i_seq, q->n_past);
     }
     lock_drop(e->lock);
+    if (slot->is_drafted) {
+        draft_judged(&e->draft, n_guess, n_right);
+    }
 }
 
 /* Buckets by powers of two: 1, 2, 3..4, 5..8 decoding sequences, ... */
@@ -478,7 +571,7 @@ static void abandon_step(struct engine *e)
     lock_take(e->lock);
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_piece *p = &e->pieces[i];
-        kv_seq_cut(&e->x.kv, &e->x.seqs[p->i_seq], p->pos0);
+        cut(e, p->i_seq, p->pos0);
     }
     e->was_abandoned = true;
     e->stats.n_abandoned++;
@@ -648,6 +741,11 @@ void engine_thread(void *arg)
         goes_on = !e->is_closing;
         admit(e);
         guess(e);
+        if (e->parts.draft_arch != NULL && goes_on) {
+            lock_drop(e->lock);
+            draft(e);
+            lock_take(e->lock);
+        }
         e->n_piece = goes_on ? sched_plan(&e->sched, e->pieces) : 0;
         const int32_t n_tok = lay_out(e);
         check_state(e);

@@ -95,6 +95,8 @@ struct engine_parts {
     const struct tok *tok;
     struct team *team;
     const struct kern_table *kern;
+    const struct arch *draft_arch; /* of a small model that guesses; NULL: none */
+    const struct weights *draft_weights;
 };
 
 /* Bytes that requests and queues will take, for the plan. ERR_LIMIT for a vocabulary with huge

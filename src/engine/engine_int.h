@@ -6,6 +6,7 @@
 
 #include "back/be_cpu.h"
 #include "base/cell.h"
+#include "engine/draft.h"
 #include "engine/engine.h"
 #include "engine/guess.h"
 #include "engine/sched.h"
@@ -57,12 +58,14 @@ struct slot {
     int32_t *answer; /* within text */
     int32_t n_answer;
     struct guess guess;
+    bool is_drafted; /* the guesses of the step are a small model's */
 };
 
 struct engine {
     struct engine_parts parts;
     struct plan_config config;
     struct arena context;
+    struct arena draft_context;
     struct arena step;
     struct arena requests;
     struct plan_context x; /* owner: engine; counts and tables of x.kv change under the lock only */
@@ -78,7 +81,9 @@ struct engine {
     /* owner: engine */
     struct slot *slots;     /* [n_parallel] */
     struct guess_bid *bids; /* [n_parallel] */
+    int32_t n_bid;
     struct guess_cost cost;
+    struct draft draft; /* in use when parts.draft_arch is there */
     int32_t *tokens;
     int32_t *pos;
     int32_t *rows;

@@ -145,6 +145,11 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     TRY(arena_open(&e->step, plan->step_bytes, true));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
+    if (e->parts.draft_arch != NULL) {
+        TRY(open_touched(e, &e->draft_context, plan->draft_bytes));
+        TRY(draft_init(&e->draft, e->parts.draft_arch, e->parts.draft_weights, &e->config,
+                       &e->cpu.back, &e->draft_context));
+    }
     for (int32_t i = 0; i < e->config.n_parallel; i++) {
         TRY(emit_init(&e->slots[i].emit, e->piece_max));
     }
@@ -214,6 +219,7 @@ void engine_close(struct engine *e)
     }
     arena_close(&e->requests);
     arena_close(&e->context);
+    arena_close(&e->draft_context);
     arena_close(&e->step);
     if (e->lock != NULL) {
         lock_close(e->lock);

@@ -42,7 +42,7 @@ enum err plan_take(struct plan_context *x, const struct arch *a, const struct we
 }
 
 /* One dry step of n_prompt prompt tokens beside n_decode single ones, all at the end of their
- * contexts. */
+ * contexts; a prompt's last token has scores, and of the others so many as are single. */
 static enum err dry_step(struct be_measure *m, struct plan_context *x, const struct plan_config *c,
                          int32_t n_prompt, int32_t n_decode)
 {
@@ -100,6 +100,26 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     return ERR_OK;
 }
 
+/* The small model computes pieces of prompts, and guesses for some sequences at once. */
+static enum err measure_draft(struct plan *p, const struct arch *a, const struct weights *w)
+{
+    const struct plan_config *c = &p->config;
+    struct arena context;
+    struct arena step;
+    struct be_measure m;
+    struct plan_context x = { 0 };
+    arena_open_counting(&context);
+    arena_open_counting(&step);
+    be_measure_init(&m, &step, c->n_worker);
+    TRY(plan_take(&x, a, w, c, &m.back, &context));
+    p->draft_bytes = context.peak;
+    const int32_t n_seq = c->n_parallel < GUESS_MAX ? c->n_parallel : GUESS_MAX;
+    TRY(dry_step(&m, &x, c, c->n_ctx < GUESS_PIECE ? c->n_ctx : GUESS_PIECE, 0));
+    TRY(dry_step(&m, &x, c, 0, GUESS_LAG * n_seq));
+    p->step_bytes = step.peak > p->step_bytes ? step.peak : p->step_bytes;
+    return ERR_OK;
+}
+
 enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, const struct plan_beside *beside)
 {
@@ -109,6 +129,11 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     REQUIRE(n_page <= INT32_MAX && kv_bytes(a, c->kv, (int32_t)n_page, &kv), ERR_LIMIT,
             "%d conversations of %d tokens: the cache's size overflows", c->n_parallel, c->n_ctx);
     TRY(measure(&t, a, w));
+    if (beside->draft_arch != NULL) {
+        TRY(measure_draft(&t, beside->draft_arch, beside->draft_weights));
+        add_part(&t, "draft weights", beside->draft_weights->arena_bytes);
+        add_part(&t, "draft cache", t.draft_bytes);
+    }
     add_part(&t, "weights", w->arena_bytes);
     add_part(&t, "cache", kv);
     add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
@@ -118,8 +143,11 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     add_part(&t, "requests", beside->request_bytes);
     add_part(&t, "program and libraries", beside->program_bytes);
     add_part(&t, "server", beside->extra_bytes);
-    const uint64_t loading = (uint64_t)c->n_worker * w->scratch_bytes;
-    const uint64_t later = t.context_bytes + t.step_bytes + beside->request_bytes;
+    const size_t draft_scratch =
+        beside->draft_arch != NULL ? beside->draft_weights->scratch_bytes : 0;
+    const size_t scratch = w->scratch_bytes > draft_scratch ? w->scratch_bytes : draft_scratch;
+    const uint64_t loading = (uint64_t)c->n_worker * scratch;
+    const uint64_t later = t.context_bytes + t.draft_bytes + t.step_bytes + beside->request_bytes;
     add_part(&t, "loading, given back", loading > later ? loading - later : 0);
     const char *from = "";
     t.available_bytes = os_memory_available(&from);

@@ -39,7 +39,8 @@ struct plan {
     const char *available_from; /* static */
     bool fits;
     size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
-    size_t step_bytes;        /* arena: workspace */
+    size_t draft_bytes;       /* arena: what the small model has of these */
+    size_t step_bytes;        /* arena: workspace, of both models */
     uint64_t step_read_bytes; /* to decode one token with an empty cache */
     uint64_t tok_kv_bytes;
     uint64_t tok_ops; /* of products, for a token of a prompt: all but the output matrix */
@@ -50,9 +51,11 @@ struct plan_beside {
     uint64_t program_bytes; /* resident before the model is opened: code, libraries, heap */
     uint64_t tokenizer_bytes;
     uint64_t template_bytes;
-    uint64_t request_bytes; /* queues and buffers of the engine, per engine_request_bytes */
-    uint64_t extra_bytes;   /* what the caller adds (server buffers) */
-    uint64_t limit_bytes;   /* the owner's limit; 0 = none */
+    uint64_t request_bytes;        /* queues and buffers of the engine, per engine_request_bytes */
+    uint64_t extra_bytes;          /* what the caller adds (server buffers) */
+    uint64_t limit_bytes;          /* the owner's limit; 0 = none */
+    const struct arch *draft_arch; /* of a small model that guesses; NULL: none */
+    const struct weights *draft_weights;
 };
 
 /* ERR_LIMIT when sizes overflow. A plan that does not fit is no error: see `fits`. */

@@ -60,6 +60,14 @@ struct hearth_box {
     uint64_t memory_bytes;
 };
 
+/* A model that guesses for another one. */
+struct small {
+    struct gguf *gguf; /* closed once loaded */
+    struct arch arch;
+    struct weights weights;
+    struct arena arena;
+};
+
 struct hearth_model {
     struct gguf *gguf; /* closed once loaded */
     struct arch arch;
@@ -67,7 +75,8 @@ struct hearth_model {
     struct tok *tok;
     struct chat_template *chat;
     bool has_own_template;
-    struct arena arena; /* the weights */
+    struct arena arena;  /* the weights */
+    struct small *small; /* that guesses; NULL: none */
     struct team *team;
     struct engine *engine;
     struct plan plan;
@@ -348,6 +357,57 @@ static enum err open_template(struct hearth_model *m)
     return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
 }
 
+/* Guesses are ids: they must mean the same to both. */
+static enum err check_vocabulary(const struct tok *large, const struct tok *small, const char *path)
+{
+    REQUIRE(tok_n_vocab(large) == tok_n_vocab(small), ERR_USAGE,
+            "draft model %s: its vocabulary has %d tokens, the model's %d; choose one of the same "
+            "family",
+            path, tok_n_vocab(small), tok_n_vocab(large));
+    for (int32_t i = 0; i < tok_n_vocab(large); i++) {
+        REQUIRE(view_eq(tok_piece(large, i), tok_piece(small, i)), ERR_USAGE,
+                "draft model %s: token %d is another text than the model's; choose one of the same "
+                "family",
+                path, i);
+    }
+    return ERR_OK;
+}
+
+static enum err small_plan(struct small *s, const struct tok *large, const struct plan_config *c,
+                           const char *path)
+{
+    struct tok *tok = NULL;
+    TRY(gguf_open(&s->gguf, path));
+    TRY(arch_read(&s->arch, s->gguf));
+    TRY(weights_bind(&s->weights, &s->arch, s->gguf));
+    REQUIRE(s->arch.n_ctx_train >= c->n_ctx, ERR_LIMIT,
+            "draft model %s: it was made for %d tokens, the context has %d: choose a smaller one",
+            path, s->arch.n_ctx_train, c->n_ctx);
+    enum err e = tok_open(&tok, s->gguf);
+    e = e == ERR_OK ? check_vocabulary(large, tok, path) : e;
+    tok_close(tok);
+    return e;
+}
+
+static enum err small_load(struct small *s, struct team *team)
+{
+    TRY(arena_open(&s->arena, s->weights.arena_bytes, false));
+    TRY(weights_load(&s->weights, s->gguf, &s->arena, team, NULL, NULL));
+    gguf_close(s->gguf);
+    s->gguf = NULL;
+    return ERR_OK;
+}
+
+static void small_close(struct small *s)
+{
+    if (s != NULL) {
+        arena_close(&s->arena);
+        weights_release(&s->weights);
+        gguf_close(s->gguf);
+        mem_free(s);
+    }
+}
+
 /* Directory, numbers, slots, tokenizer, template and plan: all that needs no weights. */
 static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
@@ -363,6 +423,13 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(make_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
+    if (p->draft != NULL) {
+        m->small = mem_alloc(sizeof *m->small);
+        REQUIRE(m->small != NULL, ERR_MEMORY, "no memory for a draft model");
+        TRY(small_plan(m->small, m->tok, &c, p->draft));
+        beside.draft_arch = &m->small->arch;
+        beside.draft_weights = &m->small->weights;
+    }
     beside.tokenizer_bytes = mem_used_bytes();
     TRY(open_template(m));
     beside.template_bytes = mem_used_bytes() - beside.tokenizer_bytes;
@@ -495,8 +562,15 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     tell_pages(m);
     gguf_close(m->gguf);
     m->gguf = NULL;
-    const struct engine_parts parts = { &m->arch, &m->weights, m->tok, m->team,
-                                        kern_get(box->isa) };
+    const struct small *s = m->small;
+    TRY(s != NULL ? small_load(m->small, m->team) : ERR_OK);
+    const struct engine_parts parts = { .arch = &m->arch,
+                                        .weights = &m->weights,
+                                        .tok = m->tok,
+                                        .team = m->team,
+                                        .kern = kern_get(box->isa),
+                                        .draft_arch = s != NULL ? &s->arch : NULL,
+                                        .draft_weights = s != NULL ? &s->weights : NULL };
     return engine_open(&m->engine, &parts, &m->plan);
 }
 
@@ -530,6 +604,7 @@ void hearth_model_close(struct hearth_model *model)
     }
     engine_close(model->engine);
     team_close(model->team);
+    small_close(model->small);
     arena_close(&model->arena);
     weights_release(&model->weights);
     chat_close(model->chat);
