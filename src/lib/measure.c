@@ -1,0 +1,120 @@
+/* measure - the box's limits: how fast it reads memory and multiplies
+ *
+ * Each figure is the best of runs over a tenth of a second, by the kernels' own loops (kern.h),
+ * with all threads and with one.
+ *
+ * Next: lib/hearth.c. */
+#include "lib/measure.h"
+
+#include "back/be_cpu.h"
+#include "base/cell.h"
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/team.h"
+
+#define MEASURE_BYTES  ((uint64_t)384 << 20) /* far beyond most caches */
+#define MEASURE_LEAST  ((uint64_t)16 << 20)
+#define MEASURE_CHUNKS 64
+#define MEASURE_ROUNDS 10000
+#define MEASURE_US     100000
+
+/* One measurement on the threads of the team. */
+struct measure {
+    struct team *team;
+    const float *data; /* NULL: arithmetic, by `peak` */
+    size_t n_each;     /* floats per chunk */
+    uint32_t (*read_all)(const float *p, size_t n);
+    uint64_t (*peak)(uint32_t n, uint32_t *sink);
+    struct cell ops;
+    struct cell sink;
+};
+
+static void measure_part(void *arg, int from, int to)
+{
+    struct measure *m = arg;
+    uint32_t sink = 0;
+    for (int i = from; i < to; i++) {
+        if (m->peak == NULL) {
+            sink |= m->read_all(m->data + (size_t)i * m->n_each, m->n_each);
+            cell_add(&m->ops, m->n_each * sizeof(float));
+        } else {
+            cell_add(&m->ops, m->peak(MEASURE_ROUNDS, &sink));
+        }
+    }
+    cell_add(&m->sink, sink);
+}
+
+/* Best of short runs, in units of 10^9 per second; peak NULL: of reading. They go on for a while,
+ * since a system may take dozens of milliseconds to give a new thread a core of its own. */
+static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint32_t *sink))
+{
+    double best = 0.0;
+    m->peak = peak;
+    const uint64_t start = os_now_us();
+    for (int i = 0; i < 5 || os_now_us() - start < MEASURE_US; i++) {
+        cell_set(&m->ops, 0);
+        const uint64_t begin = os_now_us();
+        team_share(m->team, measure_part, m, MEASURE_CHUNKS, 1);
+        const double us = (double)(os_now_us() - begin);
+        const double rate = us > 0.0 ? (double)cell_get(&m->ops) / us / 1e3 : 0.0;
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+static enum err measure_rates(const struct kern_table *k, int n_thread, const float *data,
+                              size_t n_each, struct hearth_rates *out)
+{
+    struct measure m = { .data = data, .n_each = n_each, .read_all = k->read_all };
+    const bool has_bf16 = k->peak_bf16 != NULL && cpu_get()->has_avx512_bf16;
+    TRY(team_open(&m.team, n_thread));
+    out->read_gb_s = measure_best(&m, NULL);
+    out->int8_gop_s = measure_best(&m, k->peak_int8);
+    out->f32_gflop_s = measure_best(&m, k->peak_f32);
+    out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
+    team_close(m.team);
+    return ERR_OK;
+}
+
+/* How much to read: within what the owner allows and the box has. */
+static enum err measure_size(int32_t n_thread, uint64_t most_bytes, uint64_t *bytes)
+{
+    const char *from = NULL;
+    const uint64_t rss = os_rss_bytes();
+    const uint64_t held = rss + (uint64_t)n_thread * BE_CPU_STACK_BYTES + (1 << 20);
+    uint64_t all = os_memory_available(&from);
+    if (most_bytes > 0 && most_bytes < all) {
+        all = most_bytes;
+        from = "the limit that was given";
+    }
+    REQUIRE(all >= held + MEASURE_LEAST, ERR_MEMORY,
+            "measuring needs %llu MiB, %llu are available (%s): allow more",
+            (unsigned long long)((held + MEASURE_LEAST) >> 20) + 1, (unsigned long long)all >> 20,
+            from);
+    *bytes = all - held < MEASURE_BYTES ? (all - held) >> 20 << 20 : MEASURE_BYTES;
+    return ERR_OK;
+}
+
+enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
+                        struct hearth_limits *out)
+{
+    struct arena data = { 0 };
+    struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
+    TRY(measure_size(n_thread, most_bytes, &l.read_bytes));
+    const size_t bytes = (size_t)l.read_bytes;
+    TRY(arena_open(&data, bytes + 65536, true));
+    float *fill = (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
+    for (size_t i = 0; i < data.cap / sizeof fill[0]; i++) {
+        fill[i] = (float)(i * 2654435761u % 1048573u);
+    }
+    const size_t n_each = bytes / sizeof fill[0] / MEASURE_CHUNKS;
+    enum err e = measure_rates(k, n_thread, fill, n_each, &l.all);
+    l.one = l.all;
+    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, fill, n_each, &l.one) : e;
+    if (e == ERR_OK) {
+        *out = l;
+    }
+    arena_close(&data);
+    return e;
+}

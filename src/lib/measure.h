@@ -1,0 +1,15 @@
+/* measure - the box's limits: how fast it reads memory and multiplies (lib/measure.c) */
+#ifndef HEARTH_MEASURE_H
+#define HEARTH_MEASURE_H
+
+#include "base/err.h"
+#include "hearth.h"
+#include "kern/kern.h"
+
+/* Fills *out with what k's kernels reach on n_thread threads and on one, in about a second.
+ * most_bytes: of memory the process may use, 0: what is free. ERR_MEMORY, ERR_IO; *out is
+ * untouched then. */
+enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
+                        struct hearth_limits *out) MUST_USE;
+
+#endif
