@@ -203,16 +203,21 @@ static void load_query(struct tile *t, int32_t i, const float *q)
         memcpy(t->q[i], q, (size_t)hd * sizeof q[0]);
         return;
     }
+    static_assert(BLOCKS_MAX <= LANES, "a query's scales are made at once");
+    float x[BLOCKS_MAX * BLOCK] = { 0.0f };
+    float amax[LANES] = { 0.0f };
+    float d[LANES];
+    float inverse[LANES];
+    memcpy(x, q, (size_t)hd * sizeof x[0]);
     for (int32_t b = 0; b < blocks_of(hd); b++) {
-        float x[BLOCK] = { 0.0f };
+        amax[b] = l_amax(l_load(x + b * BLOCK), l_load(x + b * BLOCK + LANES));
+    }
+    unit_scales(amax, LANES, d, inverse);
+    for (int32_t b = 0; b < blocks_of(hd); b++) {
         int32_t half[2];
-        const int32_t n = hd - b * BLOCK < BLOCK ? hd - b * BLOCK : BLOCK;
-        memcpy(x, q + b * BLOCK, (size_t)n * sizeof x[0]);
-        const float amax = l_amax(l_load(x), l_load(x + LANES));
-        const bool is_usable = amax >= 0x1p-100f && amax < HUGE_VALF;
-        quantize_unit(x, is_usable ? 127.0f / amax : 0.0f, t->i8.q[i] + b * BLOCK);
+        quantize_unit(x + b * BLOCK, inverse[b], t->i8.q[i] + b * BLOCK);
         l_sums_i8(t->i8.q[i] + b * BLOCK, half);
-        t->i8.d[i][b] = is_usable ? amax / 127.0f : amax < 1.0f ? 0.0f : amax;
+        t->i8.d[i][b] = d[b];
         t->i8.sum[i][b] = half[0] + half[1];
     }
 }
