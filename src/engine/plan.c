@@ -72,31 +72,42 @@ static void add_part(struct plan *p, const char *name, uint64_t bytes)
     }
 }
 
-static enum err measure(struct plan *p, const struct arch *a, const struct weights *w)
-{
-    const struct plan_config *c = &p->config;
+/* A model on arenas that only count. Must not move: its parts point to each other. */
+struct dry {
     struct arena context;
     struct arena step;
     struct be_measure m;
-    struct plan_context x = { 0 };
-    arena_open_counting(&context);
-    arena_open_counting(&step);
-    be_measure_init(&m, &step, c->n_worker);
-    TRY(plan_take(&x, a, w, c, &m.back, &context));
-    p->context_bytes = context.peak;
+    struct plan_context x;
+};
+
+static enum err dry_open(struct dry *d, const struct arch *a, const struct weights *w,
+                         const struct plan_config *c)
+{
+    arena_open_counting(&d->context);
+    arena_open_counting(&d->step);
+    be_measure_init(&d->m, &d->step, c->n_worker);
+    return plan_take(&d->x, a, w, c, &d->m.back, &d->context);
+}
+
+static enum err measure(struct plan *p, const struct arch *a, const struct weights *w)
+{
+    const struct plan_config *c = &p->config;
+    struct dry d = { 0 };
+    TRY(dry_open(&d, a, w, c));
+    p->context_bytes = d.context.peak;
     const int32_t n_prompt = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
-    TRY(dry_step(&m, &x, c, n_prompt, c->n_parallel - 1));
+    TRY(dry_step(&d.m, &d.x, c, n_prompt, c->n_parallel - 1));
     const int64_t n_guess = (int64_t)c->n_parallel * (c->n_ctx > 3 ? c->n_ctx - 3 : 0);
     const int32_t n_most = n_guess < GUESS_MAX ? (int32_t)n_guess : GUESS_MAX;
-    TRY(dry_step(&m, &x, c, 0, c->n_parallel + n_most));
-    p->step_bytes = step.peak;
-    be_measure_init(&m, &step, c->n_worker);
+    TRY(dry_step(&d.m, &d.x, c, 0, c->n_parallel + n_most));
+    p->step_bytes = d.step.peak;
+    be_measure_init(&d.m, &d.step, c->n_worker);
     struct plan_config one = *c;
     one.n_ctx = 1;
-    TRY(dry_step(&m, &x, &one, 0, 1));
-    p->step_read_bytes = m.weight_bytes + m.kv_bytes;
+    TRY(dry_step(&d.m, &d.x, &one, 0, 1));
+    p->step_read_bytes = d.m.weight_bytes + d.m.kv_bytes;
     p->tok_kv_bytes = kv_tok_bytes(a, c->kv);
-    p->tok_ops = m.product_ops - 2 * (uint64_t)w->output.n_row * (uint64_t)w->output.n_col;
+    p->tok_ops = d.m.product_ops - 2 * (uint64_t)w->output.n_row * (uint64_t)w->output.n_col;
     return ERR_OK;
 }
 
@@ -104,19 +115,13 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
 static enum err measure_draft(struct plan *p, const struct arch *a, const struct weights *w)
 {
     const struct plan_config *c = &p->config;
-    struct arena context;
-    struct arena step;
-    struct be_measure m;
-    struct plan_context x = { 0 };
-    arena_open_counting(&context);
-    arena_open_counting(&step);
-    be_measure_init(&m, &step, c->n_worker);
-    TRY(plan_take(&x, a, w, c, &m.back, &context));
-    p->draft_bytes = context.peak;
+    struct dry d = { 0 };
+    TRY(dry_open(&d, a, w, c));
+    p->draft_bytes = d.context.peak;
     const int32_t n_seq = c->n_parallel < GUESS_MAX ? c->n_parallel : GUESS_MAX;
-    TRY(dry_step(&m, &x, c, c->n_ctx < GUESS_PIECE ? c->n_ctx : GUESS_PIECE, 0));
-    TRY(dry_step(&m, &x, c, 0, GUESS_LAG * n_seq));
-    p->step_bytes = step.peak > p->step_bytes ? step.peak : p->step_bytes;
+    TRY(dry_step(&d.m, &d.x, c, c->n_ctx < GUESS_PIECE ? c->n_ctx : GUESS_PIECE, 0));
+    TRY(dry_step(&d.m, &d.x, c, 0, GUESS_LAG * n_seq));
+    p->step_bytes = d.step.peak > p->step_bytes ? d.step.peak : p->step_bytes;
     return ERR_OK;
 }
 
