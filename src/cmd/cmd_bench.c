@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/open.h"
+#include "cmd/trial.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -44,44 +45,10 @@ static int64_t depth_of(const struct conf *c)
     return c->depth > 0 ? c->depth : 8; /* a conversation has a prompt */
 }
 
-static void fill_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
-{
-    uint32_t x = seed * 2654435761u + 1;
-    for (int64_t i = 0; i < n; i++) {
-        x = x * 1664525u + 1013904223u;
-        ids[i] = (int32_t)((x >> 8) % (uint32_t)n_vocab);
-    }
-}
-
 /* Tokens of an answer: those that are timed, one before, and what it may be ahead of the last. */
 static int64_t answer_of(const struct conf *c)
 {
     return c->decode + 1 + (c->batch > 1 ? AHEAD : 0);
-}
-
-/* Waits for the end of a request. */
-static hearth_status drain(struct hearth_request *r, struct hearth_event *e)
-{
-    hearth_status s;
-    do {
-        s = hearth_next(r, 1000000, e);
-    } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
-    return s;
-}
-
-static hearth_status submit(struct open_model *m, const int32_t *ids, int64_t n, int64_t n_made_up,
-                            int64_t n_answer, struct hearth_request **r)
-{
-    struct hearth_request_params p;
-    hearth_request_init(&p);
-    p.tokens = ids;
-    p.n_token = (size_t)n;
-    p.max_tokens = (int32_t)n_answer;
-    p.temperature = 0.0f;
-    p.ignore_eos = 1;
-    p.n_made_up = (int32_t)n_made_up;
-    p.no_guesses = 1;
-    return hearth_submit(m->model, &p, r);
 }
 
 static hearth_status bench_prefill(struct open_model *m, const struct conf *c, int32_t *ids,
@@ -90,9 +57,9 @@ static hearth_status bench_prefill(struct open_model *m, const struct conf *c, i
     for (uint32_t i = 0; i < 3; i++) { /* the best of three */
         struct hearth_request *r = NULL;
         struct hearth_event e;
-        fill_tokens(ids, c->depth + c->prefill, m->info.n_vocab, i);
-        hearth_status s = submit(m, ids, c->depth + c->prefill, c->depth, 1, &r);
-        s = s == HEARTH_OK ? drain(r, &e) : s;
+        trial_tokens(ids, c->depth + c->prefill, m->info.n_vocab, i);
+        hearth_status s = trial_submit(m->model, ids, c->depth + c->prefill, c->depth, 1, &r);
+        s = s == HEARTH_OK ? trial_drain(r, &e) : s;
         if (s != HEARTH_OK) {
             hearth_request_close(r);
             return s;
@@ -135,9 +102,9 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
     struct hearth_event e = { 0 };
     hearth_status s = HEARTH_OK;
     for (int64_t i = 0; i < c->batch && s == HEARTH_OK; i++) {
-        fill_tokens(ids, depth_of(c), m->info.n_vocab, (uint32_t)i + 100);
-        s = submit(m, ids, depth_of(c), depth_of(c) - 1,
-                   i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
+        trial_tokens(ids, depth_of(c), m->info.n_vocab, (uint32_t)i + 100);
+        s = trial_submit(m->model, ids, depth_of(c), depth_of(c) - 1,
+                         i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
     }
     s = s == HEARTH_OK ? drain_last(r, c->batch, &e) : s;
     if (s == HEARTH_OK && e.n_generated <= c->decode) {

@@ -16,6 +16,7 @@
 #include "base/cpu.h"
 #include "base/os.h"
 #include "cmd/open.h"
+#include "cmd/trial.h"
 #include "cmd/tuned.h"
 
 #include <math.h>
@@ -63,22 +64,9 @@ static void show(const struct tune *t, int percent)
 static hearth_status answer(struct hearth_model *m, const int32_t *ids, int32_t n,
                             struct hearth_event *e)
 {
-    struct hearth_request_params p;
     struct hearth_request *r = NULL;
-    hearth_request_init(&p);
-    p.tokens = ids;
-    p.n_token = (size_t)n;
-    p.max_tokens = ANSWER;
-    p.temperature = 0.0f;
-    p.ignore_eos = 1;
-    p.no_guesses = 1;
-    hearth_status s = hearth_submit(m, &p, &r);
-    while (s == HEARTH_OK || s == HEARTH_BUSY) {
-        s = hearth_next(r, 1000000, e);
-        if (s == HEARTH_OK && e->kind == HEARTH_EVENT_END) {
-            break;
-        }
-    }
+    hearth_status s = trial_submit(m, ids, n, 0, ANSWER, &r);
+    s = s == HEARTH_OK ? trial_drain(r, e) : s;
     hearth_request_close(r);
     return s;
 }
@@ -95,9 +83,7 @@ static hearth_status measure_model(struct hearth_model *m, struct try *t)
     struct hearth_model_info info;
     hearth_model_get_info(m, &info);
     const int32_t n = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
-    for (uint32_t i = 0; i < PROMPT; i++) {
-        ids[i] = (int32_t)(i * 2654435761u % (uint32_t)info.n_vocab);
-    }
+    trial_tokens(ids, n, info.n_vocab, 0);
     const uint64_t begin = os_now_us();
     hearth_status s = HEARTH_OK;
     for (int i = 0; i < 2 && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {

@@ -1,0 +1,40 @@
+/* trial - requests that are made to be timed
+ *
+ * Their text does not matter and repeats from run to run: tokens from a fixed sequence, the most
+ * probable answer, no end before its length, and nothing guessed.
+ *
+ * Next: cmd/cmd_bench.c. */
+#include "cmd/trial.h"
+
+void trial_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
+{
+    uint32_t x = seed * 2654435761u + 1;
+    for (int64_t i = 0; i < n; i++) {
+        x = x * 1664525u + 1013904223u;
+        ids[i] = (int32_t)((x >> 8) % (uint32_t)n_vocab);
+    }
+}
+
+hearth_status trial_drain(struct hearth_request *r, struct hearth_event *e)
+{
+    hearth_status s;
+    do {
+        s = hearth_next(r, 1000000, e);
+    } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
+    return s;
+}
+
+hearth_status trial_submit(struct hearth_model *m, const int32_t *ids, int64_t n, int64_t n_made_up,
+                           int64_t n_answer, struct hearth_request **r)
+{
+    struct hearth_request_params p;
+    hearth_request_init(&p);
+    p.tokens = ids;
+    p.n_token = (size_t)n;
+    p.max_tokens = (int32_t)n_answer;
+    p.temperature = 0.0f;
+    p.ignore_eos = 1;
+    p.n_made_up = (int32_t)n_made_up;
+    p.no_guesses = 1;
+    return hearth_submit(m, &p, r);
+}
