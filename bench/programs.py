@@ -15,9 +15,9 @@ class Failed(Exception):
     pass
 
 
-def start(args, limit_s=LIMIT_S, is_all=False):
+def start(args, limit_s=LIMIT_S, is_all=False, more_env=()):
     """(standard output, with is_all errors too, seconds, peak resident MB) of a program."""
-    env = {**os.environ, 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # memory that it takes lies in huge pages
+    env = {**os.environ, **dict(more_env), 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # memory that it takes lies in huge pages
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
         begin = time.monotonic()
         p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=out if is_all else err, env=env, cwd=tempfile.gettempdir())  # some leave a log
@@ -52,13 +52,22 @@ class Hearth:
         self.path = path
 
     def measure(self, cell, model, best):
-        if cell['is_start']:
-            _, s, mb = start([self.path, 'run', model, 'a', '--raw', '-n', '1', '--ctx', '2048', '--temp', '0'])
-            return {'first_s': s, 'rss_mb': mb}
+        if cell['start']:
+            return self.first(model, cell['start'] == 'image')
         out, _, _ = start([self.path, 'bench', model, '--json', *sizes(cell)])
         b = json.loads(out)
         keep = ('prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_percent', 'prefill_int8_percent')
         return {k: b[k] for k in keep}
+
+    def first(self, model, is_image):
+        """From the start of the process to its end after one token; an image is packed once, into a store beside the models."""
+        env = {'XDG_DATA_HOME': os.path.join(os.path.dirname(model), 'store')} if is_image else {}
+        name = os.path.basename(model).removesuffix('.gguf')
+        if is_image and name not in [m['name'] for m in json.loads(start([self.path, 'list', '--json'], more_env=env)[0])['models']]:
+            start([self.path, 'pull', model, '--pack', '--name', name], more_env=env)
+        args = [self.path, 'run', name if is_image else model, 'a', '--raw', '-n', '1', '--ctx', '2048', '--temp', '0']
+        _, s, mb = start(args, more_env=env)
+        return {'first_s': s, 'rss_mb': mb}
 
 
 class LlamaCpp:
@@ -69,7 +78,7 @@ class LlamaCpp:
         self.args = [python, os.path.join(HERE, 'peer_llamacpp.py')]
 
     def measure(self, cell, model, best):
-        if cell['is_start']:
+        if cell['start']:
             out, _, mb = start([*self.args, model, '--first'])
             return {**json.loads(out), 'rss_mb': mb}
         again = ['--fa', best, '--repeat', '1'] if best else []  # settings that won the first round
@@ -155,7 +164,7 @@ class LlamaBench:
         return parse_bench(start(args)[0])
 
     def measure(self, cell, model, best):
-        if cell['is_start']:
+        if cell['start']:
             has = self.help['llama-bench']
             _, s, mb = start([self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-p', '1', '-n', '0', '-r', '1'] + ['-w', '0'] * ('--warmup' in has))
             return {'first_s': s, 'rss_mb': mb}

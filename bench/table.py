@@ -32,12 +32,12 @@ SHAPES = {'1b': 'llama-1b', '8b': 'llama-8b', '70b': 'llama-70b', 'tiny': 'tiny'
 REAL = {'smollm2': 'smollm2-135m-q4_1.gguf', 'gemma3': 'gemma3-270m-q4_k_m.gguf'}
 
 
-def cell(model, depth=0, kv='f16', batch=1, threads=0, is_start=False, is_busy=False, is_core=False):
+def cell(model, depth=0, kv='f16', batch=1, threads=0, start='', is_busy=False, is_core=False):
     long = model.startswith(('8b', '70b'))
     name = model + (f' depth {depth}' if depth else '') + (f' cache {kv}' if kv != 'f16' else '') + (f' batch {batch}' if batch > 1 else '')
-    name += (f' threads {threads}' if threads else '') + (' start' if is_start else '') + (' busy' if is_busy else '')
+    name += (f' threads {threads}' if threads else '') + (f' start from {start}' if start else '') + (' busy' if is_busy else '')
     prefill = 8 if batch > 1 else 512
-    return dict(name=name, model=model, depth=depth, kv=kv, batch=batch, threads=threads, is_start=is_start, is_busy=is_busy,
+    return dict(name=name, model=model, depth=depth, kv=kv, batch=batch, threads=threads, start=start, is_busy=is_busy,
                 is_core=is_core, prefill=prefill, decode=16 if long else 32 if batch > 1 or depth or is_busy else 64)
 
 
@@ -48,8 +48,9 @@ def cells():
     rest += [('8b-q4_0', 0, 'f16', b) for b in (4, 8, 16)] + [('8b-iq2_xxs',), ('70b-iq2_xxs',)]
     rest += [('1b-' + t,) for t in ('iq2_xs', 'iq2_s', 'iq3_xxs', 'iq3_s', 'iq4_xs', 'iq4_nl', 'mxfp4', 'tq1_0', 'tq2_0', 'q2_k', 'q3_k', 'q5_k', 'q6_k')]
     found = [cell(*c, is_core=True) for c in core]
-    found += [cell('1b-q4_0', threads=1, is_core=True), cell('1b-q4_0', is_busy=True, is_core=True), cell('8b-q4_0', is_start=True, is_core=True)]
-    return found + [cell(*c) for c in rest] + [cell('tiny-q4_0'), cell('tiny-q4_0', 64, 'f16', 1), cell('tiny-q4_0', 0, 'f16', 2)]
+    found += [cell('1b-q4_0', threads=1, is_core=True), cell('1b-q4_0', is_busy=True, is_core=True)]
+    found += [cell('8b-q4_0', start=s, is_core=True) for s in ('image', 'file')]
+    return found + [cell(*c) for c in rest] + [cell('tiny-q4_0'), cell('tiny-q4_0', 64, 'f16', 1), cell('tiny-q4_0', 0, 'f16', 2), cell('tiny-q4_0', start='image')]
 
 
 def model_path(a, name):

@@ -22,6 +22,10 @@ HEARTH = """
 import json
 if a[0] == 'run':
     print('a')
+elif a[0] == 'list':
+    print(json.dumps(dict(models=[dict(name='tiny-q4_0')] * any(l.startswith('hearth pull') for l in open(log)))))
+elif a[0] == 'pull':
+    print('pulled')
 else:
     n = sum('bench' in l for l in open(log))
     print(json.dumps(dict(prefill_tok_s=400.0 + n, decode_tok_s=60.0, read_gb_s=50.0, int8_gop_s=900.0, decode_read_percent=80.0, prefill_int8_percent=60.0)))
@@ -94,6 +98,9 @@ def test_whole(b):
     check('batches by the program beside it', rows['tiny-q4_0 batch 2', 'decode', 'peer']['median'] == '81.5' and
           ('tiny-q4_0 batch 2', 'prefill', 'peer') not in rows, rows)
     check('hearth was asked for the depth', any('--depth 64' in c for c in b.calls()), b.calls())
+    check('an image is packed once, and started from by its name', [c for c in b.calls() if 'hearth pull' in c or 'hearth run' in c] ==
+          [f'hearth pull {b.folder}/models/tiny-q4_0.gguf --pack --name tiny-q4_0'] + ['hearth run tiny-q4_0 a --raw -n 1 --ctx 2048 --temp 0'] * 2, b.calls())
+    check('its time is there', float(rows['tiny-q4_0 start from image', 'first', 'hearth']['median']) > 0, rows)
     order = [c.split()[0] for c in b.calls()]
     check('programs take turns', order[:6] == ['hearth', 'llama-bench', 'llama-bench', 'hearth', 'llama-bench', 'llama-bench'], order)
     text = open(b.out + '/table.md').read()
@@ -117,7 +124,7 @@ def test_whole(b):
 def test_failing(b):
     program(b.folder, 'llama-bench', BENCH + "    sys.exit(3)\n")
     r = b.run('--rounds', '2', name='bad')
-    check('a program that fails is noted, once, and the rest goes on', r.returncode == 0 and r.stdout.count('exit code 3') == 1 and
+    check('a program that fails is noted, once a cell, and the rest goes on', r.returncode == 0 and r.stdout.count('exit code 3') == 2 and
           ('tiny-q4_0', 'decode', 'hearth') in b.rows() and ('tiny-q4_0', 'decode', 'bad') not in b.rows(), r.stdout)
     r = b.run('--llama-bench', '/nonexistent/llama-bench')
     check('a missing program is said', r.returncode == 1 and '/nonexistent/llama-bench' in r.stdout, r.stdout)
