@@ -4,6 +4,7 @@
  * model. */
 #include "engine/engine.c"
 #include "engine/engine_open.c"
+#include "engine/engine_step.c"
 
 #include "model_tiny.h"
 
@@ -28,9 +29,9 @@ static enum engine_finish end_both(enum engine_finish first, enum engine_finish 
     job = (struct job){ .state = JOB_ACTIVE, .n_open = 2, .n_prompt = 1 };
     sched_init(&e.sched, 2, 1, 1);
     assert_true(sched_submit(&e.sched, 0, 2, 1) && sched_admit(&e.sched, &i_job, &i_seq));
-    end_choice(&e, 0, first);
+    engine_end_choice(&e, 0, first);
     assert_int_equal(job.state, JOB_ACTIVE);
-    end_choice(&e, 1, second);
+    engine_end_choice(&e, 1, second);
     assert_int_equal(job.state, JOB_ENDED);
     assert_int_equal(job.n_event, 3);
     assert_int_equal(job.ring[0].event.finish, first);
@@ -97,9 +98,9 @@ static bool round_once(void)
     end_unwanted(en, os_now_us(), true);
     admit(en);
     en->n_piece = sched_plan(&en->sched, en->pieces);
-    const int32_t n_tok = lay_out(en);
+    const int32_t n_tok = engine_step_lay_out(en);
     if (en->n_piece > 0) {
-        run_step(en, n_tok);
+        engine_step_run(en, n_tok);
     }
     return en->n_piece > 0;
 }

@@ -9,6 +9,7 @@
  * Includes engine.c: the steps are made here, so that nothing depends on a clock. */
 #include "engine/engine.c"
 #include "engine/engine_open.c"
+#include "engine/engine_step.c"
 
 #include "model_tiny.h"
 
@@ -177,19 +178,19 @@ static void round_once(enum way way)
         }
         en->cost.scale_us = 1000.0;
         en->sched.us_per_tok = 1e-3;
-        guess(en);
+        engine_step_guess(en);
         if (way != WAY_OWN) {
             en->draft.us = 1.0;
             en->draft.chance = 0.9;
-            draft(en);
+            engine_step_draft(en);
         }
     } else if (way != WAY_NONE) {
         guess_so(way);
     }
     en->n_piece = sched_plan(&en->sched, en->pieces);
-    const int32_t n_tok = lay_out(en);
+    const int32_t n_tok = engine_step_lay_out(en);
     if (en->n_piece > 0) {
-        run_step(en, n_tok);
+        engine_step_run(en, n_tok);
     }
     for (int32_t i = 0; i < en->config.n_parallel; i++) { /* the cache holds what was accepted */
         assert_int_equal(en->x.seqs[i].n_tok, en->sched.seq[i].n_past);

@@ -5,6 +5,7 @@
  * engine without a thread. */
 #include "engine/engine.c"
 #include "engine/engine_open.c"
+#include "engine/engine_step.c"
 
 #include "model/image.h"
 #include "model_tiny.h"

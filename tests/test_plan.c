@@ -9,6 +9,7 @@
  * turn, so that their sizes depend on no clock. */
 #include "engine/engine.c"
 #include "engine/engine_open.c"
+#include "engine/engine_step.c"
 
 #include "back/be_measure.h"
 #include "model_tiny.h"
@@ -94,7 +95,7 @@ static bool step_once(struct engine *e, size_t *peak)
     admit(e);
     guess_all(e);
     e->n_piece = sched_plan(&e->sched, e->pieces);
-    const int32_t n_tok = lay_out(e);
+    const int32_t n_tok = engine_step_lay_out(e);
     if (e->n_piece == 0) {
         return false;
     }
@@ -104,7 +105,7 @@ static bool step_once(struct engine *e, size_t *peak)
     }
     const size_t most = dry_peak(e, e->n_piece, n_tok, n_row);
     e->step.peak = 0;
-    run_step(e, n_tok);
+    engine_step_run(e, n_tok);
     const size_t took = e->step.peak;
     CHECK(took <= most && took + cut_slack(e) >= most, /* BA-1 */
           "BA-1: a step of %d tokens, %d runs takes %zu bytes, be_measure counts %zu\n", n_tok,

@@ -1,4 +1,4 @@
-/* engine_int - the engine's tables, for its own files (engine/engine.c, engine/engine_open.c)
+/* engine_int - the engine's tables, for its own files (engine.c, engine_step.c, engine_open.c)
  *
  * Nobody else includes this. Who may read and write what stands at each part. */
 #ifndef HEARTH_ENGINE_INT_H
@@ -113,9 +113,34 @@ struct engine {
     struct cell heartbeat;
 };
 
-/* Two tokens in one step and in two must give the same bits; ERR_FAILED, ERR_INTEGRITY. */
-enum err engine_check(struct engine *e) MUST_USE;
+/* --- engine.c: events, holding the lock --- */
+
+/* Tokens of each choice that one step may give out (EN-3). */
+int32_t engine_room(const struct engine *e, const struct job *j);
+/* Appends an event and its text to the job's ring; there must be room. */
+void engine_give(struct engine *e, struct job *j, const struct engine_event *event,
+                 struct view text);
+/* Wakes the readers when events came since the last call. */
+void engine_tell(struct engine *e);
+/* Positions of a sequence from n on are not worth keeping. */
+void engine_cut(struct engine *e, int32_t i_seq, int32_t n);
+/* One choice is done: the rest of its text, its pages, its sequence; perhaps its request. */
+void engine_end_choice(struct engine *e, int32_t i_seq, enum engine_finish finish);
+/* Walks all tables; after every change of queue, sequences or pages (checked builds). */
+void engine_check_state(struct engine *e);
 /* The thread's function; arg: the engine, whose memory stands. */
 void engine_thread(void *arg);
+
+/* --- engine_step.c: the parts of a step, in this order; engine thread --- */
+
+void engine_step_guess(struct engine *e);      /* holding the lock */
+void engine_step_draft(struct engine *e);      /* without it; where there is a small model */
+int32_t engine_step_lay_out(struct engine *e); /* holding it, behind sched_plan; returns tokens */
+void engine_step_run(struct engine *e, int32_t n_tok); /* without it */
+
+/* --- engine_open.c --- */
+
+/* Two tokens in one step and in two must give the same bits; ERR_FAILED, ERR_INTEGRITY. */
+enum err engine_check(struct engine *e) MUST_USE;
 
 #endif

@@ -4,12 +4,17 @@
  * plan: their places (prompt, events, text) in one arena, cache and tables in a second, the
  * workspace of a step in a third. From the thread's start on nothing is allocated (EN-1).
  *
+ * Before the first request the engine checks itself: two tokens computed in one step must give
+ * exactly the scores that they give one after another. A machine that miscomputes, or a kernel that
+ * breaks the numeric contract, is found before it answers anybody.
+ *
  * Next: engine.c, the thread. */
 #include "engine/engine_int.h"
 
 #include "base/event.h"
 #include "base/os.h"
 
+#include <math.h>
 #include <string.h>
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -65,6 +70,55 @@ static void size_text(struct engine *e, size_t piece_max)
         2 * ENGINE_CHOICE_MAX > GUESS_MAX + 2 ? 2 * ENGINE_CHOICE_MAX : GUESS_MAX + 2;
     e->piece_max = piece_max;
     e->text_room = most * emit_room_bytes(piece_max);
+}
+
+/* --- the check at start ----------------------------------------------------------------------- */
+
+/* Scores after the last of n tokens of sequence 0, computed from `pos0` on; copied to `to`. */
+static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
+{
+    struct kv_seq *seq = &e->x.seqs[0];
+    const bool is_there = kv_seq_grow(&e->x.kv, seq, pos0 + n);
+    REQUIRE(is_there, ERR_FAILED, "check at start: no pages");
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t bos = tok_bos(e->parts.tok);
+        e->tokens[i] = pos0 + i == 0 && bos >= 0 ? bos : (pos0 + i + 7) % e->parts.arch->n_vocab;
+        e->pos[i] = pos0 + i;
+    }
+    e->runs[0] = (struct back_run){ .pages = seq->page, .n_tok = n, .pos0 = pos0 };
+    const struct decoder_step step = {
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1
+    };
+    const int32_t row = n - 1;
+    float *hidden = NULL;
+    arena_rewind(&e->step, 0);
+    TRY(decoder_forward(&e->x.decoder, &step, &hidden));
+    const float *logits = decoder_logits(&e->x.decoder, hidden, &row, 1);
+    memcpy(to, logits, (size_t)e->parts.arch->n_vocab * sizeof to[0]);
+    return ERR_OK;
+}
+
+/* The second of two tokens in one step, and then alone: equal bits are the contract (DE-1), and
+ * unequal ones mean that a processor, its memory or a kernel is broken. Each step reads all
+ * weights, which is much of a start: two are enough. */
+enum err engine_check(struct engine *e)
+{
+    const int32_t n_vocab = e->parts.arch->n_vocab;
+    const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
+    TRY(check_step(e, 0, n, e->row));
+    kv_seq_cut(&e->x.kv, &e->x.seqs[0], n - 1);
+    TRY(check_step(e, n - 1, 1, e->raw));
+    kv_seq_cut(&e->x.kv, &e->x.seqs[0], 0);
+    for (int32_t i = 0; i < n_vocab; i++) {
+        REQUIRE(
+            isfinite(e->row[i]), ERR_INTEGRITY,
+            "check at start: the score of token %d is not a finite number; the weights are damaged",
+            i);
+    }
+    REQUIRE(memcmp(e->row, e->raw, (size_t)n_vocab * sizeof e->row[0]) == 0, ERR_FAILED,
+            "check at start: two tokens at once give other scores than one alone; this machine or "
+            "build miscomputes");
+    return ERR_OK;
 }
 
 /* --- opening and closing ---------------------------------------------------------------------- */
