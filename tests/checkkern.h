@@ -21,10 +21,11 @@ int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, enu
 
 /* Kinds of generated numbers. */
 enum checkkern_kind {
-    CHECKKERN_PLAIN,   /* about -3 .. 3 */
-    CHECKKERN_WIDE,    /* all exponents that do not overflow when squared and added */
-    CHECKKERN_TINY,    /* subnormals and zeros of both signs among small numbers */
-    CHECKKERN_SPECIAL, /* infinities, NaN and the largest numbers among ordinary ones */
+    CHECKKERN_PLAIN,    /* about -3 .. 3 */
+    CHECKKERN_WIDE,     /* all exponents that do not overflow when squared and added */
+    CHECKKERN_TINY,     /* subnormals and zeros of both signs among small numbers */
+    CHECKKERN_SPECIAL,  /* infinities, NaN and the largest numbers among ordinary ones */
+    CHECKKERN_OUTLIERS, /* plain, but for one in 50 that is up to 500 times greater */
     CHECKKERN_KINDS,
 };
 

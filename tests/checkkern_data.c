@@ -62,6 +62,9 @@ float checkkern_float(struct checkkern_rand *r, enum checkkern_kind kind)
         return pick < 8 ? with_exponent(r, -127 - checkkern_below(r, 20)) : plain(r) * 0x1p-100f;
     case CHECKKERN_SPECIAL:
         return pick == 0 ? special[checkkern_below(r, 8)] : plain(r);
+    case CHECKKERN_OUTLIERS:
+        return checkkern_below(r, 50) == 0 ? plain(r) * (float)(4 << checkkern_below(r, 8))
+                                           : plain(r);
     default:
         return plain(r);
     }

@@ -189,8 +189,9 @@ static void check_type(struct gemm_run *c, enum quant_type type)
                                  .n_row = rows[n % 7],
                                  .n_col = col,
                                  .n_tok = n,
-                                 .kind = n % 5 == 4 ? (enum checkkern_kind)(n / 5 % 4)
-                                                    : CHECKKERN_PLAIN,
+                                 .kind = n % 5 == 4   ? (enum checkkern_kind)(n / 5 % 4)
+                                         : n % 2 == 1 ? CHECKKERN_OUTLIERS
+                                                      : CHECKKERN_PLAIN,
                                  .is_wild = n % 6 == 5 };
         check_product(c, &s);
     }
@@ -199,7 +200,7 @@ static void check_type(struct gemm_run *c, enum quant_type type)
                                  .n_row = rows[i],
                                  .n_col = per_k * (1 + checkkern_below(&c->rand, 600 / per_k + 1)),
                                  .n_tok = many[i],
-                                 .kind = CHECKKERN_PLAIN };
+                                 .kind = i % 2 == 0 ? CHECKKERN_OUTLIERS : CHECKKERN_PLAIN };
         check_product(c, &s);
     }
 }

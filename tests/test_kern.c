@@ -22,21 +22,21 @@ struct stored {
 };
 
 static const struct stored stored[] = {
-    { "F32", 0x8571e8a1b8edd96f },       { "F16", 0xf376f10103bd4e2e },
-    { "Q4_0", 0x3568a3788cd88d1a },      { "Q4_1", 0x8d7ee1e701844b14 },
-    { "Q5_0", 0x228b9cb302c3bcb2 },      { "Q5_1", 0x5e7f4392637ae95c },
-    { "Q8_0", 0x4021cd0c31095ad4 },      { "Q2_K", 0x66c918334d45af4a },
-    { "Q3_K", 0x202530349963df10 },      { "Q4_K", 0x19c202bf59d7128e },
-    { "Q5_K", 0xa69ba7aa9dca0ef3 },      { "Q6_K", 0x6cdde8274fda8596 },
-    { "IQ2_XXS", 0xa495c1349168ff5b },   { "IQ2_XS", 0x8cb904cacdeb3903 },
-    { "IQ3_XXS", 0x35c0d1718878db9d },   { "IQ1_S", 0xe0905b5d2b4b9378 },
-    { "IQ4_NL", 0x7fa622ebd8a6d880 },    { "IQ3_S", 0x97fee6168eb38bd7 },
-    { "IQ2_S", 0x4c44ea65b1e40ad9 },     { "IQ4_XS", 0x53f0977a5cda54f5 },
-    { "IQ1_M", 0xea21fee2681cb919 },     { "BF16", 0x9a9b3353000c90f8 },
-    { "TQ1_0", 0x2317228acabd271e },     { "TQ2_0", 0xd56bb9e390d2400c },
-    { "MXFP4", 0x7237fc6b3e4bac01 },     { "NVFP4", 0x509aebf2bfd30fd9 },
-    { "Q1_0", 0xe5779e17857985d1 },      { "vectors", 0xa819adc9a025c2cc },
-    { "attention", 0x6bbaa85b40ddbba6 },
+    { "F32", 0x8e78b3019eba4251 },       { "F16", 0x0883afbab2ef8e29 },
+    { "Q4_0", 0x7cb5ebc7b9477746 },      { "Q4_1", 0x1a9fde45396dfbb6 },
+    { "Q5_0", 0x9712cc331bfc69bd },      { "Q5_1", 0xca096f726ac4d9dc },
+    { "Q8_0", 0xe04c535c51286d00 },      { "Q2_K", 0x4205e1ba4cd5c832 },
+    { "Q3_K", 0x8575493ec7f73d05 },      { "Q4_K", 0xcc2b8db78fd15018 },
+    { "Q5_K", 0x08a7c67314e53b00 },      { "Q6_K", 0x186d631d45d68d20 },
+    { "IQ2_XXS", 0xc16c15509e0cf45c },   { "IQ2_XS", 0x574efc05154fdb3a },
+    { "IQ3_XXS", 0x4d32822f00b8a2da },   { "IQ1_S", 0xbb9ed1ff845a0bee },
+    { "IQ4_NL", 0xed7f5312eeb8e04b },    { "IQ3_S", 0x2209677501005e37 },
+    { "IQ2_S", 0xbfb8af650d0ced8f },     { "IQ4_XS", 0x2a682ac56495bb84 },
+    { "IQ1_M", 0x8c7a8206931e0ea4 },     { "BF16", 0xbe8f9b875cd273c7 },
+    { "TQ1_0", 0xd32f72970b2f1d22 },     { "TQ2_0", 0xb594737a238f3ad4 },
+    { "MXFP4", 0x629526cdeab37514 },     { "NVFP4", 0x8a27bda276754af0 },
+    { "Q1_0", 0x9bfdc18c1669af9c },      { "vectors", 0xc8fdd0c7267be2fc },
+    { "attention", 0x157facda757e94a7 },
 };
 
 #define N_STORED (sizeof stored / sizeof stored[0])

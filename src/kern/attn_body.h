@@ -212,7 +212,7 @@ static void load_query(struct tile *t, int32_t i, const float *q)
     for (int32_t b = 0; b < blocks_of(hd); b++) {
         amax[b] = l_amax(l_load(x + b * BLOCK), l_load(x + b * BLOCK + LANES));
     }
-    unit_scales(amax, LANES, d, inverse);
+    unit_scales(amax, amax, LANES, d, inverse);
     for (int32_t b = 0; b < blocks_of(hd); b++) {
         int32_t half[2];
         quantize_unit(x + b * BLOCK, inverse[b], t->i8.q[i] + b * BLOCK);

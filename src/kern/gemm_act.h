@@ -2,13 +2,23 @@
  *
  * Tokens are taken in tiles of 16; the last one may be of 1, 2, 4 or 8 (gemm_tile) and is filled up
  * with zero tokens. Within a tile of T tokens, for each unit of 32 columns:
- *     int8  q[8][T][4]    group g of 4 columns, token t
+ *     int8  q[8][T][4]    group g of 4 columns, token t: the integers, or their low parts
  *     float d[T]          scale
  *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
  *     float m[T]          (a0 + a1) * d, for types with a constant
  *     int32 n8[3][T]      -8 a0, -8 a1 and their sum, where sums of codes with an offset start
+ *     int32 high[T]       bit g set: some token of the tile has high parts in group g; T times
  * so that one address with constant offsets reaches everything, and four columns of a token can be
- * broadcast by one instruction. Against float weights: float x[n_col][T].
+ * broadcast by one instruction. Behind the units of the tile:
+ *     int8  h[n_unit][8][T][4]   high parts, of groups whose bit is set; the rest is never read
+ *
+ * A few channels of real models are tens of times greater than their neighbours, and a scale that
+ * reaches them leaves the other 31 columns of their unit few steps. So what stands out of its row
+ * is an integer q + 128 h of up to 14 bits, and the scale is that of the rest. The products of h
+ * are extra work only in units that have some: a bit of the tile says so, and a token without high
+ * parts has zeros there, so that its sums do not depend on its neighbours.
+ *
+ * Against float weights: float x[n_col][T].
  *
  * Include lanes.h (with its instruction set chosen) before this file. */
 #ifndef HEARTH_GEMM_ACT_H
@@ -22,10 +32,14 @@
 #define UNIT          32
 #define TILE_MAX      16
 #define UNITS_AT_ONCE 16 /* being prepared */
+#define HIGH_BITS     7  /* a high part is worth 128 */
+#define HIGH          (1 << HIGH_BITS)
+#define RANGE         64.0f /* at most so many times 127: sums of 16 products stay below 2^24 */
+#define STAND_OUT     3.0f  /* times the mean of the greatest values of the row's units */
 
 INLINE size_t unit_bytes(int32_t tile)
 {
-    return (size_t)tile * (UNIT + 7 * sizeof(float));
+    return (size_t)tile * (UNIT + 8 * sizeof(float));
 }
 
 /* Tokens in tile i. 16 is what the registers of AVX-512 have room for; a smaller last tile spares
@@ -43,7 +57,7 @@ INLINE int32_t gemm_tiles(int32_t n_tok)
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind == KERN_ACT_I8 ? unit_bytes(tile) * (size_t)(n_col / UNIT)
+    return kind == KERN_ACT_I8 ? (unit_bytes(tile) + (size_t)tile * UNIT) * (size_t)(n_col / UNIT)
                                : (size_t)tile * (size_t)n_col * sizeof(float);
 }
 
@@ -53,10 +67,48 @@ INLINE uint8_t *gemm_tile_at(const struct kern_act *a, int32_t i)
     return a->data + (size_t)i * gemm_tile_bytes(a->kind, TILE_MAX, a->n_col);
 }
 
-/* Scales of n units of 32 floats from their greatest absolute values, and what to multiply with.
- * Not finite: the scale carries it and the integers are 0, so that the product is not finite
- * either. */
-INLINE void unit_scales(const float *amax, int32_t n, float *d, float *inverse)
+/* The groups of a unit in which some token of its tile has high parts. */
+INLINE uint32_t high_groups(const uint8_t *unit, int32_t tile)
+{
+    uint32_t groups;
+    memcpy(&groups, unit + (size_t)tile * (UNIT + 7 * sizeof(float)), sizeof groups);
+    return groups;
+}
+
+/* Where the high parts of unit u lie, from the beginning of the tile. */
+INLINE size_t high_at(int32_t tile, int32_t n_col, int32_t u)
+{
+    return unit_bytes(tile) * (size_t)(n_col / UNIT) + (size_t)u * (size_t)tile * UNIT;
+}
+
+/* A unit of one token. */
+struct act_unit {
+    int8_t q[UNIT];
+    int8_t h[UNIT];  /* only where `groups` has a bit */
+    uint32_t groups; /* with high parts */
+};
+
+INLINE lanes size_of(lanes x)
+{
+    return l_from_bits(il_and(l_bits(x), il_set(0x7FFFFFFF)));
+}
+
+/* Of the 32 floats of a unit, the greatest absolute value up to `limit`, at least amax / RANGE. */
+INLINE float rest_amax(const float *x, float limit, float amax)
+{
+    const lanes zero = l_set(0.0f);
+    const lanes a0 = size_of(l_load(x));
+    const lanes a1 = size_of(l_load(x + LANES));
+    const lanes l = l_set(limit);
+    const float rest = l_amax(l_less(l, a0, zero, a0), l_less(l, a1, zero, a1));
+    const float least = amax * (1.0f / RANGE);
+    return rest > least ? rest : least;
+}
+
+/* Scales of n units of 32 floats from their greatest absolute values, those without what stands
+ * out, and what to multiply with. Not finite: the scale carries it and the integers are 0, so that
+ * the product is not finite either. */
+INLINE void unit_scales(const float *amax, const float *rest, int32_t n, float *d, float *inverse)
 {
     const lanes zero = l_set(0.0f);
     const lanes tiny = l_set(0x1p-100f);
@@ -64,28 +116,75 @@ INLINE void unit_scales(const float *amax, int32_t n, float *d, float *inverse)
     const lanes c = l_set(127.0f);
     for (int32_t i = 0; i < n; i += LANES) {
         const lanes m = l_load(amax + i);
-        l_store(d + i, l_less(m, tiny, zero, l_less(m, most, l_div(m, c), m)));
-        l_store(inverse + i, l_less(m, tiny, zero, l_less(m, most, l_div(c, m), zero)));
+        const lanes r = l_load(rest + i);
+        l_store(d + i, l_less(m, tiny, zero, l_less(m, most, l_div(r, c), m)));
+        l_store(inverse + i, l_less(m, tiny, zero, l_less(m, most, l_div(c, r), zero)));
     }
 }
 
-/* One token's unit, by its factor: 32 floats to integers. */
+/* One token's unit, by its factor: 32 floats to integers, v + 1.5 * 2^23 as a float. */
+INLINE lanes to_integers(const float *x, float inverse)
+{
+    return l_add(l_mul(l_load(x), l_set(inverse)), l_set(0x1.8p23f)); /* ties to even */
+}
+
+INLINE ilanes integers_of(lanes t)
+{
+    return il_sub(l_bits(t), il_set(0x4B400000));
+}
+
 INLINE void quantize_unit(const float *x, float inverse, int8_t q[UNIT])
 {
-    const lanes big = l_set(0x1.8p23f); /* adding it rounds to an integer, ties to even */
     for (int i = 0; i < UNIT; i += LANES) {
-        const lanes t = l_add(l_mul(l_load(x + i), l_set(inverse)), big);
-        const ilanes v = il_sub(l_bits(t), il_set(0x4B400000));
         /* |v| <= 127: x * (127 / amax) rounds to at most 127; factor 0: infinities and NaNs go */
+        const ilanes v = integers_of(to_integers(x + i, inverse));
         il_store_i8(q + i, il_and(v, il_set(-(inverse != 0.0f))));
     }
 }
 
-/* Token t of a tile's unit at `to`. */
-INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const int8_t q[UNIT], float scale)
+/* The same where something stands out: what exceeds `limit` in two parts. */
+INLINE void split_unit(const float *x, float inverse, float limit, struct act_unit *to)
+{
+    const lanes big = l_set(0x1.8p23f);
+    to->groups = 0;
+    for (int i = 0; i < UNIT; i += LANES) {
+        const lanes v = l_sub(to_integers(x + i, inverse), big);
+        const lanes part = l_sub(l_add(l_mul(v, l_set(1.0f / HIGH)), big), big);
+        const lanes high = l_less(l_set(limit), size_of(l_load(x + i)), part, l_set(0.0f));
+        const lanes low = l_fma(high, l_set(-HIGH), v);
+        il_store_i8(to->h + i, integers_of(l_add(high, big)));
+        il_store_i8(to->q + i, integers_of(l_add(low, big)));
+    }
+    for (int g = 0; g < 8; g++) {
+        uint32_t four;
+        memcpy(&four, to->h + 4 * g, sizeof four);
+        to->groups |= (uint32_t)(four != 0) << g;
+    }
+}
+
+/* Token t of a tile's unit at `to`, whose high parts lie at `high`; *groups: those of the tile so
+ * far. */
+INLINE void put_unit(uint8_t *to, uint8_t *high, int32_t tile, int32_t t,
+                     const struct act_unit *from, float scale, uint32_t *groups)
 {
     int32_t sum[2];
-    l_sums_i8(q, sum);
+    l_sums_i8(from->q, sum);
+    for (int g = 0; g < 8; g++) {
+        memcpy(to + (g * tile + t) * 4, from->q + 4 * g, 4);
+    }
+    if (from->groups != 0) {
+        int32_t sum_high[2];
+        l_sums_i8(from->h, sum_high);
+        sum[0] += HIGH * sum_high[0];
+        sum[1] += HIGH * sum_high[1];
+        if (*groups == 0) {
+            memset(high, 0, (size_t)tile * UNIT);
+        }
+        *groups |= from->groups;
+        for (int g = 0; g < 8; g++) {
+            memcpy(high + (g * tile + t) * 4, from->h + 4 * g, 4);
+        }
+    }
     float *d = (float *)(void *)(to + UNIT * tile) + t;
     d[0] = scale;
     d[tile] = (float)sum[0];
@@ -95,37 +194,75 @@ INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const int8_t q[UNIT],
     n8[0] = -8 * sum[0];
     n8[tile] = -8 * sum[1];
     n8[2 * tile] = n8[0] + n8[tile];
-    for (int g = 0; g < 8; g++) {
-        memcpy(to + (g * tile + t) * 4, q + 4 * g, 4);
+}
+
+/* The greatest values of a tile's units wait where their scales will be; limit[t]: beyond it a
+ * value of token t stands out. */
+INLINE void tile_limits(uint8_t *to, int32_t tile, const float *const *x, int32_t n_unit,
+                        float limit[TILE_MAX])
+{
+    for (int32_t t = 0; t < tile; t++) {
+        float sum = 0.0f;
+        for (int32_t u = 0; u < n_unit; u++) {
+            const float *from = x[t] != NULL ? x[t] + (size_t)u * UNIT : NULL;
+            const float amax = from != NULL ? l_amax(l_load(from), l_load(from + LANES)) : 0.0f;
+            ((float *)(void *)(to + (size_t)u * unit_bytes(tile) + UNIT * tile))[t] = amax;
+            sum += amax;
+        }
+        limit[t] = STAND_OUT * (sum / (float)n_unit);
     }
 }
 
-/* One tile; x[t] NULL: a token that only fills it up. Some units at a time, so that divisions are
- * made for 16 scales at once, and long after their operands were stored. */
+/* n units from u0 on; at: the first of them. Divisions are made for 16 scales at once, and long
+ * after their operands were stored. */
+INLINE void prepare_units(uint8_t *tile_at, int32_t tile, const float *const *x, int32_t n_col,
+                          const float *limit, int32_t u0, int32_t n)
+{
+    float amax[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
+    float rest[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
+    float scale[UNITS_AT_ONCE * TILE_MAX + LANES];
+    float inverse[UNITS_AT_ONCE * TILE_MAX + LANES];
+    for (int32_t u = 0; u < n; u++) {
+        const uint8_t *at = tile_at + (size_t)(u0 + u) * unit_bytes(tile) + UNIT * tile;
+        memcpy(amax + u * tile, at, (size_t)tile * sizeof amax[0]);
+        for (int32_t t = 0; t < tile; t++) {
+            const int32_t i = u * tile + t;
+            rest[i] = amax[i] > limit[t] && amax[i] < HUGE_VALF
+                          ? rest_amax(x[t] + (size_t)(u0 + u) * UNIT, limit[t], amax[i])
+                          : amax[i];
+        }
+    }
+    unit_scales(amax, rest, n * tile, scale, inverse);
+    for (int32_t u = 0; u < n; u++) {
+        uint8_t *to = tile_at + (size_t)(u0 + u) * unit_bytes(tile);
+        uint8_t *high = tile_at + high_at(tile, n_col, u0 + u);
+        uint32_t groups = 0;
+        for (int32_t t = 0; t < tile; t++) {
+            const int32_t i = u * tile + t;
+            const float *from = x[t] != NULL ? x[t] + (size_t)(u0 + u) * UNIT : NULL;
+            struct act_unit unit = { .groups = 0 };
+            if (from != NULL && inverse[i] != 0.0f && amax[i] > limit[t]) {
+                split_unit(from, inverse[i], limit[t], &unit);
+            } else if (from != NULL) {
+                quantize_unit(from, inverse[i], unit.q);
+            }
+            put_unit(to, high, tile, t, &unit, scale[i], &groups);
+        }
+        for (int32_t t = 0; t < tile; t++) {
+            ((uint32_t *)(void *)(to + (UNIT + 28) * tile))[t] = groups;
+        }
+    }
+}
+
+/* One tile; x[t] NULL: a token that only fills it up. */
 INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
 {
-    float amax[UNITS_AT_ONCE * TILE_MAX] = { 0 };
-    float scale[UNITS_AT_ONCE * TILE_MAX];
-    float inverse[UNITS_AT_ONCE * TILE_MAX];
-    for (int32_t u0 = 0; u0 < n_col / UNIT; u0 += UNITS_AT_ONCE) {
-        const int32_t left = n_col / UNIT - u0;
-        const int32_t n = left < UNITS_AT_ONCE ? left : UNITS_AT_ONCE;
-        for (int32_t t = 0; t < tile && x[t] != NULL; t++) {
-            for (int32_t u = 0; u < n; u++) {
-                const float *from = x[t] + (size_t)(u0 + u) * UNIT;
-                amax[u * tile + t] = l_amax(l_load(from), l_load(from + LANES));
-            }
-        }
-        unit_scales(amax, n * tile, scale, inverse);
-        for (int32_t u = 0; u < n; u++, to += unit_bytes(tile)) {
-            for (int32_t t = 0; t < tile; t++) {
-                int8_t q[UNIT] = { 0 };
-                if (x[t] != NULL) {
-                    quantize_unit(x[t] + (size_t)(u0 + u) * UNIT, inverse[u * tile + t], q);
-                }
-                put_unit(to, tile, t, q, scale[u * tile + t]);
-            }
-        }
+    float limit[TILE_MAX];
+    const int32_t n_unit = n_col / UNIT;
+    tile_limits(to, tile, x, n_unit, limit);
+    for (int32_t u = 0; u < n_unit; u += UNITS_AT_ONCE) {
+        prepare_units(to, tile, x, n_col, limit, u,
+                      n_unit - u < UNITS_AT_ONCE ? n_unit - u : UNITS_AT_ONCE);
     }
 }
 

@@ -31,6 +31,7 @@
 #define BYTE_OFFSET 0.0f /* `ready` takes it off */
 
 typedef __m256 rows;
+typedef __m256i isums;
 
 /* A unit of 8 rows. With codes of 8 bits and with levels whose signs stand aside, `w` is the
  * unsigned side of the product and `sign` hands its sign on to the activations. */
@@ -293,9 +294,20 @@ INLINE void widen(__m256i *sum, __m256i s)
             : "xm"(_mm256_set1_epi16(1)));
 }
 
+INLINE isums i_zero(void)
+{
+    return _mm256_setzero_si256();
+}
+
+INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint8_t *a)
+{
+    const bool is_signed = max < 0 || max == 255;
+    widen(sum, is_signed ? signed_pairs(u->w[g], &u->sign[g], a) : pairs(u->w[g], a));
+}
+
 /* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
-                 const int32_t *start, int shift)
+                 const int32_t *start, int shift, const isums *high)
 {
     const int top = max < 0 ? -max : max;
     const int fit = INT16_MAX / (2 * 127 * top);
@@ -325,6 +337,9 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
         const __m256i at = _mm256_set1_epi32(*start);
         sum = _mm256_add_epi32(sum, shift >= 0 ? _mm256_slli_epi32(at, shift)
                                                : _mm256_srai_epi32(at, -shift));
+    }
+    if (high != NULL) {
+        sum = _mm256_add_epi32(sum, _mm256_slli_epi32(*high, HIGH_BITS));
     }
     return _mm256_cvtepi32_ps(sum);
 }

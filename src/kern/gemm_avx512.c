@@ -29,6 +29,7 @@
 #define BYTE_OFFSET 128.0f
 
 typedef __m512 rows;
+typedef __m512i isums;
 
 /* A unit of 16 rows in registers. */
 struct unit {
@@ -236,15 +237,27 @@ INLINE void dot(__m512i *acc, __m512i w, const void *a)
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(w), "m"(*(const int32_t *)a));
 }
 
+INLINE isums i_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+
+INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint8_t *a)
+{
+    (void)max;
+    dot(sum, u->w[g], a);
+}
+
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
-                 const int32_t *start, int shift)
+                 const int32_t *start, int shift, const isums *high)
 {
     (void)max;
     __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
     s = start == NULL || shift == 0 ? s
         : shift > 0                 ? _mm512_slli_epi32(s, (unsigned)shift)
                                     : _mm512_srai_epi32(s, (unsigned)-shift);
+    s = high != NULL ? _mm512_add_epi32(s, _mm512_slli_epi32(*high, HIGH_BITS)) : s;
     UNROLL for (int g = g0; g < g1; g++)
     {
         dot(&s, u->w[g], a + (g * tile + t) * 4);

@@ -8,9 +8,9 @@
  * steps; step s has the rows from ROWS * s.
  *
  * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
- * comes off as offset * sum of the activations, where the integer sums start. All numbers are
- * integers below 2^24, so sub-scales can be multiplied in float, and the bits equal those of
- * gemm_ref.c.
+ * comes off as offset * sum of the activations, where the integer sums start. Sums of 16 products
+ * are integers below 2^24, high parts of activations (gemm_act.h) included, and so exact as floats.
+ * Units with high parts take a step of their own; they are few.
  *
  * The decode steps of codebook types stand in gemm_books.h.
  *
@@ -33,9 +33,10 @@
  *   look_up(w, table, offset)           table[code] + offset
  *   ready(u, max)                       last step of decoding; max: the greatest code, or less
  *                                       than 0: -max is the greatest level, with signs aside
- *   dots(u, max, a, tile, t, g0, g1, start, shift)
- *                                       sums over groups [g0, g1) for token t, as exact floats;
- *                                       they start at *start * 2^shift, or NULL: at 0 */
+ *   dots(u, max, a, tile, t, g0, g1, start, shift, high)
+ *                                       sums over groups [g0, g1) for token t, as floats; they
+ *                                       start at *start * 2^shift + *high * 128 (NULL: without)
+ *   i_zero()  add_dot(&sum, u, max, g, a)   integer sums (isums), and one group's products */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -222,22 +223,29 @@ struct how {
     size_t block; /* bytes of 16 rows */
 };
 
-/* Sum of weight * activation for token t as exact floats, over half 0 or 1, or 2: both. What is to
- * come off the codes is where the integers start: n8 times offset / 8, a power of two. */
+/* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
+ * off the codes is where the integers start: n8 times offset / 8, a power of two. high: sums over
+ * the high parts, or NULL. */
 INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
-                   int part)
+                   int part, const isums *high)
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
     const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
     return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
-                h->offset != 0.0f ? n8 : NULL, shift);
+                h->offset != 0.0f ? n8 : NULL, shift, high != NULL ? &high[part == 1] : NULL);
+}
+
+INLINE bool is_halved(const struct how *h)
+{
+    return h->form == FORM_HALVED || h->form == FORM_SUB2 || h->form == FORM_SUB2_MIN;
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
- * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. */
+ * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. high: sums
+ * over the high parts, of the halves or all in the first; or NULL. */
 INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
-                       rows acc)
+                       const isums *high, rows acc)
 {
     const enum form form = h->form;
     const float *d = (const float *)(const void *)(a + UNIT * tile);
@@ -246,15 +254,15 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
     if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, a, tile, t, 0), scale, acc);
-        return r_fma(sum_of(u, h, a, tile, t, 1), r_mul(u->d[1], da), acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 0, high), scale, acc);
+        return r_fma(sum_of(u, h, a, tile, t, 1, high), r_mul(u->d[1], da), acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, a, tile, t, 1), u->sub[1], s0);
+        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0, high), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, a, tile, t, 1, high), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        acc = r_fma(sum_of(u, h, a, tile, t, 2), scale, acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 2, high), scale, acc);
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
@@ -264,6 +272,51 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     }
     return acc;
 }
+
+/* A unit in which some token has high parts: n tokens, as many as registers hold sums of. The bits
+ * are tested once for all of them. */
+INLINE void tokens_step_high(const struct unit *u, const struct how *h, const uint8_t *a,
+                             const uint8_t *high, int tile, int n, rows *acc)
+{
+    const uint32_t groups = high_groups(a, tile);
+    isums sum[8][2];
+    UNROLL for (int t = 0; t < n; t++)
+    {
+        sum[t][0] = sum[t][1] = i_zero();
+    }
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        if ((groups >> g & 1) != 0) {
+            UNROLL for (int t = 0; t < n; t++)
+            {
+                add_dot(&sum[t][g / 4 * is_halved(h)], u, h->max, g, high + (g * tile + t) * 4);
+            }
+        }
+    }
+    UNROLL for (int t = 0; t < n; t++)
+    {
+        acc[t] = token_step(u, h, a, tile, t, sum[t], acc[t]);
+    }
+}
+
+/* Each kind of tile that is worth a copy; apart from the usual step, which has all registers. */
+INLINE void unit_step_high(const struct unit *u, struct how h, const uint8_t *a,
+                           const uint8_t *high, int tile, rows *acc)
+{
+    const int together = tile < TOGETHER ? tile : TOGETHER;
+    for (int t = 0; t < together; t += tile < 8 ? 1 : 8) {
+        if (tile == 16) {
+            tokens_step_high(u, &h, a + 4 * t, high + 4 * t, 16, 8, acc + t);
+        } else if (tile == 8) {
+            tokens_step_high(u, &h, a, high, 8, 8, acc);
+        } else {
+            tokens_step_high(u, &h, a + 4 * t, high + 4 * t, tile, 1, acc + t);
+        }
+    }
+}
+
+typedef void (*high_fn)(const struct unit *u, const uint8_t *a, const uint8_t *high, int tile,
+                        rows *acc);
 
 INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ldy)
 {
@@ -278,9 +331,11 @@ INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ld
 /* One panel times the tokens of a tile that registers hold, from the one that `a` points to; n of
  * them exist. Everything but the pointers is constant after inlining, so a type costs a copy of
  * this text for each size of tile, and no branch. */
-INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
-                       int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
+INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h, int tile,
+                       const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y,
+                       size_t ldy)
 {
+    const uint8_t *high = a + high_at(tile, n_block * h->units * UNIT, 0);
     const size_t each = h->block / (size_t)h->units;
     const int together = tile < TOGETHER ? tile : TOGETHER;
     rows acc[STEPS][TOGETHER];
@@ -289,7 +344,7 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
         acc[t / TOGETHER][t % TOGETHER] = r_set(0.0f);
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
-        for (int j = 0; j < h->units; j++, a += unit_bytes(tile)) {
+        for (int j = 0; j < h->units; j++, a += unit_bytes(tile), high += UNIT * tile) {
             const uint8_t *ahead = w + (size_t)j * each + AHEAD;
             UNROLL for (size_t p = 0; p < each; p += 64)
             {
@@ -300,9 +355,23 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
                 struct unit u;
                 decode(w, j, s, &u);
                 ready(&u, h->max);
+                if (__builtin_expect(high_groups(a, tile) != 0, 0)) {
+                    const struct unit copy = u; /* so that u and acc stay in registers */
+                    rows sums[TOGETHER];
+                    UNROLL for (int t = 0; t < together; t++)
+                    {
+                        sums[t] = acc[s][t];
+                    }
+                    with_high(&copy, a, high, tile, sums);
+                    UNROLL for (int t = 0; t < together; t++)
+                    {
+                        acc[s][t] = sums[t];
+                    }
+                    continue;
+                }
                 UNROLL for (int t = 0; t < together; t++)
                 {
-                    acc[s][t] = token_step(&u, h, a, tile, t, acc[s][t]);
+                    acc[s][t] = token_step(&u, h, a, tile, t, NULL, acc[s][t]);
                 }
             }
         }
@@ -313,7 +382,8 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
     }
 }
 
-INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
+INLINE void panel_run(decode_fn decode, high_fn with_high, struct how h, const struct product *p,
+                      int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
@@ -323,15 +393,15 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
         const int n = p->a->n_tok - tok;
         float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
         if (tile == 16) {
-            panel_tile(decode, &h, 16, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, with_high, &h, 16, w, n_block, a, n, y, p->ldy);
         } else if (tile == 8) {
-            panel_tile(decode, &h, 8, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, with_high, &h, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
-            panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, with_high, &h, 4, w, n_block, a, n, y, p->ldy);
         } else if (tile == 2) {
-            panel_tile(decode, &h, 2, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, with_high, &h, 2, w, n_block, a, n, y, p->ldy);
         } else {
-            panel_tile(decode, &h, 1, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, with_high, &h, 1, w, n_block, a, n, y, p->ldy);
         }
     }
 }
@@ -342,9 +412,15 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
 #define PANEL_BOOK(name, form, max, offset, block)                                                 \
     PANEL_AS(BOOK_TARGET, name, form, max, offset, 8, block)
 #define PANEL_AS(target, name, form, max, offset, units, block)                                    \
+    static target __attribute__((noinline)) void high_##name(                                      \
+        const struct unit *u, const uint8_t *a, const uint8_t *high, int tile, rows *acc)          \
+    {                                                                                              \
+        unit_step_high(u, (struct how){ form, max, offset, units, block }, a, high, tile, acc);    \
+    }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, (struct how){ form, max, offset, units, block }, p, panel);       \
+        panel_run(decode_##name, high_##name, (struct how){ form, max, offset, units, block }, p,  \
+                  panel);                                                                          \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
 PANEL(q4_1, FORM_M, 15, 0.0f, 1, 16 * 20)

@@ -10,9 +10,9 @@
  * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
- * used as they are and the offset comes off afterwards as offset * sum of the activations: all
- * numbers are integers below 2^24, so this is exact in float and the bits equal those of
- * gemm_ref.c. Sub-scales are multiplied in float for the same reason.
+ * used as they are; what is to come off, offset * sum of the activations, is where the integer sums
+ * start. High parts of activations (gemm_act.h) join these sums before they become floats, so the
+ * bits equal those of gemm_ref.c.
  *
  * The decode steps of codebook types stand in books_neon.h.
  *
@@ -413,13 +413,6 @@ INLINE void codes_q1_0(const uint8_t *b, int j, int q, int8x16_t *w)
 
 /* --- the product of one unit with one tile ---------------------------------------------------- */
 
-/* s less the offset, as exact floats; a_sum: sum of the same activations. */
-INLINE float32x4_t sum_of(int32x4_t s, float offset, float a_sum)
-{
-    const float32x4_t f = vcvtq_f32_s32(s);
-    return offset != 0.0f ? vsubq_f32(f, vdupq_n_f32(offset * a_sum)) : f;
-}
-
 /* The chain's steps of one unit for token t and quad q; d: the tile's scales and sums. */
 INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, const float *d,
                               int tile, int t, const int32x4_t s[2], float32x4_t acc)
@@ -429,14 +422,14 @@ INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, 
     const float a1 = d[2 * tile + t];
     const float32x4_t scale = vmulq_n_f32(u->d[0][q], da);
     if (k.form == FORM_HALVED) {
-        acc = vfmaq_f32(acc, sum_of(s[0], k.offset, a0), scale);
-        return vfmaq_f32(acc, sum_of(s[1], k.offset, a1), vmulq_n_f32(u->d[1][q], da));
+        acc = vfmaq_f32(acc, vcvtq_f32_s32(s[0]), scale);
+        return vfmaq_f32(acc, vcvtq_f32_s32(s[1]), vmulq_n_f32(u->d[1][q], da));
     }
     if (k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN) {
-        const float32x4_t s0 = vmulq_f32(sum_of(s[0], k.offset, a0), u->sub[0][q]);
-        acc = vfmaq_f32(acc, vfmaq_f32(s0, sum_of(s[1], k.offset, a1), u->sub[1][q]), scale);
+        const float32x4_t s0 = vmulq_f32(vcvtq_f32_s32(s[0]), u->sub[0][q]);
+        acc = vfmaq_f32(acc, vfmaq_f32(s0, vcvtq_f32_s32(s[1]), u->sub[1][q]), scale);
     } else {
-        acc = vfmaq_f32(acc, sum_of(s[0], k.offset, a0 + a1), scale);
+        acc = vfmaq_f32(acc, vcvtq_f32_s32(s[0]), scale);
     }
     if (k.form == FORM_M) {
         acc = vfmaq_f32(acc, u->m[q], vdupq_n_f32(d[3 * tile + t]));
@@ -452,10 +445,37 @@ INLINE int together_of(int tile)
     return tile < TOGETHER ? tile : TOGETHER;
 }
 
+/* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8, and at the
+ * products of the high parts. part: half 0 or 1, or 2: both. */
+INLINE void sums_start(const int8x16_t *w, const struct kind k, int part, int tile,
+                       const uint8_t *a, const uint8_t *high, int32x4_t *s)
+{
+    const int together = together_of(tile);
+    const int32_t *n8 = (const int32_t *)(const void *)(a + (UNIT + 16 + 4 * part) * tile);
+    const int32_t groups = (int32_t)high_groups(a, tile) & (part == 0 ? 15 : part == 1 ? 240 : 255);
+    UNROLL for (int t = 0; t < together; t++)
+    {
+        s[t] = vdupq_n_s32(0);
+    }
+    for (int g = 0; groups >> g != 0; g++) {
+        if ((groups >> g & 1) != 0) {
+            sums(w + g, 0, 1, 1, high + (size_t)(g * tile) * 4, tile, together, s);
+        }
+    }
+    UNROLL for (int t = 0; t < together; t++)
+    {
+        s[t] = vshlq_n_s32(s[t], HIGH_BITS);
+        if (k.offset != 0.0f) {
+            s[t] = vaddq_s32(s[t], vdupq_n_s32(n8[t] / 8 * (int32_t)k.offset));
+        }
+    }
+}
+
 /* Quad by quad: eight registers of codes and up to 16 of integer sums are all that 32 registers
  * hold. The two halves of a unit are summed apart only where a type scales them apart. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
-                      const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
+                      const struct unit *u, const uint8_t *a, const uint8_t *high,
+                      float32x4_t acc[QUADS][TOGETHER])
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int together = together_of(tile);
@@ -465,18 +485,15 @@ INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8
         int8x16_t w[8];
         int32x4_t s[2][TOGETHER];
         codes(b, j, q, w);
-        UNROLL for (int t = 0; t < together; t++)
-        {
-            s[0][t] = vdupq_n_s32(0);
-            s[1][t] = vdupq_n_s32(0);
-        }
+        sums_start(w, k, is_split ? 0 : 2, tile, a, high, s[0]);
         sums(w, 0, is_split ? 4 : 8, k.run, a, tile, together, s[0]);
         if (is_split) {
+            sums_start(w, k, 1, tile, a, high, s[1]);
             sums(w, 4, 8, k.run, a, tile, together, s[1]);
         }
         UNROLL for (int t = 0; t < together; t++)
         {
-            const int32x4_t both[2] = { s[0][t], s[1][t] };
+            const int32x4_t both[2] = { s[0][t], is_split ? s[1][t] : s[0][t] };
             acc[q][t] = token_step(u, k, q, d, tile, t, both, acc[q][t]);
         }
     }
@@ -530,13 +547,14 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
     float32x4_t acc[QUADS][TOGETHER];
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const uint8_t *a = t.a;
+    const uint8_t *high = a + high_at(size, p->w->n_col, 0);
     const int32_t n_block = p->w->n_col / (UNIT * k.units);
     zero_tile(acc, together_of(size));
     for (int32_t block = 0; block < n_block; block++, w += k.block) {
-        for (int j = 0; j < k.units; j++, a += unit_bytes(size)) {
+        for (int j = 0; j < k.units; j++, a += unit_bytes(size), high += UNIT * size) {
             struct unit u;
             scales(w, j, &u);
-            unit_step(codes, k, size, w, j, &u, a, acc);
+            unit_step(codes, k, size, w, j, &u, a, high, acc);
         }
     }
     store_tile(acc, together_of(size), t.n, t.y, p->ldy);

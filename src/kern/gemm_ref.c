@@ -4,7 +4,8 @@
  * is taken in its integer form (quant.h), and one output element is one chain of fused
  * multiply-adds over the units in index order:
  *
- *     acc = fma(float(sub0 * S0 + sub1 * S1), d * d_a, acc)          S_h = sum of q * a over half h
+ *     s   = fma(float(S1), sub1, float(S0) * sub0)                   S_h = sum of q * a over half h
+ *     acc = fma(s, d * d_a, acc)
  *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a constant
  *     acc = fma(-float(min0 * A0 + min1 * A1), dmin * d_a, acc)      types with integer minima
  *
@@ -27,39 +28,45 @@
 #define BLOCK_BYTES_MAX 512
 
 /* Token `tok` of the prepared activations, unit u. */
-struct act_unit {
-    int8_t q[UNIT];
+struct act_read {
+    int32_t v[UNIT];
     float d;
     float a0;
     float a1;
 };
 
-static struct act_unit act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
+static struct act_read act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
 {
     const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
-    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX) + (size_t)u * unit_bytes(tile);
+    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX);
+    const uint8_t *unit = p + (size_t)u * unit_bytes(tile);
+    const int8_t *q = (const int8_t *)unit;
+    const int8_t *high = (const int8_t *)p + high_at(tile, a->n_col, u);
     const int32_t t = tok % TILE_MAX;
-    const float *d = (const float *)(const void *)(p + UNIT * tile);
-    struct act_unit r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
-    for (int g = 0; g < 8; g++) {
-        memcpy(r.q + 4 * g, p + (g * tile + t) * 4, 4);
+    const float *d = (const float *)(const void *)(unit + UNIT * tile);
+    struct act_read r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
+    for (int k = 0; k < UNIT; k++) {
+        const int32_t at = (k / 4 * tile + t) * 4 + k % 4;
+        const bool has_high = (high_groups(unit, tile) >> (k / 4) & 1) != 0;
+        r.v[k] = q[at] + (has_high ? HIGH * high[at] : 0);
     }
     return r;
 }
 
 /* The formulas of the essay, in this order. */
 static float step(const struct quant_info *info, const struct quant_unit *w,
-                  const struct act_unit *a, float acc)
+                  const struct act_read *a, float acc)
 {
     int32_t s[2] = { 0, 0 };
     for (int k = 0; k < UNIT; k++) {
-        s[k / 16] += w->q[k] * a->q[k];
+        s[k / 16] += w->q[k] * a->v[k];
     }
     if (info->is_halved) {
         acc = fmaf((float)s[0], w->d[0] * a->d, acc);
         return fmaf((float)s[1], w->d[1] * a->d, acc);
     }
-    acc = fmaf((float)(w->sub[0] * s[0] + w->sub[1] * s[1]), w->d[0] * a->d, acc);
+    const float both = fmaf((float)s[1], (float)w->sub[1], (float)s[0] * (float)w->sub[0]);
+    acc = fmaf(both, w->d[0] * a->d, acc);
     if (info->has_m) {
         acc = fmaf(w->m, (a->a0 + a->a1) * a->d, acc);
     }
@@ -87,7 +94,7 @@ static void row_units(const struct tensor *w, int32_t row, const struct kern_act
         }
         info->unit(block, (size_t)(u % n_unit), &unit);
         for (int32_t t = 0; t < a->n_tok; t++) {
-            const struct act_unit act = act_unit_at(a, t, u);
+            const struct act_read act = act_unit_at(a, t, u);
             float *acc = &y[(size_t)t * ldy + (size_t)row];
             *acc = step(info, &unit, &act, *acc);
         }
