@@ -4,9 +4,11 @@ extension (dot products) and one of ARMv8.0 (as on the Raspberry Pi 4), where an
 
 On both: the unit tests with the kernel table's, which compares plain C, neon and neondot and the stored hashes, and five tiny
 models whose logits must be, byte for byte, those of HEARTH, the build for this machine, for all types of cache pages. The
-stored inputs of the fuzzers on the first. What is missing is named and counted as skipped. Prints 'N passed, N failed, N skipped'."""
+stored inputs of the fuzzers on the first. On x86-64 HEARTH itself too, on processors without AVX-512 and without AVX2: the models,
+with pages of f16. What is missing is named and counted as skipped. Prints 'N passed, N failed, N skipped'."""
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ fixtures, sysroot, native = sys.argv[1:4]
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 build = root + '/build-arm64'
 PROCESSORS = {'max': 'neondot', 'cortex-a72': 'neon'}  # and the kernels that it must choose
+LESSER = {'max': 'avx2', 'Nehalem': 'scalar'} if platform.machine() == 'x86_64' else {}
 MODELS = ('zoo/llama', 'zoo/gemma3', 'qzoo/q-q4_0', 'qzoo/q-q5_k', 'qzoo/q-iq3_xxs')
 TOOLS = {'aarch64-linux-gnu-gcc': 'gcc-aarch64-linux-gnu', 'qemu-aarch64': 'qemu-user', 'meson': 'meson', 'ninja': 'ninja-build'}
 CROSS = """[constants]
@@ -74,6 +77,10 @@ def on(processor):
     return ['qemu-aarch64', '-cpu', processor, '-L', sysroot]
 
 
+def native_on(processor):
+    return ['qemu-x86_64', '-cpu', processor, native]
+
+
 def logits(program, name, kv):
     cases = [c for c in open(f'{fixtures}/{name}.cases.jsonl') if 'chunks' not in json.loads(c)]
     with tempfile.NamedTemporaryFile() as out:
@@ -109,8 +116,9 @@ with ThreadPoolExecutor(2) as pool:
     cases = [(name, kv) for name in MODELS for kv in ('f16', 'q8_0', 'f32')]
     wanted = {c: pool.submit(logits, [native], *c) for c in cases}
     found = {(p, c): pool.submit(logits, [*on(p), build + '/hearth'], *c) for p in PROCESSORS for c in cases}
-    for p, isa in PROCESSORS.items():
-        r = sh([*on(p), build + '/hearth', 'bench', '--kernels'])
+    found |= {('x86-64 ' + p, c): pool.submit(logits, native_on(p), *c) for p in LESSER for c in cases if c[1] == 'f16'}
+    for p, isa, program in [(p, isa, [*on(p), build + '/hearth']) for p, isa in PROCESSORS.items()] + [(p, isa, native_on(p)) for p, isa in LESSER.items()]:
+        r = sh([*program, 'bench', '--kernels'])
         check(f'{p} chooses {isa}', re.search(fr'^vectors +{isa}: best of this processor$', r.stdout, re.M), r.stdout)
     for p in PROCESSORS:
         count(f'unit tests on {p}', units[p].result())

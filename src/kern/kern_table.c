@@ -3,7 +3,7 @@
  * One program holds the kernels of every instruction set of its architecture. A table starts from
  * the scalar functions and is overwritten by those of one level; it is made once, at first use, and
  * never changes. Which levels exist is decided by the build's architecture, which of them may run
- * by cpu.h.
+ * by cpu.h; only those are filled, since the fill functions use their level's instructions too.
  *
  * Small numbers about layouts that the layers above need (bytes of activations and pages) are here
  * too, so that planning and running ask the same function.
@@ -40,24 +40,30 @@ static void make_tables(void)
     start(&tables[CPU_SCALAR], CPU_SCALAR, "scalar");
 #if defined(__x86_64__)
     start(&tables[CPU_AVX2], CPU_AVX2, "avx2");
-    gemm_avx2_fill(&tables[CPU_AVX2]);
-    vec_avx2_fill(&tables[CPU_AVX2]);
-    attn_avx2_fill(&tables[CPU_AVX2]);
     start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
-    vec_avx512_fill(&tables[CPU_AVX512]);
-    attn_avx512_fill(&tables[CPU_AVX512]);
-    without_vbmi = tables[CPU_AVX512];
-    gemm_avx512_fill(&tables[CPU_AVX512], cpu_get()->has_avx512_vbmi);
-    gemm_avx512_fill(&without_vbmi, false);
+    if (cpu_can(CPU_AVX2)) {
+        gemm_avx2_fill(&tables[CPU_AVX2]);
+        vec_avx2_fill(&tables[CPU_AVX2]);
+        attn_avx2_fill(&tables[CPU_AVX2]);
+    }
+    if (cpu_can(CPU_AVX512)) {
+        vec_avx512_fill(&tables[CPU_AVX512]);
+        attn_avx512_fill(&tables[CPU_AVX512]);
+        without_vbmi = tables[CPU_AVX512];
+        gemm_avx512_fill(&tables[CPU_AVX512], cpu_get()->has_avx512_vbmi);
+        gemm_avx512_fill(&without_vbmi, false);
+    }
 #elif defined(__aarch64__)
     start(&tables[CPU_NEON], CPU_NEON, "neon");
     gemm_neon_fill(&tables[CPU_NEON]);
     vec_neon_fill(&tables[CPU_NEON]);
     attn_neon_fill(&tables[CPU_NEON]);
     start(&tables[CPU_NEONDOT], CPU_NEONDOT, "neon dot products");
-    gemm_neondot_fill(&tables[CPU_NEONDOT]);
-    vec_neon_fill(&tables[CPU_NEONDOT]);
-    attn_neon_fill(&tables[CPU_NEONDOT]);
+    if (cpu_can(CPU_NEONDOT)) {
+        gemm_neondot_fill(&tables[CPU_NEONDOT]);
+        vec_neon_fill(&tables[CPU_NEONDOT]);
+        attn_neon_fill(&tables[CPU_NEONDOT]);
+    }
 #endif
 }
 
