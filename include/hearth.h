@@ -79,7 +79,7 @@ struct hearth_model_params {
     int32_t n_ctx;          /* tokens of a conversation; 0: 4096, or what the model was made for */
     int32_t n_parallel;     /* conversations generated at once; 0: 1 */
     int32_t n_queue;        /* requests that may wait; beyond: HEARTH_BUSY. 0: 64 */
-    int32_t n_batch;        /* tokens of a prompt computed in one piece; 0: 512 */
+    int32_t n_batch;        /* tokens of a prompt in one piece; 0, or where more do not fit: 512 */
     const char *kv, *draft; /* "f16" (NULL), "q8_0", "f32"; file of a small model that guesses */
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;

@@ -259,6 +259,15 @@ def test_tune(home):
         open(path, 'w').write(text)
         n, err = batch()
         check(f'a profile of {len(text)} bytes that make no sense likewise', n == 512 and 'hearth tune' in err, (n, err))
+    def need(n):
+        json.dump({**stored, 'batch': n}, open(path, 'w'))
+        return json.loads(run(home, 'plan', CHAT, '--json')[1])['total_bytes'] >> 20
+    usual_mib, large_mib = need(512), need(4096)
+    p = json.loads(run(home, 'plan', CHAT, '--json', '--memory', str((usual_mib + large_mib) // 2))[1])
+    check('a profile never keeps a model from starting', large_mib > usual_mib + 8 and p['fits'] and p['batch'] == 512, (usual_mib, large_mib, p))
+    code, text, err = run(home, 'tune', CHAT, '--json', '--memory', str((usual_mib + need(1024)) // 2))
+    sizes = json.loads(text or '{}')
+    check('tune leaves out what does not fit', code == 0 and sizes['after']['batch'] <= 512 and sizes['tried'] < t['tried'], (code, text, err, t))
     os.remove(path)
     check('without a profile no note', batch() == (512, ''), batch())
     check('answers are the same with and without', run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1] == usual)

@@ -5,6 +5,7 @@ Batches, choices, stop texts, limits, cancelling, determinism. Prints 'N passed,
 import ctypes as c
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -191,6 +192,11 @@ def main():
         answers.append((text, toks, lps))
         L.hearth_model_close(m)
     check('a draft model changes no bit', answers[0] == answers[1] and len(answers[0][2]) == 40)
+    sizes = []
+    for _ in range(4):
+        L.hearth_model_close(open_model(b, model_path, n_ctx=512, draft=model_path.encode())[1])
+        sizes.append(int(re.search(r'VmSize:\s+(\d+)', open('/proc/self/status').read()).group(1)))
+    check('no address space is lost with a draft model', sizes[3] - sizes[1] < 50 << 10, sizes)
     s, small = box(n_thread=1, memory_bytes=50 << 20)
     check('a model beyond the limit is refused with numbers', open_model(small, model_path)[0] == MEMORY and b'MiB' in L.hearth_error())
     s, m = open_model(b, model_path, n_ctx=1024, n_parallel=4, n_queue=8, n_batch=128)

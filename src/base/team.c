@@ -22,7 +22,7 @@
  * Everything else here is a thin coat over POSIX threads: a bounded queue, a thread, a lock with a
  * condition on the monotonic clock. Locks and atomics exist nowhere above this layer.
  *
- * Invariants TE-1, TE-2 stand in team.h. Next: base/db.c. */
+ * Invariants TE-1 to TE-3 stand in team.h. Next: base/db.c. */
 #include "base/team.h"
 
 #include "base/cpu.h"
@@ -81,14 +81,14 @@ struct team {
     team_fn fn;
     void *arg;
     struct work work;
+    const struct topo *topo; /* workers are bound to its cores; NULL: left to the system */
     int n_worker;
     int spin_rounds;
     _Atomic bool is_closing; /* a worker that comes late from an old job reads it at any time */
     struct share *shares;    /* [n_worker], owns */
     uint32_t *edges;         /* [n_worker + 1], owns: where shares begin, in 1 / EDGE_ALL */
-    uint32_t
-        *speeds; /* [n_worker], behind edges: chunks that a worker does, in 1 / EDGE_ALL of all */
-    pthread_t *threads; /* [n_worker - 1], owns */
+    uint32_t *speeds;        /* [n_worker], behind edges: chunks it does, in 1 / EDGE_ALL of all */
+    pthread_t *threads;      /* [n_worker - 1], owns */
 };
 
 struct member {
@@ -157,13 +157,11 @@ static uint32_t job_of(uint32_t word)
     return word >> 16;
 }
 
-/* The calling thread as worker i: a team that has more workers than there are cores is left to the
- * system. */
+/* Makes the calling thread worker i. */
 static void place(const struct team *t, int i_worker)
 {
-    const struct topo *topo = topo_get();
-    if (t->n_worker <= topo->n_core) {
-        topo_bind(topo, i_worker);
+    if (t->topo != NULL) {
+        topo_bind(t->topo, i_worker);
     }
 }
 
@@ -253,6 +251,8 @@ enum err team_open(struct team **out, int n_worker)
     }
     t->edges[n_worker] = EDGE_ALL;
     t->n_worker = n_worker;
+    /* read here, since a worker may not take the memory (TE-2) */
+    t->topo = n_worker <= topo_get()->n_core ? topo_get() : NULL;
     /* spinning on a core that the others need helps nobody */
     t->spin_rounds = n_worker <= cpu_get()->n_core ? spin_rounds() : SPIN_CROWDED;
     const enum err e = start_members(t);

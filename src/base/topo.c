@@ -18,6 +18,7 @@
  * Next: base/team.c. */
 #include "base/topo.h"
 
+#include "base/cpu.h"
 #include "base/once.h"
 
 #include <pthread.h>
@@ -101,7 +102,12 @@ const struct topo *topo_get(void)
     return &machine;
 }
 
-int32_t topo_threads(const struct topo *t, uint32_t n_granted)
+int32_t topo_threads(void)
+{
+    return topo_threads_of(topo_get(), (uint32_t)cpu_get()->n_core);
+}
+
+int32_t topo_threads_of(const struct topo *t, uint32_t n_granted)
 {
     const uint32_t n = (uint32_t)t->n_core < n_granted ? (uint32_t)t->n_core : n_granted;
     return n > 0 ? (int32_t)n : 1;

@@ -32,8 +32,10 @@ struct topo {
 /* This machine's, as far as this process may use it (affinity, cgroup). Read once; any thread. */
 const struct topo *topo_get(void);
 
-/* One thread a core, but no more than the cgroup's share of processor time, rounded up. */
-int32_t topo_threads(const struct topo *t, uint32_t n_granted);
+/* Threads that compute, where nobody asked for a number: one a core of this machine, but no more
+ * than the cgroup's share of processor time, rounded up. Any thread. */
+int32_t topo_threads(void);
+int32_t topo_threads_of(const struct topo *t, uint32_t n_granted);
 
 /* Reads a machine. text: hwloc's XML or its short form ("pack:2 core:8 pu:2"), NULL: this one.
  * allowed: logical processors that may be used, NULL: all. ERR_UNSUPPORTED without hwloc,

@@ -3,9 +3,10 @@
  * Two things are chosen, neither of which changes a bit of an answer: the number of threads (a
  * second thread of a core, or slow cores, may do more harm than good) and how much of a prompt is
  * computed in one piece (large pieces use the weights longer, small ones stay in the caches). The
- * defaults are measured first, then fewer threads, then other pieces with the best threads. Another
- * setting must be clearly better, since times vary. What does not fit into the minute is left out
- * and said; a small model tells as much as a large one.
+ * defaults are measured first, then other numbers of threads, then other pieces with the best
+ * threads. Another setting must be clearly better, since times vary. What does not fit into the
+ * minute is left out and said (a small model tells as much as a large one); so is, in silence, what
+ * does not fit into memory.
  *
  * Rejected: prefetch distances and tiles, which are constants of the kernels: making them variable
  * cost more than any choice gained.
@@ -15,6 +16,7 @@
 
 #include "base/cpu.h"
 #include "base/os.h"
+#include "base/topo.h"
 #include "cmd/open.h"
 #include "cmd/trial.h"
 #include "cmd/tuned.h"
@@ -29,8 +31,7 @@
 #define BETTER    1.03 /* of what is measured, to be taken for better */
 #define TRIES     6
 
-struct
-try {
+struct setting {
     struct tuned set;
     double prefill_tok_s;
     double decode_tok_s;
@@ -39,7 +40,7 @@ try {
 struct tune {
     const struct conf *conf;
     const char *path;
-    struct try all[TRIES]; /* the first: the defaults */
+    struct setting all[TRIES]; /* the first: the defaults */
     int n;
     int best;
     uint64_t begin_us;
@@ -77,7 +78,7 @@ static double rate(double n, uint64_t us)
 }
 
 /* The best of two, or one when that takes long. */
-static hearth_status measure_model(struct hearth_model *m, struct try *t)
+static hearth_status measure_model(struct hearth_model *m, struct setting *t)
 {
     static int32_t ids[PROMPT];
     struct hearth_model_info info;
@@ -95,10 +96,12 @@ static hearth_status measure_model(struct hearth_model *m, struct try *t)
     return s;
 }
 
-static hearth_status measure(const struct tune *t, struct try *r)
+/* Measures r->set; HEARTH_MEMORY where it does not fit. */
+static hearth_status measure(const struct tune *t, struct setting *r)
 {
     struct hearth_box_params bp;
     struct hearth_model_params mp;
+    struct hearth_plan plan = { .size = sizeof plan };
     struct hearth_box *box = NULL;
     struct hearth_model *m = NULL;
     hearth_box_init(&bp);
@@ -107,6 +110,10 @@ static hearth_status measure(const struct tune *t, struct try *r)
     hearth_model_init(&mp);
     mp.n_batch = r->set.n_batch;
     hearth_status s = hearth_box_open(&bp, &box);
+    s = s == HEARTH_OK ? hearth_plan_make(box, t->path, &mp, &plan) : s;
+    if (s == HEARTH_OK && plan.n_batch != mp.n_batch && plan.n_batch < plan.n_ctx) {
+        s = HEARTH_MEMORY; /* the plan took smaller pieces */
+    }
     s = s == HEARTH_OK ? hearth_model_open(box, t->path, &mp, &m) : s;
     s = s == HEARTH_OK ? measure_model(m, r) : s;
     hearth_model_close(m);
@@ -115,7 +122,7 @@ static hearth_status measure(const struct tune *t, struct try *r)
 }
 
 /* Prompts alone judge pieces; both count for threads. */
-static double worth(const struct try *r, bool is_by_prompt)
+static double worth(const struct setting *r, bool is_by_prompt)
 {
     return is_by_prompt ? r->prefill_tok_s : sqrt(r->prefill_tok_s * r->decode_tok_s);
 }
@@ -128,8 +135,8 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
         t->is_cut = true;
         return HEARTH_OK;
     }
-    struct try *r = &t->all[t->n];
-    *r = (struct try){ .set = set };
+    struct setting *r = &t->all[t->n];
+    *r = (struct setting){ .set = set };
     const hearth_status s = measure(t, r);
     const uint64_t us = os_now_us() - begin;
     t->longest_us = us > t->longest_us ? us : t->longest_us;
@@ -139,18 +146,32 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
         t->best = t->n > 1 && worth(r, is_by_prompt) > least ? t->n - 1 : t->best;
         show(t, t->n * 100 / (TRIES + 1));
     }
-    return s;
+    return s == HEARTH_MEMORY && t->n > 0 ? HEARTH_OK : s;
 }
 
-static hearth_status try_all(struct tune *t, int32_t n_core)
+/* Threads to try beside the usual n: one less, which leaves a core to the others, half, and all
+ * logical processors. At most 3; returns how many. */
+static int other_threads(int32_t n, int32_t n_logical, int32_t out[3])
+{
+    const int32_t all[] = { n - 1, n / 2, n_logical };
+    int n_out = 0;
+    for (int i = 0; i < 3; i++) {
+        if (all[i] > 0 && all[i] != n && (i != 1 || all[1] != all[0])) {
+            out[n_out++] = all[i];
+        }
+    }
+    return n_out;
+}
+
+static hearth_status try_all(struct tune *t)
 {
     static const int32_t pieces[] = { 256, 1024 };
-    const int32_t fewer[] = { n_core - 1, n_core / 2 };
-    hearth_status s = try_one(t, (struct tuned){ n_core, 512 }, false);
-    for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
-        if (fewer[i] > 0 && (i == 0 || fewer[1] != fewer[0])) {
-            s = try_one(t, (struct tuned){ fewer[i], 512 }, false);
-        }
+    const int32_t n_usual = topo_threads();
+    int32_t other[3];
+    const int n_other = other_threads(n_usual, cpu_get()->n_core, other);
+    hearth_status s = try_one(t, (struct tuned){ n_usual, 512 }, false);
+    for (int i = 0; i < n_other && s == HEARTH_OK; i++) {
+        s = try_one(t, (struct tuned){ other[i], 512 }, false);
     }
     const int32_t n_thread = t->all[t->best].set.n_thread;
     for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
@@ -159,7 +180,7 @@ static hearth_status try_all(struct tune *t, int32_t n_core)
     return s;
 }
 
-static void print_try(const char *name, const struct try *r, bool is_json)
+static void print_try(const char *name, const struct setting *r, bool is_json)
 {
     if (is_json) {
         printf("\"%s\": {\"threads\": %d, \"batch\": %d, \"prefill_tok_s\": %.2f, "
@@ -178,19 +199,19 @@ int cmd_tune(const struct conf *c, const char *path)
     struct buf where;
     buf_init(&where, 4096);
     show(&t, 0);
-    hearth_status s = try_all(&t, cpu_get()->n_core);
+    hearth_status s = try_all(&t);
     show(&t, 100);
     s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, &where) : s;
     if (s == HEARTH_OK) {
         fputs(c->is_json ? "{\"version\": 1, " : "", stdout);
         print_try("before", &t.all[0], c->is_json);
         print_try("after", &t.all[t.best], c->is_json);
-        printf(c->is_json ? "\"tried\": %d, \"cut\": %s}\n" : "%d settings were tried%s\n", t.n,
-               c->is_json ? (t.is_cut ? "true" : "false")
-               : t.is_cut ? "; the others did not fit into a minute: take a smaller model"
-                          : "");
-        if (!c->is_json) {
-            printf("stored in %s; run, serve and bench use it\n", buf_str(&where));
+        if (c->is_json) {
+            printf("\"tried\": %d, \"cut\": %s}\n", t.n, t.is_cut ? "true" : "false");
+        } else {
+            printf("%d settings were tried%s\n", t.n,
+                   t.is_cut ? "; the others did not fit into a minute: take a smaller model" : "");
+            printf("stored in %s; run, serve, plan and bench use it\n", buf_str(&where));
         }
     }
     buf_release(&where);

@@ -55,15 +55,13 @@ static int usage(const char *what)
 
 static int run_logits(const struct conf *c, const char *path)
 {
-    struct probe_logits_params p = {
-        .model_path = path,
-        .out_path = c->out,
-        .kv = KERN_KV_F16,
-        .isa = cpu_best(),
-        .n_thread = c->threads > 0 ? (int32_t)c->threads
-                                   : topo_threads(topo_get(), (uint32_t)cpu_get()->n_core),
-        .n_beside = (int32_t)c->beside
-    };
+    struct probe_logits_params p = { .model_path = path,
+                                     .out_path = c->out,
+                                     .kv = KERN_KV_F16,
+                                     .isa = cpu_best(),
+                                     .n_thread =
+                                         c->threads > 0 ? (int32_t)c->threads : topo_threads(),
+                                     .n_beside = (int32_t)c->beside };
     if (c->kv != NULL && !kern_kv_parse(c->kv, &p.kv)) {
         return usage("--kv: f16, q8_0 or f32 is wanted");
     }

@@ -14,8 +14,8 @@
  * Next: cmd/store_pull.c. */
 #include "cmd/store_image.h"
 
-#include "base/cpu.h"
 #include "base/team.h"
+#include "base/topo.h"
 #include "model/image.h"
 
 #include <string.h>
@@ -39,7 +39,7 @@ static enum err write_blob(struct store *st, const struct gguf *g, struct weight
     struct store_file *f = &m->files[m->n_file];
     struct team *team = NULL;
     TRY(store_begin(&p->w, st, image_bytes(w, g)));
-    TRY(team_open(&team, cpu_get()->n_core));
+    TRY(team_open(&team, topo_threads()));
     progress_begin_short(&p->bar, "packing", image_bytes(w, g));
     enum err e = image_write(w, g, m->files[0].digest, team, take, p);
     progress_end(&p->bar);

@@ -3,7 +3,8 @@
  * The file is state, not configuration: the program made it and can make it again, nobody edits it.
  * It says for which processor, how many cores and which version of hearth it holds; one that says
  * something else is passed over with a note, since other kernels have other best settings. A file
- * that makes no sense is passed over in the same way: it may never keep a model from starting.
+ * that makes no sense is passed over in the same way: it may never keep a model from starting
+ * (pieces of a prompt that do not fit become the usual ones, hearth.h).
  *
  * Rejected: a profile per model. What is best depends on the box far more than on the model, and a
  * model that comes later should gain too.
@@ -16,7 +17,7 @@
 #include "base/log.h"
 #include "base/os.h"
 
-#include <string.h>
+#include <inttypes.h>
 
 #define FILE_MAX   4096
 #define THREAD_MAX 256
@@ -31,33 +32,26 @@ static enum err tuned_path(struct buf *path)
 
 static bool is_text(const struct js *v, const char *text)
 {
-    const struct view s = js_string(v);
-    return s.n == strlen(text) && memcmp(s.p, text, s.n) == 0;
-}
-
-static bool is_between(int64_t v, int64_t most)
-{
-    return v >= 1 && v <= most;
+    return view_eq(js_string(v), view_of(text));
 }
 
 static struct tuned take(const struct js *v, const char *path)
 {
-    const struct tuned t = { (int32_t)js_int(js_get(v, "threads")),
-                             (int32_t)js_int(js_get(v, "batch")) };
+    const int64_t n_thread = js_int(js_get(v, "threads"));
+    const int64_t n_batch = js_int(js_get(v, "batch"));
     const bool is_ours = is_text(js_get(v, "version"), HEARTH_VERSION) &&
                          is_text(js_get(v, "processor"), cpu_get()->name) &&
                          js_int(js_get(v, "cores")) == cpu_get()->n_core;
-    if (!is_ours || !is_between(js_int(js_get(v, "threads")), THREAD_MAX) ||
-        !is_between(js_int(js_get(v, "batch")), BATCH_MAX)) {
+    if (!is_ours || n_thread < 1 || n_thread > THREAD_MAX || n_batch < 1 || n_batch > BATCH_MAX) {
         log_event(LOG_WARN, "tune",
                   "msg=\"the profile is of another processor or version; run hearth tune again\" "
                   "path=\"%s\"",
                   path);
         return (struct tuned){ 0 };
     }
-    log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%d batch=%d path=\"%s\"", t.n_thread,
-              t.n_batch, path);
-    return t;
+    log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%" PRId64 " batch=%" PRId64 " path=\"%s\"",
+              n_thread, n_batch, path);
+    return (struct tuned){ (int32_t)n_thread, (int32_t)n_batch };
 }
 
 struct tuned tuned_read(void)

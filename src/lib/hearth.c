@@ -130,8 +130,7 @@ static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b
             "hearth_box_params: size is %zu; was hearth_box_init called?", p->size);
     REQUIRE(p->n_thread >= 0 && p->n_thread <= THREADS_MAX, ERR_USAGE,
             "threads is %d, must lie in 0..%d", p->n_thread, THREADS_MAX);
-    b->n_thread =
-        p->n_thread > 0 ? p->n_thread : topo_threads(topo_get(), (uint32_t)cpu_get()->n_core);
+    b->n_thread = p->n_thread > 0 ? p->n_thread : topo_threads();
     b->isa = cpu_best();
     b->memory_bytes = p->memory_bytes;
     if (p->isa != NULL) {
@@ -287,7 +286,6 @@ static enum err small_plan(struct small *s, const struct tok *large, const struc
 
 static enum err small_load(struct small *s, struct team *team)
 {
-    TRY(arena_open(&s->arena, s->weights.arena_bytes, false));
     TRY(weights_load(&s->weights, s->gguf, &s->arena, team, NULL, NULL));
     gguf_close(s->gguf);
     s->gguf = NULL;
@@ -334,7 +332,12 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             tok_n_vocab(m->tok), m->arch.n_vocab);
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES + CODE_LATER_BYTES;
-    return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
+    TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
+    if (!m->plan.fits && c.n_batch > BATCH_DEFAULT) {
+        c.n_batch = BATCH_DEFAULT;
+        TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
+    }
+    return ERR_OK;
 }
 
 static enum err refuse_if_too_large(const struct plan *p)
