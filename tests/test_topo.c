@@ -181,7 +181,8 @@ static void test_here(void **state)
     assert_in_range(t->n_core, 1, TOPO_MAX);
     check_order(t);
     assert_int_equal(topo_threads_of(t, UINT32_MAX), t->n_core);
-    assert_int_equal(topo_threads_of(t, 1), 1); /* a group with half a processor's time: rounded up */
+    assert_int_equal(topo_threads_of(t, 1),
+                     1); /* a group with half a processor's time: rounded up */
     assert_int_equal(topo_threads_of(t, 0), 1);
     struct topo big = { .n_core = 64 };
     assert_int_equal(topo_threads_of(&big, 2), 2); /* 1.5 processors' time */
