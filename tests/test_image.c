@@ -35,8 +35,7 @@ static int make(void **state)
     (void)state;
     buf_init(&image, (size_t)16 << 20);
     assert_int_equal(model_open(&tiny, NULL, 3), ERR_OK);
-    assert_int_equal(image_write(&tiny.weights, tiny.gguf, "source", tiny.team, gather, &image),
-                     ERR_OK);
+    assert_int_equal(image_write(&tiny.weights, tiny.gguf, tiny.team, gather, &image), ERR_OK);
     assert_true(image.n <= image_bytes(&tiny.weights, tiny.gguf));
     return 0;
 }
@@ -105,7 +104,7 @@ static void test_same(void **state)
         assert_int_equal((const uint8_t *)a->ffn_norm.w.v - m.arena.base,
                          (const uint8_t *)b->ffn_norm.w.v - tiny.arena.base);
     }
-    assert_int_equal(image_write(&m.weights, m.gguf, "", m.team, gather, &image), ERR_UNSUPPORTED);
+    assert_int_equal(image_write(&m.weights, m.gguf, m.team, gather, &image), ERR_UNSUPPORTED);
     model_close(&m);
 }
 

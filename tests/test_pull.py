@@ -387,6 +387,13 @@ def packed_image(b):
     assert out == plain and 'packed=0' in err and 'another version' in err and 'another version' in b.run('show', 'small')[0]
     b.json('pull', '--pack', 'small')
     assert 'packed=1' in b.run('run', 'small', *ask)[1]
+    p = b.start('run', 'small', '--raw', '-n', '4000', '--temp', '0', 'Once upon a time')
+    p.stdout.read(8)  # it answers
+    os.chmod(path, 0o600)
+    with open(path, 'r+b') as f:
+        f.truncate(4096)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == IO and 'shortened' in str(err) and str(err).count('hearth:') == 1, (p.returncode, err)
     b.run('rm', 'small')
     assert b.blobs() == []
     b.run('pull', '--pack', 'no-such-model', want=NOT_FOUND)

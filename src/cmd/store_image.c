@@ -34,14 +34,13 @@ static enum err take(void *arg, const uint8_t *bytes, size_t n)
 }
 
 static enum err write_blob(struct store *st, const struct gguf *g, struct weights *w,
-                           struct store_model *m, struct packing *p)
+                           struct store_file *f, struct packing *p)
 {
-    struct store_file *f = &m->files[m->n_file];
     struct team *team = NULL;
     TRY(store_begin(&p->w, st, image_bytes(w, g)));
     TRY(team_open(&team, topo_threads()));
     progress_begin_short(&p->bar, "packing", image_bytes(w, g));
-    enum err e = image_write(w, g, m->files[0].digest, team, take, p);
+    enum err e = image_write(w, g, team, take, p);
     progress_end(&p->bar);
     team_close(team);
     return e == ERR_OK ? store_finish(&p->w, NULL, f) : e;
@@ -61,7 +60,7 @@ static enum err pack(struct store *st, struct store_model *m, struct gguf **g, s
     TRY(arch_read(&arch, *g));
     TRY(weights_bind(w, &arch, *g));
     TRY(weights_generation(f->title));
-    e = write_blob(st, *g, w, m, &p);
+    e = write_blob(st, *g, w, f, &p);
     store_drop(&p.w);
     TRY(e);
     m->n_blob = m->n_file + 1;

@@ -184,11 +184,9 @@ static void print_stored(const struct pull *p)
 /* The model is in the store. */
 static enum err finish(struct pull *p)
 {
-    if (p->is_packed) {
-        TRY(store_pack(p->st, &p->m));
-    }
-    print_stored(p);
-    return ERR_OK;
+    const enum err e = p->is_packed ? store_pack(p->st, &p->m) : ERR_OK;
+    print_stored(p); /* the model is there, whatever became of its image */
+    return e;
 }
 
 /* Writes the row. A file whose digest is a known model's is that model, wherever it came from. */

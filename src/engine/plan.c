@@ -97,7 +97,10 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     p->context_bytes = d.context.peak;
     const int32_t n_prompt = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
     TRY(dry_step(&d.m, &d.x, c, n_prompt, c->n_parallel - 1));
-    const int64_t n_guess = (int64_t)c->n_parallel * (c->n_ctx > 3 ? c->n_ctx - 3 : 0);
+    /* what guesses leave of a context: a prompt of one, the token before them and the one after */
+    const int32_t n_beside = 3;
+    const int64_t n_guess =
+        c->n_ctx > n_beside ? (int64_t)c->n_parallel * (c->n_ctx - n_beside) : 0;
     const int32_t n_most = n_guess < GUESS_MAX ? (int32_t)n_guess : GUESS_MAX;
     TRY(dry_step(&d.m, &d.x, c, 0, c->n_parallel + n_most));
     p->step_bytes = d.step.peak;

@@ -2,7 +2,8 @@
  *
  * Versions 2 and 3, little-endian, one file or split files (NAME-00001-of-0000N.gguf).
  * Spec: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
- * The file is read through bounded preads, never mapped, so a file that shrinks is an error.
+ * The file is read through bounded preads, so a file that shrinks is an error; of a packed image
+ * the arena is mapped (gguf_map).
  * GG-1  after gguf_open every tensor's byte range lies inside its file, ranges do not overlap the
  *       header (a packed image's directory has no ranges), products of shape and type do not
  *       overflow, names are unique and valid UTF-8.

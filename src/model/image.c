@@ -77,9 +77,9 @@ static bool is_left_out(struct view key)
     return view_starts(key, VIEW("split.")) || view_starts(key, VIEW("hearth.image."));
 }
 
-static void put_keys(struct buf *b, const struct gguf *g, const char *layout, const char *source)
+static void put_keys(struct buf *b, const struct gguf *g, const char *layout)
 {
-    uint64_t n = 2;
+    uint64_t n = 1;
     for (size_t i = 0; i < gguf_n_key(g); i++) {
         enum gguf_type type;
         n += !is_left_out(gguf_key(g, i, &type));
@@ -95,7 +95,6 @@ static void put_keys(struct buf *b, const struct gguf *g, const char *layout, co
         }
     }
     put_string(b, WEIGHTS_LAYOUT_KEY, layout);
-    put_string(b, IMAGE_SOURCE_KEY, source);
 }
 
 static void put_tensor(struct buf *b, const struct weights_load *l)
@@ -111,8 +110,7 @@ static void put_tensor(struct buf *b, const struct weights_load *l)
 }
 
 /* Each tensor once: by the slot that has its first row. */
-static enum err put_header(struct buf *b, const struct weights *w, const struct gguf *g,
-                           const char *source)
+static enum err put_header(struct buf *b, const struct weights *w, const struct gguf *g)
 {
     char layout[65];
     size_t n = 0;
@@ -120,7 +118,7 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
     buf_add_str(b, GGUF_IMAGE_MAGIC);
     put_u32(b, GGUF_IMAGE_VERSION);
     put_u64(b, gguf_n_tensor(g));
-    put_keys(b, g, layout, source);
+    put_keys(b, g, layout);
     for (size_t i = 0; i < w->n_load; i++) {
         if (w->loads[i].row0 == 0) {
             put_tensor(b, &w->loads[i]);
@@ -138,15 +136,15 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
 
 uint64_t image_bytes(const struct weights *w, const struct gguf *g)
 {
-    return w->arena_bytes + gguf_meta_bytes(g) + (uint64_t)gguf_n_key(g) + 2 * GGUF_IMAGE_ALIGN;
+    return w->arena_bytes + gguf_meta_bytes(g) + 2 * GGUF_IMAGE_ALIGN;
 }
 
 static enum err write_all(struct pieces *p, struct weights *w, const struct gguf *g,
-                          const char *source, struct team *team)
+                          struct team *team)
 {
     struct buf header;
     buf_init(&header, HEADER_MAX);
-    enum err e = put_header(&header, w, g, source);
+    enum err e = put_header(&header, w, g);
     e = e == ERR_OK ? add(p, (const uint8_t *)header.p, header.n) : e;
     buf_release(&header);
     TRY(e);
@@ -154,14 +152,14 @@ static enum err write_all(struct pieces *p, struct weights *w, const struct gguf
     return p->n > 0 ? p->take(p->arg, p->bytes, p->n) : ERR_OK;
 }
 
-enum err image_write(struct weights *w, const struct gguf *g, const char *source, struct team *team,
-                     weights_take take, void *arg)
+enum err image_write(struct weights *w, const struct gguf *g, struct team *team, weights_take take,
+                     void *arg)
 {
     struct pieces p = { .take = take, .arg = arg };
     REQUIRE(!gguf_is_image(g), ERR_UNSUPPORTED, "%s: this is a packed image already", gguf_path(g));
     p.bytes = mem_alloc(PIECE);
     REQUIRE(p.bytes != NULL, ERR_MEMORY, "%s: no memory for a packed image", gguf_path(g));
-    const enum err e = write_all(&p, w, g, source, team);
+    const enum err e = write_all(&p, w, g, team);
     mem_free(p.bytes);
     return e;
 }

@@ -588,8 +588,12 @@ static enum err map_image(const struct weights *w, const struct gguf *g, struct 
         }
         team_share(team, map_part, &m, TOUCH_ROUND, 1);
     }
-    REQUIRE(cell_get(&m.n_failed) == 0, ERR_IO, "%s: the packed image cannot be read",
-            gguf_path(g));
+    if (cell_get(&m.n_failed) != 0) { /* again, for the reason, which the workers could not tell */
+        const enum err e = arena_touch(arena, 0, arena->cap);
+        TRY(e == ERR_OK ? e : err_at(e, "%s: the packed image", gguf_path(g)));
+        return err_set(ERR_IO, "%s: the packed image could not be read for a moment; try again",
+                       gguf_path(g));
+    }
     for (size_t i = 0; i < w->n_load; i++) {
         const struct weights_load *l = &w->loads[i];
         if (l->vec != NULL) {
