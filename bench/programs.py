@@ -1,7 +1,10 @@
 """The programs that bench/table.py compares: how each is started and what it prints. A program measures a cell (table.py) and
 returns figures: prefill_tok_s, decode_tok_s, first_s, rss_mb, those that it can; {} when it cannot measure this cell."""
+import ctypes
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,8 +14,21 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LIMIT_S = 300
 
 
+LIBC = ctypes.CDLL(None)
+
+
 class Failed(Exception):
     pass
+
+
+def die_with_parent():
+    """Between fork and exec: a table that is stopped leaves nothing running, which would slow what is measured next."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def digest(path):
+    with open(path, 'rb') as f:
+        return hashlib.sha256(f.read()).hexdigest()[:12]
 
 
 def start(args, limit_s=LIMIT_S, is_all=False, more_env=()):
@@ -20,7 +36,11 @@ def start(args, limit_s=LIMIT_S, is_all=False, more_env=()):
     env = {**os.environ, **dict(more_env), 'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # memory that it takes lies in huge pages
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
         begin = time.monotonic()
-        p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=out if is_all else err, env=env, cwd=tempfile.gettempdir())  # some leave a log
+        try:
+            p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=out if is_all else err, env=env, cwd=tempfile.gettempdir(),  # some leave a log
+                                 preexec_fn=die_with_parent)
+        except OSError as e:
+            raise Failed(f'{args[0]}: {e.strerror}') from e
         end = begin + limit_s
         while True:
             pid, status, used = os.wait4(p.pid, os.WNOHANG)
@@ -50,6 +70,7 @@ class Hearth:
 
     def __init__(self, path):
         self.path = path
+        self.version = digest(path)
 
     def measure(self, cell, model, best):
         if cell['start']:
@@ -76,6 +97,7 @@ class LlamaCpp:
 
     def __init__(self, python):
         self.args = [python, os.path.join(HERE, 'peer_llamacpp.py')]
+        self.version = start([python, '-c', 'import llama_cpp; print(llama_cpp.__version__)'])[0].strip()
 
     def measure(self, cell, model, best):
         if cell['start']:
@@ -128,6 +150,7 @@ class LlamaBench:
 
     def __init__(self, path, name):
         self.path, self.name = path, name
+        self.version = digest(path)
         self.help = {p: self.read_help(os.path.join(os.path.dirname(path), p)) for p in ('llama-batched-bench', 'llama-sweep-bench')}
         self.help['llama-bench'] = self.read_help(path)
         self.settings = ['rtr', 'plain'] if '-rtr' in self.help['llama-bench'] else ['plain']
@@ -136,8 +159,11 @@ class LlamaBench:
     def read_help(path):
         if not os.path.exists(path):
             return ''
-        r = subprocess.run([path, '--help'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-                           cwd=tempfile.gettempdir())
+        try:
+            r = subprocess.run([path, '--help'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+                               cwd=tempfile.gettempdir(), timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return ''
         return r.stdout
 
     def beside(self, program, model, cell, setting, more):
@@ -187,7 +213,7 @@ class Loop:
         self.is_wanted = is_wanted
 
     def __enter__(self):
-        self.p = subprocess.Popen([sys.executable, '-c', 'while True: pass']) if self.is_wanted else None
+        self.p = subprocess.Popen([sys.executable, '-c', 'while True: pass'], preexec_fn=die_with_parent) if self.is_wanted else None
 
     def __exit__(self, *error):
         if self.p is not None:

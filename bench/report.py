@@ -46,6 +46,13 @@ def known_rows(known, cell, what, unit, own_row, present):
     return rows
 
 
+def failures(runs):
+    """What failed and was not measured later, a line each."""
+    done = {(r['cell'], r['program']) for r in runs if r['figures']}
+    last = {(r['cell'], r['program']): r['note'] for r in runs if r['note']}
+    return [f'{cell}, {program}: {" ".join(note.split())[:200]}' for (cell, program), note in last.items() if (cell, program) not in done]
+
+
 def without_half_limits(runs):
     """Runs whose limits were measured while another program took a core are left without: their shares would be too good. The
     arithmetic peak tells, since it does not change from run to run."""
@@ -55,7 +62,7 @@ def without_half_limits(runs):
         peak[threads] = max(peak.get(threads, 0.0), r['figures'].get('int8_gop_s', 0.0))
     lost = [*PERCENT.values(), 'read_gb_s', 'int8_gop_s']
     return [{**r, 'figures': {k: v for k, v in r['figures'].items()
-                              if k not in lost or r['figures']['int8_gop_s'] > 0.8 * peak['threads 1' in r['cell']]}} for r in runs]
+                              if k not in lost or r['figures'].get('int8_gop_s', 0.0) > 0.8 * peak['threads 1' in r['cell']]}} for r in runs]
 
 
 def collect(cells, runs, known):
@@ -104,7 +111,7 @@ def md_ratio(r):
     return f'{r["hearth_ratio"]:.2f}{span}' if r['hearth_ratio'] is not None else ''
 
 
-def markdown(rows):
+def markdown(rows, failed=()):
     others = sorted({r['program'] for r in rows} - {OWN})
     lines = ['| | | ' + ' | '.join([OWN] + [x for o in others for x in (o, 'ratio')]) + ' | read GB/s |', '|---|---|' + '---|' * (2 * len(others) + 2)]
     seen = {(r['cell'], r['figure']): {} for r in rows}
@@ -119,6 +126,7 @@ def markdown(rows):
               'Ratios above 1: hearth is better.']
     if any(r['source'] == 'known' for r in rows):
         lines.append('\\* not measured here: bench/known.csv, as a share of the limit.')
+    lines += ['', 'Failed:'] * bool(failed) + [f'- {f}' for f in failed]
     return '\n'.join(lines) + '\n'
 
 
@@ -153,6 +161,6 @@ def write(out, cells, runs, known_path):
     with open(known_path, newline='') as f:
         rows = collect(cells, runs, list(csv.DictReader(f)))
     write_csv(os.path.join(out, 'table.csv'), rows)
-    for name, text in (('table.md', markdown(rows)), ('table.svg', svg(rows))):
+    for name, text in (('table.md', markdown(rows, failures(runs))), ('table.svg', svg(rows))):
         with open(os.path.join(out, name), 'w') as f:
             f.write(text)

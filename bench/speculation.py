@@ -61,7 +61,13 @@ ap.add_argument('--tokens', type=int, default=200)
 ap.add_argument('--temp', type=float, default=0.0)
 ap.add_argument('--only', default='', help='kinds of prompts, separated by commas')
 args = ap.parse_args()
-L = c.CDLL(os.path.abspath(args.lib))
+unknown = [k for k in args.only.split(',') if k and k not in PROMPTS]
+if unknown or args.tokens < 2 or args.rounds < 1:
+    ap.error(f'no prompt is called {unknown[0]}: {", ".join(PROMPTS)}' if unknown else 'at least 2 tokens and 1 round are wanted')
+try:
+    L = c.CDLL(os.path.abspath(args.lib))
+except OSError as e:
+    ap.error(f'{e}: the path of libhearth.so is wanted')
 L.hearth_error.restype = c.c_char_p
 L.hearth_next.argtypes = [P, U, c.POINTER(Event)]
 

@@ -7,10 +7,11 @@ PATH     a program with llama-bench's command line; may be given several times
 Where a known program is absent its figures come from bench/known.csv: what was measured once, as shares of the limits,
 brought to this machine's; they are marked with a star.
 
-The rows are cells: a model, a context depth, a cache type, a number of conversations, threads. `core` is a dozen that take
-under two hours; --all adds the others. Every run of a program appends a line to OUT/runs.jsonl, and what is there is not
-measured again: stop and start it as you like, with --count N after N runs. Each time OUT/table.csv, table.md and table.svg are
-written anew from what there is: medians of the rounds, the range, and ratios of hearth to the others.
+The rows are cells: a model, a context depth, a cache type, a number of conversations, threads. The core ones take under two
+hours; --all adds the others. Every run of a program appends a line to OUT/runs.jsonl, and what is there is not measured
+again: stop and start it as you like, with --count N after N runs. A run that failed is tried again, once each time; another
+build of a program, or another number of threads, is measured anew. Each time OUT/table.csv, table.md and table.svg are written
+from what there is: medians of the rounds, the range, and ratios of hearth to the others.
 
 Models are made in --models (default ~/.cache/hearth/bench) by tests/tools/mkgguf.py where they are missing, which needs numpy
 and gguf in PYTHON or the one that runs this; those named real are looked for there and in the cache of `make test`. Run it while
@@ -18,7 +19,9 @@ nothing else runs: it cannot see that times are wrong."""
 import argparse
 import fnmatch
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 
@@ -70,15 +73,22 @@ def model_path(a, name):
     return path
 
 
+def program_path(path, wanted):
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        sys.exit(f'table: {path}: no program is there; {wanted}')
+    return os.path.abspath(path)
+
+
 def peers(a):
-    found = [programs.Hearth(os.path.abspath(a.hearth))]
+    a.hearth = program_path(a.hearth, '--hearth wants the path of hearth')
+    found = [programs.Hearth(a.hearth)]
     if programs.has_llamacpp(a.python):
         found.append(programs.LlamaCpp(a.python))
     for p in a.llama_bench:
         name, path = p.split('=', 1) if '=' in p else (os.path.basename(p), p)
-        if not os.access(path, os.X_OK):
-            sys.exit(f'table: {path}: no program is there; --llama-bench wants the path of one')
-        found.append(programs.LlamaBench(os.path.abspath(path), name))
+        if not re.fullmatch(r'[\w.+-]+', name) or name in [x.name for x in found]:
+            sys.exit(f'table: --llama-bench {p}: a name of letters, digits and . _ + - is wanted that no other program has; give one as NAME=PATH')
+        found.append(programs.LlamaBench(program_path(path, '--llama-bench wants the path of one'), name))
     return found
 
 
@@ -92,25 +102,44 @@ def wanted(a):
 
 
 def read_runs(path):
-    """Lines of OUT/runs.jsonl; the last one may be cut, when the machine stopped while it was written."""
+    """Lines of OUT/runs.jsonl; those that make no sense are passed over (the last may be cut, when the machine stopped)."""
     runs = []
     if os.path.exists(path):
-        for line in open(path):
+        for line in open(path, errors='replace'):
             try:
-                runs.append(json.loads(line))
+                r = json.loads(line)
             except ValueError:
                 continue
+            if is_run(r):
+                runs.append(r)
     return runs
 
 
-def measure(a, runs, log):
+def is_run(r):
+    if not isinstance(r, dict) or not all(isinstance(r.get(k), str) for k in ('cell', 'program', 'version', 'note')):
+        return False
+    f = r.get('figures')
+    return isinstance(r.get('threads'), int) and isinstance(f, dict) and all(isinstance(v, str) if k == 'setting' else is_number(v) for k, v in f.items())
+
+
+def is_number(v):
+    return isinstance(v, (int, float)) and math.isfinite(v)
+
+
+def fresh(runs, programs_here, threads):
+    """Without what other builds or other numbers of threads gave; of a program that is not here its last build counts."""
+    version = {r['program']: r['version'] for r in runs} | {p.name: p.version for p in programs_here}
+    return [r for r in runs if r['version'] == version[r['program']] and r['threads'] == threads]
+
+
+def measure(a, todo, runs, log):
     count = 0
-    todo = peers(a)
+    failed = set()
     for c in wanted(a):
         for i in range(a.rounds):
             for p in todo:
-                mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name]
-                if len(mine) > i or any(not r['figures'] for r in mine):
+                mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name and not r['note']]
+                if len(mine) > i or any(not r['figures'] for r in mine) or (c['name'], p.name) in failed:
                     continue
                 if count == a.count:
                     return
@@ -126,7 +155,11 @@ def measure(a, runs, log):
                         figures = p.measure(dict(c, threads=c['threads'] or a.threads), model, best)
                 except programs.Failed as e:
                     note = str(e)
-                run = dict(cell=c['name'], program=p.name, round=i, figures=figures, note=note)
+                except (ValueError, KeyError, TypeError, AttributeError) as e:
+                    note = f'it printed what this does not understand ({type(e).__name__}: {e})'
+                if note:
+                    failed.add((c['name'], p.name))
+                run = dict(cell=c['name'], program=p.name, version=p.version, threads=a.threads, round=i, figures=figures, note=note)
                 runs.append(run)
                 log.write(json.dumps(run) + '\n')
                 log.flush()
@@ -151,14 +184,18 @@ def main():
     if a.list:
         print('\n'.join(f'{"core" if c["is_core"] else "    "}  {c["name"]}' for c in wanted(a)))
         return
-    os.makedirs(a.out, exist_ok=True)
+    todo = peers(a)
+    try:
+        os.makedirs(a.out, exist_ok=True)
+    except OSError as e:
+        sys.exit(f'table: {a.out}: {e.strerror}; a folder is wanted')
     a.models = os.path.abspath(a.models)
     path = os.path.join(a.out, 'runs.jsonl')
-    runs = read_runs(path)
-    is_cut = os.path.exists(path) and not open(path).read()[-1:] in ('', '\n')
+    runs = fresh(read_runs(path), todo, a.threads)
+    is_cut = os.path.exists(path) and not open(path, errors='replace').read()[-1:] in ('', '\n')
     with open(path, 'a') as log:
         log.write('\n' if is_cut else '')
-        measure(a, runs, log)
+        measure(a, todo, runs, log)
     report.write(a.out, cells(), runs, os.path.join(HERE, 'known.csv'))
 
 

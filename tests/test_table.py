@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import xml.dom.minidom
 
 import checks
@@ -132,8 +133,68 @@ def test_failing(b):
     check('an unknown cell is said, with those there are', r.returncode == 1 and '1b-q4_0 depth 4096' in r.stdout, r.stdout)
 
 
+def test_again(b):
+    program(b.folder, 'llama-bench', BENCH.replace("else:", "elif __import__('os').path.exists(__file__ + '.broken'):\n    print('no JSON')\nelse:", 1))
+    open(b.folder + '/llama-bench.broken', 'w').close()
+    r = b.run('--rounds', '2')
+    text = open(b.out + '/table.md').read()
+    check('an answer that is no JSON is a failure, told in the table', r.returncode == 0 and 'not understand' in r.stdout and 'Failed:' in text and
+          '- tiny-q4_0, peer: it printed' in text, (r.stdout, text))
+    os.remove(b.folder + '/llama-bench.broken')
+    n = len(b.calls())
+    r = b.run('--rounds', '2')
+    text = open(b.out + '/table.md').read()
+    check('what failed is tried again, the rest not', b.rows()['tiny-q4_0', 'decode', 'peer']['rounds'] == '2' and 'Failed:' not in text and
+          not any(c.startswith('hearth bench') for c in b.calls()[n:]), (r.stdout, text))
+    with open(b.out + '/runs.jsonl', 'ab') as f:
+        for line in (b'5', b'null', b'{}', b'[]', b'{"cell": "tiny-q4_0"}', b'\xff\xfe', json.dumps(run_of('tiny-q4_0', 'peer') | {'figures': None}).encode(),
+                     json.dumps(run_of('tiny-q4_0', 'peer', decode_tok_s='x')).encode(), json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=float('nan'))).encode(),
+                     json.dumps(run_of('tiny-q4_0', 'hearth', read_gb_s=1.0)).encode()):
+            f.write(line + b'\n')
+    n = len(b.calls())
+    r = b.run('--rounds', '2')
+    check('lines that make no sense are passed over', r.returncode == 0 and len(b.calls()) == n and b.rows()['tiny-q4_0', 'decode', 'hearth']['rounds'] == '2', r.stdout)
+    r = b.run('--rounds', '1', '--threads', '1')
+    check('other threads are measured anew', b.rows()['tiny-q4_0', 'decode', 'hearth']['rounds'] == '1' and len(b.calls()) > n, r.stdout)
+    n = len(b.calls())
+    program(b.folder, 'hearth', HEARTH + '# another build\n')
+    r = b.run('--rounds', '2')
+    check('another build is measured anew, the peer is not', all(c.startswith('hearth') for c in b.calls()[n:]) and len(b.calls()) >= n + 6, b.calls()[n:])
+
+
+def test_refused(b):
+    for more, name, word in ((['--hearth', '/nonexistent'], 'peer', '/nonexistent'), (['--hearth', b.folder], 'peer', b.folder), ([], 'hearth', 'no other'), ([], 'a|b', 'letters'),
+                             (['--llama-bench', 'peer=' + b.folder + '/llama-bench'], 'peer', 'no other')):
+        r = b.run(*more, name=name)
+        check(f'refused in a line: {more} {name}', r.returncode == 1 and word in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+    open(b.out, 'w').close()
+    r = b.run()
+    check('a file in place of the folder is said', r.returncode == 1 and 'a folder is wanted' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+
+
+def test_stopped(b):
+    program(b.folder, 'hearth', f'import os, time\nopen({b.folder!r} + "/pid", "w").write(str(os.getpid()))\ntime.sleep(60)\n')
+    args = [sys.executable, ROOT + '/bench/table.py', b.out, '--hearth', b.folder + '/hearth', '--python', b.folder + '/python', '--models', b.folder + '/models', '--only', 'tiny*']
+    with subprocess.Popen(args, stdout=subprocess.DEVNULL) as p:
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not (os.path.exists(b.folder + '/pid') and open(b.folder + '/pid').read()):
+            time.sleep(0.02)
+        pid = int(open(b.folder + '/pid').read())
+        p.terminate()
+    while time.monotonic() < end and is_running(pid):
+        time.sleep(0.02)
+    check('a stopped table leaves no program running', not is_running(pid), pid)
+
+
+def is_running(pid):
+    try:
+        return open(f'/proc/{pid}/stat').read().rsplit(') ', 1)[1][0] != 'Z'
+    except OSError:
+        return False
+
+
 def run_of(cell, program, **figures):
-    return dict(cell=cell, program=program, round=0, figures=figures, note='')
+    return dict(cell=cell, program=program, version='', threads=2, round=0, figures=figures, note='')
 
 
 def test_report():
@@ -168,7 +229,7 @@ def test_parse():
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        for i, test in enumerate((test_whole, test_failing)):
+        for i, test in enumerate((test_whole, test_failing, test_again, test_refused, test_stopped)):
             os.makedirs(f'{d}/{i}')
             test(Box(f'{d}/{i}'))
     test_report()
