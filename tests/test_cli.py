@@ -272,6 +272,10 @@ def test_tune(home):
     check('without a profile no note', batch() == (512, ''), batch())
     check('answers are the same with and without', run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1] == usual)
     refused(home, ['tune', 'no.gguf'], 3, 'no.gguf')
+    shutil.rmtree(os.path.dirname(path))
+    open(os.path.dirname(path), 'w').close()
+    refused(home, ['tune', TINY, '--memory', '1'], 9, '.local/state/hearth')  # before the model is opened
+    os.remove(os.path.dirname(path))
 
 
 def test_bench(home):

@@ -235,27 +235,31 @@ static void print_text(const struct conf *c, const struct bench *b)
            "depth %lld\n",
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
+    if (v.read_percent > 100.0) {
+        puts("  more than the bandwidth: part of the model stays in the caches, or the machine's "
+             "memory was slower\n  while the limit was measured");
+    }
 }
 
-static hearth_status bench_model(const struct conf *c, const char *path, struct bench *b)
+/* Tokens of the longest conversation that is measured. */
+static int64_t longest(const struct conf *c)
 {
-    struct conf own = *c;
     const int64_t answer = depth_of(c) + answer_of(c);
     const int64_t prompt = c->depth + c->prefill;
-    const int64_t need = (prompt > answer ? prompt : answer) + 1;
-    own.ctx = c->ctx > 0 ? c->ctx : need;
-    own.parallel = c->batch;
+    return (prompt > answer ? prompt : answer) + 1;
+}
+
+static hearth_status bench_model(const struct conf *own, const char *path, struct bench *b)
+{
+    const int64_t need = longest(own);
     struct open_model m = { 0 };
-    struct hearth_model_params p;
-    hearth_status s = open_all(&own, path, 0, &m);
+    hearth_status s = open_all(own, path, 0, &m);
     int32_t *ids = mem_alloc_array((size_t)need, sizeof ids[0]);
     if (s == HEARTH_OK && ids == NULL) {
         s = (hearth_status)err_set(ERR_MEMORY, "no memory for %lld tokens", (long long)need);
     }
-    open_params(&own, &p);
-    s = s == HEARTH_OK ? hearth_plan_make(m.box, path, &p, &b->plan) : s;
-    s = s == HEARTH_OK ? bench_prefill(&m, &own, ids, &b->r) : s;
-    s = s == HEARTH_OK ? bench_decode(&m, &own, ids, &b->r) : s;
+    s = s == HEARTH_OK ? bench_prefill(&m, own, ids, &b->r) : s;
+    s = s == HEARTH_OK ? bench_decode(&m, own, ids, &b->r) : s;
     b->info = m.info;
     b->has_model = s == HEARTH_OK;
     mem_free(ids);
@@ -287,7 +291,12 @@ static hearth_status measure_again(struct hearth_box *box, struct hearth_limits 
 int cmd_bench(const struct conf *c, const char *path)
 {
     struct hearth_box *box = NULL;
-    struct bench b = { 0 };
+    struct bench b = { .plan = { .size = sizeof b.plan } };
+    struct conf own = *c;
+    struct hearth_model_params p;
+    own.ctx = c->ctx > 0 ? c->ctx : longest(c);
+    own.parallel = c->batch;
+    open_params(&own, &p);
     if (path == NULL && !c->is_kernels && !c->is_limits) {
         return open_fail(
             (hearth_status)err_set(ERR_USAGE, "bench needs a MODEL, --kernels or --limits"));
@@ -296,11 +305,14 @@ int cmd_bench(const struct conf *c, const char *path)
     if (s == HEARTH_OK && c->is_kernels) {
         hearth_box_kernels(box, b.kernels, sizeof b.kernels);
     }
+    if (s == HEARTH_OK && path != NULL) { /* refused before anything is measured */
+        s = hearth_plan_make(box, path, &p, &b.plan);
+    }
     if (s == HEARTH_OK && (c->is_limits || path != NULL)) {
         s = hearth_box_measure(box, &b.l);
         b.has_limits = s == HEARTH_OK;
     }
-    s = s == HEARTH_OK && path != NULL ? bench_model(c, path, &b) : s;
+    s = s == HEARTH_OK && path != NULL ? bench_model(&own, path, &b) : s;
     s = s == HEARTH_OK && b.has_model ? measure_again(box, &b.l) : s;
     hearth_box_close(box);
     if (s != HEARTH_OK) {

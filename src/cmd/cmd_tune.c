@@ -198,10 +198,11 @@ int cmd_tune(const struct conf *c, const char *path)
     struct tune t = { .conf = c, .path = path, .begin_us = os_now_us() };
     struct buf where;
     buf_init(&where, 4096);
+    hearth_status s = (hearth_status)tuned_prepare(&where);
     show(&t, 0);
-    hearth_status s = try_all(&t);
+    s = s == HEARTH_OK ? try_all(&t) : s;
     show(&t, 100);
-    s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, &where) : s;
+    s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, buf_str(&where)) : s;
     if (s == HEARTH_OK) {
         fputs(c->is_json ? "{\"version\": 1, " : "", stdout);
         print_try("before", &t.all[0], c->is_json);

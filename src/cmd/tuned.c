@@ -17,7 +17,10 @@
 #include "base/log.h"
 #include "base/os.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
 
 #define FILE_MAX   4096
 #define THREAD_MAX 256
@@ -43,10 +46,12 @@ static struct tuned take(const struct js *v, const char *path)
                          is_text(js_get(v, "processor"), cpu_get()->name) &&
                          js_int(js_get(v, "cores")) == cpu_get()->n_core;
     if (!is_ours || n_thread < 1 || n_thread > THREAD_MAX || n_batch < 1 || n_batch > BATCH_MAX) {
-        log_event(LOG_WARN, "tune",
-                  "msg=\"the profile is of another processor or version; run hearth tune again\" "
-                  "path=\"%s\"",
-                  path);
+        log_event(
+            LOG_WARN, "tune",
+            "msg=\"the profile is damaged, or of another processor or version; run hearth tune "
+            "again\" "
+            "path=\"%s\"",
+            path);
         return (struct tuned){ 0 };
     }
     log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%" PRId64 " batch=%" PRId64 " path=\"%s\"",
@@ -81,25 +86,27 @@ struct tuned tuned_read(void)
     return t;
 }
 
-enum err tuned_write(const struct tuned *t, struct buf *path)
+enum err tuned_prepare(struct buf *path)
 {
-    struct buf folder;
+    TRY(os_dir(OS_DIR_STATE, path));
+    TRY(os_make_dirs(buf_str(path)));
+    REQUIRE(access(buf_str(path), W_OK) == 0, ERR_IO, "%s: a profile cannot be stored there: %s",
+            buf_str(path), strerror(errno));
+    buf_reset(path);
+    return tuned_path(path);
+}
+
+enum err tuned_write(const struct tuned *t, const char *path)
+{
     struct buf text;
-    buf_init(&folder, FILE_MAX);
     buf_init(&text, FILE_MAX);
-    enum err e = os_dir(OS_DIR_STATE, &folder);
-    e = e == ERR_OK ? os_make_dirs(buf_str(&folder)) : e;
-    e = e == ERR_OK ? tuned_path(path) : e;
-    if (e == ERR_OK) {
-        buf_add_str(&text, "{\"version\": ");
-        js_put_string(&text, view_of(HEARTH_VERSION), false);
-        buf_add_str(&text, ", \"processor\": ");
-        js_put_string(&text, view_of(cpu_get()->name), false);
-        buf_printf(&text, ", \"cores\": %d, \"threads\": %d, \"batch\": %d}\n", cpu_get()->n_core,
-                   t->n_thread, t->n_batch);
-        e = os_write_file(buf_str(path), (struct view){ buf_str(&text), text.n });
-    }
+    buf_add_str(&text, "{\"version\": ");
+    js_put_string(&text, view_of(HEARTH_VERSION), false);
+    buf_add_str(&text, ", \"processor\": ");
+    js_put_string(&text, view_of(cpu_get()->name), false);
+    buf_printf(&text, ", \"cores\": %d, \"threads\": %d, \"batch\": %d}\n", cpu_get()->n_core,
+               t->n_thread, t->n_batch);
+    const enum err e = os_write_file(path, (struct view){ buf_str(&text), text.n });
     buf_release(&text);
-    buf_release(&folder);
     return e;
 }

@@ -17,7 +17,9 @@ struct tuned {
 /* What is stored for this processor and version; zeros without it, or when it is of another box,
  * which is logged. Reads the file once. Owner: the main thread. */
 struct tuned tuned_read(void);
-/* Stores it; *path is where. Errors of the file system. */
-enum err tuned_write(const struct tuned *t, struct buf *path) MUST_USE;
+/* Where it is stored; makes the folder. Errors of the file system, before anything is measured. */
+enum err tuned_prepare(struct buf *path) MUST_USE;
+/* Stores it there. Errors of the file system. */
+enum err tuned_write(const struct tuned *t, const char *path) MUST_USE;
 
 #endif
