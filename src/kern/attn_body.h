@@ -335,42 +335,8 @@ INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
     }
 }
 
-/* n_full becomes a constant, so that the sums stay in registers. */
-INLINE void score_kv(enum kern_kv kv, struct tile *t)
-{
-    switch (t->n_full) {
-    case 1:
-        score_n(kv, t, 1);
-        break;
-    case 2:
-        score_n(kv, t, 2);
-        break;
-    case 4:
-        score_n(kv, t, 4);
-        break;
-    default:
-        score_n(kv, t, TILE);
-        break;
-    }
-}
-
-static NOINLINE void score_f16(struct tile *t)
-{
-    score_kv(KERN_KV_F16, t);
-}
-
-static NOINLINE void score_q8(struct tile *t)
-{
-    score_kv(KERN_KV_Q8_0, t);
-}
-
-static NOINLINE void score_f32(struct tile *t)
-{
-    score_kv(KERN_KV_F32, t);
-}
-
 /* Scales, caps and hides the scores of query i of the tile; then maximum, weights and their sum. */
-static void weigh(struct tile *t, int32_t i)
+static NOINLINE void weigh(struct tile *t, int32_t i)
 {
     const struct kern_attend *a = t->a;
     const int32_t page0 = t->lo[i] / KERN_PAGE;
@@ -507,76 +473,53 @@ INLINE void value_n(enum kern_kv kv, const struct share *c, int n)
     }
 }
 
-INLINE void value_kv(enum kern_kv kv, const struct share *c, int n)
+static NOINLINE void value_one_f16(const struct share *c)
 {
-    switch (n) {
-    case 1:
-        value_n(kv, c, 1);
-        break;
-    case 2:
-        value_n(kv, c, 2);
-        break;
-    case 4:
-        value_n(kv, c, 4);
-        break;
-    default:
-        value_n(kv, c, TILE);
-        break;
-    }
+    value_n(KERN_KV_F16, c, 1);
 }
 
-static NOINLINE void value_f16(const struct share *c, int n)
+static NOINLINE void value_one_f32(const struct share *c)
 {
-    value_kv(KERN_KV_F16, c, n);
+    value_n(KERN_KV_F32, c, 1);
 }
 
-static NOINLINE void value_f32(const struct share *c, int n)
+static void value_one(const struct tile *t, int32_t i, int32_t from, int32_t to)
 {
-    value_kv(KERN_KV_F32, c, n);
-}
-
-static void value_share(const struct tile *t, int32_t i0, int n, int32_t from, int32_t to)
-{
-    const struct share c = { t, i0, from, to };
-    if (from >= to) {
-        return;
-    }
-    if (t->a->kv == KERN_KV_F16) {
-        value_f16(&c, n);
-    } else {
-        value_f32(&c, n);
+    const struct share c = { t, i, from, to };
+    if (from < to && t->a->kv == KERN_KV_F16) {
+        value_one_f16(&c);
+    } else if (from < to) {
+        value_one_f32(&c);
     }
 }
 
 /* The queries of a prompt see ranges that differ by a position at the end, and with a window at the
  * beginning too: the middle is common.  lo..from | from..to (all together) | to..hi  */
-static void tile_values(const struct tile *t)
+INLINE void tile_values(enum kern_kv kv, const struct tile *t, int n)
 {
-    int32_t from = 0;
-    int32_t to = KERN_SPAN;
+    struct share c = { t, 0, 0, KERN_SPAN };
     for (int32_t i = 0; i < t->n; i++) {
-        from = t->lo[i] > from ? t->lo[i] : from;
-        to = t->hi[i] < to ? t->hi[i] : to;
+        c.from = t->lo[i] > c.from ? t->lo[i] : c.from;
+        c.to = t->hi[i] < c.to ? t->hi[i] : c.to;
         memset(t->acc[i], 0, (size_t)t->a->hd_v * sizeof(float));
     }
-    const bool is_shared = t->n > 1 && to - from >= KERN_PAGE;
-    if (!is_shared) {
+    if (t->n == 1 || c.to - c.from < KERN_PAGE) {
         for (int32_t i = 0; i < t->n; i++) {
-            value_share(t, i, 1, t->lo[i], t->hi[i]);
+            value_one(t, i, t->lo[i], t->hi[i]);
         }
         return;
     }
     for (int32_t i = 0; i < t->n; i++) {
-        value_share(t, i, 1, t->lo[i], from);
+        value_one(t, i, t->lo[i], c.from);
     }
-    value_share(t, 0, t->n_full, from, to);
+    value_n(kv, &c, n);
     for (int32_t i = 0; i < t->n; i++) {
-        value_share(t, i, 1, to, t->hi[i]);
+        value_one(t, i, c.to, t->hi[i]);
     }
 }
 
 /* The weights of query i as integers for block b of V: u = rne(w d 32767 / most). */
-static void weigh_block(struct tile *t, int32_t i, int32_t b)
+static NOINLINE void weigh_block(struct tile *t, int32_t i, int32_t b)
 {
     const float *d = t->i8.v_scale + b * KERN_SPAN;
     const int32_t lo = t->lo[i];
@@ -671,9 +614,9 @@ INLINE void value_block_n(const struct tile *t, int32_t b, int n)
     }
 }
 
-static NOINLINE void tile_values_q8(struct tile *t)
+INLINE void tile_values_q8(struct tile *t, int n)
 {
-    for (int32_t i = t->n; i < t->n_full; i++) {
+    for (int32_t i = t->n; i < n; i++) {
         memset(t->i8.u[i], 0, sizeof t->i8.u[i]);
         t->i8.step[i] = 0.0f;
     }
@@ -681,20 +624,7 @@ static NOINLINE void tile_values_q8(struct tile *t)
         for (int32_t i = 0; i < t->n; i++) {
             weigh_block(t, i, b);
         }
-        switch (t->n_full) {
-        case 1:
-            value_block_n(t, b, 1);
-            break;
-        case 2:
-            value_block_n(t, b, 2);
-            break;
-        case 4:
-            value_block_n(t, b, 4);
-            break;
-        default:
-            value_block_n(t, b, TILE);
-            break;
-        }
+        value_block_n(t, b, n);
     }
 }
 
@@ -744,6 +674,56 @@ static void widen_scales(const struct kern_attend *a, float *to)
 
 /* Scores of all pages first, then weights, then values: the maximum must be known before the first
  * exp, and a span's scores (TILE rows of 256) fit the first-level cache. */
+INLINE void tile_n(enum kern_kv kv, struct tile *t, int n)
+{
+    score_n(kv, t, n);
+    for (int32_t i = 0; i < t->n; i++) {
+        weigh(t, i);
+    }
+    for (int32_t i = t->n; i < n; i++) { /* so that no place holds an accidental NaN */
+        memset(t->w[i], 0, sizeof t->w[i]);
+    }
+    if (kv == KERN_KV_Q8_0) {
+        tile_values_q8(t, n);
+    } else {
+        tile_values(kv, t, n);
+    }
+}
+
+/* n_full becomes a constant, so that the sums stay in registers. */
+INLINE void tile_kv(enum kern_kv kv, struct tile *t)
+{
+    switch (t->n_full) {
+    case 1:
+        tile_n(kv, t, 1);
+        break;
+    case 2:
+        tile_n(kv, t, 2);
+        break;
+    case 4:
+        tile_n(kv, t, 4);
+        break;
+    default:
+        tile_n(kv, t, TILE);
+        break;
+    }
+}
+
+static NOINLINE void tile_f16(struct tile *t)
+{
+    tile_kv(KERN_KV_F16, t);
+}
+
+static NOINLINE void tile_q8(struct tile *t)
+{
+    tile_kv(KERN_KV_Q8_0, t);
+}
+
+static NOINLINE void tile_f32(struct tile *t)
+{
+    tile_kv(KERN_KV_F32, t);
+}
+
 static void attn_attend_span(const struct kern_attend *a)
 {
     struct tile t;
@@ -759,22 +739,11 @@ static void attn_attend_span(const struct kern_attend *a)
     for (int32_t i0 = 0; i0 < a->n_query; i0 += TILE) {
         tile_init(&t, a, i0, spare);
         if (a->kv == KERN_KV_F16) {
-            score_f16(&t);
+            tile_f16(&t);
         } else if (a->kv == KERN_KV_Q8_0) {
-            score_q8(&t);
+            tile_q8(&t);
         } else {
-            score_f32(&t);
-        }
-        for (int32_t i = 0; i < t.n; i++) {
-            weigh(&t, i);
-        }
-        for (int32_t i = t.n; i < t.n_full; i++) { /* so that no place holds an accidental NaN */
-            memset(t.w[i], 0, sizeof t.w[i]);
-        }
-        if (a->kv == KERN_KV_Q8_0) {
-            tile_values_q8(&t);
-        } else {
-            tile_values(&t);
+            tile_f32(&t);
         }
     }
 }
