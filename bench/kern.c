@@ -7,6 +7,7 @@
  * again before each figure that it limits. Each figure is the best of some runs.
  *
  *     build/bench/kern ISA THREADS [TYPE [TOKENS]]    products of one instruction set
+ *     build/bench/kern ISA THREADS attention [HEAD]   attention of one, heads of HEAD dimensions
  *     build/bench/kern all [THREADS]                  everything, as tables for docs/SPEED.md
  *
  * `all` takes about two minutes. It goes through the instruction sets that this machine can run:
@@ -245,10 +246,12 @@ static void print_product(struct bench *b, enum quant_type type, int32_t n_tok)
 
 /* --- attention ------------------------------------------------------------------------------- */
 
-/* All spans of the memory, n_query queries each. */
+/* All spans of the memory, n_query queries each; many queries come back to pages that lie in a
+ * cache. */
 struct attend_job {
     struct bench *b;
     enum kern_kv kv;
+    int32_t head; /* dimensions, up to HEAD */
     int32_t n_query;
     int32_t n_span;
     size_t span_bytes;
@@ -257,9 +260,10 @@ struct attend_job {
 static void attend_part(void *arg, int from, int to)
 {
     const struct attend_job *j = arg;
-    const size_t k_bytes = kern_kv_k_bytes(j->kv, HEAD);
+    const size_t k_bytes = kern_kv_k_bytes(j->kv, j->head);
     const uint8_t *k_page[KERN_SPAN_PAGES];
     const uint8_t *v_page[KERN_SPAN_PAGES];
+    const uint8_t *k_ahead[KERN_SPAN_PAGES];
     const float *q[KERN_QUERIES];
     float out[KERN_QUERIES][HEAD];
     float *acc[KERN_QUERIES];
@@ -276,15 +280,17 @@ static void attend_part(void *arg, int from, int to)
         const uint8_t *p = (const uint8_t *)j->b->memory + (size_t)span * j->span_bytes;
         for (size_t i = 0; i < KERN_SPAN_PAGES; i++) {
             k_page[i] = p + i * k_bytes;
+            k_ahead[i] = k_page[i] + (span + 1 < j->n_span ? j->span_bytes : 0);
             v_page[i] = p + (KERN_SPAN_PAGES + i) * k_bytes; /* as many bytes as a page of keys */
         }
         const struct kern_attend a = { .kv = j->kv,
-                                       .hd_k = HEAD,
-                                       .hd_v = HEAD,
+                                       .hd_k = j->head,
+                                       .hd_v = j->head,
                                        .n_query = j->n_query,
                                        .q = q,
                                        .k_page = k_page,
                                        .v_page = v_page,
+                                       .k_ahead = k_ahead,
                                        .lo = lo,
                                        .hi = hi,
                                        .scale = 0.1f,
@@ -295,18 +301,36 @@ static void attend_part(void *arg, int from, int to)
     }
 }
 
-static struct figures bench_attend(struct bench *b, enum kern_kv kv, int32_t n_query)
+static struct figures bench_attend(struct bench *b, enum kern_kv kv, int32_t head, int32_t n_query)
 {
-    const size_t span = KERN_SPAN_PAGES * (kern_kv_k_bytes(kv, HEAD) + kern_kv_v_bytes(kv, HEAD));
+    const size_t span = KERN_SPAN_PAGES * (kern_kv_k_bytes(kv, head) + kern_kv_v_bytes(kv, head));
+    const size_t near = b->load.big_bytes < (size_t)4 << 20 ? b->load.big_bytes : (size_t)4 << 20;
+    const size_t bytes = n_query == KERN_QUERIES ? near : b->load.big_bytes;
     struct attend_job j = { .b = b,
                             .kv = kv,
+                            .head = head,
                             .n_query = n_query,
-                            .n_span = (int32_t)(b->load.big_bytes / span),
+                            .n_span = (int32_t)(bytes / span),
                             .span_bytes = span };
     const double us = best_us(b->team, (struct shared){ attend_part, j.n_span, 1 }, &j);
-    const double ops = 4.0 * n_query * KERN_SPAN * HEAD; /* q . k and w * v, two each */
+    const double ops = 4.0 * n_query * KERN_SPAN * head; /* q . k and w * v, two each */
     return (struct figures){ .gb_s = (double)span * j.n_span / us / 1e3,
                              .gop_s = ops * j.n_span / us / 1e3 };
+}
+
+/* Queries 1, 4 and 16: an answer, an answer of a model that shares its keys, a prompt. */
+static void bench_attention(struct bench *b, int32_t head)
+{
+    printf("head of %d: float %.0f GFLOP/s, int8 %.0f\n", head, b->f32_gop_s, b->int8_gop_s);
+    for (int32_t n = 1; n <= KERN_QUERIES; n *= 4) {
+        for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
+            measure_read(b);
+            const struct figures f = bench_attend(b, (enum kern_kv)kv, head, n);
+            printf("%-5s %2d queries  %5.1f GB/s (%3.0f %% of reading)  %5.1f GFLOP/s\n",
+                   kern_kv_name((enum kern_kv)kv), n, f.gb_s, 100.0 * f.gb_s / b->read_gb_s,
+                   f.gop_s);
+        }
+    }
 }
 
 /* --- vectors ---------------------------------------------------------------------------------- */
@@ -469,6 +493,9 @@ static void bench_table(const struct kern_table *t, int n_thread, const char *ty
     b.load = usual_load; /* whatever it takes: these shapes were asked for */
     printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s; a job costs %.0f ns\n",
            t->name, n_thread, b.int8_gop_s, b.read_gb_s, b.job_ns);
+    if (type_name != NULL && strcmp(type_name, "attention") == 0) {
+        bench_attention(&b, n_tok > 0 && n_tok < HEAD ? n_tok : HEAD);
+    }
     for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
         if (!is_weight(type) ||
             (type_name != NULL && strcmp(type_name, quant_get(type)->name) != 0)) {
@@ -548,12 +575,12 @@ static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
     sheet_products(s, i_isa, &b);
     for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
         measure_read(&b);
-        const struct figures f = bench_attend(&b, (enum kern_kv)kv, 1);
+        const struct figures f = bench_attend(&b, (enum kern_kv)kv, HEAD, 1);
         sheet_put(s, i_isa, "Attention, 1 query: pages read, GB/s (% of memory read)",
                   kern_kv_name((enum kern_kv)kv), f.gb_s, b.read_gb_s);
     }
     for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
-        const struct figures f = bench_attend(&b, (enum kern_kv)kv, KERN_QUERIES);
+        const struct figures f = bench_attend(&b, (enum kern_kv)kv, HEAD, KERN_QUERIES);
         sheet_put(s, i_isa, "Attention, 16 queries: GFLOP/s (% of float)",
                   kern_kv_name((enum kern_kv)kv), f.gop_s, b.f32_gop_s);
     }
@@ -619,8 +646,9 @@ int main(int argc, char **argv)
         !cpu_isa_parse(argv[1], &isa)) {
         fprintf(stderr,
                 "usage: kern scalar|avx2|avx512|neon|neondot THREADS [TYPE [TOKENS, up to %d]]\n"
+                "       kern ISA THREADS attention [HEAD, up to %d]\n"
                 "       kern all [THREADS]\n",
-                N_TOK_MAX);
+                N_TOK_MAX, HEAD);
         return 2;
     }
     if (kern_get(isa) == NULL || !cpu_can(isa)) {
