@@ -80,7 +80,7 @@ struct hearth_model_params {
     int32_t n_parallel;     /* conversations generated at once; 0: 1 */
     int32_t n_queue;        /* requests that may wait; beyond: HEARTH_BUSY. 0: 64 */
     int32_t n_batch;        /* tokens of a prompt in one piece; 0, or where more do not fit: 512 */
-    const char *kv, *draft; /* "f16" (NULL), "q8_0", "f32"; file of a small model that guesses */
+    const char *kv, *draft; /* "f16" (NULL), "bf16", "q8_0", "f32"; a small model that guesses */
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;
     uint64_t extra_bytes; /* what the caller takes beside the model, HEARTH_TEXT_BYTES too */

@@ -33,7 +33,7 @@ passed = failed = skipped = 0
 for name in MODELS:
     model = f'{fixtures}/{name}.gguf'
     cases = [{k: v for k, v in c.items() if k != 'chunks'} for c in map(json.loads, open(f'{fixtures}/{name}.cases.jsonl')) if 'chunks' not in c]
-    for kv in ('f16', 'q8_0', 'f32') if name.startswith('zoo') else ('f16',):
+    for kv in ('f16', 'bf16', 'q8_0', 'f32') if name.startswith('zoo') else ('f16',):
         r, want = run(model, kv, ['--threads', '1'], cases, None)
         if r.returncode or not want:
             print(name, kv, 'does not run:', r.stderr)

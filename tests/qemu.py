@@ -113,7 +113,7 @@ if failed:
 with ThreadPoolExecutor(2) as pool:
     units = {p: pool.submit(sh, [sys.executable, root + '/tests/unit.py', build, *on(p)]) for p in PROCESSORS}
     seeds = pool.submit(sh, [sys.executable, root + '/fuzz/replay.py', build, *on('max')])
-    cases = [(name, kv) for name in MODELS for kv in ('f16', 'q8_0', 'f32')]
+    cases = [(name, kv) for name in MODELS for kv in ('f16', 'bf16', 'q8_0', 'f32')]
     wanted = {c: pool.submit(logits, [native], *c) for c in cases}
     found = {(p, c): pool.submit(logits, [*on(p), build + '/hearth'], *c) for p in PROCESSORS for c in cases}
     found |= {('x86-64 ' + p, c): pool.submit(logits, native_on(p), *c) for p in LESSER for c in cases if c[1] == 'f16'}

@@ -94,7 +94,7 @@ def test_usage(home):
     refused(home, ['run', '--help=1'], 2, '--help takes no value')
     refused(home, ['--version=1'], 2, '--version takes no value')
     refused(home, ['run', TINY, 'x', '-n4'], 2, '-n4', 'did you mean -n 4?')
-    refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, q8_0, f32')
+    refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, bf16, q8_0, f32')
     for kv, is_advised in (('f16', True), ('q8_0', False)):
         code, text, _ = run(home, 'plan', TINY, '--kv', kv, '--memory', '1')
         check(f'plan that does not fit with {kv}', code == 4 and 'MiB are missing' in text and ('--kv q8_0' in text) == is_advised, text)

@@ -384,6 +384,35 @@ static void quantize_head(const float *x, int n, bool is_half, float *q, float *
     }
 }
 
+/* To 8 significant bits, ties to even, by arithmetic: for numbers from 2^-50 on, smaller ones
+ * are 0. */
+static float near_bf16(float x)
+{
+    int e;
+    const double part = frexp(x, &e);
+    return fabsf(x) < 0x1p-50f ? 0.0f : (float)ldexp(rint(ldexp(part, 8)), e - 8);
+}
+
+/* exp(x) as 2^n times a polynomial, x <= 0. */
+static float weight(const struct kern_table *k, enum kern_kv kv, float x)
+{
+    static const float of_bf16[] = { 0x1.C3F760p-5f, 0x1.F0DE1Ap-3f, 0x1.62F31Ap-1f,
+                                     0x1.FFF692p-1f };
+    static const float of_others[] = { 0x1.3997D6p-7f, 0x1.CA1440p-5f, 0x1.EC06DAp-3f,
+                                       0x1.62E0DCp-1f, 0x1.FFFFE8p-1f };
+    const float *c = kv == KERN_KV_BF16 ? of_bf16 : of_others;
+    const int degree = kv == KERN_KV_BF16 ? 3 : 4;
+    const float log2e = 0x1.715476p0f;
+    const float n = rintf(x * log2e);
+    const float f = fmaf(x, log2e, -n);
+    float p = c[0];
+    for (int i = 1; i <= degree; i++) {
+        p = fmaf(p, f, c[i]);
+    }
+    p = n < -126.0f ? 0.0f : ldexpf(p, (int)n);
+    return kv == KERN_KV_F32 ? exp_of(k, x) : kv == KERN_KV_BF16 ? near_bf16(p) : p;
+}
+
 static float score(enum kern_kv kv, const float *q, const float *key)
 {
     float acc = 0.0f;
@@ -391,6 +420,13 @@ static float score(enum kern_kv kv, const float *q, const float *key)
     float ki[HD_K];
     float dq[3];
     float dk[3];
+    if (kv == KERN_KV_BF16) {
+        for (int i = 0; i < HD_K; i++) {
+            const int d = i ^ 1; /* 1 0 3 2 ... */
+            acc = fmaf(near_bf16(q[d]), near_bf16(key[d]), acc);
+        }
+        return acc;
+    }
     if (kv != KERN_KV_Q8_0) {
         for (int d = 0; d < HD_K; d++) {
             const float x = kv == KERN_KV_F16 ? quant_f16_to_f32(quant_f32_to_f16(key[d])) : key[d];
@@ -431,6 +467,16 @@ static void values_float(enum kern_kv kv, const struct cache *c, const float *w,
     }
 }
 
+static void values_bf16(const struct cache *c, const float *w, int lo, int hi, float *acc)
+{
+    for (int i = 0; i < KERN_SPAN; i++) {
+        const int p = i ^ 1;
+        for (int d = 0; d < HD_V && p >= lo && p < hi; d++) {
+            acc[d] = fmaf(w[p], near_bf16(c->v[p][d]), acc[d]);
+        }
+    }
+}
+
 static void values_q8(const struct cache *c, const float *w, int lo, int hi, float *acc)
 {
     static float q[KERN_SPAN][HD_V];
@@ -438,14 +484,14 @@ static void values_q8(const struct cache *c, const float *w, int lo, int hi, flo
     for (int p = lo; p < hi; p++) {
         quantize_head(c->v[p], HD_V, true, q[p], d[p]);
     }
+    float most = 0.0f;
+    for (int p = lo; p < hi; p++) {
+        most = fmaxf(most, w[p] * fmaxf(d[p][0], d[p][1]));
+    }
     for (int i = 0; i < HD_V; i++) {
-        float most = 0.0f;
         int64_t sum = 0;
         for (int p = lo; p < hi; p++) {
-            most = fmaxf(most, w[p] * d[p][i / 32]);
-        }
-        for (int p = lo; p < hi; p++) {
-            const float u = rintf(w[p] * d[p][i / 32] * (32767.0f / most));
+            const float u = rintf(w[p] * (32767.0f / most) * d[p][i / 32]);
             sum += (int64_t)u * (int64_t)q[p][i];
         }
         acc[i] = (float)sum * (most / 32767.0f);
@@ -464,11 +510,13 @@ static void span_formula(const struct kern_table *k, enum kern_kv kv, const stru
         out->m = fmaxf(out->m, s[p]);
     }
     for (int p = lo; p < hi; p++) {
-        s[p] = exp_of(k, s[p] - out->m);
+        s[p] = weight(k, kv, s[p] - out->m);
         lane[p % 16] += s[p];
     }
     if (kv == KERN_KV_Q8_0) {
         values_q8(c, s, lo, hi, out->acc);
+    } else if (kv == KERN_KV_BF16) {
+        values_bf16(c, s, lo, hi, out->acc);
     } else {
         values_float(kv, c, s, lo, hi, out->acc);
     }
@@ -557,9 +605,9 @@ static void attention(void **state)
     }
     FOR_TABLES(k)
     {
-        check_attention(k, KERN_KV_F16, &c, (const float(*)[HD_K])(const void *)q);
-        check_attention(k, KERN_KV_F32, &c, (const float(*)[HD_K])(const void *)q);
-        check_attention(k, KERN_KV_Q8_0, &c, (const float(*)[HD_K])(const void *)q);
+        for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
+            check_attention(k, (enum kern_kv)kv, &c, (const float(*)[HD_K])(const void *)q);
+        }
     }
 }
 

@@ -63,7 +63,7 @@ static int run_logits(const struct conf *c, const char *path)
                                          c->threads > 0 ? (int32_t)c->threads : topo_threads(),
                                      .n_beside = (int32_t)c->beside };
     if (c->kv != NULL && !kern_kv_parse(c->kv, &p.kv)) {
-        return usage("--kv: f16, q8_0 or f32 is wanted");
+        return usage("--kv: f16, bf16, q8_0 or f32 is wanted");
     }
     if (c->isa != NULL && !cpu_isa_parse(c->isa, &p.isa)) {
         return usage("--isa: scalar, avx2, avx512, neon or neondot is wanted");

@@ -29,38 +29,14 @@
 #ifndef HEARTH_ATTN_BODY_H
 #define HEARTH_ATTN_BODY_H
 
-#include "kern/gemm_act.h"
+#include "kern/attn_bf16.h"
 
 #include <assert.h>
 
-#if defined(LANES_AVX512)
-#define TILE   8
-#define CHAINS 16
-#else
-#define TILE   4
-#define CHAINS 4
-#endif
-
-#define PAGES_MAX  4 /* side by side */
-#define GROUPS_MAX 8
-#define SPLIT_MAX  4 /* sums of a query's values side by side, in q8_0 pages */
-#define NOINLINE   __attribute__((noinline, unused))
-#define UNROLL     _Pragma("GCC unroll 16")
-#define BLOCK      UNIT /* dimensions under one scale in q8_0 pages: the rule of activations */
-#define BLOCK_PAGE (BLOCK * KERN_PAGE) /* bytes of a block's numbers in a page */
-#define BLOCKS_MAX (KERN_HEAD_MAX / BLOCK)
-#define ROW        (KERN_SPAN + LANES)     /* of scores; not a power of two: cache sets */
-#define Q_ROW      (KERN_HEAD_MAX + LANES) /* of queries */
-
-INLINE int32_t blocks_of(int32_t hd)
-{
-    return (hd + BLOCK - 1) / BLOCK;
-}
-
 /* Of one number in a page of floats. */
-INLINE size_t bytes_of(enum kern_kv kv)
+INLINE size_t bytes_of(enum form form)
 {
-    return kv == KERN_KV_F16 ? 2 : 4;
+    return form == FORM_F16 ? 2 : 4;
 }
 
 /* Scales of a q8_0 page follow its integers. */
@@ -164,58 +140,43 @@ static void attn_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_
         put_k_q8(k_page, hd_k, slot, k);
         put_v_q8(v_page, hd_v, slot, v);
         break;
+    case KERN_KV_BF16:
+        put_pages_bf16(hd_k, hd_v, k_page, v_page, slot, k, v);
+        break;
     case KERN_KV_COUNT:
         break;
     }
 }
 
-/* --- a tile: what its steps share ------------------------------------------------------------ */
-
-struct tile {
-    const struct kern_attend *a;
-    int32_t i0; /* queries [i0, i0 + n) of the call */
-    int32_t n;
-    int32_t n_full; /* n rounded up to 1, 2, 4, 8: places beyond n repeat the last query */
-    int32_t page0;  /* pages that some query sees part of */
-    int32_t page1;
-    int32_t lo[TILE];
-    int32_t hi[TILE];
-    float *acc[TILE]; /* results; places beyond n point to spare memory */
-    union {
-        _Alignas(64) float q[TILE][Q_ROW];
-        struct {                           /* q8_0 */
-            const float *v_scale;          /* [blocks of V][KERN_SPAN] */
-            float d[TILE][BLOCKS_MAX];     /* scales of the query's blocks */
-            int32_t sum[TILE][BLOCKS_MAX]; /* of their integers */
-            float step[TILE];              /* one unit of u times one of V, of the present block */
-            int8_t q[TILE][KERN_HEAD_MAX];
-            int16_t u[TILE][KERN_SPAN]; /* weights of the present block of V */
-        } i8;
-    };
-    _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
-};
+/* --- a tile's queries ------------------------------------------------------------------------- */
 
 /* A query as floats; for q8_0 pages blocks of integers. */
-static void load_query(struct tile *t, int32_t i, const float *q)
+static void load_query(enum form form, struct tile *t, int32_t i, const float *q)
 {
     const int32_t hd = t->a->hd_k;
-    if (t->a->kv != KERN_KV_Q8_0) {
+    if (form == FORM_BF16 || form == FORM_DOT) {
+        load_query_bf16(form, t, i, q, hd);
+        return;
+    }
+    if (form != FORM_Q8_0) {
         memcpy(t->q[i], q, (size_t)hd * sizeof q[0]);
         return;
     }
     static_assert(BLOCKS_MAX <= LANES, "a query's scales are made at once");
-    float x[BLOCKS_MAX * BLOCK] = { 0.0f };
+    float last[BLOCK] = { 0.0f }; /* block, filled up */
+    const int32_t n_whole = hd / BLOCK;
+    memcpy(last, q + n_whole * BLOCK, (size_t)(hd % BLOCK) * sizeof last[0]);
     float amax[LANES] = { 0.0f };
     float d[LANES];
     float inverse[LANES];
-    memcpy(x, q, (size_t)hd * sizeof x[0]);
     for (int32_t b = 0; b < blocks_of(hd); b++) {
-        amax[b] = l_amax(l_load(x + b * BLOCK), l_load(x + b * BLOCK + LANES));
+        const float *x = b < n_whole ? q + b * BLOCK : last;
+        amax[b] = l_amax(l_load(x), l_load(x + LANES));
     }
     unit_scales(amax, amax, LANES, d, inverse);
     for (int32_t b = 0; b < blocks_of(hd); b++) {
         int32_t half[2];
-        quantize_unit(x + b * BLOCK, inverse[b], t->i8.q[i] + b * BLOCK);
+        quantize_unit(b < n_whole ? q + b * BLOCK : last, inverse[b], t->i8.q[i] + b * BLOCK);
         l_sums_i8(t->i8.q[i] + b * BLOCK, half);
         t->i8.d[i][b] = d[b];
         t->i8.sum[i][b] = half[0] + half[1];
@@ -224,19 +185,15 @@ static void load_query(struct tile *t, int32_t i, const float *q)
 
 /* --- scores ---------------------------------------------------------------------------------- */
 
-INLINE lanes load_k(enum kern_kv kv, const uint8_t *page, size_t d)
+INLINE lanes load_k(enum form form, const uint8_t *page, size_t d)
 {
-    const uint8_t *at = page + d * KERN_PAGE * bytes_of(kv);
-    switch (kv) {
-    case KERN_KV_F16:
-        return l_load_f16((const uint16_t *)(const void *)at);
-    default:
-        return l_load((const float *)(const void *)at);
-    }
+    const uint8_t *at = page + d * KERN_PAGE * bytes_of(form);
+    return form == FORM_F16 ? l_load_f16((const uint16_t *)(const void *)at)
+                            : l_load((const float *)(const void *)at);
 }
 
-/* Pages [page, page + p) for n queries into t->w, unscaled; kv, n and p are constants. */
-INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t page)
+/* Pages [page, page + p) for n queries into t->w, unscaled; form, n and p are constants. */
+INLINE void score_pages(enum form form, struct tile *t, int n, int p, int32_t page)
 {
     const struct kern_attend *a = t->a;
     const uint8_t *k[PAGES_MAX];
@@ -255,8 +212,8 @@ INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t p
         lanes x[PAGES_MAX];
         UNROLL for (int j = 0; j < p; j++)
         {
-            x[j] = load_k(kv, k[j], (size_t)d);
-            __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(kv));
+            x[j] = load_k(form, k[j], (size_t)d);
+            __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(form));
         }
         UNROLL for (int i = 0; i < n; i++)
         {
@@ -277,6 +234,11 @@ INLINE void score_pages(enum kern_kv kv, struct tile *t, int n, int p, int32_t p
 INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
 {
     const struct kern_attend *a = t->a;
+    lanes sum[TILE][PAGES_MAX];
+    UNROLL for (int i = 0; i < n * p; i++)
+    {
+        sum[i / p][i % p] = l_set(0.0f);
+    }
     for (int32_t b = 0; b < blocks_of(a->hd_k); b++) {
         const size_t at = (size_t)b * BLOCK_PAGE;
         ilanes acc[TILE][PAGES_MAX];
@@ -304,39 +266,71 @@ INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
             const lanes d = l_load_f16(scales_of(a->k_page[page + j], a->hd_k) + b * KERN_PAGE);
             UNROLL for (int i = 0; i < n; i++)
             {
-                float *w = &t->w[i][(page + j) * KERN_PAGE];
-                const lanes before = b > 0 ? l_load(w) : l_set(0.0f);
                 const lanes both = l_mul(l_set(t->i8.d[i][b]), d);
-                l_store(w, l_fma(l_from_int(acc[i][j]), both, before));
+                sum[i][j] = l_fma(l_from_int(acc[i][j]), both, sum[i][j]);
             }
         }
     }
-}
-
-INLINE void score_some(enum kern_kv kv, struct tile *t, int n, int p, int32_t page)
-{
-    if (kv == KERN_KV_Q8_0) {
-        score_pages_q8(t, n, p, page);
-    } else {
-        score_pages(kv, t, n, p, page);
+    UNROLL for (int i = 0; i < n * p; i++)
+    {
+        l_store(&t->w[i / p][(page + i % p) * KERN_PAGE], sum[i / p][i % p]);
     }
 }
 
-/* As many pages side by side as make CHAINS chains, then the rest one by one. */
-INLINE void score_n(enum kern_kv kv, struct tile *t, int n)
+INLINE void score_some(enum form form, struct tile *t, int n, int p, int32_t page)
 {
-    const int p = CHAINS / n < 1 ? 1 : CHAINS / n > PAGES_MAX ? PAGES_MAX : CHAINS / n;
+    if (form == FORM_Q8_0) {
+        score_pages_q8(t, n, p, page);
+    } else if (form == FORM_BF16 || form == FORM_DOT) {
+        score_pages_bf16(form, t, n, p, page);
+    } else {
+        score_pages(form, t, n, p, page);
+    }
+}
+
+/* As many pages side by side as make CHAINS chains, or half as many where each has two sums; then
+ * the rest one by one. */
+INLINE void score_n(enum form form, struct tile *t, int n)
+{
+    const int chains = form == FORM_Q8_0 && CHAINS > 2 * TILE - 1 ? CHAINS / 2 : CHAINS;
+    const int p = chains / n < 1 ? 1 : chains / n > PAGES_MAX ? PAGES_MAX : chains / n;
     int32_t page = t->page0;
     for (; page + p <= t->page1; page += p) {
-        score_some(kv, t, n, p, page);
+        score_some(form, t, n, p, page);
     }
     for (; page < t->page1; page++) {
-        score_some(kv, t, n, 1, page);
+        score_some(form, t, n, 1, page);
     }
+}
+
+/* From the bits of the greatest weight times scale of a position: one unit of u times one of V, and
+ * its inverse, 0 where there is none. */
+INLINE void set_step(struct tile *t, int32_t i, int32_t bits)
+{
+    float most;
+    memcpy(&most, &bits, sizeof most);
+    const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
+    t->i8.inverse[i] = is_usable ? 32767.0f / most : 0.0f;
+    t->i8.step[i] = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
+}
+
+/* Lanes of page p of the span that query i does not see become `fill`. */
+INLINE lanes hide(const struct tile *t, int32_t i, int32_t p, lanes x, float fill)
+{
+    if (p * KERN_PAGE >= t->lo[i] && (p + 1) * KERN_PAGE <= t->hi[i]) {
+        return x;
+    }
+    float v[LANES];
+    l_store(v, x);
+    for (int32_t k = 0; k < KERN_PAGE; k++) {
+        const int32_t pos = p * KERN_PAGE + k;
+        v[k] = pos >= t->lo[i] && pos < t->hi[i] ? v[k] : fill;
+    }
+    return l_load(v);
 }
 
 /* Scales, caps and hides the scores of query i of the tile; then maximum, weights and their sum. */
-static NOINLINE void weigh(struct tile *t, int32_t i)
+INLINE void weigh(enum form form, struct tile *t, int32_t i)
 {
     const struct kern_attend *a = t->a;
     const int32_t page0 = t->lo[i] / KERN_PAGE;
@@ -350,43 +344,43 @@ static NOINLINE void weigh(struct tile *t, int32_t i)
         if (a->cap > 0.0f) {
             v = l_mul(cap, l_tanh(l_div(v, cap)));
         }
+        v = hide(t, i, p, v, -HUGE_VALF);
         l_store(w, v);
-        if (p * KERN_PAGE < t->lo[i] || (p + 1) * KERN_PAGE > t->hi[i]) {
-            for (int32_t k = 0; k < KERN_PAGE; k++) {
-                const int32_t pos = p * KERN_PAGE + k;
-                w[k] = pos >= t->lo[i] && pos < t->hi[i] ? w[k] : -HUGE_VALF;
-            }
-            v = l_load(w);
-        }
         m = l_max(v, m);
     }
     const float most = l_most(m);
     const lanes max = l_set(most);
     lanes sum = l_set(0.0f);
+    ilanes most_v = il_set(0); /* as bits: a NaN is greater than all */
     for (int32_t p = page0; p < page1; p++) {
         float *w = &t->w[i][p * KERN_PAGE];
-        const lanes v = l_exp(l_sub(l_load(w), max));
-        l_store(w, v);
+        const lanes x = l_sub(l_load(w), max);
+        lanes v;
+        if (form == FORM_BF16 || form == FORM_DOT) {
+            v = weights_bf16(form, t, i, p * KERN_PAGE, x);
+        } else {
+            v = form == FORM_F32 ? l_exp(x) : l_exp_weight(x, 4);
+            l_store(w, v);
+        }
         sum = l_add(sum, v);
+        if (form == FORM_Q8_0) { /* what is hidden may have any scale */
+            v = hide(t, i, p, l_mul(v, l_load(&t->i8.v_most[p * KERN_PAGE])), 0.0f);
+            most_v = il_max(most_v, il_and(l_bits(v), il_set(0x7FFFFFFF)));
+        }
     }
     a->m[t->i0 + i] = most;
     a->s[t->i0 + i] = l_sum(sum);
+    if (form == FORM_Q8_0) {
+        set_step(t, i, il_most(most_v));
+    }
 }
 
 /* --- weighted values ------------------------------------------------------------------------- */
 
-/* Some of a tile's queries and the positions that all of them see. */
-struct share {
-    const struct tile *t;
-    int32_t i0;   /* first of the queries */
-    int32_t from; /* positions */
-    int32_t to;
-};
-
-INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left)
+INLINE lanes load_v(enum form form, const uint8_t *row, int32_t d, int32_t left)
 {
-    const uint8_t *at = row + (size_t)d * bytes_of(kv);
-    if (kv == KERN_KV_F32) {
+    const uint8_t *at = row + (size_t)d * bytes_of(form);
+    if (form == FORM_F32) {
         const float *p = (const float *)(const void *)at;
         return left >= LANES ? l_load(p) : l_load_n(p, left, 0.0f);
     }
@@ -398,14 +392,14 @@ INLINE lanes load_v(enum kern_kv kv, const uint8_t *row, int32_t d, int32_t left
     return l_load_f16(h);
 }
 
-/* Dimensions from d on, in g groups of 16 (of the last group `left` exist), for n queries; kv, n, g
- * are constants, and `left` is 16 where g > 1. */
-INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, int32_t d,
+/* Dimensions from d on, in g groups of 16 (of the last group `left` exist), for n queries; form, n
+ * and g are constants, and `left` is 16 where g > 1. */
+INLINE void value_groups(enum form form, const struct share *c, int n, int g, int32_t d,
                          int32_t left)
 {
     const struct tile *t = c->t;
     const struct kern_attend *a = t->a;
-    const size_t row = (size_t)a->hd_v * bytes_of(kv);
+    const size_t row = (size_t)a->hd_v * bytes_of(form);
     lanes acc[TILE][GROUPS_MAX];
     UNROLL for (int i = 0; i < n * g; i++)
     {
@@ -421,8 +415,8 @@ INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, i
             UNROLL for (int j = 0; j < g; j++)
             {
                 const int32_t dj = d + j * LANES;
-                x[j] = load_v(kv, v + (size_t)k * row, dj, left);
-                __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(kv));
+                x[j] = load_v(form, v + (size_t)k * row, dj, left);
+                __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(form));
             }
             UNROLL for (int i = 0; i < n; i++)
             {
@@ -436,66 +430,72 @@ INLINE void value_groups(enum kern_kv kv, const struct share *c, int n, int g, i
     }
     UNROLL for (int i = 0; i < n * g; i++)
     {
-        float *to = t->acc[c->i0 + i / g] + d + i % g * LANES;
-        if (left >= LANES) {
-            l_store(to, acc[i / g][i % g]);
-        } else {
-            l_store_n(to, acc[i / g][i % g], left);
-        }
+        l_store_at(t->acc[c->i0 + i / g] + d + i % g * LANES, acc[i / g][i % g], 0, left);
+    }
+}
+
+INLINE void value_some(enum form form, const struct share *c, int n, int g, int32_t d, int32_t left)
+{
+    if (form == FORM_BF16 || form == FORM_DOT) {
+        value_pairs(form, c, n, g, d, left);
+    } else {
+        value_groups(form, c, n, g, d, left);
     }
 }
 
 /* All dimensions: as many groups at once as there are registers for, then fewer. */
-INLINE void value_n(enum kern_kv kv, const struct share *c, int n)
+INLINE void value_n(enum form form, const struct share *c, int n)
 {
     const int32_t hd = c->t->a->hd_v;
     int32_t d = 0;
     if (CHAINS / n >= 8) {
         for (; d + 8 * LANES <= hd; d += 8 * LANES) {
-            value_groups(kv, c, n, 8, d, LANES);
+            value_some(form, c, n, 8, d, LANES);
         }
     }
     if (CHAINS / n >= 4) {
         for (; d + 4 * LANES <= hd; d += 4 * LANES) {
-            value_groups(kv, c, n, 4, d, LANES);
+            value_some(form, c, n, 4, d, LANES);
         }
     }
     if (CHAINS / n >= 2) {
         for (; d + 2 * LANES <= hd; d += 2 * LANES) {
-            value_groups(kv, c, n, 2, d, LANES);
+            value_some(form, c, n, 2, d, LANES);
         }
     }
     for (; d + LANES <= hd; d += LANES) {
-        value_groups(kv, c, n, 1, d, LANES);
+        value_some(form, c, n, 1, d, LANES);
     }
     if (d < hd) {
-        value_groups(kv, c, n, 1, d, hd - d);
+        value_some(form, c, n, 1, d, hd - d);
     }
 }
 
-static NOINLINE void value_one_f16(const struct share *c)
+/* One query alone. */
+INLINE void value_one(enum form form, const struct tile *t, int32_t i, int32_t from, int32_t to)
 {
-    value_n(KERN_KV_F16, c, 1);
-}
-
-static NOINLINE void value_one_f32(const struct share *c)
-{
-    value_n(KERN_KV_F32, c, 1);
-}
-
-static void value_one(const struct tile *t, int32_t i, int32_t from, int32_t to)
-{
-    const struct share c = { t, i, from, to };
-    if (from < to && t->a->kv == KERN_KV_F16) {
-        value_one_f16(&c);
-    } else if (from < to) {
-        value_one_f32(&c);
+    if (form == FORM_Q8_0) { /* has no ends */
+        return;
+    }
+    struct share c = { t, i, from, to };
+    const bool has_pairs = form == FORM_BF16 || form == FORM_DOT;
+    if (has_pairs && from < to && from % 2 != 0) {
+        value_single(form, t, i, c.from++);
+    }
+    if (has_pairs) {
+        c.to -= to % 2;
+    }
+    if (c.from < c.to) {
+        value_n(form, &c, 1);
+    }
+    if (c.to < to && c.from <= c.to) {
+        value_single(form, t, i, c.to);
     }
 }
 
 /* The queries of a prompt see ranges that differ by a position at the end, and with a window at the
  * beginning too: the middle is common.  lo..from | from..to (all together) | to..hi  */
-INLINE void tile_values(enum kern_kv kv, const struct tile *t, int n)
+INLINE void tile_values(enum form form, const struct form_fns *f, const struct tile *t, int n)
 {
     struct share c = { t, 0, 0, KERN_SPAN };
     for (int32_t i = 0; i < t->n; i++) {
@@ -503,50 +503,38 @@ INLINE void tile_values(enum kern_kv kv, const struct tile *t, int n)
         c.to = t->hi[i] < c.to ? t->hi[i] : c.to;
         memset(t->acc[i], 0, (size_t)t->a->hd_v * sizeof(float));
     }
+    if (form == FORM_BF16 || form == FORM_DOT) { /* whole pairs */
+        c.from += c.from % 2;
+        c.to -= c.to % 2;
+    }
     if (t->n == 1 || c.to - c.from < KERN_PAGE) {
         for (int32_t i = 0; i < t->n; i++) {
-            value_one(t, i, t->lo[i], t->hi[i]);
+            f->value_one(t, i, t->lo[i], t->hi[i]);
         }
         return;
     }
     for (int32_t i = 0; i < t->n; i++) {
-        value_one(t, i, t->lo[i], c.from);
+        f->value_one(t, i, t->lo[i], c.from);
     }
-    value_n(kv, &c, n);
+    value_n(form, &c, n);
     for (int32_t i = 0; i < t->n; i++) {
-        value_one(t, i, c.to, t->hi[i]);
+        f->value_one(t, i, c.to, t->hi[i]);
     }
 }
 
-/* The weights of query i as integers for block b of V: u = rne(w d 32767 / most). */
+/* The weights of query i as integers for block b of V: u = rne(w (32767 / most) d). */
 static NOINLINE void weigh_block(struct tile *t, int32_t i, int32_t b)
 {
     const float *d = t->i8.v_scale + b * KERN_SPAN;
-    const int32_t lo = t->lo[i];
-    const int32_t hi = t->hi[i];
-    float x[KERN_SPAN];
-    ilanes m = il_set(0);
-    for (int32_t p = lo / KERN_PAGE * KERN_PAGE; p < hi; p += KERN_PAGE) {
-        lanes v = l_mul(l_load(&t->w[i][p]), l_load(d + p));
-        l_store(x + p, v);
-        if (p < lo || p + KERN_PAGE > hi) { /* what is hidden may have any scale */
-            for (int32_t k = p; k < p + KERN_PAGE; k++) {
-                x[k] = k >= lo && k < hi ? x[k] : 0.0f;
-            }
-            v = l_load(x + p);
-        }
-        m = il_max(m, il_and(l_bits(v), il_set(0x7FFFFFFF)));
+    const bool is_usable = t->i8.inverse[i] != 0.0f;
+    const lanes inverse = l_set(t->i8.inverse[i]);
+    for (int32_t p = t->page0; p < t->page1; p++) {
+        const bool is_seen =
+            is_usable && (p + 1) * KERN_PAGE > t->lo[i] && p * KERN_PAGE < t->hi[i];
+        const lanes w = l_mul(l_load(&t->w[i][p * KERN_PAGE]), inverse);
+        const lanes u = is_seen ? l_mul(w, l_load(d + p * KERN_PAGE)) : l_set(0.0f);
+        l_store_i16(&t->i8.u[i][p * KERN_PAGE], is_seen ? hide(t, i, p, u, 0.0f) : u);
     }
-    const int32_t bits = il_most(m);
-    float most;
-    memcpy(&most, &bits, sizeof most);
-    const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
-    const lanes inverse = l_set(is_usable ? 32767.0f / most : 0.0f);
-    for (int32_t p = t->page0 * KERN_PAGE; p < t->page1 * KERN_PAGE; p += KERN_PAGE) {
-        const bool is_seen = is_usable && p + KERN_PAGE > lo && p < hi;
-        l_store_i16(&t->i8.u[i][p], is_seen ? l_mul(l_load(x + p), inverse) : l_set(0.0f));
-    }
-    t->i8.step[i] = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
 }
 
 /* Dimensions [d, d + 16 g) of block b for n queries, `split` positions apart in sums of their own;
@@ -631,7 +619,8 @@ INLINE void tile_values_q8(struct tile *t, int n)
 /* --- one span -------------------------------------------------------------------------------- */
 
 /* Queries from i0 on and what they see, in positions of the span. */
-static void tile_init(struct tile *t, const struct kern_attend *a, int32_t i0, float *spare)
+INLINE void tile_init(struct tile *t, const struct kern_attend *a, enum form form, int32_t i0,
+                      float *spare)
 {
     t->a = a;
     t->i0 = i0;
@@ -641,7 +630,7 @@ static void tile_init(struct tile *t, const struct kern_attend *a, int32_t i0, f
     int32_t hi = 0;
     for (int32_t i = 0; i < t->n_full; i++) {
         const int32_t from = i0 + (i < t->n ? i : t->n - 1);
-        load_query(t, i, a->q[from]);
+        load_query(form, t, i, a->q[from]);
         t->acc[i] = i < t->n ? a->acc[from] : spare;
         t->lo[i] = a->lo[from] > a->pos0 ? a->lo[from] - a->pos0 : 0;
         t->hi[i] = a->hi[from] - a->pos0 < KERN_SPAN ? a->hi[from] - a->pos0 : KERN_SPAN;
@@ -653,8 +642,9 @@ static void tile_init(struct tile *t, const struct kern_attend *a, int32_t i0, f
     t->page1 = (hi + KERN_PAGE - 1) / KERN_PAGE;
 }
 
-/* Scales of V as floats, [block][position of the span], for the pages that some query sees. */
-static void widen_scales(const struct kern_attend *a, float *to)
+/* Scales of V as floats, [block][position of the span], for the pages that some query sees; and the
+ * greatest of each position. */
+static void widen_scales(const struct kern_attend *a, float *to, float most[KERN_SPAN])
 {
     int32_t lo = KERN_SPAN;
     int32_t hi = 0;
@@ -666,87 +656,121 @@ static void widen_scales(const struct kern_attend *a, float *to)
     hi = hi > KERN_SPAN ? KERN_SPAN : hi;
     for (int32_t p = lo; p < hi; p += KERN_PAGE) {
         const uint16_t *scale = scales_of(a->v_page[p / KERN_PAGE], a->hd_v);
+        ilanes m = il_set(0);
         for (int32_t b = 0; b < blocks_of(a->hd_v); b++) {
-            l_store(to + b * KERN_SPAN + p, l_load_f16(scale + b * KERN_PAGE));
+            const lanes d = l_load_f16(scale + b * KERN_PAGE);
+            l_store(to + b * KERN_SPAN + p, d);
+            m = il_max(m, il_and(l_bits(d), il_set(0x7FFFFFFF)));
         }
+        l_store(most + p, l_from_bits(m));
     }
 }
 
 /* Scores of all pages first, then weights, then values: the maximum must be known before the first
  * exp, and a span's scores (TILE rows of 256) fit the first-level cache. */
-INLINE void tile_n(enum kern_kv kv, struct tile *t, int n)
+INLINE void tile_n(enum form form, const struct form_fns *f, struct tile *t, int n)
 {
-    score_n(kv, t, n);
+    score_n(form, t, n);
     for (int32_t i = 0; i < t->n; i++) {
-        weigh(t, i);
+        f->weigh(t, i);
     }
     for (int32_t i = t->n; i < n; i++) { /* so that no place holds an accidental NaN */
         memset(t->w[i], 0, sizeof t->w[i]);
+        if (form == FORM_DOT) {
+            memset(t->pair.u[i], 0, sizeof t->pair.u[i]);
+        }
     }
-    if (kv == KERN_KV_Q8_0) {
+    if (form == FORM_Q8_0) {
         tile_values_q8(t, n);
     } else {
-        tile_values(kv, t, n);
+        tile_values(form, f, t, n);
     }
 }
 
 /* n_full becomes a constant, so that the sums stay in registers. */
-INLINE void tile_kv(enum kern_kv kv, struct tile *t)
+INLINE void tile_form(enum form form, const struct form_fns *f, struct tile *t)
 {
     switch (t->n_full) {
     case 1:
-        tile_n(kv, t, 1);
+        tile_n(form, f, t, 1);
         break;
     case 2:
-        tile_n(kv, t, 2);
+        tile_n(form, f, t, 2);
         break;
     case 4:
-        tile_n(kv, t, 4);
+        tile_n(form, f, t, 4);
         break;
     default:
-        tile_n(kv, t, TILE);
+        tile_n(form, f, t, TILE);
         break;
     }
 }
 
-static NOINLINE void tile_f16(struct tile *t)
-{
-    tile_kv(KERN_KV_F16, t);
-}
+#define FORM_FNS(name, form)                                                                       \
+    static NOINLINE void weigh_##name(struct tile *t, int32_t i)                                   \
+    {                                                                                              \
+        weigh(form, t, i);                                                                         \
+    }                                                                                              \
+    static NOINLINE void one_##name(const struct tile *t, int32_t i, int32_t from, int32_t to)     \
+    {                                                                                              \
+        value_one(form, t, i, from, to);                                                           \
+    }                                                                                              \
+    static NOINLINE void tile_##name(struct tile *t)                                               \
+    {                                                                                              \
+        static const struct form_fns f = { weigh_##name, one_##name };                             \
+        tile_form(form, &f, t);                                                                    \
+    }
 
-static NOINLINE void tile_q8(struct tile *t)
-{
-    tile_kv(KERN_KV_Q8_0, t);
-}
+FORM_FNS(f16, FORM_F16)
+FORM_FNS(q8_0, FORM_Q8_0)
+FORM_FNS(f32, FORM_F32)
+FORM_FNS(bf16, FORM_BF16)
 
-static NOINLINE void tile_f32(struct tile *t)
+INLINE void attend_span(const struct kern_attend *a, enum form bf16,
+                        void (*tile_bf16_fn)(struct tile *))
 {
-    tile_kv(KERN_KV_F32, t);
+    static void (*const fns[KERN_KV_COUNT])(struct tile *) = { [KERN_KV_F16] = tile_f16,
+                                                               [KERN_KV_Q8_0] = tile_q8_0,
+                                                               [KERN_KV_F32] = tile_f32,
+                                                               [KERN_KV_BF16] = tile_bf16 };
+    static const enum form forms[KERN_KV_COUNT] = { [KERN_KV_F16] = FORM_F16,
+                                                    [KERN_KV_Q8_0] = FORM_Q8_0,
+                                                    [KERN_KV_F32] = FORM_F32,
+                                                    [KERN_KV_BF16] = FORM_BF16 };
+    struct tile t;
+    float spare[KERN_HEAD_MAX];
+    float v_scale[KERN_SPAN * BLOCKS_MAX];
+    float v_most[KERN_SPAN];
+    assert(a->n_query >= 1 && a->n_query <= KERN_QUERIES);
+    assert(a->hd_k <= KERN_HEAD_MAX && a->hd_v <= KERN_HEAD_MAX);
+    assert((unsigned)a->kv < KERN_KV_COUNT);
+    if (a->kv == KERN_KV_Q8_0) {
+        t.i8.v_scale = v_scale;
+        t.i8.v_most = v_most;
+        widen_scales(a, v_scale, v_most);
+    }
+    memset(spare, 0, sizeof spare);
+    for (int32_t i0 = 0; i0 < a->n_query; i0 += TILE) {
+        const bool is_bf16 = a->kv == KERN_KV_BF16;
+        tile_init(&t, a, is_bf16 ? bf16 : forms[a->kv], i0, spare);
+        (is_bf16 ? tile_bf16_fn : fns[a->kv])(&t);
+    }
 }
 
 static void attn_attend_span(const struct kern_attend *a)
 {
-    struct tile t;
-    float spare[KERN_HEAD_MAX];
-    float v_scale[KERN_SPAN * BLOCKS_MAX];
-    assert(a->n_query >= 1 && a->n_query <= KERN_QUERIES);
-    assert(a->hd_k <= KERN_HEAD_MAX && a->hd_v <= KERN_HEAD_MAX);
-    if (a->kv == KERN_KV_Q8_0) {
-        t.i8.v_scale = v_scale;
-        widen_scales(a, v_scale);
-    }
-    memset(spare, 0, sizeof spare);
-    for (int32_t i0 = 0; i0 < a->n_query; i0 += TILE) {
-        tile_init(&t, a, i0, spare);
-        if (a->kv == KERN_KV_F16) {
-            tile_f16(&t);
-        } else if (a->kv == KERN_KV_Q8_0) {
-            tile_q8(&t);
-        } else {
-            tile_f32(&t);
-        }
-    }
+    attend_span(a, FORM_BF16, tile_bf16);
 }
+
+#if defined(LANES_HAVE_DOT)
+FORM_FNS(dot, FORM_DOT)
+
+/* The same where the processor has AVX512_BF16. */
+static void attn_attend_span_dot(const struct kern_attend *a)
+{
+    attend_span(a, FORM_DOT, tile_dot);
+}
+#endif
 
 /* --- spans together -------------------------------------------------------------------------- */
 

@@ -19,6 +19,9 @@
  * the numbers lie as instructions for integer products want them: four dimensions of a key, two
  * positions of a value side by side.
  *
+ * bf16 pages: everything is rounded to bf16, the weights too, and multiplied pair by pair, the odd
+ * one of a pair first, which is the order of the instruction that multiplies pairs (attn_bf16.h).
+ *
  * Rejected: merging within a span (running maximum), because then the result would depend on where
  * a tile of pages ends; scaling the query before the product, because the product with an integer
  * block would round twice.
@@ -106,12 +109,45 @@ static void put_q8(uint8_t *page, bool is_k, int32_t hd, int32_t slot, const flo
     }
 }
 
+/* To the nearest bf16, widened again. Below 2^-50 it is 0, so that products are multiples of
+ * 2^-114, and so are sums of them, rounded or not: nothing is ever subnormal. */
+static float near_bf16(float x)
+{
+    return fabsf(x) < 0x1p-50f ? 0.0f : quant_bf16_to_f32(quant_f32_to_bf16(x));
+}
+
+/* bf16 pages: pairs of dimensions of a key, pairs of positions of a value. */
+static int32_t k_at_bf16(int32_t d, int32_t slot)
+{
+    return (d / 2 * KERN_PAGE + slot) * 2 + d % 2;
+}
+
+static int32_t v_at_bf16(int32_t d, int32_t slot, int32_t hd)
+{
+    return (slot / 2 * hd + d) * 2 + slot % 2;
+}
+
+static void put_bf16(uint16_t *k_page, uint16_t *v_page, int32_t hd_k, int32_t hd_v, int32_t slot,
+                     const float *k, const float *v)
+{
+    for (int32_t d = 0; d < hd_k + hd_k % 2; d++) {
+        k_page[k_at_bf16(d, slot)] = d < hd_k ? quant_f32_to_bf16(near_bf16(k[d])) : 0;
+    }
+    for (int32_t d = 0; d < hd_v; d++) {
+        v_page[v_at_bf16(d, slot, hd_v)] = quant_f32_to_bf16(near_bf16(v[d]));
+    }
+}
+
 static void ref_kv_put(enum kern_kv kv, int32_t hd_k, int32_t hd_v, uint8_t *k_page,
                        uint8_t *v_page, int32_t slot, const float *k, const float *v)
 {
     if (kv == KERN_KV_Q8_0) {
         put_q8(k_page, true, hd_k, slot, k);
         put_q8(v_page, false, hd_v, slot, v);
+        return;
+    }
+    if (kv == KERN_KV_BF16) {
+        put_bf16((uint16_t *)(void *)k_page, (uint16_t *)(void *)v_page, hd_k, hd_v, slot, k, v);
         return;
     }
     for (int32_t d = 0; d < hd_k; d++) {
@@ -183,6 +219,52 @@ static float score_float(const struct kern_attend *a, const float *q, const uint
     return acc;
 }
 
+/* Pair by pair, the odd dimension first. */
+static float score_bf16(const float *q, const uint8_t *page, int32_t hd, int32_t slot)
+{
+    const uint16_t *k = (const uint16_t *)(const void *)page;
+    float acc = 0.0f;
+    for (int32_t d = 0; d < hd; d += 2) {
+        if (d + 1 < hd) {
+            acc = fmaf(near_bf16(q[d + 1]), quant_bf16_to_f32(k[k_at_bf16(d + 1, slot)]), acc);
+        }
+        acc = fmaf(near_bf16(q[d]), quant_bf16_to_f32(k[k_at_bf16(d, slot)]), acc);
+    }
+    return acc;
+}
+
+/* exp(x), x <= 0: 2^n times a polynomial in the rest of the exponent. Its degree is 4 (within
+ * 2^-18) for f16 and q8_0 pages, 3 (within 2^-13) for bf16 pages, whose weights are rounded. */
+static float weight_of(enum kern_kv kv, float x)
+{
+    if (kv == KERN_KV_F32) {
+        return vec_ref_exp(x);
+    }
+    const float big = 0x1.8000FEp23f; /* 1.5 * 2^23 + 127: the sum's low bits are n + 127 */
+    const float c = x < -88.0f ? -88.0f : x;
+    const float t = fmaf(c, 0x1.715476p0f, big);
+    const float f = fmaf(c, 0x1.715476p0f, big - t);
+    float p;
+    if (kv == KERN_KV_BF16) {
+        p = 0x1.C3F760p-5f;
+        p = fmaf(p, f, 0x1.F0DE1Ap-3f);
+        p = fmaf(p, f, 0x1.62F31Ap-1f);
+        p = fmaf(p, f, 0x1.FFF692p-1f);
+    } else {
+        p = 0x1.3997D6p-7f;
+        p = fmaf(p, f, 0x1.CA1440p-5f);
+        p = fmaf(p, f, 0x1.EC06DAp-3f);
+        p = fmaf(p, f, 0x1.62E0DCp-1f);
+        p = fmaf(p, f, 0x1.FFFFE8p-1f);
+    }
+    uint32_t u;
+    memcpy(&u, &t, sizeof u);
+    u <<= 23;
+    float power;
+    memcpy(&power, &u, sizeof power);
+    return kv == KERN_KV_BF16 ? near_bf16(p * power) : p * power; /* n = -127 gives 0 */
+}
+
 static float value_at(const struct kern_attend *a, const uint8_t *page, int32_t slot, int32_t d)
 {
     if (a->kv == KERN_KV_F16) {
@@ -203,29 +285,54 @@ static void values_float(const struct kern_attend *a, int32_t i, int32_t lo, int
     }
 }
 
-/* Block by block: weight times scale as integers up to 32767, whose sum of products with the values
- * stays below 256 * 32767 * 127 < 2^30. Numbers that are not finite reach the result: 0 times the
- * greatest of them. */
+/* Pair by pair, the odd position first. */
+static void values_bf16(const struct kern_attend *a, int32_t i, int32_t lo, int32_t hi,
+                        const float *w)
+{
+    for (int32_t d = 0; d < a->hd_v; d++) {
+        float acc = 0.0f;
+        for (int32_t pair = lo / 2 * 2; pair < hi; pair += 2) {
+            for (int32_t p = pair + 1; p >= pair; p--) {
+                const uint16_t *v = (const uint16_t *)(const void *)a->v_page[p / KERN_PAGE];
+                if (p >= lo && p < hi) {
+                    const int32_t at = v_at_bf16(d, p % KERN_PAGE, a->hd_v);
+                    acc = fmaf(w[p], quant_bf16_to_f32(v[at]), acc);
+                }
+            }
+        }
+        a->acc[i][d] = acc;
+    }
+}
+
+/* Weight times scale as integers up to 32767, of the greatest such product; their sum of products
+ * with the values stays below 256 * 32767 * 127 < 2^30. Numbers that are not finite reach the
+ * result: 0 times the greatest of them. */
 static void values_q8(const struct kern_attend *a, int32_t i, int32_t lo, int32_t hi,
                       const float *w)
 {
-    for (int32_t b = 0; b < blocks_of(a->hd_v); b++) {
+    const int32_t n_block = blocks_of(a->hd_v);
+    const uint16_t *scale[KERN_SPAN];
+    float x[KERN_SPAN];
+    for (int32_t p = lo; p < hi; p++) {
+        const uint8_t *page = a->v_page[p / KERN_PAGE];
+        scale[p] = (const uint16_t *)(const void *)(page + (size_t)n_block * BLOCK * KERN_PAGE) +
+                   p % KERN_PAGE;
+        float d[KERN_HEAD_MAX / BLOCK];
+        for (int32_t b = 0; b < n_block; b++) {
+            d[b] = quant_f16_to_f32(scale[p][b * KERN_PAGE]);
+        }
+        x[p] = w[p] * greatest_abs(d, n_block);
+    }
+    const float most = greatest_abs(x + lo, hi - lo);
+    const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
+    const float inverse = is_usable ? 32767.0f / most : 0.0f;
+    const float step = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
+    for (int32_t b = 0; b < n_block; b++) {
         const int32_t end = (b + 1) * BLOCK < a->hd_v ? (b + 1) * BLOCK : a->hd_v;
-        float x[KERN_SPAN];
         int32_t u[KERN_SPAN];
         for (int32_t p = lo; p < hi; p++) {
-            const uint8_t *page = a->v_page[p / KERN_PAGE];
-            const uint16_t *scale =
-                (const uint16_t *)(const void *)(page +
-                                                 (size_t)blocks_of(a->hd_v) * BLOCK * KERN_PAGE);
-            x[p] = w[p] * quant_f16_to_f32(scale[b * KERN_PAGE + p % KERN_PAGE]);
-        }
-        const float most = greatest_abs(x + lo, hi - lo);
-        const bool is_usable = most >= 0x1p-100f && most < HUGE_VALF;
-        const float inverse = is_usable ? 32767.0f / most : 0.0f;
-        const float step = is_usable ? most / 32767.0f : most < 1.0f ? 0.0f : most;
-        for (int32_t p = lo; p < hi; p++) {
-            u[p] = is_usable ? (int32_t)lrintf(x[p] * inverse) : 0;
+            const float d = quant_f16_to_f32(scale[p][b * KERN_PAGE]);
+            u[p] = is_usable ? (int32_t)lrintf(w[p] * inverse * d) : 0;
         }
         for (int32_t d = b * BLOCK; d < end; d++) {
             int32_t sum = 0;
@@ -245,34 +352,31 @@ static void span_of_query(const struct kern_attend *a, int32_t i, int32_t lo, in
     if (a->kv == KERN_KV_Q8_0) {
         quantize_query(&q8, a->q[i], a->hd_k);
     }
-    float lane[LANES]; /* by lanes, because +0 and -0 are equal and the first one met is kept */
-    for (int k = 0; k < LANES; k++) {
-        lane[k] = -HUGE_VALF;
-    }
+    float m = -HUGE_VALF;
     for (int32_t p = lo; p < hi; p++) {
         const uint8_t *page = a->k_page[p / KERN_PAGE];
         const int32_t slot = p % KERN_PAGE;
-        w[p] = a->kv == KERN_KV_Q8_0 ? score_q8(&q8, page, a->hd_k, slot)
-                                     : score_float(a, a->q[i], page, slot);
+        w[p] = a->kv == KERN_KV_Q8_0   ? score_q8(&q8, page, a->hd_k, slot)
+               : a->kv == KERN_KV_BF16 ? score_bf16(a->q[i], page, a->hd_k, slot)
+                                       : score_float(a, a->q[i], page, slot);
         w[p] = w[p] * a->scale;
         if (a->cap > 0.0f) {
             w[p] = a->cap * vec_ref_tanh(w[p] / a->cap);
         }
-        lane[slot] = w[p] > lane[slot] ? w[p] : lane[slot];
+        m = w[p] > m ? w[p] : m;
     }
-    float m = -HUGE_VALF;
-    for (int k = 0; k < LANES; k++) {
-        m = lane[k] > m ? lane[k] : m;
-    }
+    m = m + 0.0f; /* +0, if it was -0 */
     float sum[LANES] = { 0.0f };
     for (int32_t p = lo; p < hi; p++) {
-        w[p] = vec_ref_exp(w[p] - m);
+        w[p] = weight_of(a->kv, w[p] - m);
         sum[p % LANES] = sum[p % LANES] + w[p];
     }
     a->m[i] = m;
     a->s[i] = vec_ref_tree(sum);
     if (a->kv == KERN_KV_Q8_0) {
         values_q8(a, i, lo, hi, w);
+    } else if (a->kv == KERN_KV_BF16) {
+        values_bf16(a, i, lo, hi, w);
     } else {
         values_float(a, i, lo, hi, w);
     }

@@ -57,12 +57,15 @@ enum kern_rope { KERN_ROPE_PAIRS, KERN_ROPE_HALVES }; /* (2i, 2i+1) or (i, i + n
  *
  * Pages hold 16 consecutive positions of one kv head. K lies transposed, one lane per position:
  *   f32, f16:  k[hd][16]     q8_0: uint8 k[hd/4][16][4], q + 128, + f16 scale[hd/32][16]
- * V lies row by row, in q8_0 pages two positions side by side:
+ *   bf16:      k[hd/2][16][2]
+ * V lies row by row, in q8_0 and bf16 pages two positions side by side:
  *   f32, f16:  v[16][hd]     q8_0: int8 v[hd/32][16/2][32][2] + f16 scale[hd/32][16]
- * (head dims of q8_0 pages are padded to multiples of 32 with zeros; exact bytes: kern_kv_k_bytes).
+ *   bf16:      v[16/2][hd][2]
+ * (head dims of q8_0 pages are padded to multiples of 32 with zeros, an odd one of bf16
+ * pages by one; exact bytes: kern_kv_k_bytes).
  * A span is 256 consecutive absolute positions starting at a multiple of 256, 16 pages; it is the
  * only unit in which attention is split and merged (docs/NUMERICS.md). */
-enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_COUNT };
+enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_BF16, KERN_KV_COUNT };
 
 #define KERN_PAGE       16
 #define KERN_SPAN       256
@@ -73,7 +76,7 @@ enum kern_kv { KERN_KV_F16, KERN_KV_Q8_0, KERN_KV_F32, KERN_KV_COUNT };
 /* Bytes of one page of keys, of values, of one head: a multiple of 64. Any thread; cannot fail. */
 size_t kern_kv_k_bytes(enum kern_kv kv, int32_t head_dim);
 size_t kern_kv_v_bytes(enum kern_kv kv, int32_t head_dim);
-const char *kern_kv_name(enum kern_kv kv);               /* "f16", "q8_0", "f32"; static */
+const char *kern_kv_name(enum kern_kv kv);               /* "f16", "q8_0", "f32", "bf16"; static */
 bool kern_kv_parse(const char *name, enum kern_kv *out); /* any case; false: *out is untouched */
 
 /* One span, one kv head, up to KERN_QUERIES queries that share the pages. */
@@ -163,9 +166,9 @@ struct kern_table {
  * first use, static from then on. Whether the processor may run it is cpu_can's answer. Any
  * thread. */
 const struct kern_table *kern_get(enum cpu_isa isa);
-/* The table of AVX-512 as a processor without VBMI has it: types with codebooks take AVX2's
- * products. What it holds on one that has VBMI is for tests. NULL: another architecture. */
-const struct kern_table *kern_get_without_vbmi(void);
+/* The table of AVX-512 as a processor without VBMI and BF16 has it: types with codebooks take
+ * AVX2's products, bf16 pages multiply-adds of floats. For tests. NULL: another architecture. */
+const struct kern_table *kern_get_early_avx512(void);
 /* Lines for a person: what was picked for this machine and why, and which levels exist ("hearth
  * bench --kernels"). Appends to `out`. */
 void kern_describe(const struct kern_table *t, struct buf *out);

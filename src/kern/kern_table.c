@@ -23,7 +23,8 @@
 #include <strings.h>
 
 static struct kern_table tables[CPU_ISA_COUNT];
-static struct kern_table without_vbmi;
+static struct kern_table early_avx512;
+static bool has_dot; /* of bf16, with the bits of multiply-adds */
 static struct once once = ONCE_INIT;
 
 static void start(struct kern_table *t, enum cpu_isa isa, const char *name)
@@ -48,10 +49,12 @@ static void make_tables(void)
     }
     if (cpu_can(CPU_AVX512)) {
         vec_avx512_fill(&tables[CPU_AVX512]);
-        attn_avx512_fill(&tables[CPU_AVX512]);
-        without_vbmi = tables[CPU_AVX512];
+        early_avx512 = tables[CPU_AVX512];
         gemm_avx512_fill(&tables[CPU_AVX512], cpu_get()->has_avx512_vbmi);
-        gemm_avx512_fill(&without_vbmi, false);
+        gemm_avx512_fill(&early_avx512, false);
+        has_dot = cpu_get()->has_avx512_bf16 && attn_avx512_dot_agrees();
+        attn_avx512_fill(&tables[CPU_AVX512], has_dot);
+        attn_avx512_fill(&early_avx512, false);
     }
 #elif defined(__aarch64__)
     start(&tables[CPU_NEON], CPU_NEON, "neon");
@@ -73,10 +76,10 @@ const struct kern_table *kern_get(enum cpu_isa isa)
     return (unsigned)isa < CPU_ISA_COUNT && tables[isa].name != NULL ? &tables[isa] : NULL;
 }
 
-const struct kern_table *kern_get_without_vbmi(void)
+const struct kern_table *kern_get_early_avx512(void)
 {
     once_run(&once, make_tables);
-    return without_vbmi.name != NULL ? &without_vbmi : NULL;
+    return early_avx512.name != NULL ? &early_avx512 : NULL;
 }
 
 void kern_describe(const struct kern_table *t, struct buf *out)
@@ -90,6 +93,12 @@ void kern_describe(const struct kern_table *t, struct buf *out)
     }
     buf_printf(out, "vectors    %s: %s\n", cpu_isa_name(t->isa), why);
     buf_printf(out, "attention  %s: %s\n", cpu_isa_name(t->isa), why);
+    if (t->isa == CPU_AVX512) {
+        buf_printf(out, "bf16 pages %s\n",
+                   has_dot              ? "dot products of AVX512_BF16"
+                   : c->has_avx512_bf16 ? "floats: AVX512_BF16 of this processor rounds differently"
+                                        : "floats: this processor lacks AVX512_BF16");
+    }
     for (int i = 0; i < CPU_ISA_COUNT; i++) {
         const bool is_built = kern_get((enum cpu_isa)i) != NULL;
         const bool can_run = is_built && cpu_can((enum cpu_isa)i);
@@ -118,7 +127,7 @@ size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
     return gemm_tile_bytes(kind, last * TILE_MAX + gemm_tile(n_tok, last), n_col) + 64;
 }
 
-static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32" };
+static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32", "bf16" };
 
 const char *kern_kv_name(enum kern_kv kv)
 {
@@ -143,6 +152,8 @@ static size_t page_bytes(enum kern_kv kv, int32_t head_dim)
     size_t bytes = hd * KERN_PAGE * 4;
     if (kv == KERN_KV_F16) {
         bytes = hd * KERN_PAGE * 2;
+    } else if (kv == KERN_KV_BF16) {
+        bytes = (hd + 1) / 2 * 2 * KERN_PAGE * 2;
     } else if (kv == KERN_KV_Q8_0) {
         bytes = blocks * KERN_PAGE * (32 + 2);
     }

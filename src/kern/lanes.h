@@ -15,6 +15,8 @@
  *   l_min(x, y)            x < y ? x : y, so a NaN in either gives y
  *   l_less(a, b, x, y)     a < b ? x : y
  *   l_power2(t)            the float whose bits are those of t, shifted left by 23
+ *   l_sum(x)               all lanes, in the fixed tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1
+ *   l_most(x)              the greatest lane, none of which is a NaN; a zero is +0
  *   l_load_f16, l_store_f16, l_load_i8        16 elements, widened exactly, rounded to nearest
  *   l_load2(p, &x, &y), l_store2(p, x, y)     32 floats, even ones in x, odd ones in y
  *   l_bits(x), l_from_bits(i)                 the bits as integers of 32 bits, and back
@@ -22,7 +24,8 @@
  *   il_most(i)                                of all lanes; il_store_i8(p, i): as bytes, -128..127
  *   l_sums_i8(p, sum)                         of 16 and 16 bytes
  * For attention, not in lanes_c.h, with four bytes (bytes4) or two shorts (shorts2) in each lane:
- *   il_add   l_from_int(i) to the nearest float        l_store_i16(p, x)  to the nearest short
+ *   il_load(p)  il_add  il_left16, il_right16(i)       shifts, with zeros from both sides
+ *   l_from_int(i) to the nearest float                 l_store_i16(p, x)  to the nearest short
  *   f_load(p)  64 bytes q + 128      f_dot(i, f, y)  i + the sum of q * y[0..3], for i that began
  *   t_load(p)  32 bytes, widened     t_dot(i, t, y)  i + t * y[0..1]       at f_start(sum of all y)
  *
@@ -51,19 +54,6 @@
 #endif
 
 /* --- built from the words: one text for all -------------------------------------------------- */
-
-/* The fixed tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
-INLINE float l_sum(lanes a)
-{
-    float v[LANES];
-    l_store(v, a);
-    for (int n = LANES / 2; n > 0; n /= 2) {
-        for (int i = 0; i < n; i++) {
-            v[i] = v[i] + v[i + n];
-        }
-    }
-    return v[0];
-}
 
 /* Elements [0, n) of p, n <= 16, the other lanes `fill`. */
 INLINE lanes l_load_n(const float *p, int32_t n, float fill)
@@ -95,18 +85,6 @@ INLINE void l_store_at(float *p, lanes a, int32_t i, int32_t n)
     } else {
         l_store_n(p + i, a, n - i);
     }
-}
-
-/* The greatest lane, the first of equals; NaN never wins. */
-INLINE float l_most(lanes a)
-{
-    float v[LANES];
-    l_store(v, a);
-    float best = -HUGE_VALF;
-    for (int i = 0; i < LANES; i++) {
-        best = v[i] > best ? v[i] : best;
-    }
-    return best;
 }
 
 /* The greatest absolute value of both; NaN if one is. */

@@ -33,6 +33,16 @@ INLINE void l_store(float *p, lanes x)
     _mm256_storeu_ps(p + 8, x.b);
 }
 
+INLINE float l_sum(lanes x)
+{
+    return l_sum8(_mm256_add_ps(x.a, x.b));
+}
+
+INLINE float l_most(lanes x)
+{
+    return l_most8(_mm256_max_ps(x.a, x.b));
+}
+
 INLINE lanes l_add(lanes x, lanes y)
 {
     return (lanes){ _mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b) };
@@ -183,6 +193,22 @@ INLINE void il_store_i8(int8_t *p, ilanes x)
 }
 
 /* For attention's integers. */
+INLINE ilanes il_load(const void *p)
+{
+    const __m256i *at = p;
+    return (ilanes){ _mm256_loadu_si256(at), _mm256_loadu_si256(at + 1) };
+}
+
+INLINE ilanes il_left16(ilanes x)
+{
+    return (ilanes){ _mm256_slli_epi32(x.a, 16), _mm256_slli_epi32(x.b, 16) };
+}
+
+INLINE ilanes il_right16(ilanes x)
+{
+    return (ilanes){ _mm256_srli_epi32(x.a, 16), _mm256_srli_epi32(x.b, 16) };
+}
+
 INLINE ilanes il_add(ilanes x, ilanes y)
 {
     return (ilanes){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) };

@@ -30,6 +30,16 @@ INLINE void l_store(float *p, lanes x)
     _mm512_storeu_ps(p, x.v);
 }
 
+INLINE float l_sum(lanes x)
+{
+    return l_sum8(_mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1)));
+}
+
+INLINE float l_most(lanes x)
+{
+    return l_most8(_mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1)));
+}
+
 INLINE lanes l_add(lanes x, lanes y)
 {
     return (lanes){ _mm512_add_ps(x.v, y.v) };
@@ -151,6 +161,21 @@ INLINE void il_store_i8(int8_t *p, ilanes x)
 }
 
 /* For attention's integers. */
+INLINE ilanes il_load(const void *p)
+{
+    return (ilanes){ _mm512_loadu_si512(p) };
+}
+
+INLINE ilanes il_left16(ilanes x)
+{
+    return (ilanes){ _mm512_slli_epi32(x.v, 16) };
+}
+
+INLINE ilanes il_right16(ilanes x)
+{
+    return (ilanes){ _mm512_srli_epi32(x.v, 16) };
+}
+
 INLINE ilanes il_add(ilanes x, ilanes y)
 {
     return (ilanes){ _mm512_add_epi32(x.v, y.v) };
@@ -190,6 +215,31 @@ INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
     memcpy(&four, y, sizeof four);
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(four));
     return acc;
+}
+
+/* Of AVX-512 alone, and only where the processor has AVX512_BF16: see attn_bf16.h. In asm, because
+ * the rest of the file must not assume that it has. */
+#define LANES_HAVE_DOT
+
+INLINE lanes l_dot_bf16(lanes acc, ilanes x, const uint16_t *y)
+{
+    uint32_t two;
+    memcpy(&two, y, sizeof two);
+    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(two));
+    return acc;
+}
+
+INLINE void l_store_bf16(uint16_t *p, lanes x)
+{
+    __m256i y;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(y) : "v"(x.v));
+    _mm256_storeu_si256((void *)p, y);
+}
+
+INLINE lanes l_load_bf16(const uint16_t *p)
+{
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+    return (lanes){ _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)) };
 }
 
 INLINE shorts2 t_load(const int8_t *p)

@@ -33,6 +33,25 @@ INLINE lanes l_set(float a)
     return r;
 }
 
+INLINE float l_sum(lanes x)
+{
+    for (int n = LANES / 2; n > 0; n /= 2) {
+        for (int i = 0; i < n; i++) {
+            x.v[i] = x.v[i] + x.v[i + n];
+        }
+    }
+    return x.v[0];
+}
+
+INLINE float l_most(lanes x)
+{
+    float most = x.v[0];
+    for (int i = 1; i < LANES; i++) {
+        most = x.v[i] > most ? x.v[i] : most;
+    }
+    return most + 0.0f;
+}
+
 INLINE lanes l_add(lanes x, lanes y)
 {
     lanes r;

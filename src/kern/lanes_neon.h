@@ -41,6 +41,18 @@ INLINE void l_store(float *p, lanes x)
     vst1q_f32(p + 12, x.d);
 }
 
+INLINE float l_sum(lanes x)
+{
+    const float32x4_t four = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+INLINE float l_most(lanes x)
+{
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.c), vmaxq_f32(x.b, x.d))) + 0.0f;
+}
+
 INLINE lanes l_add(lanes x, lanes y)
 {
     return (lanes){ vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c),
@@ -206,6 +218,28 @@ INLINE void l_sums_i8(const int8_t *p, int32_t sum[2])
 }
 
 /* For attention's integers. */
+INLINE ilanes il_load(const void *p)
+{
+    const int32_t *at = p;
+    return (ilanes){ vld1q_s32(at), vld1q_s32(at + 4), vld1q_s32(at + 8), vld1q_s32(at + 12) };
+}
+
+INLINE ilanes il_left16(ilanes x)
+{
+    return (ilanes){ vshlq_n_s32(x.a, 16), vshlq_n_s32(x.b, 16), vshlq_n_s32(x.c, 16),
+                     vshlq_n_s32(x.d, 16) };
+}
+
+INLINE int32x4_t il_right16_4(int32x4_t x)
+{
+    return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(x), 16));
+}
+
+INLINE ilanes il_right16(ilanes x)
+{
+    return (ilanes){ il_right16_4(x.a), il_right16_4(x.b), il_right16_4(x.c), il_right16_4(x.d) };
+}
+
 INLINE ilanes il_add(ilanes x, ilanes y)
 {
     return (ilanes){ vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c),

@@ -294,21 +294,14 @@ static void ref_rope(enum kern_rope kind, float *x, int32_t n_head, int32_t hd, 
 
 /* --- greatest element ------------------------------------------------------------------------ */
 
-/* By lanes as well, because +0 and -0 are equal and the first one met is kept. */
+/* NaN never wins. Of -0 and +0, which are equal, +0 is returned. */
 static float ref_max(const float *x, int32_t n)
 {
-    float lane[LANES];
-    for (int i = 0; i < LANES; i++) {
-        lane[i] = -HUGE_VALF;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        lane[i % LANES] = x[i] > lane[i % LANES] ? x[i] : lane[i % LANES];
-    }
     float best = -HUGE_VALF;
-    for (int i = 0; i < LANES; i++) {
-        best = lane[i] > best ? lane[i] : best;
+    for (int32_t i = 0; i < n; i++) {
+        best = x[i] > best ? x[i] : best;
     }
-    return best;
+    return best + 0.0f;
 }
 
 /* Greedy decoding. A NaN compares false and so never becomes the best. */

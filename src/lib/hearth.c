@@ -232,7 +232,7 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
     };
     c->n_batch = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
     REQUIRE(p->kv == NULL || kern_kv_parse(p->kv, &c->kv), ERR_USAGE,
-            "cache type \"%s\" is unknown (f16, q8_0, f32)", p->kv);
+            "cache type \"%s\" is unknown (f16, bf16, q8_0, f32)", p->kv);
     REQUIRE(c->n_ctx <= a->n_ctx_train, ERR_LIMIT,
             "a context of %d tokens was asked for; this model was made for %d", c->n_ctx,
             a->n_ctx_train);

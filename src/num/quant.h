@@ -126,5 +126,14 @@ static inline float quant_bf16_to_f32(uint16_t h)
     } x = { .u = (uint32_t)h << 16 };
     return x.f;
 }
+/* To the nearest, ties to even; a NaN stays one and comes out quiet. */
+static inline uint16_t quant_f32_to_bf16(float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = { .f = f };
+    return (uint16_t)(f == f ? (x.u + 0x7FFF + (x.u >> 16 & 1)) >> 16 : x.u >> 16 | 0x40);
+}
 
 #endif

@@ -1,0 +1,105 @@
+/* attn_tile - what the steps of attention over a span share (header only, part of attn_body.h)
+ *
+ * Up to TILE queries are taken at once: their range of positions, themselves, their scores and then
+ * weights. attn_body.h says what happens to them, attn_bf16.h what is special about bf16 pages. */
+#ifndef HEARTH_ATTN_TILE_H
+#define HEARTH_ATTN_TILE_H
+
+#include "kern/gemm_act.h"
+
+#if defined(LANES_AVX512)
+#define TILE   8
+#define CHAINS 16
+#else
+#define TILE   4
+#define CHAINS 4
+#endif
+
+#define PAGES_MAX  4 /* side by side */
+#define GROUPS_MAX 8
+#define SPLIT_MAX  4 /* sums of a query's values side by side, in q8_0 pages */
+#define NOINLINE   __attribute__((noinline, unused))
+#define UNROLL     _Pragma("GCC unroll 16")
+#define BLOCK      UNIT /* dimensions under one scale in q8_0 pages: the rule of activations */
+#define BLOCK_PAGE (BLOCK * KERN_PAGE) /* bytes of a block's numbers in a page */
+#define BLOCKS_MAX (KERN_HEAD_MAX / BLOCK)
+#define ROW        (KERN_SPAN + LANES)     /* of scores; not a power of two: cache sets */
+#define Q_ROW      (KERN_HEAD_MAX + LANES) /* of queries */
+
+/* How pages are computed with; bf16 in two ways with equal bits. Always a constant. */
+enum form { FORM_F16, FORM_Q8_0, FORM_F32, FORM_BF16, FORM_DOT };
+
+INLINE int32_t blocks_of(int32_t hd)
+{
+    return (hd + BLOCK - 1) / BLOCK;
+}
+
+struct tile {
+    const struct kern_attend *a;
+    int32_t i0; /* queries [i0, i0 + n) of the call */
+    int32_t n;
+    int32_t n_full; /* n rounded up to 1, 2, 4, 8: places beyond n repeat the last query */
+    int32_t page0;  /* pages that some query sees part of */
+    int32_t page1;
+    int32_t lo[TILE];
+    int32_t hi[TILE];
+    float *acc[TILE]; /* results; places beyond n point to spare memory */
+    union {
+        _Alignas(64) float q[TILE][Q_ROW];
+        struct {                           /* q8_0 */
+            const float *v_scale;          /* [blocks of V][KERN_SPAN] */
+            const float *v_most;           /* [KERN_SPAN] the greatest scale of each position */
+            float d[TILE][BLOCKS_MAX];     /* scales of the query's blocks */
+            int32_t sum[TILE][BLOCKS_MAX]; /* of their integers */
+            float step[TILE];              /* one unit of u times one of V */
+            float inverse[TILE];
+            int8_t q[TILE][KERN_HEAD_MAX];
+            int16_t u[TILE][KERN_SPAN]; /* weights of the present block of V */
+        } i8;
+        struct { /* FORM_DOT */
+            _Alignas(64) uint16_t q[TILE][KERN_HEAD_MAX];
+            _Alignas(64) uint16_t u[TILE][KERN_SPAN]; /* weights */
+        } pair;
+    };
+    _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
+};
+
+/* exp(x) for a weight, x <= 0: 2^n times a polynomial. Degree 3 is within 2^-13, 4 within 2^-18.
+ * See weight_of in attn_ref.c. */
+INLINE lanes l_exp_weight(lanes x, int degree)
+{
+    const lanes big = l_set(0x1.8000FEp23f);
+    const lanes c = l_max(l_set(-88.0f), x);
+    const lanes t = l_fma(c, l_set(0x1.715476p0f), big);
+    const lanes f = l_fma(c, l_set(0x1.715476p0f), l_sub(big, t));
+    lanes p;
+    if (degree == 3) {
+        p = l_set(0x1.C3F760p-5f);
+        p = l_fma(p, f, l_set(0x1.F0DE1Ap-3f));
+        p = l_fma(p, f, l_set(0x1.62F31Ap-1f));
+        p = l_fma(p, f, l_set(0x1.FFF692p-1f));
+    } else {
+        p = l_set(0x1.3997D6p-7f);
+        p = l_fma(p, f, l_set(0x1.CA1440p-5f));
+        p = l_fma(p, f, l_set(0x1.EC06DAp-3f));
+        p = l_fma(p, f, l_set(0x1.62E0DCp-1f));
+        p = l_fma(p, f, l_set(0x1.FFFFE8p-1f));
+    }
+    return l_mul(p, l_power2(t)); /* n = -127 gives 0 */
+}
+
+/* Functions of one form that are not worth a copy for each number of queries. */
+struct form_fns {
+    void (*weigh)(struct tile *t, int32_t i);
+    void (*value_one)(const struct tile *t, int32_t i, int32_t from, int32_t to);
+};
+
+/* Some of a tile's queries and the positions that all of them see. */
+struct share {
+    const struct tile *t;
+    int32_t i0;   /* first of the queries */
+    int32_t from; /* positions */
+    int32_t to;
+};
+
+#endif
