@@ -72,7 +72,7 @@ static void detect_isa(struct cpu_info *c)
     const uint32_t need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     c->has_avx512 = has_zmm && c->has_avx2 && (b7 & need) == need;
     c->has_avx512_vnni = c->has_avx512 && (c7 & bit_AVX512VNNI);
-    c->has_avx512_vbmi = c->has_avx512 && (c7 & bit_AVX512VBMI);
+    c->has_avx512_vbmi = c->has_avx512 && (c7 & bit_AVX512VBMI) && (c7 & bit_GFNI);
     uint32_t a71;
     if (__get_cpuid_count(7, 1, &a71, &b, &cx, &d)) {
         c->has_avx_vnni = c->has_avx2 && (a71 & (1u << 4));

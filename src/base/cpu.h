@@ -14,7 +14,7 @@ struct cpu_info {
     bool has_avx_vnni; /* 256-bit vpdpbusd */
     bool has_avx512;   /* F, BW, DQ, VL */
     bool has_avx512_vnni;
-    bool has_avx512_vbmi;
+    bool has_avx512_vbmi; /* and GFNI */
     bool has_avx512_bf16;
     bool has_neon;
     bool has_dotprod; /* sdot: optional from ARMv8.2 on */

@@ -1,51 +1,102 @@
 /* books_avx512 - codebooks in registers, by AVX-512 VBMI (included by gemm_avx512.c)
  *
- * An entry of a codebook is 16 bits (12 for groups of 4), kept as two tables of bytes. vpermi2b
- * looks up 64 indices at once in 128 bytes, so a plane of indices takes two of them and a blend for
- * each 256 entries and byte. Then, for each group of 4 columns, vpmultishiftqb brings each weight's
- * code to the bottom of a byte of its own, and vpermb turns it into its level: it looks at six
- * bits, so the neighbours' codes above it are covered by repeating the levels.
+ * An entry of a codebook is 16 bits (12 for groups of 4), kept as two tables of bytes with the
+ * codes of four weights each. vpermi2b looks up 64 indices at once in 128 bytes, so a plane of
+ * indices takes two of them and a blend for each 256 entries and byte. A level with its sign is
+ * then one look-up more: vpermb looks at six bits of a byte, and a byte of codes whose bits of
+ * other weights are replaced by signs asks for two weights, by tables that differ in the bits they
+ * heed.
  *
- *     index  (row, G)  ->  low[index]   = codes of t = 0..3 of group g = 2 G      (vpermi2b)
- *                          high[index]  = ... of g = 2 G + 1
- *     codes  (row, t)  <-  bits 8 G + 2 t .. of the row's 32 bits                 (vpmultishiftqb)
- *     level  (row, t)  =   levels[codes & 63]                                     (vpermb)
+ *     index  (row, G)  ->  codes[index]  = codes of 4 of the 8 weights of group G     (vpermi2b)
+ *     codes  (row, G), signs (row, G)  ->  two bytes with two codes and signs each    (vpternlogd)
+ *     weight (row, G)  =   weights[bits 0..5] of weight t of group G, for each t      (vpermb)
  *
- * A sign turns the level, offset by 128, over: 128 + x becomes 0 - (128 + x), under a mask.
+ * So a register holds weight t of four groups, not four neighbours, and the activations are put in
+ * the same order (`arrange`): for one token that is one instruction, and a transposition of 4 x 4
+ * bytes for many. Where halves have sub-scales, a row's bytes change places first, so that a
+ * register has columns of one half: of weight t of two groups and of their weight t + 4.
+ * vgf2p8affineqb finds the eighth sign.
  *
- * Rejected: gathers, two elements a cycle at best; tables of levels for each place in a group (the
- * activations would have to be arranged for it, and it takes twice the look-ups). Processors with
- * AVX-512 VNNI but without VBMI (Cascade Lake) use the functions of gemm_avx2.c for these types. */
+ * Rejected: codes spread over four neighbours by vpmultishiftqb and signs by masks. Both share two
+ * of four vector units with the dot products on Zen 4: 43 instead of 35 cycles for IQ2_XXS.
+ * Gathers, two elements a cycle at best. Processors with AVX-512 VNNI but without VBMI and GFNI
+ * (Cascade Lake) use the functions of gemm_avx2.c for these types. */
 #ifndef HEARTH_BOOKS_AVX512_H
 #define HEARTH_BOOKS_AVX512_H
 
 #include "kern/gemm_book.h"
 
-#define BOOK_TARGET __attribute__((target("avx512vbmi")))
+#define ARRANGED_BYTES (32 * TOGETHER)
+#define BOOK_TARGET    __attribute__((target("avx512vbmi,gfni")))
 
-struct book {
-    const uint8_t *half[2]; /* low and high bytes of the entries */
-    int bits;
-    uint64_t levels;
+/* Tables of a codebook. weights: of weight t of four, by six bits: its code and, at bit 4, 5, 0 or
+ * 1, its sign. The codes of groups of 8 are 2 bits, in order, the third and fourth two places lower
+ * by then; those of groups of 4 are 3 bits, the first two of each byte's (t, t + 2) below. */
+struct book_tables {
+    _Alignas(64) uint8_t codes[2][2048];
+    uint8_t weights[4][64];
 };
 
-#define BOOK_TABLE(name, bits, n, levels) static _Alignas(64) uint8_t book_##name[2][1 << (bits)];
-BOOKS(BOOK_TABLE)
-#define BOOK(name, bits, levels) ((struct book){ { book_##name[0], book_##name[1] }, bits, levels })
+struct book {
+    const struct book_tables *at;
+    int bits;
+    int how;
+};
 
-static void books_fill(void){
-#define BOOK_FILL(name, bits, n, levels)                                                           \
-    for (int i = 0; i < 1 << (bits); i++) {                                                        \
-        book_##name[0][i] = (uint8_t)quant_grid_##name[i];                                         \
-        book_##name[1][i] = (uint8_t)(quant_grid_##name[i] >> 8);                                  \
+#define BOOK_BITS(name, bits, n, levels) BITS_##name = (bits),
+enum { BOOKS(BOOK_BITS) };
+#define BOOK_TABLES(name, bits, n, levels) static struct book_tables book_##name;
+BOOKS(BOOK_TABLES)
+#define BOOK(name, how) ((struct book){ &book_##name, BITS_##name, how })
+
+/* The groups of activations that go with the bytes of a row, in either half of the registers, where
+ * halves have sub-scales of their own (1) and where not. */
+static const uint8_t book_groups[2][8] = { { 0, 2, 4, 6, 1, 3, 5, 7 }, { 0, 2, 1, 3, 4, 6, 5, 7 } };
+
+/* The same as dwords of a unit of one token and of two. */
+static _Alignas(64) int32_t book_order[2][2][16];
+
+static void book_fill(struct book_tables *b, const uint16_t *entry, int bits, int n,
+                      uint64_t levels)
+{
+    static const uint8_t at8[4] = { 0, 2, 2, 4 };
+    static const uint8_t at4[4] = { 0, 0, 3, 3 };
+    static const uint8_t sign_at[4] = { 4, 5, 0, 1 };
+    for (int i = 0; i < 1 << bits; i++) {
+        const int e = entry[i];
+        b->codes[0][i] = (uint8_t)(n == 8 ? e : (e & 7) | (e >> 6 & 7) << 3);
+        b->codes[1][i] = (uint8_t)(n == 8 ? e >> 8 : (e >> 3 & 7) | (e >> 9 & 7) << 3);
     }
-    BOOKS(BOOK_FILL)
+    for (int i = 0; i < 4 * 64; i++) {
+        const int t = i / 64;
+        const int code = n == 8 ? i >> at8[t] & 3 : i >> at4[t] & 7;
+        const int level = levels >> 8 * code & 255;
+        const bool is_minus = i >> sign_at[t] & 1;
+        b->weights[t][i % 64] = (uint8_t)(levels == LEVELS_IQ1 ? level - 2 * is_minus
+                                                               : 128 + (is_minus ? -level : level));
+    }
 }
 
-/* table[i] of 64 indices: bits 0..7 in i, the others in masks `high`. */
-INLINE BOOK_TARGET __m512i
-    look_up_bytes(const uint8_t *table, int bits, __m512i i, const uint8_t *high)
+static void books_fill(void)
 {
+#define BOOK_FILL(name, bits, n, levels)                                                           \
+    book_fill(&book_##name, quant_grid_##name, bits, n, levels);
+    BOOKS(BOOK_FILL)
+    for (int i = 0; i < 2 * 8; i++) {
+        const int group = book_groups[i / 8][i % 8];
+        const int k = i % 8 / 4 * 8 + i % 4;
+        book_order[i / 8][0][i % 8] = group;
+        book_order[i / 8][1][k] = 2 * group;
+        book_order[i / 8][1][k + 4] = 2 * group + 1;
+    }
+}
+
+/* codes[i] of 64 indices: bits 0..7 in i, the others at `high`. */
+INLINE BOOK_TARGET __m512i codes_of(struct book b, int half, __m512i i, const uint8_t *high)
+{
+    const uint8_t *table = b.at->codes[half];
+    const int bits = b.bits;
+    const bool is_free = (b.how & BOOK_FREE) != 0;
     __m512i x[16];
     int n = 1 << (bits - 7);
     UNROLL for (int k = 0; k < n; k++)
@@ -55,7 +106,10 @@ INLINE BOOK_TARGET __m512i
     }
     UNROLL for (int bit = 7; bit < bits; bit++)
     {
-        const __mmask64 m = bit == 7 ? _mm512_movepi8_mask(i) : u64_at(high + 8 * (bit - 8));
+        const __mmask64 m =
+            bit == 7  ? _mm512_movepi8_mask(i)
+            : is_free ? _mm512_test_epi8_mask(_mm512_loadu_si512(high), _mm512_set1_epi8(8))
+                      : u64_at(high + 8 * (bit - 8));
         n /= 2;
         UNROLL for (int k = 0; k < n; k++)
         {
@@ -65,77 +119,174 @@ INLINE BOOK_TARGET __m512i
     return x[0];
 }
 
-/* Codes of `width` bits: that of (row, t) at bit `at` + width * t of the row's 32 bits. */
-INLINE BOOK_TARGET __m512i levels_at(__m512i codes, int at, int width, __m512i levels)
+/* Signs of four of the eight weights of each group: bits 4, 5, 0 and 1 of its byte. */
+struct signs {
+    __m512i of[2];
+};
+
+INLINE BOOK_TARGET struct signs signs8(const uint8_t *p, int s)
 {
-    const uint64_t row = (uint64_t)at * 0x01010101u + (uint64_t)width * 0x03020100u;
-    const __m512i from = _mm512_set1_epi64((int64_t)(row | (row + 0x20202020u) << 32));
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(from, codes), levels);
+    (void)s;
+    const __m512i x = _mm512_loadu_si512(p);
+    return (struct signs){ { x, _mm512_srli_epi16(x, 2) } };
 }
 
-/* Levels as `dots` wants them: with the offset of signed bytes where signs follow. */
-INLINE BOOK_TARGET __m512i levels_of(struct book b, bool is_signed)
+/* The other four signs by a product of bits: byte 7 - i of the matrix says which bits of a byte are
+ * added to bit i; the last one is the parity of all but the free bit. */
+INLINE BOOK_TARGET struct signs signs7(const uint8_t *p, int s)
 {
-    return _mm512_set1_epi64((int64_t)(b.levels ^ (is_signed ? 0x8080808080808080u : 0)));
+    (void)s;
+    const __m512i x = _mm512_loadu_si512(p);
+    const __m512i matrix = _mm512_set1_epi64(0x04F7000040800000);
+    return (struct signs){ { x, _mm512_gf2p8affine_epi64_epi8(x, matrix, 0) } };
 }
 
-/* Four groups of 8 weights, indices at p. */
-INLINE BOOK_TARGET void groups8(struct book b, const uint8_t *p, const uint8_t *high, int s,
-                                bool is_signed, __m512i *w)
+INLINE struct signs deltas(uint64_t mask, int s)
+{
+    (void)s;
+    const __m512i x = _mm512_movm_epi8(mask);
+    return (struct signs){ { x, x } };
+}
+
+/* Bits of x where the mask has ones, else those of y. */
+INLINE __m512i mix(int8_t mask, __m512i x, __m512i y)
+{
+    return _mm512_ternarylogic_epi32(y, x, _mm512_set1_epi8(mask), 0xD8);
+}
+
+INLINE BOOK_TARGET __m512i weights_of(struct book b, int t, __m512i x)
+{
+    return _mm512_permutexvar_epi8(x, _mm512_load_si512(b.at->weights[t]));
+}
+
+/* Four weights of each group from a byte of codes. */
+INLINE BOOK_TARGET void quarter8(struct book b, __m512i codes, __m512i signs, __m512i *w)
+{
+    const __m512i low = mix(0x30, signs, codes);
+    const __m512i up = mix(0x03, signs, _mm512_srli_epi16(codes, 2));
+    w[0] = weights_of(b, 0, low);
+    w[1] = weights_of(b, 1, low);
+    w[2] = weights_of(b, 2, up);
+    w[3] = weights_of(b, 3, up);
+}
+
+/* Of the rows' words of x and y the even ones, or the odd ones. */
+INLINE __m512i words(__m512i x, __m512i y, int is_odd)
+{
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, is_odd ? _mm512_srli_epi32(x, 16) : x,
+                                   is_odd ? y : _mm512_slli_epi32(y, 16));
+}
+
+INLINE BOOK_TARGET void groups8(struct book b, const uint8_t *p, const uint8_t *high,
+                                struct signs signs, int s, struct unit *u)
 {
     (void)s;
     const __m512i i = _mm512_loadu_si512(p);
-    const __m512i low = look_up_bytes(b.half[0], b.bits, i, high);
-    const __m512i up = look_up_bytes(b.half[1], b.bits, i, high);
-    const __m512i levels = levels_of(b, is_signed);
-    UNROLL for (int g = 0; g < 4; g++)
-    {
-        w[2 * g] = levels_at(low, 8 * g, 2, levels);
-        w[2 * g + 1] = levels_at(up, 8 * g, 2, levels);
+    const __m512i low = codes_of(b, 0, i, high);
+    const __m512i up = codes_of(b, 1, i, high);
+    const __m512i *of = signs.of;
+    if (b.how & BOOK_HALVED) {
+        quarter8(b, words(low, up, 0), words(of[0], of[1], 0), u->w);
+        quarter8(b, words(low, up, 1), words(of[0], of[1], 1), u->w + 4);
+    } else {
+        quarter8(b, low, of[0], u->w);
+        quarter8(b, up, of[1], u->w + 4);
     }
 }
 
-/* Eight groups of 4 weights: interleaved, the two bytes of an entry are its 12 bits, and those of
- * two groups a row's 32. */
-INLINE BOOK_TARGET void groups4(struct book b, const uint8_t *p, const uint8_t *high, int s,
-                                __m512i *w)
+/* The two bytes of an entry have the codes of its weights 0 and 2, and 1 and 3. */
+INLINE BOOK_TARGET void groups4(struct book b, const uint8_t *p, const uint8_t *high,
+                                struct signs signs, int s, struct unit *u)
 {
     (void)s;
-    const __m512i levels = levels_of(b, true);
-    UNROLL for (int h = 0; h < 2; h++)
+    UNROLL for (int k = 0; k < 2; k++)
     {
-        const __m512i i = _mm512_loadu_si512(p + 64 * h);
-        const __m512i low = look_up_bytes(b.half[0], b.bits, i, high + 8 * h);
-        const __m512i up = look_up_bytes(b.half[1], b.bits, i, high + 8 * h);
-        const __m512i first = _mm512_unpacklo_epi8(low, up);
-        const __m512i second = _mm512_unpackhi_epi8(low, up);
-        w[4 * h] = levels_at(first, 0, 3, levels);
-        w[4 * h + 1] = levels_at(first, 16, 3, levels);
-        w[4 * h + 2] = levels_at(second, 0, 3, levels);
-        w[4 * h + 3] = levels_at(second, 16, 3, levels);
+        const __m512i i = _mm512_loadu_si512(p + 64 * k);
+        const __m512i even = codes_of(b, 0, i, high + 8 * k);
+        const __m512i odd = codes_of(b, 1, i, high + 8 * k);
+        u->w[4 * k] = weights_of(b, 0, mix(0x38, signs.of[k], even));
+        u->w[4 * k + 1] = weights_of(b, 1, mix(0x38, signs.of[k], odd));
+        u->w[4 * k + 2] = weights_of(b, 2, mix(0x07, signs.of[k], even));
+        u->w[4 * k + 3] = weights_of(b, 3, mix(0x07, signs.of[k], odd));
     }
 }
 
-/* Signs: mask[g], bit 4 * row + t. */
-INLINE void set_signs(const uint64_t mask[8], int s, struct unit *u)
-{
-    (void)s;
-    UNROLL for (int g = 0; g < 8; g++)
-    {
-        u->w[g] = _mm512_mask_sub_epi8(u->w[g], mask[g], _mm512_setzero_si512(), u->w[g]);
-    }
-}
-
-/* 2 n + 1 of 4-bit numbers, that of row r at bit 4 r. */
+/* 2 n + 1 of 4-bit numbers, that of row r at bit 4 r: taken from one bit lower. */
 INLINE BOOK_TARGET rows r_odds(uint64_t four, int s)
 {
     (void)s;
     const __m512i at =
-        _mm512_set_epi32(60, 56, 52, 48, 44, 40, 36, 32, 28, 24, 20, 16, 12, 8, 4, 0);
+        _mm512_set_epi32(59, 55, 51, 47, 43, 39, 35, 31, 27, 23, 19, 15, 11, 7, 3, 63);
     const __m512i n = _mm512_multishift_epi64_epi8(at, _mm512_set1_epi64((int64_t)four));
-    const __m512i low = _mm512_and_si512(n, _mm512_set1_epi32(15));
-    const __m512i twice = _mm512_add_epi32(low, low);
-    return _mm512_cvtepi32_ps(_mm512_or_si512(twice, _mm512_set1_epi32(1)));
+    return _mm512_cvtepi32_ps(
+        _mm512_ternarylogic_epi32(n, _mm512_set1_epi32(0x1E), _mm512_set1_epi32(1), 0xEA));
+}
+
+/* The sum of the free bits, 8 each, by a dot product. */
+INLINE BOOK_TARGET rows r_free4(const uint8_t *p, int s)
+{
+    (void)s;
+    const __m512i eight = _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(8));
+    return _mm512_cvtepi32_ps(
+        _mm512_dpbusd_epi32(_mm512_set1_epi32(4), eight, _mm512_set1_epi32(0x08040201)));
+}
+
+/* Of a tile of 4, 8 or 16 tokens the vectors of four groups: byte t of each becomes dword t of each
+ * token, four dwords a token, every fourth token first. */
+INLINE void arrange4(const uint8_t *groups, const uint8_t *a, int tile, uint8_t *q)
+{
+    __m512i v[4];
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        const uint8_t *from = a + 4 * tile * groups[i];
+        v[i] = tile == 16  ? _mm512_loadu_si512(from)
+               : tile == 8 ? _mm512_castsi256_si512(_mm256_loadu_si256((const void *)from))
+                           : _mm512_castsi128_si512(_mm_loadu_si128((const void *)from));
+    }
+    const __m512i x0 = _mm512_unpacklo_epi8(v[0], v[1]);
+    const __m512i x1 = _mm512_unpacklo_epi8(v[2], v[3]);
+    const __m512i x2 = _mm512_unpackhi_epi8(v[0], v[1]);
+    const __m512i x3 = _mm512_unpackhi_epi8(v[2], v[3]);
+    const __m512i r[4] = { _mm512_unpacklo_epi16(x0, x1), _mm512_unpackhi_epi16(x0, x1),
+                           _mm512_unpacklo_epi16(x2, x3), _mm512_unpackhi_epi16(x2, x3) };
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        if (tile == 16) {
+            _mm512_storeu_si512(q + 64 * i, r[i]);
+        } else if (tile == 8) {
+            _mm256_storeu_si256((void *)(q + 32 * i), _mm512_castsi512_si256(r[i]));
+        } else {
+            _mm_storeu_si128((void *)(q + 16 * i), _mm512_castsi512_si128(r[i]));
+        }
+    }
+}
+
+/* The integers of a tile in the order of the weights, to q; `place_of` finds them. */
+INLINE const uint8_t *arrange(bool is_halved, const uint8_t *a, int tile, int32_t *q)
+{
+    uint8_t *to = (uint8_t *)q;
+    const __m512i turn =
+        _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+    if (tile > 2) {
+        arrange4(book_groups[is_halved], a, tile, to);
+        arrange4(book_groups[is_halved] + 4, a, tile, to + 16 * tile);
+    } else if (tile == 2) {
+        const __m512i at = _mm512_load_si512(book_order[is_halved][1]);
+        const __m512i x = _mm512_permutexvar_epi32(at, _mm512_loadu_si512(a));
+        _mm512_storeu_si512(to, _mm512_shuffle_epi8(x, turn));
+    } else {
+        const __m256i at = _mm256_load_si256((const void *)book_order[is_halved][0]);
+        const __m256i x = _mm256_permutexvar_epi32(at, _mm256_loadu_si256((const void *)a));
+        _mm256_storeu_si256((void *)to, _mm256_shuffle_epi8(x, _mm512_castsi512_si256(turn)));
+    }
+    return to;
+}
+
+/* Where token t of a tile has group g, or dword g of arranged ones. */
+INLINE int place_of(bool is_book, int tile, int t, int g)
+{
+    const int place = tile < 4 ? t : t % 4 * (tile / 4) + t / 4;
+    return is_book ? g / 4 * 16 * tile + 16 * place + g % 4 * 4 : (g * tile + t) * 4;
 }
 
 #endif

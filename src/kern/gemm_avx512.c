@@ -249,8 +249,8 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint
 }
 
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
-INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
-                 const int32_t *start, int shift, const isums *high)
+INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *q, int tile, int t,
+                 int g0, int g1, const int32_t *start, int shift, const isums *high)
 {
     (void)max;
     __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
@@ -260,7 +260,7 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
     s = high != NULL ? _mm512_add_epi32(s, _mm512_slli_epi32(*high, HIGH_BITS)) : s;
     UNROLL for (int g = g0; g < g1; g++)
     {
-        dot(&s, u->w[g], a + (g * tile + t) * 4);
+        dot(&s, u->w[g], q + place_of(is_book, tile, t, g));
     }
     return _mm512_cvtepi32_ps(s);
 }

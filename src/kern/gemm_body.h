@@ -33,9 +33,10 @@
  *   look_up(w, table, offset)           table[code] + offset
  *   ready(u, max)                       last step of decoding; max: the greatest code, or less
  *                                       than 0: -max is the greatest level, with signs aside
- *   dots(u, max, a, tile, t, g0, g1, start, shift, high)
+ *   dots(u, max, is_book, q, tile, t, g0, g1, start, shift, high)
  *                                       sums over groups [g0, g1) for token t, as floats; they
- *                                       start at *start * 2^shift + *high * 128 (NULL: without)
+ *                                       start at *start * 2^shift + *high * 128 (NULL: without);
+ *                                       q: the integers, for books as `arrange` leaves them
  *   i_zero()  add_dot(&sum, u, max, g, a)   integer sums (isums), and one group's products */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
@@ -219,20 +220,29 @@ struct how {
     enum form form;
     int max;      /* the greatest code */
     float offset; /* of codes, as `dots` leaves it */
+    bool is_book; /* of gemm_books.h */
     int units;    /* per block */
     size_t block; /* bytes of 16 rows */
+};
+
+/* A tile's activations of a unit, and its integers in the order that the weights want. */
+struct tile_unit {
+    const uint8_t *a;
+    const uint8_t *q;
+    int tile;
 };
 
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
  * off the codes is where the integers start: n8 times offset / 8, a power of two. high: sums over
  * the high parts, or NULL. */
-INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
+INLINE rows sum_of(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
                    int part, const isums *high)
 {
-    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const int tile = x->tile;
+    const float *d = (const float *)(const void *)(x->a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
     const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
-    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
+    return dots(u, h->max, h->is_book, x->q, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
                 h->offset != 0.0f ? n8 : NULL, shift, high != NULL ? &high[part == 1] : NULL);
 }
 
@@ -244,25 +254,26 @@ INLINE bool is_halved(const struct how *h)
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
  * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. high: sums
  * over the high parts, of the halves or all in the first; or NULL. */
-INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
+INLINE rows token_step(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
                        const isums *high, rows acc)
 {
     const enum form form = h->form;
-    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const int tile = x->tile;
+    const float *d = (const float *)(const void *)(x->a + UNIT * tile);
     const rows da = r_set(d[t]);
     const rows a0 = r_set(d[tile + t]);
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
     if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, a, tile, t, 0, high), scale, acc);
-        return r_fma(sum_of(u, h, a, tile, t, 1, high), r_mul(u->d[1], da), acc);
+        acc = r_fma(sum_of(u, h, x, t, 0, high), scale, acc);
+        return r_fma(sum_of(u, h, x, t, 1, high), r_mul(u->d[1], da), acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0, high), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, a, tile, t, 1, high), u->sub[1], s0);
+        const rows s0 = r_mul(sum_of(u, h, x, t, 0, high), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, x, t, 1, high), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        acc = r_fma(sum_of(u, h, a, tile, t, 2, high), scale, acc);
+        acc = r_fma(sum_of(u, h, x, t, 2, high), scale, acc);
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
@@ -273,12 +284,12 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     return acc;
 }
 
-/* A unit in which some token has high parts: n tokens, as many as registers hold sums of. The bits
- * are tested once for all of them. */
-INLINE void tokens_step_high(const struct unit *u, const struct how *h, const uint8_t *a,
-                             const uint8_t *high, int tile, int n, rows *acc)
+/* A unit in which some token has high parts: n tokens from t0 on, as many as registers hold sums
+ * of. The bits are tested once for all of them; books mix their groups. */
+INLINE void tokens_step_high(const struct unit *u, const struct how *h, const struct tile_unit *x,
+                             const uint8_t *high, int t0, int n, rows *acc)
 {
-    const uint32_t groups = high_groups(a, tile);
+    const uint32_t groups = h->is_book ? 255 : high_groups(x->a, x->tile);
     isums sum[8][2];
     UNROLL for (int t = 0; t < n; t++)
     {
@@ -289,34 +300,41 @@ INLINE void tokens_step_high(const struct unit *u, const struct how *h, const ui
         if ((groups >> g & 1) != 0) {
             UNROLL for (int t = 0; t < n; t++)
             {
-                add_dot(&sum[t][g / 4 * is_halved(h)], u, h->max, g, high + (g * tile + t) * 4);
+                add_dot(&sum[t][g / 4 * is_halved(h)], u, h->max, g,
+                        high + place_of(h->is_book, x->tile, t0 + t, g));
             }
         }
     }
     UNROLL for (int t = 0; t < n; t++)
     {
-        acc[t] = token_step(u, h, a, tile, t, sum[t], acc[t]);
+        acc[t0 + t] = token_step(u, h, x, t0 + t, sum[t], acc[t0 + t]);
     }
 }
 
 /* Each kind of tile that is worth a copy; apart from the usual step, which has all registers. */
-INLINE void unit_step_high(const struct unit *u, struct how h, const uint8_t *a,
-                           const uint8_t *high, int tile, rows *acc)
+INLINE void unit_step_high(const struct unit *u, struct how h, struct tile_unit x,
+                           const uint8_t *high, rows *acc)
 {
+    const int tile = x.tile;
     const int together = tile < TOGETHER ? tile : TOGETHER;
+    int32_t q[ARRANGED_BYTES / 4];
+    if (h.is_book) {
+        high = arrange(is_halved(&h), high, tile, q);
+    }
     for (int t = 0; t < together; t += tile < 8 ? 1 : 8) {
         if (tile == 16) {
-            tokens_step_high(u, &h, a + 4 * t, high + 4 * t, 16, 8, acc + t);
+            x.tile = 16;
+            tokens_step_high(u, &h, &x, high, t, 8, acc);
         } else if (tile == 8) {
-            tokens_step_high(u, &h, a, high, 8, 8, acc);
+            x.tile = 8;
+            tokens_step_high(u, &h, &x, high, 0, 8, acc);
         } else {
-            tokens_step_high(u, &h, a + 4 * t, high + 4 * t, tile, 1, acc + t);
+            tokens_step_high(u, &h, &x, high, t, 1, acc);
         }
     }
 }
 
-typedef void (*high_fn)(const struct unit *u, const uint8_t *a, const uint8_t *high, int tile,
-                        rows *acc);
+typedef void (*high_fn)(const struct unit *u, struct tile_unit x, const uint8_t *high, rows *acc);
 
 INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ldy)
 {
@@ -350,6 +368,10 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
             {
                 __builtin_prefetch(ahead + p);
             }
+            int32_t q[ARRANGED_BYTES / 4];
+            const struct tile_unit x = { .a = a,
+                                         .q = h->is_book ? arrange(is_halved(h), a, tile, q) : a,
+                                         .tile = tile };
             UNROLL for (int s = 0; s < STEPS; s++)
             {
                 struct unit u;
@@ -362,7 +384,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
                     {
                         sums[t] = acc[s][t];
                     }
-                    with_high(&copy, a, high, tile, sums);
+                    with_high(&copy, x, high, sums);
                     UNROLL for (int t = 0; t < together; t++)
                     {
                         acc[s][t] = sums[t];
@@ -371,7 +393,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
                 }
                 UNROLL for (int t = 0; t < together; t++)
                 {
-                    acc[s][t] = token_step(&u, h, a, tile, t, NULL, acc[s][t]);
+                    acc[s][t] = token_step(&u, h, &x, t, NULL, acc[s][t]);
                 }
             }
         }
@@ -408,19 +430,19 @@ INLINE void panel_run(decode_fn decode, high_fn with_high, struct how h, const s
 
 /* name, what it needs beyond d, greatest code, offset of the codes, units and bytes of a block */
 #define PANEL(name, form, max, offset, units, block)                                               \
-    PANEL_AS(, name, form, max, offset, units, block)
+    PANEL_AS(, false, name, form, max, offset, units, block)
 #define PANEL_BOOK(name, form, max, offset, block)                                                 \
-    PANEL_AS(BOOK_TARGET, name, form, max, offset, 8, block)
-#define PANEL_AS(target, name, form, max, offset, units, block)                                    \
+    PANEL_AS(BOOK_TARGET, true, name, form, max, offset, 8, block)
+#define PANEL_AS(target, is_book, name, form, max, offset, units, block)                           \
     static target __attribute__((noinline)) void high_##name(                                      \
-        const struct unit *u, const uint8_t *a, const uint8_t *high, int tile, rows *acc)          \
+        const struct unit *u, struct tile_unit x, const uint8_t *high, rows *acc)                  \
     {                                                                                              \
-        unit_step_high(u, (struct how){ form, max, offset, units, block }, a, high, tile, acc);    \
+        unit_step_high(u, (struct how){ form, max, offset, is_book, units, block }, x, high, acc); \
     }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, high_##name, (struct how){ form, max, offset, units, block }, p,  \
-                  panel);                                                                          \
+        panel_run(decode_##name, high_##name,                                                      \
+                  (struct how){ form, max, offset, is_book, units, block }, p, panel);             \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
 PANEL(q4_1, FORM_M, 15, 0.0f, 1, 16 * 20)

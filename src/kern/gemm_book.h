@@ -4,7 +4,7 @@
  * num/quant_grid.c, whose entries hold a code of 2 or 3 bits for each weight. What a code stands
  * for are eight bytes here, indexed by three bits; types with codes of 2 bits have them twice.
  * IQ1's weight is 8 c - 8 +- 1 for a code c: the levels hold 8 c + 9, which is the greater one with
- * an offset of 16, and `deltas` says where 2 comes off.
+ * an offset of 16, and 2 comes off where a delta is negative.
  *
  * The including file (a set's words) keeps each codebook in the form that its look-up wants, filled
  * once with the table of kernels. Next: books_avx2.h. */
@@ -32,6 +32,12 @@
 
 #define EACH_FOUR 0x1111111111111111u
 
+/* How a type uses a codebook. */
+enum {
+    BOOK_HALVED = 1, /* its halves of 16 columns have sub-scales of their own */
+    BOOK_FREE = 2    /* bit 8 of an index is the free one of a byte of signs; `high` points there */
+};
+
 INLINE uint64_t u64_at(const uint8_t *p)
 {
     uint64_t x;
@@ -44,34 +50,6 @@ static void __attribute__((unused)) book_expand(uint16_t codes, int n, uint64_t 
 {
     for (int k = 0; k < n; k++) {
         to[k] = (uint8_t)(levels >> 8 * (codes >> (n == 8 ? 2 : 3) * k & (n == 8 ? 3 : 7)));
-    }
-}
-
-/* Sign masks of a unit whose signs take seven bits for eight weights: mask[g], bit 4 * row + t. The
- * eighth sign is the parity of its nibble and the one beside it; the free bit there drops out of
- * the two. Returns the free bits: bit i of row r at 4 r + i. */
-INLINE uint64_t signs7(const uint8_t *p, uint64_t mask[8])
-{
-    uint64_t four = 0;
-    for (int i = 0; i < 4; i++) {
-        const uint64_t even = u64_at(p + 16 * i);
-        const uint64_t odd = u64_at(p + 16 * i + 8);
-        uint64_t x = even ^ odd;
-        x ^= x << 2; /* bit 3 of each nibble: the parity of all four, below the bits that count */
-        x ^= x << 1;
-        mask[2 * i] = even;
-        mask[2 * i + 1] = odd ^ (x & 8 * EACH_FOUR);
-        four |= (odd & 8 * EACH_FOUR) >> (3 - i);
-    }
-    return four;
-}
-
-/* IQ1: masks of the weights that 2 comes off, from the signs of groups i: bit i of row r at
- * 4 r + i. */
-INLINE void deltas(uint64_t signs, uint64_t mask[8])
-{
-    for (int i = 0; i < 4; i++) {
-        mask[2 * i] = mask[2 * i + 1] = (signs >> i & EACH_FOUR) * 15;
     }
 }
 

@@ -4,17 +4,14 @@
  * (IQ3), signs (IQ2, IQ3) and small scales. Kernels look up the groups of 16 rows at once, so the
  * fields of 16 rows are spread over planes whose bits stand in the order of the lanes:
  *
- *   index   64 bytes: the low 8 bits. Groups of 8: byte 4 * row + G. Groups of 4: two such planes
- *           of four groups g each, the byte where interleaving the two halves of the entries of 64
- *           bytes leaves two groups of a pair of rows in one 64-bit word:
- *           16 * (row / 4) + 8 * (g / 2 % 2) + 2 * (row % 4) + g % 2
- *   high    one bit more of each index of a plane: 8 bytes, bits in the order of its bytes
- *   signs   8 masks of 8 bytes as pack.c's bit plane: mask g (4 columns), bit 4 * row + t
+ *   index   64 bytes: the low 8 bits, byte 4 * row + G. Groups of 4: one such plane of the groups
+ *           2 G and one of the groups 2 G + 1
+ *   high    one bit more of each index of a plane: 8 bytes, bit 4 * row + G
+ *   signs   64 bytes, byte 4 * row + G: those of its weights 0 .. 7 at bits 4 5 0 1 6 7 2 3
  *   four    4 bits of each row: 8 bytes, bits 4 * row ..
  *
- * The types whose signs take seven bits for eight weights leave bit 4 * row + 3 of each odd mask
- * free. There lies a `four` of the type: its bit i in mask 2 i + 1, turned or not turned exactly as
- * stored, so that the eighth sign is the parity of the eight bits that are there, xor the free one.
+ * The types whose signs take seven bits for eight weights, so that the number of minus signs is
+ * even, leave bit 3 of those bytes free. There lies a `four` of the type, bit G in byte G.
  *
  * Units of 16 rows, in order (d[16] stands in front of eight of them):
  *   IQ2_XXS  signs (free: scale), index
@@ -25,8 +22,6 @@
  *   IQ1_S    high 8, 9, 10, four (scale, bit 3: sign of delta), index
  *   IQ1_M    four (scale 0, bit 3: bit 0 of scale 1), 2 bits of each row (the rest of scale 1),
  *            high 8, 9, 10, four (bit i: sign of delta of group i), index
- *
- * Reading a file packs everything, so `put` works on words; `take` is rare and goes bit by bit.
  *
  * Next: kern/gemm_ref.c. */
 #include "num/pack_iq.h"
@@ -79,7 +74,7 @@ struct fields {
     uint8_t four[5];
     uint8_t two;
     uint8_t high;    /* IQ3_S: bit g belongs to index g */
-    uint8_t sign[4]; /* of 8 weights each, or 7 and what is put on the free place */
+    uint8_t sign[4]; /* of 8 weights each, or 7 and what is put on the free place, the top bit */
     uint8_t index[8];
 };
 
@@ -253,47 +248,27 @@ static void fields_set(uint32_t type, uint8_t *b, int j, const struct fields *f)
 
 /* --- planes ----------------------------------------------------------------------------------- */
 
-/* Of two neighbouring rows' bytes the low (high) halves, the first row's below. */
-static uint32_t low_halves(uint32_t a, uint32_t b)
+/* Signs in the order of the panel, of 4 times 8 weights: the pairs of bits change their places. */
+static uint32_t signs_turned(uint32_t s)
 {
-    return (a & 0x0F0F0F0Fu) | (b & 0x0F0F0F0Fu) << 4;
+    return (s & 0x03030303u) << 4 | (s >> 2 & 0x03030303u) | (s & 0x30303030u) << 2 |
+           (s >> 4 & 0x0C0C0C0Cu);
 }
 
-static uint32_t high_halves(uint32_t a, uint32_t b)
+static uint32_t signs_back(uint32_t s)
 {
-    return (a >> 4 & 0x0F0F0F0Fu) | (b & 0xF0F0F0F0u);
+    return (s >> 4 & 0x03030303u) | (s & 0x03030303u) << 2 | (s >> 2 & 0x30303030u) |
+           (s & 0x0C0C0C0Cu) << 4;
 }
 
-static void signs_put(uint8_t *to, const struct fields f[ROWS])
+static void indices_put(int n_index, uint8_t *to, const struct fields *f)
 {
-    for (int r = 0; r < ROWS; r += 2) {
-        const uint32_t a = u32(f[r].sign);
-        const uint32_t b = u32(f[r + 1].sign);
-        const uint32_t even = low_halves(a, b);
-        const uint32_t odd = high_halves(a, b);
-        for (int g = 0; g < 4; g++) {
-            to[16 * g + r / 2] = (uint8_t)(even >> 8 * g);
-            to[16 * g + 8 + r / 2] = (uint8_t)(odd >> 8 * g);
-        }
+    if (n_index == 4) {
+        memcpy(to, f->index, 4);
+        return;
     }
-}
-
-/* Place of group g of row r in its plane of indices, for groups of 4. */
-static int place_of(int r, int g)
-{
-    return 16 * (r / 4) + 8 * (g / 2 % 2) + 2 * (r % 4) + g % 2;
-}
-
-static void indices_put(int n_index, uint8_t *to, const struct fields f[ROWS])
-{
-    for (int r = 0; r < ROWS; r++) {
-        if (n_index == 4) {
-            memcpy(to + 4 * r, f[r].index, 4);
-        } else {
-            for (int g = 0; g < 8; g += 2) { /* two neighbours */
-                memcpy(to + 64 * (g / 4) + place_of(r, g), f[r].index + g, 2);
-            }
-        }
+    for (int g = 0; g < 8; g++) {
+        to[64 * (g % 2) + g / 2] = f->index[g];
     }
 }
 
@@ -316,17 +291,20 @@ void pack_iq_put(uint32_t type, uint8_t *to, const uint8_t *const b[ROWS], int j
         uint64_t mask[2] = { 0, 0 };
         for (int r = 0; r < ROWS; r++) {
             for (int g = 0; g < 8; g++) {
-                mask[g / 4] |= (uint64_t)(f[r].high >> g & 1) << place_of(r, g);
+                mask[g % 2] |= (uint64_t)(f[r].high >> g & 1) << (4 * r + g / 2);
             }
         }
         memcpy(to, mask, sizeof mask);
         to += sizeof mask;
     }
-    if (s.has_signs) {
-        signs_put(to, f);
-        to += 64;
+    for (int r = 0; r < ROWS && s.has_signs; r++) {
+        const uint32_t sign = signs_turned(u32(f[r].sign));
+        memcpy(to + 4 * r, &sign, sizeof sign);
     }
-    indices_put(s.n_index, to, f);
+    to += s.has_signs ? 64 : 0;
+    for (int r = 0; r < ROWS; r++) {
+        indices_put(s.n_index, to + 4 * r, &f[r]);
+    }
 }
 
 void pack_iq_take(uint32_t type, const uint8_t *from, int r, uint8_t *b, int j)
@@ -342,16 +320,16 @@ void pack_iq_take(uint32_t type, const uint8_t *from, int r, uint8_t *b, int j)
         }
     }
     for (int g = 0; g < 8 && s.n_high > 0; g++) {
-        const int at = place_of(r, g);
-        or_byte(&f.high, (uint32_t)(from[8 * (g / 4) + at / 8] >> at % 8 & 1) << g);
+        or_byte(&f.high, (uint32_t)(from[8 * (g % 2) + r / 2] >> (4 * (r % 2) + g / 2) & 1) << g);
     }
     from += 8 * s.n_high;
-    for (int g = 0; g < 8 && s.has_signs; g++) {
-        or_byte(&f.sign[g / 2], (uint32_t)(from[8 * g + r / 2] >> 4 * (r % 2) & 15) << 4 * (g % 2));
+    if (s.has_signs) {
+        const uint32_t sign = signs_back(u32(from + 4 * r));
+        memcpy(f.sign, &sign, sizeof sign);
+        from += 64;
     }
-    from += s.has_signs ? 64 : 0;
     for (int g = 0; g < s.n_index; g++) {
-        f.index[g] = s.n_index == 4 ? from[4 * r + g] : from[64 * (g / 4) + place_of(r, g)];
+        f.index[g] = from[4 * r + (s.n_index == 4 ? g : 64 * (g % 2) + g / 2)];
     }
     fields_set(type, b, j, &f);
 }
