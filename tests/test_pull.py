@@ -30,6 +30,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'tools'))
 import gguf_file as gf  # noqa: E402
+import pull_damage  # noqa: E402,F401 - its tests are among TESTS
 from pull_site import AUTH, BUSY, Box, INTEGRITY, IO, LIMIT, NET, NOT_FOUND, OK, SLOW, TESTS, USAGE, model, serve, sha, test, waiting  # noqa: E402
 
 # --- files and folders

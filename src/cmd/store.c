@@ -582,7 +582,11 @@ static enum err sweep(struct store *st, const struct store_model *m, int64_t n_u
             if (i == 0 && m->n_file > 1) {
                 remove_set(st, m);
             }
-            *freed_bytes += unlink(buf_str(&path)) == 0 ? m->files[i].bytes : 0;
+            if (unlink(buf_str(&path)) == 0) {
+                *freed_bytes += m->files[i].bytes;
+            } else if (errno != ENOENT) {
+                e = err_set(ERR_IO, "%s: cannot remove: %s", buf_str(&path), strerror(errno));
+            }
         }
     }
     buf_release(&path);
@@ -742,6 +746,16 @@ static enum err remove_blob(struct store *st, const char *name, uint64_t *freed_
     return ERR_OK;
 }
 
+/* A model of which nothing could be removed stays; e is why, and its text stays, too. */
+static enum err put_back(struct store *st, const struct store_model *m, enum err e)
+{
+    char text[ERR_TEXT_MAX];
+    snprintf(text, sizeof text, "%s", err_text());
+    enum err back = db_exec(st->db, "BEGIN IMMEDIATE");
+    back = back == ERR_OK ? in_transaction(st, put_rows(st, m)) : back;
+    return err_set(e, "%s; %s", text, back == ERR_OK ? "the model stays" : "pull the model again");
+}
+
 enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
 {
     struct store_model m = { 0 };
@@ -759,7 +773,10 @@ enum err store_remove(struct store *st, const char *name, uint64_t *freed_bytes)
             e = run(st, sql, "s", args); /* the disk was full: the files made room for this */
         }
     }
-    e = e == ERR_OK ? sweep(st, &m, 0, freed_bytes) : e;
+    if (e == ERR_OK) {
+        e = sweep(st, &m, 0, freed_bytes);
+        e = e != ERR_OK && *freed_bytes == 0 ? put_back(st, &m, e) : e;
+    }
     store_model_clear(&m);
     return e;
 }
