@@ -41,3 +41,17 @@ def not_removed(b):
     b.run('verify')
     b.run('rm', 'm')
     assert b.names() == ['n'] and b.blobs() == [sha(model(fill=9))]
+
+
+@test
+def killed_copies_told(b):
+    """What was being written when its process was killed is told until the next change clears it away."""
+    b.run('list')
+    b.file('data/hearth/models/partial/new-12345', b'half')
+    b.file('data/hearth/models/partial/temp/pip/half.whl', b'half a wheel')
+    b.file('data/hearth/models/partial/orphan-' + 64 * 'a', b'')
+    for command in ('list', 'verify'):
+        assert b.json(command)['unfinished'] == {'files': 2, 'bytes': 16}
+        assert re.search('^unfinished: 2 files, 16 B, in .*next pull or rm', b.run(command)[0], re.M)
+    b.run('rm', 'no-such-model', want=NOT_FOUND)
+    assert b.json('list')['unfinished'] == {'files': 0, 'bytes': 0} and b.partial() == []

@@ -206,6 +206,26 @@ void store_remove_tree(const char *folder)
     remove_below(folder, 0);
 }
 
+static uint64_t bytes_below(const char *folder, int depth)
+{
+    uint64_t n = 0;
+    struct store_walk w;
+    if (depth < STORE_TREE_DEPTH) {
+        store_walk_open(&w, folder);
+        while (store_walk_next(&w)) {
+            n += S_ISDIR(w.s.st_mode)   ? bytes_below(w.path, depth + 1)
+                 : S_ISREG(w.s.st_mode) ? (uint64_t)w.s.st_size
+                                        : 0;
+        }
+    }
+    return n;
+}
+
+uint64_t store_tree_bytes(const char *folder)
+{
+    return bytes_below(folder, 0);
+}
+
 /* The digest behind a prefix, or NULL when the name is not made so. It becomes part of the paths of
  * what is removed. */
 static const char *digest_behind(const char *prefix, const char *name)
@@ -290,8 +310,7 @@ static void clear_partial(struct store *st)
             store_remove_tree(w.path);
         } else if (orphan != NULL) {
             clear_orphan(st, orphan, w.path);
-        } else if (view_find(w.name, VIEW("new-"), 0) != SIZE_MAX ||
-                   view_ends(w.name, VIEW(".log")) ||
+        } else if (view_starts(w.name, VIEW(STORE_NEW)) || view_ends(w.name, VIEW(".log")) ||
                    w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
             unlink(w.path);
         }
@@ -340,9 +359,11 @@ size_t store_unfinished(const struct store *st, uint64_t *bytes)
     *bytes = 0;
     store_walk_open(&w, st->partial);
     while (store_walk_next(&w)) {
-        if (view_ends(w.name, VIEW(".part")) || view_ends(w.name, VIEW(".whl"))) {
+        const bool is_folder = S_ISDIR(w.s.st_mode);
+        if (is_folder || view_ends(w.name, VIEW(".part")) || view_ends(w.name, VIEW(".whl")) ||
+            view_starts(w.name, VIEW(STORE_NEW))) {
             n++;
-            *bytes += (uint64_t)w.s.st_size;
+            *bytes += is_folder ? store_tree_bytes(w.path) : (uint64_t)w.s.st_size;
         }
     }
     return n;

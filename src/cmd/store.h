@@ -28,7 +28,8 @@
 
 #define STORE_NAME_MAX   128
 #define STORE_PART_MAX   512
-#define STORE_TREE_DEPTH 8 /* folders below the partial folder */
+#define STORE_TREE_DEPTH 8      /* folders below the partial folder */
+#define STORE_NEW        "new-" /* begins the name of a blob that is being written */
 
 struct store;
 
@@ -67,10 +68,12 @@ void store_close(struct store *st); /* accepts NULL */
  */
 enum err store_lock(struct store *st) MUST_USE;
 bool store_is_busy(const struct store *st); /* whether another process has that lock */
-/* How many halves of downloads wait to be resumed, and their bytes. */
+/* Halves of downloads, which wait to be resumed, and what killed processes were writing. */
 size_t store_unfinished(const struct store *st, uint64_t *bytes);
 const char *store_partial(const struct store *st); /* the folder for unfinished files */
 void store_remove_tree(const char *folder);        /* a folder of ours with all that is in it */
+/* Bytes of all files below a folder; folders deeper than STORE_TREE_DEPTH are not looked at. */
+uint64_t store_tree_bytes(const char *folder);
 
 /* The entries of a folder, without "." and ".." and what cannot be looked at. A folder that cannot
  * be opened has none. Go on until false: that closes it. */

