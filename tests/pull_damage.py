@@ -27,6 +27,161 @@ def images(b):
 
 
 @test
+def damaged_source(b):
+    """No image is made of a damaged file; what the refusal advises makes it whole."""
+    if not b.a.model:
+        return 'needs --model'
+    plain, _ = b.run('run', b.a.model, *ASK)
+    digest = b.json('pull', b.a.model, '--name', 'sm')['digest']
+    overwrite(blob(b, digest), 40 << 20, bytes(400000))
+    _, err = b.run('pull', '--pack', 'sm', want=INTEGRITY)
+    assert digest in err and 'hearth pull sm' in err and images(b) == {'sm': None} and b.partial() == [], err
+    b.run('pull', 'sm')
+    assert b.blobs() == [digest]
+    image = b.json('pull', '--pack', 'sm')['image']
+    overwrite(blob(b, digest), 40 << 20, bytes(400000))
+    _, err = b.run('pull', '--pack', 'sm', want=INTEGRITY)
+    assert images(b) == {'sm': image}  # it is sound
+    out, err = b.run('run', 'sm', *ASK)
+    assert out == plain and 'packed=1' in err, err
+
+
+@test
+def image_of_a_damaged_file(b):
+    """An image may have been made of the damage that a pull replaces: it goes, whatever the names."""
+    if not b.a.model:
+        return 'needs --model'
+    for name in ('one', 'two'):
+        j = b.json('pull', '--pack', b.a.model, '--name', name)
+    _, err = b.run('pull', b.a.model, '--name', 'one')
+    assert 'damaged' not in err and images(b) == {'one': j['image'], 'two': j['image']}, err
+    overwrite(blob(b, j['digest']), 40 << 20, bytes(400000))
+    _, err = b.run('pull', b.a.model, '--name', 'one')
+    assert all(f'hearth pull --pack {name}' in err for name in ('one', 'two')) and 'damaged' in err, err
+    assert images(b) == {'one': None, 'two': None} and b.blobs() == [j['digest']] and b.partial() == []
+    overwrite(blob(b, j['digest']), 40 << 20, bytes(400000))
+    assert b.json('pull', '--pack', b.a.model, '--name', 'one')['image'] == j['image']
+    assert b.blobs() == sorted([j['digest'], j['image']])
+
+
+@test
+def bad_image(b):
+    """An image whose header is not one that this program takes is passed over and told; --pack makes it again, whatever it is."""
+    if not b.a.model:
+        return 'needs --model'
+    plain, _ = b.run('run', b.a.model, *ASK)
+    j = b.json('pull', '--pack', b.a.model, '--name', 'sm')
+    path = blob(b, j['image'])
+    whole = open(path, 'rb').read()
+    layout = whole.index(b'hearth.image.layout') + 19 + 4 + 8
+    for at, content in ((0, b'GGUF'), (0, b'XXXX'), (4, b'\2'), (layout + 9, bytes([whole[layout + 9] ^ 1])), (0, os.urandom(len(whole)))):
+        overwrite(path, 0, whole)
+        overwrite(path, at, content)
+        out, err = b.run('run', 'sm', *ASK)
+        assert out == plain and 'packed=0' in err and err.count('hearth pull --pack sm') == 1, (at, content[:4], err)
+        row, = b.json('list')['models']
+        assert 'header' in row['image_fault'] == b.json('show', 'sm')['image_fault'], row
+    b.run('pull', '--pack', 'sm')
+    assert open(path, 'rb').read() == whole and b.blobs() == sorted([j['digest'], j['image']])
+    overwrite(path, len(whole) - 70000, bytes(4096))  # its header is sound
+    b.run('pull', '--pack', 'sm')
+    assert open(path, 'rb').read() == whole
+    if os.geteuid() != 0:
+        os.chmod(path, 0)
+        out, err = b.run('run', 'sm', *ASK)
+        assert out == plain and 'hearth pull --pack sm' in err, err
+        b.run('pull', '--pack', 'sm')
+        assert b.blobs() == sorted([j['digest'], j['image']])
+
+
+@test
+def stale_image_told(b):
+    """Text and JSON forms alike tell an image that is not used; looking at a model reads none and says nothing of it."""
+    if not b.a.model:
+        return 'needs --model'
+    b.run('pull', '--pack', b.a.model, '--name', 'sm')
+    fresh = b.json('list')['models'][0], b.json('show', 'sm')
+    assert all('image' in x and 'image_fault' not in x for x in fresh) and 'not used' not in b.run('list')[0] + b.run('show', 'sm')[0]
+    with contextlib.closing(sqlite3.connect(b.data + '/hearth/hearth.db')) as db, db:
+        db.execute("UPDATE file SET title = 'of another version' WHERE i > 0")
+    assert all('another version' in x['image_fault'] for x in (b.json('list')['models'][0], b.json('show', 'sm')))
+    for args in (['list'], ['show', 'sm'], ['show', 'sm', '--json']):
+        out, err = b.run(*args)
+        assert 'another version' in out and err == '', (args, err)
+    assert 'packed image' not in b.run('pull', b.a.model, '--name', 'sm')[0]  # it is kept and told by list
+
+
+@test
+def damage_under_two_names(b):
+    """A pull does not take a damaged file for the model because a name has it: it is fetched again."""
+    m = model(1 << 16)
+    b.site.files['/m.gguf'] = m
+    for name in ('one', 'two'):
+        b.run('pull', b.url + '/m.gguf', '--name', name)
+    overwrite(blob(b, sha(m)), 40000, bytes(999))
+    out, _ = b.run('verify', want=INTEGRITY)
+    assert 'hearth pull one' in out and 'hearth pull two' in out and 'remove it' not in out, out
+    b.run('pull', b.url + '/m.gguf', '--name', 'one')
+    assert len(b.site.requests) == 3 and b.blobs() == [sha(m)]
+    overwrite(blob(b, sha(m)), 40000, bytes(999))
+    b.run('rm', 'two')
+    b.run('pull', 'one')
+    assert len(b.site.requests) == 4 and b.blobs() == [sha(m)]
+    b.run('verify')
+    b.run('pull', 'one')
+    assert len(b.site.requests) == 4  # sound: nothing is fetched
+
+
+@test
+def damaged_known_model(b):
+    """A known model's file that another name has, too, is read before it counts as there."""
+    if not b.a.model:
+        return 'needs --model'
+    pip = b.file('bin/python3', b'#!/bin/sh\necho no index >&2\nexit 1\n')
+    os.chmod(pip, 0o755)
+    env = b.env(PATH=os.path.dirname(pip) + ':/usr/bin:/bin')
+    digest = b.json('pull', b.a.model, '--name', 'sm')['digest']
+    b.run('pull', 'smollm2:135m', env=env)
+    overwrite(blob(b, digest), 40 << 20, bytes(400000))
+    b.run('rm', 'smollm2:135m')
+    _, err = b.run('pull', 'smollm2:135m', want=NET, env=env)
+    assert 'no index' in err and b.names() == ['sm']
+    b.run('pull', 'sm', env=env)
+    b.run('pull', 'smollm2:135m', env=env)
+    assert b.blobs() == [digest]
+
+
+@test
+def pulled_again_by_name(b):
+    """The name of a model in the store stands for its source: files, parts; where that is gone the line says what to give."""
+    m, parts = model(1 << 14), [model(fill=10 + i, split=(i, 2)) for i in range(2)]
+    path = b.file('m.gguf', m)
+    for i, p in enumerate(parts):
+        b.file(f'in/big-0000{i + 1}-of-00002.gguf', p)
+    b.run('pull', path, '--name', 'x:1')
+    b.run('pull', b.top + '/in')
+    for name, content in (('x', m), ('x:1', m), ('big', parts[1])):
+        overwrite(blob(b, sha(content)), len(content) - 99, bytes(99))
+        assert 'hearth pull ' in b.run('verify', want=INTEGRITY)[0]
+        _, err = b.run('pull', name)
+        assert 'damaged' in err and sha(content) in b.blobs() and b.names() == ['big', 'x:1'], err
+        os.unlink(blob(b, sha(content)))
+        assert 'hearth pull ' in b.run('verify', want=INTEGRITY)[0]
+        assert 'hearth pull ' in b.run('show', name, want=INTEGRITY)[1]
+        b.run('pull', name)
+        b.run('verify')
+    b.run('pull', 'x', '--name', 'y')
+    assert b.names() == ['big', 'x:1', 'y']
+    os.unlink(path)
+    _, err = b.run('pull', 'x', want=NOT_FOUND)
+    assert path in err and '--name x:1' in err, err
+    for source in ('', 'file://', 'pypi:none==1', 'no address'):
+        with contextlib.closing(sqlite3.connect(b.data + '/hearth/hearth.db')) as db, db:
+            db.execute('UPDATE model SET source = ?', (source,))
+        assert '--name x:1' in b.run('pull', 'x', want=NOT_FOUND)[1], source
+
+
+@test
 def not_removed(b):
     """Where a file cannot be removed its model stays, and rm says so."""
     if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:

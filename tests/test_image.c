@@ -157,6 +157,33 @@ static void test_refused(void **state)
                   ERR_INTEGRITY, "finite");
 }
 
+/* The beginning tells an image of the same layout from everything else. */
+static void test_begins(void **state)
+{
+    char path[64];
+    char layout[65];
+    char other[65];
+    (void)state;
+    const int fd = memfd_create("image", MFD_CLOEXEC);
+    assert_true(fd >= 0 && write(fd, image.p, image.n) == (ssize_t)image.n);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    assert_int_equal(weights_layout(&tiny.weights, layout), ERR_OK);
+    memcpy(other, layout, sizeof other);
+    other[63] ^= 1;
+    assert_true(image_begins(path, layout));
+    assert_false(image_begins(path, other));
+    assert_false(image_begins("/no/such/file", layout));
+    for (off_t at = 0; at < 127; at++) { /* but for the counts, each byte counts */
+        const char bad = (char)(image.p[at] ^ 1);
+        assert_int_equal(pwrite(fd, &bad, 1, at), 1);
+        assert_int_equal(image_begins(path, layout), at >= 8 && at < 24);
+        assert_int_equal(pwrite(fd, image.p + at, 1, at), 1);
+    }
+    assert_int_equal(ftruncate(fd, 126), 0);
+    assert_false(image_begins(path, layout));
+    close(fd);
+}
+
 /* Whatever stands in the header: refused with a text, or a model of the same size. */
 static void test_mutants(void **state)
 {
@@ -205,7 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),    cmocka_unit_test(test_plan),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_mutants),
-        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_layout),  cmocka_unit_test(test_begins),
     };
     return cmocka_run_group_tests_name("image", tests, make, unmake);
 }

@@ -299,7 +299,7 @@ def flipped_bit(b):
     os.unlink(path)
     b.run('verify', want=INTEGRITY)
     _, err = b.run('show', 'bad', want=INTEGRITY)
-    assert 'pull it again' in err
+    assert 'hearth pull bad' in err
 
 
 @test

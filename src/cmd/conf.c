@@ -65,9 +65,10 @@ static const struct command {
                     "by it. Options have precedence; remove the file to be without it.",
                     1, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
-                    "NAME is a known short name; hearth list shows them. The store takes one "
-                    "change "
-                    "at a time: beside a pull, another pull or rm ends with exit code 75.",
+                    "NAME is a known short name, or that of a model in the store, which is then "
+                    "pulled from where it came; hearth list shows both. A file that the store has "
+                    "is read, and replaced when it is damaged. The store takes one change at a "
+                    "time: beside a pull, another pull or rm ends with exit code 75.",
                     1, 1 },
     [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
@@ -180,8 +181,8 @@ static const struct option {
       "checksum)",
       BIT(PULL), KIND_TEXT, O(name), 0, 0, 0 },
     { "pack", NULL, NULL,
-      "write a packed image beside it, from which run and serve start several times as fast; it "
-      "takes as much disk again",
+      "write a packed image beside it, anew when there is one, from which run and serve start "
+      "several times as fast; it takes as much disk again",
       BIT(PULL), KIND_FLAG, O(is_packed), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
       BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(TUNE) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) |

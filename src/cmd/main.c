@@ -124,9 +124,9 @@ static int run_model(const struct conf *c)
     struct conf own = *c;
     buf_init(&path, 8192);
     buf_init(&draft, 8192);
-    enum err e = store_resolve(c->model, &path);
+    enum err e = store_resolve(c->model, true, &path);
     if (e == ERR_OK && c->draft != NULL) {
-        e = store_resolve(c->draft, &draft);
+        e = store_resolve(c->draft, true, &draft);
         own.draft = buf_str(&draft);
     }
     c = &own;

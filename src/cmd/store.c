@@ -22,6 +22,7 @@
 #include "base/os.h"
 #include "cmd/known.h"
 #include "model/gguf.h"
+#include "model/image.h"
 #include "model/weights.h"
 
 #include <dirent.h>
@@ -40,6 +41,7 @@
 #define LOCK_WAIT_MS   10
 #define ORPHAN         "orphan-"
 #define STORE_IMAGE_AT 1000000 /* the image's number among a model's files, behind all parts */
+#define IMAGES_OF      "i >= ? AND name IN (SELECT name FROM file WHERE digest = ?)"
 
 struct store {
     struct db *db;
@@ -724,6 +726,30 @@ enum err store_put(struct store *st, struct store_model *m)
     return e;
 }
 
+enum err store_drop_images(struct store *st, const char *digest)
+{
+    struct db_query *q = NULL;
+    const struct view v = view_of(digest);
+    const int64_t at = STORE_IMAGE_AT;
+    const void *args[] = { &at, &v };
+    bool has_row = false;
+    TRY(db_query_open(&q, st->db, "SELECT name, digest FROM file WHERE " IMAGES_OF, "is", args));
+    enum err e = db_query_next(q, &has_row);
+    while (e == ERR_OK && has_row) {
+        char text[STORE_NAME_MAX];
+        copy_text(text, sizeof text, db_text(q, 1));
+        store_note_orphan(st, text); /* store_close removes it */
+        copy_text(text, sizeof text, db_text(q, 0));
+        fprintf(stderr,
+                "hearth: the packed image of %s may have been made of it and goes; make it again: "
+                "hearth pull --pack %s\n",
+                text, text);
+        e = db_query_next(q, &has_row);
+    }
+    db_query_close(q);
+    return e == ERR_OK ? run(st, "DELETE FROM file WHERE " IMAGES_OF, "is", args) : e;
+}
+
 enum err store_unnamed(struct store *st, store_unnamed_fn *fn, void *arg)
 {
     struct buf path;
@@ -808,8 +834,8 @@ enum err store_path(struct store *st, const struct store_model *m, struct buf *p
 {
     for (size_t i = 0; i < m->n_file; i++) {
         REQUIRE(store_has_blob(st, &m->files[i]), ERR_INTEGRITY,
-                "model %s: file sha256-%s is missing or has another size; pull it again", m->name,
-                m->files[i].digest);
+                "model %s: file sha256-%s is missing or has another size; run: hearth pull %s",
+                m->name, m->files[i].digest, m->name);
     }
     if (m->n_file > 1) {
         TRY(make_set(st, m));
@@ -823,27 +849,34 @@ enum err store_path(struct store *st, const struct store_model *m, struct buf *p
 bool store_has_image(const struct store *st, const struct store_model *m, const char **why)
 {
     char layout[65];
+    struct buf path;
     const struct store_file *f = &m->files[m->n_file];
     *why = NULL;
     if (m->n_blob == m->n_file) {
         return false;
     }
-    if (weights_generation(layout) != ERR_OK || strcmp(f->title, layout) != 0) {
+    buf_init(&path, OS_PATH_BYTES);
+    store_blob_path(st, f->digest, &path);
+    if (weights_generation(layout) != ERR_OK || strncmp(f->title, layout, 64) != 0 ||
+        f->title[64] != '.') {
         *why = "was made for another version of hearth";
     } else if (!store_has_blob(st, f)) {
         *why = "is missing or has another size";
+    } else if (!image_begins(buf_str(&path), f->title + 65)) {
+        *why = "cannot be read or has another header than it was written with";
     }
+    buf_release(&path);
     return *why == NULL;
 }
 
-/* The image, when there is a fresh one, else the GGUF file. */
-static enum err resolve_name(struct store *st, const char *model, struct buf *path)
+/* The image, when there is one to be used, else the GGUF file. */
+static enum err resolve_name(struct store *st, const char *model, bool has_use, struct buf *path)
 {
     struct store_model m = { 0 };
     const char *why = NULL;
     TRY(store_find(st, model, &m));
     enum err e = ERR_OK;
-    if (store_has_image(st, &m, &why)) {
+    if (has_use && store_has_image(st, &m, &why)) {
         store_blob_path(st, m.files[m.n_file].digest, path);
         e = buf_check(path, "model path");
     } else {
@@ -865,7 +898,7 @@ bool store_is_file(const char *model)
     return stat(model, &s) == 0 && !S_ISDIR(s.st_mode);
 }
 
-enum err store_resolve(const char *model, struct buf *path)
+enum err store_resolve(const char *model, bool has_use, struct buf *path)
 {
     struct stat s;
     const int why = stat(model, &s) == 0 ? 0 : errno;
@@ -880,7 +913,7 @@ enum err store_resolve(const char *model, struct buf *path)
             why == 0 ? "is a folder; give the model file in it" : "no such file");
     struct store *st = NULL;
     TRY(store_open(&st));
-    const enum err e = resolve_name(st, model, path);
+    const enum err e = resolve_name(st, model, has_use, path);
     store_close(st);
     return e;
 }

@@ -48,14 +48,15 @@ struct store_model {
     struct buf provenance;      /* JSON object, one line; owns */
     struct store_file *files;   /* [n_blob], owns; parts in order, then the packed image */
     size_t n_file;
-    size_t n_blob; /* n_file, or one more with an image, whose title is its layout */
+    size_t n_blob; /* n_file, or one more with an image, titled GENERATION.LAYOUT (weights.h) */
 };
 void store_model_clear(struct store_model *m); /* accepts a zeroed object */
 
 /* Path of a model: `model` itself when such a file exists, else the file of that name in the store
- * ("smollm2:135m"; "smollm2" when only one model begins so). Added to *path. ERR_NOT_FOUND says
- * what to do. */
-enum err store_resolve(const char *model, struct buf *path) MUST_USE;
+ * ("smollm2:135m"; "smollm2" when only one model begins so); with has_use its packed image when
+ * store_has_image, and one line to standard error when not. Added to *path. ERR_NOT_FOUND says what
+ * to do. */
+enum err store_resolve(const char *model, bool has_use, struct buf *path) MUST_USE;
 /* The same of a model that was found: its GGUF file, or part 1 of it. */
 enum err store_path(struct store *st, const struct store_model *m, struct buf *path) MUST_USE;
 bool store_is_file(const char *model); /* whether such a file exists; a folder is none */
@@ -98,9 +99,12 @@ enum err store_after(struct store *st, const char *name, struct store_model *m,
 /* ERR_USAGE when the model's name is taken: by a known model with other contents, or by one that is
  * here with other files from another source. An empty digest is other contents. */
 enum err store_check_name(struct store *st, const struct store_model *m) MUST_USE;
-/* Whether its packed image is there and of this program's layout; *why (static) when not, NULL when
- * it has none. */
+/* Whether its packed image is there and begins as one that this program takes; *why (static) when
+ * not, NULL when it has none. */
 bool store_has_image(const struct store *st, const struct store_model *m, const char **why);
+/* Packed images of all models that have this file go: they may have been made of its damage. Said
+ * on standard error. */
+enum err store_drop_images(struct store *st, const char *digest) MUST_USE;
 /* Adds the model, or puts it in the place of one of that name. Its blobs must be there and open as
  * a model and the name must be free (else they go again); an empty licence is filled in from the
  * file. The image of the same files is kept. Blobs that no model has any more are removed. */
@@ -122,11 +126,17 @@ void store_blob_path(const struct store *st, const char *digest, struct buf *out
 void store_note_orphan(const struct store *st, const char *digest);
 /* Reads a file to its end; hex gets the SHA-256. Progress may be NULL. */
 enum err store_hash(const char *path, struct progress *p, char hex[65]) MUST_USE;
+/* The same for a blob, with a bar that is called `shown`. */
+enum err store_hash_blob(const struct store *st, const struct store_file *f, const char *shown,
+                         char hex[65]) MUST_USE;
+/* Whether a blob is there and has the digest of its name; reads it. */
+bool store_is_sound(const struct store *st, const struct store_file *f);
 
 /* A blob being written. */
 struct store_writer {
     struct store *st; /* borrows */
     int fd;           /* -1 when closed */
+    bool is_image; /* made of another blob: whether it takes a damaged one's place is no matter */
     struct hash_sha256 *hash;
     uint64_t n;
     char path[OS_PATH_BYTES];

@@ -49,6 +49,27 @@ enum err store_hash(const char *path, struct progress *p, char hex[65])
     return e;
 }
 
+enum err store_hash_blob(const struct store *st, const struct store_file *f, const char *shown,
+                         char hex[65])
+{
+    struct buf path;
+    struct progress bar;
+    buf_init(&path, OS_PATH_BYTES);
+    store_blob_path(st, f->digest, &path);
+    progress_begin_short(&bar, shown, f->bytes);
+    const enum err e = store_hash(buf_str(&path), &bar, hex);
+    progress_end(&bar);
+    buf_release(&path);
+    return e;
+}
+
+bool store_is_sound(const struct store *st, const struct store_file *f)
+{
+    char hex[65];
+    return store_has_blob(st, f) && store_hash_blob(st, f, "checking", hex) == ERR_OK &&
+           strcmp(hex, f->digest) == 0;
+}
+
 static enum err check_room(const char *folder, uint64_t bytes)
 {
     struct statvfs v;
@@ -105,6 +126,21 @@ void store_drop(struct store_writer *w)
     w->fd = -1;
 }
 
+/* Before a file takes the place of a damaged one: whatever was made of that goes. */
+static enum err replace(struct store *st, const struct store_file *f)
+{
+    struct buf path;
+    buf_init(&path, OS_PATH_BYTES);
+    store_blob_path(st, f->digest, &path);
+    const bool is_damaged = os_exists(buf_str(&path)) && !store_is_sound(st, f);
+    buf_release(&path);
+    if (!is_damaged) {
+        return ERR_OK;
+    }
+    fprintf(stderr, "hearth: sha256-%s in the store is damaged; it is replaced\n", f->digest);
+    return store_drop_images(st, f->digest);
+}
+
 /* A whole, synced file gets its final name. */
 static enum err keep(struct store *st, const char *path, const struct store_file *f)
 {
@@ -147,6 +183,7 @@ enum err store_finish(struct store_writer *w, const char *want, struct store_fil
     if (e == ERR_OK && fsync(w->fd) != 0) {
         e = err_set(ERR_IO, "%s: cannot sync: %s", w->path, strerror(errno));
     }
+    e = e == ERR_OK && !w->is_image ? replace(w->st, f) : e;
     e = e == ERR_OK ? keep(w->st, w->path, f) : e;
     if (e == ERR_OK) {
         close(w->fd);
@@ -175,5 +212,6 @@ enum err store_adopt(struct store *st, const char *path, const char *want, struc
     if (fd >= 0) {
         close(fd);
     }
+    e = e == ERR_OK ? replace(st, f) : e;
     return e == ERR_OK ? keep(st, path, f) : e;
 }

@@ -4,9 +4,9 @@
 
 #include "cmd/store.h"
 
-/* Makes the packed image of a model that is in the store, and notes it in the index and in m,
- * unless a fresh one is there. The store is locked. ERR_MEMORY, ERR_IO (no room on the disk), and
- * what the model's files give. */
+/* Makes the packed image of a model that is in the store, in the place of one that is there, and
+ * notes it in the index and in m. The store is locked. ERR_INTEGRITY when a file of the model is
+ * damaged, ERR_MEMORY, ERR_IO (no room on the disk), and what the model's files give. */
 enum err store_pack(struct store *st, struct store_model *m) MUST_USE;
 
 #endif

@@ -11,6 +11,9 @@
  *    the next pull of that address goes on from there. Split models: part 1's address is enough.
  *  - A file or a folder: copied.
  *
+ * The name of a model in the store stands for its source. A blob counts as there only when its
+ * bytes have its digest, which are read for that: a pull is how damage is mended.
+ *
  * Checksums: those of known models and wheels are part of the program; for an address the user can
  * give one; otherwise the digest is computed, shown and kept, so that `hearth verify` can tell
  * later damage.
@@ -52,6 +55,7 @@
 #define WATCH_MS       100
 #define FOLDER_MAX     4096 /* entries of a folder that is imported */
 #define PROVENANCE_MAX 65536
+#define FROM_FILE      "file://"
 
 /* One pull: what was asked, and the model that comes of it. */
 struct pull {
@@ -158,6 +162,8 @@ static void print_stored(const struct pull *p)
     }
     struct buf b;
     buf_init(&b, PROVENANCE_MAX);
+    const char *why = NULL;
+    const bool has_image = store_has_image(p->st, m, &why);
     if (p->is_json) {
         buf_add_str(&b, "{\"version\":1");
         add_field(&b, "name", m->name);
@@ -165,7 +171,7 @@ static void print_stored(const struct pull *p)
         add_field(&b, "licence", m->licence);
         add_field(&b, "source", m->source);
         buf_printf(&b, ",\"bytes\":%llu,\"files\":%zu", (unsigned long long)bytes, m->n_file);
-        if (m->n_blob > m->n_file) {
+        if (has_image) {
             add_field(&b, "image", m->files[m->n_file].digest);
         }
         buf_add_char(&b, '}');
@@ -173,7 +179,7 @@ static void print_stored(const struct pull *p)
         buf_printf(&b, "%s  %s  sha256:%s  licence ", m->name, progress_bytes(bytes, size),
                    m->files[0].digest);
         utf8_plain(&b, view_of(m->licence), SIZE_MAX, false);
-        if (m->n_blob > m->n_file) {
+        if (has_image) {
             buf_printf(&b, "  packed image %s", progress_bytes(m->files[m->n_file].bytes, size));
         }
     }
@@ -275,7 +281,7 @@ static enum err pull_file(struct pull *p, const char *path)
     (void)is_part(path, &i_own, &n);
     REQUIRE(i_own == 1, ERR_USAGE, "%s: part %u of a split model; give part 1", path, i_own);
     REQUIRE(realpath(path, full) != NULL, ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
-    snprintf(source, sizeof source, "file://%s", full);
+    snprintf(source, sizeof source, FROM_FILE "%s", full);
     TRY(begin_model(p, base_name(path), source, n));
     buf_init(&part, OS_PATH_BYTES);
     enum err e = ERR_OK;
@@ -565,7 +571,7 @@ static enum err find_same(struct pull *p, const char *want, bool *is_there)
     bool is_same = e == ERR_OK && strcmp(old.source, p->m.source) == 0 &&
                    (want == NULL || strcmp(old.files[0].digest, want) == 0);
     for (size_t i = 0; i < old.n_file && is_same; i++) {
-        is_same = store_has_blob(p->st, &old.files[i]);
+        is_same = store_is_sound(p->st, &old.files[i]);
     }
     if (is_same) {
         store_model_clear(&p->m);
@@ -798,7 +804,7 @@ static enum err pull_known(struct pull *p, const struct known *k)
     }
     add_field(&p->m.provenance, "licence_url", k->licence_url);
     TRY(store_check_name(p->st, &p->m));
-    if (!store_has_blob(p->st, f)) {
+    if (!store_is_sound(p->st, f)) {
         fprintf(stderr, "%s: %s, licence %s (%s)\n", k->name, progress_bytes(bytes, size),
                 k->licence, k->licence_url);
         TRY(fetch_wheels(p, k));
@@ -815,6 +821,31 @@ static enum err pull_known(struct pull *p, const struct known *k)
 
 /* --- the command */
 
+static bool is_address(const char *what)
+{
+    return strncasecmp(what, "https://", 8) == 0 || strncasecmp(what, "http://", 7) == 0;
+}
+
+/* A model of the store from where it came. */
+static enum err pull_again(struct pull *p, const struct store_model *m)
+{
+    const struct known *k = known_by_sha256(m->files[0].digest);
+    const bool is_file = view_starts(view_of(m->source), VIEW(FROM_FILE));
+    const char *from = m->source + (is_file ? strlen(FROM_FILE) : 0);
+    p->name = p->name != NULL ? p->name : m->name;
+    if (k != NULL && view_starts(view_of(from), VIEW("pypi:"))) {
+        return pull_known(p, k);
+    }
+    if (is_address(from)) {
+        return pull_url(p, from);
+    }
+    REQUIRE(is_file && store_is_file(from), ERR_NOT_FOUND,
+            "model %s came from %.300s, which is there no more; give another copy: hearth pull "
+            "FILE --name %s",
+            m->name, from, m->name);
+    return pull_file(p, from);
+}
+
 static enum err pull(struct pull *p, const char *what)
 {
     struct stat s;
@@ -826,16 +857,23 @@ static enum err pull(struct pull *p, const char *what)
     if (k != NULL) {
         return pull_known(p, k);
     }
-    if (strncasecmp(what, "https://", 8) == 0 || strncasecmp(what, "http://", 7) == 0) {
+    if (is_address(what)) {
         return pull_url(p, what);
     }
-    const struct known *near = known_near(what);
     const int why = stat(what, &s) == 0 ? 0 : errno;
+    struct store_model old = { 0 };
+    if (why != 0 && store_find(p->st, what, &old) == ERR_OK) {
+        const enum err e = pull_again(p, &old);
+        store_model_clear(&old);
+        return e;
+    }
+    const struct known *near = known_near(what);
     REQUIRE(why == 0 || why == ENOENT || why == ENOTDIR || why == ENAMETOOLONG, ERR_IO,
             "%.200s: %s", what, strerror(why));
     REQUIRE(why == 0, ERR_NOT_FOUND,
-            "\"%.200s\" is neither a known name, nor a file, nor an https address; %s%s%s", what,
-            near != NULL ? "did you mean " : "hearth list shows the known names",
+            "\"%.200s\" is neither a name that hearth knows, nor a file, nor an https address; "
+            "%s%s%s",
+            what, near != NULL ? "did you mean " : "hearth list shows the names",
             near != NULL ? near->name : "", near != NULL ? "?" : "");
     return S_ISDIR(s.st_mode) ? pull_folder(p, what) : pull_file(p, what);
 }

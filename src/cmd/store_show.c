@@ -29,6 +29,7 @@
 #define OUT_MAX    ((size_t)256 << 20)
 #define SHOWN_TEXT 200 /* characters of a value in the text form */
 #define SHOWN_JSON 8   /* elements of an array in the JSON form */
+#define FAULT_MAX  (ERR_TEXT_MAX + STORE_NAME_MAX + 32)
 
 /* --- small helpers */
 
@@ -68,13 +69,21 @@ static void put_provenance(struct buf *b, const struct store_model *m)
     js_close(v);
 }
 
-/* The packed image, if there is one. */
-static void put_image(struct buf *b, const struct store_model *m)
+/* The packed image, if there is one. why: it is not used, or NULL. */
+static void put_image(struct buf *b, const struct store_model *m, const char *why)
 {
     if (m->n_blob > m->n_file) {
         put_field(b, "image", view_of(m->files[m->n_file].digest));
         buf_printf(b, ",\"image_bytes\":%" PRIu64, m->files[m->n_file].bytes);
     }
+    if (why != NULL) {
+        put_field(b, "image_fault", view_of(why));
+    }
+}
+
+static void text_fault(struct buf *b, const char *why)
+{
+    buf_printf(b, "%s%s\n", why != NULL ? ", not used: it " : "", why != NULL ? why : "");
 }
 
 static enum err print(struct buf *b)
@@ -89,7 +98,7 @@ static enum err print(struct buf *b)
 
 /* --- list */
 
-static void list_json(struct buf *b, const struct store_model *m)
+static void list_json(struct buf *b, const struct store_model *m, const char *why)
 {
     char date[32];
     date_of(m->time_s, date);
@@ -101,12 +110,12 @@ static void list_json(struct buf *b, const struct store_model *m)
     put_field(b, "licence", view_of(m->licence));
     put_field(b, "source", view_of(m->source));
     put_field(b, "time", view_of(date));
-    put_image(b, m);
+    put_image(b, m, why);
     put_provenance(b, m);
     buf_add_str(b, "}\n");
 }
 
-static void list_text(struct buf *b, const struct store_model *m)
+static void list_text(struct buf *b, const struct store_model *m, const char *why)
 {
     char date[32];
     char size[16];
@@ -120,7 +129,7 @@ static void list_text(struct buf *b, const struct store_model *m)
     if (m->n_blob > m->n_file) {
         buf_printf(b, "  and a packed image, %s", progress_bytes(m->files[m->n_file].bytes, size));
     }
-    buf_add_char(b, '\n');
+    text_fault(b, why);
 }
 
 /* The known names that the store does not have. */
@@ -160,12 +169,10 @@ static enum err list_models(struct store *st, struct buf *b, bool is_json)
         struct store_model m = { 0 };
         const enum err e = store_after(st, name, &m, &found);
         if (e == ERR_OK && found) {
+            const char *why = NULL;
             memcpy(name, m.name, sizeof name);
-            if (is_json) {
-                list_json(b, &m);
-            } else {
-                list_text(b, &m);
-            }
+            (void)store_has_image(st, &m, &why);
+            (is_json ? list_json : list_text)(b, &m, why);
         }
         store_model_clear(&m);
         TRY(e);
@@ -334,7 +341,8 @@ static void json_tensors(const struct gguf *g, struct buf *b)
     buf_add_str(b, "]");
 }
 
-static enum err show_json(const struct gguf *g, const struct store_model *m, struct buf *b)
+static enum err show_json(const struct gguf *g, const struct store_model *m, const char *why,
+                          struct buf *b)
 {
     struct count types[QUANT_TYPE_COUNT] = { 0 };
     struct count all = { 0 };
@@ -347,7 +355,7 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, str
         put_field(b, "digest", view_of(m->files[0].digest));
         put_field(b, "licence", view_of(m->licence));
         put_field(b, "source", view_of(m->source));
-        put_image(b, m);
+        put_image(b, m, why);
         put_provenance(b, m);
     }
     buf_printf(b,
@@ -388,8 +396,8 @@ static void text_origin(const struct store_model *m, const char *why, struct buf
     }
     if (m->n_blob > m->n_file) {
         const struct store_file *f = &m->files[m->n_file];
-        buf_printf(b, "image       %s  %s%s%s\n", f->digest, progress_bytes(f->bytes, size),
-                   why != NULL ? ", not used: it " : "", why != NULL ? why : "");
+        buf_printf(b, "image       %s  %s", f->digest, progress_bytes(f->bytes, size));
+        text_fault(b, why);
     }
 }
 
@@ -449,16 +457,14 @@ static enum err find_row(const char *model, struct store_model *m, const char **
                          struct buf *path)
 {
     struct store *st = NULL;
-    TRY(store_resolve(model, path));
+    TRY(store_resolve(model, false, path));
     if (store_is_file(model)) {
         return ERR_OK;
     }
     TRY(store_open(&st));
-    enum err e = store_find(st, model, m);
+    const enum err e = store_find(st, model, m);
     if (e == ERR_OK) {
-        buf_reset(path);
         (void)store_has_image(st, m, why);
-        e = store_path(st, m, path);
     }
     store_close(st);
     return e;
@@ -476,7 +482,7 @@ enum err store_cmd_show(const char *model, bool is_json)
     enum err e = find_row(model, &m, &why, &path);
     e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
     if (e == ERR_OK && is_json) {
-        e = show_json(g, &m, &b);
+        e = show_json(g, &m, why, &b);
     } else if (e == ERR_OK) {
         show_text(g, &m, why, &b);
     }
@@ -551,25 +557,21 @@ static void tell(struct verdict *v, const char *name, const struct store_file *f
     v->n_file++;
 }
 
-/* Reads a blob; fault stays empty when it is sound. A failure with ERR_OK is one of its bytes. */
+/* Reads a blob; fault is empty when it is sound. A failure with ERR_OK is one of its bytes. */
 static enum err try_blob(struct store *st, const struct store_model *m, size_t i,
-                         char fault[ERR_TEXT_MAX])
+                         char fault[FAULT_MAX])
 {
-    struct buf path;
     char hex[65];
-    struct progress bar;
     fault[0] = '\0';
-    buf_init(&path, OS_PATH_BYTES);
-    store_blob_path(st, m->files[i].digest, &path);
-    progress_begin_short(&bar, m->name, m->files[i].bytes);
-    const enum err e = store_hash(buf_str(&path), &bar, hex);
-    progress_end(&bar);
-    if (e != ERR_OK) {
-        snprintf(fault, ERR_TEXT_MAX, "%s", err_text());
-    } else if (strcmp(hex, m->files[i].digest) != 0) {
-        snprintf(fault, ERR_TEXT_MAX, "its bytes have sha256 %s; remove it and pull it again", hex);
+    const enum err e = store_hash_blob(st, &m->files[i], m->name, hex);
+    const bool is_sound = e == ERR_OK && strcmp(hex, m->files[i].digest) == 0;
+    if (e == ERR_OK && !is_sound) {
+        (void)err_set(ERR_INTEGRITY, "its bytes have sha256 %s", hex);
     }
-    buf_release(&path);
+    if (!is_sound) {
+        snprintf(fault, FAULT_MAX, "%s; run: hearth pull %s%s", err_text(),
+                 i >= m->n_file ? "--pack " : "", m->name);
+    }
     return e;
 }
 
@@ -588,7 +590,7 @@ static enum err has_file(struct store *st, const struct store_model *m, size_t i
 static enum err verify_blob(struct store *st, const struct store_model *m, size_t i,
                             struct verdict *v)
 {
-    char fault[ERR_TEXT_MAX];
+    char fault[FAULT_MAX];
     bool is_there = true;
     bool is_busy = false;
     if (try_blob(st, m, i, fault) != ERR_OK) {

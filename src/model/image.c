@@ -18,10 +18,13 @@
  * Next: engine/decoder.c. */
 #include "model/image.h"
 
+#include "base/os.h"
+
 #include <string.h>
 
 #define PIECE      ((size_t)2 << 20)
 #define HEADER_MAX ((size_t)GGUF_META_MAX_BYTES)
+#define BEGIN_MAX  256
 
 /* Bytes gathered into whole pieces. */
 struct pieces {
@@ -71,6 +74,12 @@ static void put_string(struct buf *b, const char *key, const char *value)
     put_text(b, view_of(value));
 }
 
+static void put_version(struct buf *b)
+{
+    buf_add_str(b, GGUF_IMAGE_MAGIC);
+    put_u32(b, GGUF_IMAGE_VERSION);
+}
+
 /* What the image says in another way. */
 static bool is_left_out(struct view key)
 {
@@ -85,6 +94,7 @@ static void put_keys(struct buf *b, const struct gguf *g, const char *layout)
         n += !is_left_out(gguf_key(g, i, &type));
     }
     put_u64(b, n);
+    put_string(b, WEIGHTS_LAYOUT_KEY, layout); /* where image_begins finds it */
     for (size_t i = 0; i < gguf_n_key(g); i++) {
         enum gguf_type type;
         const struct view key = gguf_key(g, i, &type);
@@ -94,7 +104,6 @@ static void put_keys(struct buf *b, const struct gguf *g, const char *layout)
             buf_add_view(b, gguf_value(g, i));
         }
     }
-    put_string(b, WEIGHTS_LAYOUT_KEY, layout);
 }
 
 static void put_tensor(struct buf *b, const struct weights_load *l)
@@ -115,8 +124,7 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
     char layout[65];
     size_t n = 0;
     TRY(weights_layout(w, layout));
-    buf_add_str(b, GGUF_IMAGE_MAGIC);
-    put_u32(b, GGUF_IMAGE_VERSION);
+    put_version(b);
     put_u64(b, gguf_n_tensor(g));
     put_keys(b, g, layout);
     for (size_t i = 0; i < w->n_load; i++) {
@@ -132,6 +140,28 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
         buf_add_char(b, '\0');
     }
     return buf_check(b, "header of the packed image");
+}
+
+bool image_begins(const char *path, const char *layout)
+{
+    struct os_file f = { .fd = -1 };
+    struct buf version;
+    struct buf key;
+    char got[BEGIN_MAX];
+    buf_init(&version, BEGIN_MAX);
+    buf_init(&key, BEGIN_MAX);
+    put_version(&version);
+    put_string(&key, WEIGHTS_LAYOUT_KEY, layout);
+    const size_t key_at = version.n + 2 * sizeof(uint64_t); /* behind the two counts */
+    const size_t n = key_at + key.n;
+    const bool is_same = n <= sizeof got && os_open(&f, path) == ERR_OK && f.size >= n &&
+                         os_read_at(&f, got, n, 0) == ERR_OK &&
+                         memcmp(got, version.p, version.n) == 0 &&
+                         memcmp(got + key_at, key.p, key.n) == 0;
+    os_close(&f);
+    buf_release(&version);
+    buf_release(&key);
+    return is_same;
 }
 
 uint64_t image_bytes(const struct weights *w, const struct gguf *g)
