@@ -1,11 +1,14 @@
-/* test_be_cpu - what operations leave on a worker's stack is what the plan says (BC-2)
+/* test_be_cpu - operations of the CPU backend that no reference data of models sees by themselves
  *
- * A thread whose stack holds a pattern computes the largest attention there is, on each instruction
+ * Products joined by an activation function: the same bits as the products and the function one
+ * after the other, whoever computes which part. What operations leave on a worker's stack is what
+ * the plan says (BC-2): a thread whose stack holds a pattern computes the largest attention there is, on each instruction
  * set that this machine has; the lowest byte that changed tells how deep it went. */
 #include "back/be_cpu.h"
 
 #include "base/cpu.h"
 #include "kern/kern.h"
+#include "num/pack.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -121,8 +124,79 @@ static void test_stack(void **state)
     }
 }
 
+#define ROWS_GLU 328 /* 20 panels and a half */
+#define COLS_GLU 64
+#define TOKS_GLU 70
+#define LD_GLU   336
+
+/* Weights, a bias and room for one product. */
+static void make_out(struct back_out *o, struct tensor *w, struct arena *data, unsigned seed)
+{
+    float *rows = arena_take(data, sizeof(float) * ROWS_GLU * COLS_GLU);
+    float *bias = arena_take(data, sizeof(float) * ROWS_GLU);
+    assert_true(pack_shape(QUANT_F32, ROWS_GLU, COLS_GLU, w));
+    uint8_t *packed = arena_take(data, w->bytes);
+    o->y = arena_take(data, sizeof(float) * TOKS_GLU * LD_GLU);
+    assert_non_null(o->y);
+    for (unsigned i = 0; i < ROWS_GLU * COLS_GLU; i++) {
+        rows[i] = (float)((i + seed) * 2654435761u % 2001u) / 1000.0f - 1.0f;
+        bias[i / COLS_GLU] = rows[i];
+    }
+    pack_rows(w, packed, 0, (const uint8_t *)rows, ROWS_GLU);
+    w->data = packed;
+    o->w = w;
+    o->bias = bias;
+}
+
+static void check_glu(struct back *b, const struct kern_table *k, const struct back_out *out,
+                      int32_t n_out, int32_t n_tok)
+{
+    float x[TOKS_GLU * COLS_GLU];
+    float want[TOKS_GLU * ROWS_GLU];
+    for (int32_t i = 0; i < TOKS_GLU * COLS_GLU; i++) {
+        x[i] = (float)(i * 37 % 1001) / 500.0f - 1.0f;
+    }
+    b->op->matmul(b, out, n_out, x, COLS_GLU, n_tok);
+    for (int32_t t = 0; t < n_tok; t++) {
+        k->glu(KERN_FN_SILU, want + (size_t)t * ROWS_GLU, out[0].y + (size_t)t * LD_GLU,
+               n_out > 1 ? out[1].y + (size_t)t * LD_GLU : NULL, ROWS_GLU);
+        memset(out[0].y + (size_t)t * LD_GLU, 0, LD_GLU * sizeof(float));
+    }
+    b->op->matmul_glu(b, KERN_FN_SILU, out, n_out, x, COLS_GLU, n_tok);
+    for (int32_t t = 0; t < n_tok; t++) {
+        assert_memory_equal(out[0].y + (size_t)t * LD_GLU, want + (size_t)t * ROWS_GLU,
+                            ROWS_GLU * sizeof(float));
+    }
+}
+
+static void test_glu(void **state)
+{
+    (void)state;
+    const int32_t toks[] = { 1, 5, TOKS_GLU };
+    const struct kern_table *k = kern_get(cpu_best());
+    struct arena data;
+    struct arena step;
+    struct team *team = NULL;
+    struct be_cpu cpu;
+    struct back_out out[2];
+    struct tensor w[2];
+    assert_int_equal(arena_open(&data, (size_t)4 << 20, false), ERR_OK);
+    assert_int_equal(arena_open(&step, (size_t)1 << 20, false), ERR_OK);
+    assert_int_equal(team_open(&team, 3), ERR_OK);
+    make_out(&out[0], &w[0], &data, 1);
+    make_out(&out[1], &w[1], &data, 2);
+    be_cpu_init(&cpu, &step, team, k);
+    for (size_t i = 0; i < sizeof toks / sizeof toks[0]; i++) {
+        check_glu(&cpu.back, k, out, 1, toks[i]);
+        check_glu(&cpu.back, k, out, 2, toks[i]);
+    }
+    team_close(team);
+    arena_close(&step);
+    arena_close(&data);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_stack) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_glu), cmocka_unit_test(test_stack) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

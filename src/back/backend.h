@@ -94,6 +94,10 @@ struct back_ops {
     /* All products with the same input x[n_tok][ldx]. */
     void (*matmul)(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
                    size_t ldx, int32_t n_tok);
+    /* As matmul, and then  out[0].y = fn(out[0].y) * out[1].y,  without the factor where n_out is
+     * 1. Both matrices have the same shape; out[1].y is only room. */
+    void (*matmul_glu)(struct back *b, enum kern_fn fn, const struct back_out *out, int32_t n_out,
+                       const float *x, size_t ldx, int32_t n_tok);
     /* cos and sin of pos[t] * freq[i], times mscale */
     void (*angles)(struct back *b, float *cos, float *sin, const int32_t *pos, int32_t n_tok,
                    const double *freq, int32_t n_half, double mscale);
@@ -104,9 +108,6 @@ struct back_ops {
     void (*kv_write)(struct back *b, const struct back_attend *p, const float *k, const float *v);
     /* y[t][n_head * hd_v] from q[t][n_head * hd_k] and the cache */
     void (*attend)(struct back *b, const struct back_attend *p, float *y, const float *q);
-    /* gate = fn(gate) * up; up NULL: gate = fn(gate) */
-    void (*glu)(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
-                int32_t n_tok, int32_t n);
     /* x = x + a * y */
     void (*add)(struct back *b, float *x, const float *y, float a, size_t ld, int32_t n_tok,
                 int32_t n);

@@ -228,30 +228,6 @@ static void cpu_kv_write(struct back *b, const struct back_attend *p, const floa
              (size_t)p->kv.n_kv * (size_t)(p->kv.hd_k + p->kv.hd_v));
 }
 
-struct glu_args {
-    enum kern_fn fn;
-    float *gate;
-    const float *up;
-    size_t ld;
-    int32_t n;
-};
-
-static void glu_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
-{
-    const struct glu_args *a = args;
-    for (int32_t t = from; t < to; t++) {
-        float *gate = a->gate + (size_t)t * a->ld;
-        k->glu(a->fn, gate, gate, a->up != NULL ? a->up + (size_t)t * a->ld : NULL, a->n);
-    }
-}
-
-static void cpu_glu(struct back *b, enum kern_fn fn, float *gate, const float *up, size_t ld,
-                    int32_t n_tok, int32_t n)
-{
-    const struct glu_args a = { fn, gate, up, ld, n };
-    run_rows(self(b), glu_rows, &a, n_tok, (size_t)n * 4);
-}
-
 struct add_args {
     float *x;
     const float *y;
@@ -335,26 +311,39 @@ static void prepare_tiles(const void *args, const struct kern_table *k, int32_t 
     k->act_prepare(a->act, a->x, a->ldx, from, to);
 }
 
+/* The row behind panel `panel` - 1. */
+static int32_t rows_until(const struct tensor *w, int32_t panel)
+{
+    const int32_t r = panel * TENSOR_PANEL_ROWS;
+    return r < w->n_row ? r : w->n_row;
+}
+
 /* All products of one input:  | panels of q | panels of k | panels of v |  is one line, handed out
- * in chunks. A chunk may span two matrices. */
+ * in chunks. A chunk may span two matrices. With an activation function the line is of places: a
+ * chunk has the same panels of both matrices, so that their results are joined in the cache of the
+ * core that computed them. */
 struct matmul_job {
-    const struct kern_table *k;
     const struct back_out *out;
-    const struct kern_act *act; /* [2], by kind */
+    const float *x;
+    size_t ldx;
     int32_t n_out;
     int32_t n_tok;
+    bool is_glu;
+    enum kern_fn fn;
+    const struct kern_table *k;
+    struct kern_act act[2]; /* by kind */
 };
 
-/* After the chain, never as its start: y = acc + bias (docs/NUMERICS.md). By the worker that has
- * the panels, while they are in its cache. */
-static void add_bias(const struct matmul_job *j, const struct back_out *o, int32_t panel0,
+/* The product of panels [panel0, panel1) of one matrix. A bias comes after the chain, never as its
+ * start: y = acc + bias (docs/NUMERICS.md). */
+static void multiply(const struct matmul_job *j, const struct back_out *o, int32_t panel0,
                      int32_t panel1)
 {
     const size_t ld = back_ld(o->w->n_row);
     const int32_t r0 = panel0 * TENSOR_PANEL_ROWS;
-    const int32_t r1 =
-        panel1 * TENSOR_PANEL_ROWS < o->w->n_row ? panel1 * TENSOR_PANEL_ROWS : o->w->n_row;
-    for (int32_t t = 0; t < j->n_tok; t++) {
+    const int32_t r1 = rows_until(o->w, panel1);
+    j->k->matmul(o->w, panel0, panel1, &j->act[kern_act_kind_for(o->w->type)], o->y, ld);
+    for (int32_t t = 0; t < j->n_tok && o->bias != NULL; t++) {
         j->k->add(o->y + (size_t)t * ld + r0, o->bias + r0, r1 - r0);
     }
 }
@@ -365,49 +354,78 @@ static void matmul_part(void *arg, int from, int to)
     const struct matmul_job *j = arg;
     int32_t first = 0;
     for (int32_t i = 0; i < j->n_out; i++) {
-        const struct back_out *o = &j->out[i];
-        const int32_t n = tensor_panels(o->w);
+        const int32_t n = tensor_panels(j->out[i].w);
         const int32_t p0 = from > first ? from - first : 0;
         const int32_t p1 = to - first < n ? to - first : n;
         if (p0 < p1) {
-            j->k->matmul(o->w, p0, p1, &j->act[kern_act_kind_for(o->w->type)], o->y,
-                         back_ld(o->w->n_row));
-            if (o->bias != NULL) {
-                add_bias(j, o, p0, p1);
-            }
+            multiply(j, &j->out[i], p0, p1);
         }
         first += n;
     }
 }
 
-static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
-                       size_t ldx, int32_t n_tok)
+/* Panels [from, to) of each matrix of the job. */
+static void glu_part(void *arg, int from, int to)
 {
-    struct be_cpu *c = self(b);
-    const size_t mark = arena_mark(b->step);
-    struct kern_act act[2] = { { 0 } };
-    struct matmul_job job = {
-        .k = c->kern, .out = out, .act = act, .n_out = n_out, .n_tok = n_tok
-    };
+    const struct matmul_job *j = arg;
+    const struct back_out *o = j->out;
+    const size_t ld = back_ld(o->w->n_row);
+    const int32_t r0 = from * TENSOR_PANEL_ROWS;
+    const int32_t n = rows_until(o->w, to) - r0;
+    for (int32_t i = 0; i < j->n_out; i++) {
+        multiply(j, &o[i], from, to);
+    }
+    for (int32_t t = 0; t < j->n_tok; t++) {
+        const size_t at = (size_t)t * ld + (size_t)r0;
+        j->k->glu(j->fn, o->y + at, o->y + at, j->n_out > 1 ? o[1].y + at : NULL, n);
+    }
+}
+
+static void matmul_run(struct be_cpu *c, struct matmul_job j)
+{
+    struct arena *step = c->back.step;
+    const size_t mark = arena_mark(step);
+    j.k = c->kern;
     int32_t n_panel = 0;
-    for (int32_t i = 0; i < n_out; i++) {
-        const enum kern_act_kind kind = kern_act_kind_for(out[i].w->type);
-        if (act[kind].data == NULL) {
-            act[kind] = (struct kern_act){ kind, n_tok, out[i].w->n_col, NULL };
-            act[kind].data = arena_take(b->step, kern_act_bytes(kind, n_tok, out[i].w->n_col));
-            assert(act[kind].data != NULL);
-            const struct prepare_args p = { &act[kind], x, ldx };
-            const int32_t n_tile = kern_act_tiles(n_tok);
+    for (int32_t i = 0; i < j.n_out; i++) {
+        const struct tensor *w = j.out[i].w;
+        const enum kern_act_kind kind = kern_act_kind_for(w->type);
+        struct kern_act *act = &j.act[kind];
+        if (act->data == NULL) {
+            *act = (struct kern_act){ kind, j.n_tok, w->n_col, NULL };
+            act->data = arena_take(step, kern_act_bytes(kind, j.n_tok, w->n_col));
+            assert(act->data != NULL);
+            const struct prepare_args p = { act, j.x, j.ldx };
+            const int32_t n_tile = kern_act_tiles(j.n_tok);
             run_rows(c, prepare_tiles, &p, n_tile,
-                     (size_t)out[i].w->n_col * ((size_t)n_tok / (size_t)n_tile));
+                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)n_tile));
         }
-        n_panel += tensor_panels(out[i].w);
+        n_panel = j.is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);
     }
     /* Parts that are small against the whole even out; with few tokens they must also outweigh the
      * handing out. */
-    const int32_t n_part = (n_tok > 64 ? 32 : 8) * team_size(c->team);
-    team_share(c->team, matmul_part, &job, n_panel, n_panel / n_part + 1);
-    arena_rewind(b->step, mark);
+    const int32_t n_part = (j.n_tok > 64 ? 32 : 8) * team_size(c->team);
+    team_share(c->team, j.is_glu ? glu_part : matmul_part, &j, n_panel, n_panel / n_part + 1);
+    arena_rewind(step, mark);
+}
+
+static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
+                       size_t ldx, int32_t n_tok)
+{
+    matmul_run(self(b), (struct matmul_job){
+                            .out = out, .n_out = n_out, .x = x, .ldx = ldx, .n_tok = n_tok });
+}
+
+static void cpu_matmul_glu(struct back *b, enum kern_fn fn, const struct back_out *out,
+                           int32_t n_out, const float *x, size_t ldx, int32_t n_tok)
+{
+    matmul_run(self(b), (struct matmul_job){ .out = out,
+                                             .n_out = n_out,
+                                             .x = x,
+                                             .ldx = ldx,
+                                             .n_tok = n_tok,
+                                             .is_glu = true,
+                                             .fn = fn });
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -700,11 +718,11 @@ static const struct back_ops ops = {
     .embed = cpu_embed,
     .norm = cpu_norm,
     .matmul = cpu_matmul,
+    .matmul_glu = cpu_matmul_glu,
     .angles = cpu_angles,
     .rope = cpu_rope,
     .kv_write = cpu_kv_write,
     .attend = cpu_attend,
-    .glu = cpu_glu,
     .add = cpu_add,
     .scale = cpu_scale,
     .gather = cpu_gather,

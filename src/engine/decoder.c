@@ -133,16 +133,13 @@ static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float 
     float *up = back_take(p->b, n_tok, ld);
     float *mid = up;
     if (a->recipe->is_gated) {
-        float *gate = back_take(p->b, n_tok, ld);
-        const struct back_out both[] = { { &l->gate, l->gate_b.v, gate },
+        mid = back_take(p->b, n_tok, ld);
+        const struct back_out both[] = { { &l->gate, l->gate_b.v, mid },
                                          { &l->up, l->up_b.v, up } };
-        op->matmul(p->b, both, 2, h, p->ld, n_tok);
-        op->glu(p->b, a->recipe->fn, gate, up, ld, n_tok, a->n_ff);
-        mid = gate;
+        op->matmul_glu(p->b, a->recipe->fn, both, 2, h, p->ld, n_tok);
     } else {
         const struct back_out one = { &l->up, l->up_b.v, up };
-        op->matmul(p->b, &one, 1, h, p->ld, n_tok);
-        op->glu(p->b, a->recipe->fn, up, NULL, ld, n_tok, a->n_ff);
+        op->matmul_glu(p->b, a->recipe->fn, &one, 1, h, p->ld, n_tok);
     }
     const struct back_out down = { &l->down, l->down_b.v, y };
     op->matmul(p->b, &down, 1, mid, ld, n_tok);
