@@ -47,6 +47,7 @@
 
 #define STEPS          (LANES / ROWS)
 #define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
+#define AHEAD_NEAR     4096 /* the same, into the first-level cache */
 #define TOKENS_AT_ONCE 96   /* their activations should stay in the second-level cache */
 
 #include "kern/gemm_panel.h"
@@ -346,6 +347,21 @@ INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ld
     }
 }
 
+/* Asks for the weights that come soon. The first-level cache holds the activations of one or two
+ * tokens and the weights on their way; those of more tokens and requests for far memory would keep
+ * each other out, and the loads wait, so weights come to the second-level cache then. */
+INLINE void fetch_unit(const uint8_t *w, size_t n, int tile)
+{
+    UNROLL for (size_t p = 0; p < n; p += 64)
+    {
+        if (tile <= 2) {
+            __builtin_prefetch(w + AHEAD_NEAR + p);
+        } else {
+            __builtin_prefetch(w + AHEAD + p, 0, 2);
+        }
+    }
+}
+
 /* One panel times the tokens of a tile that registers hold, from the one that `a` points to; n of
  * them exist. Everything but the pointers is constant after inlining, so a type costs a copy of
  * this text for each size of tile, and no branch. */
@@ -363,11 +379,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
         for (int j = 0; j < h->units; j++, a += unit_bytes(tile), high += UNIT * tile) {
-            const uint8_t *ahead = w + (size_t)j * each + AHEAD;
-            UNROLL for (size_t p = 0; p < each; p += 64)
-            {
-                __builtin_prefetch(ahead + p);
-            }
+            fetch_unit(w + (size_t)j * each, each, tile);
             int32_t q[ARRANGED_BYTES / 4];
             const struct tile_unit x = { .a = a,
                                          .q = h->is_book ? arrange(is_halved(h), a, tile, q) : a,
