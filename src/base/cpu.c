@@ -59,6 +59,7 @@ static void detect_isa(struct cpu_info *c)
     if (!__get_cpuid(1, &a, &b, &cx, &d) || !(cx & bit_OSXSAVE)) {
         return;
     }
+    const uint32_t family = (a >> 8 & 15) + (a >> 20 & 255);
     const uint64_t saved = saved_states();
     const bool has_ymm = (saved & 0x6) == 0x6;
     const bool has_zmm = (saved & 0xE6) == 0xE6;
@@ -73,6 +74,7 @@ static void detect_isa(struct cpu_info *c)
     c->has_avx512 = has_zmm && c->has_avx2 && (b7 & need) == need;
     c->has_avx512_vnni = c->has_avx512 && (c7 & bit_AVX512VNNI);
     c->has_avx512_vbmi = c->has_avx512 && (c7 & bit_AVX512VBMI) && (c7 & bit_GFNI);
+    c->has_stream_prefetch = c->has_avx512 && family == 0x19; /* Zen 4 (docs/SPEED.md) */
     uint32_t a71;
     if (__get_cpuid_count(7, 1, &a71, &b, &cx, &d)) {
         c->has_avx_vnni = c->has_avx2 && (a71 & (1u << 4));

@@ -17,8 +17,9 @@ struct cpu_info {
     bool has_avx512_vbmi; /* and GFNI */
     bool has_avx512_bf16;
     bool has_neon;
-    bool has_dotprod; /* sdot: optional from ARMv8.2 on */
-    int n_core;       /* cores this process may run on (affinity and cgroup quota respected) */
+    bool has_dotprod;         /* sdot: optional from ARMv8.2 on */
+    bool has_stream_prefetch; /* what is read in order comes sooner when nobody asks for it */
+    int n_core; /* cores this process may run on (affinity and cgroup quota respected) */
     char name[64];
 };
 

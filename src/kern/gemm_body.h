@@ -47,7 +47,6 @@
 
 #define STEPS          (LANES / ROWS)
 #define AHEAD          8192 /* bytes between the block that is read and the one that is fetched */
-#define AHEAD_NEAR     4096 /* the same, into the first-level cache */
 #define TOKENS_AT_ONCE 96   /* their activations should stay in the second-level cache */
 
 #include "kern/gemm_panel.h"
@@ -347,15 +346,14 @@ INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ld
     }
 }
 
-/* Asks for the weights that come soon. The first-level cache holds the activations of one or two
- * tokens and the weights on their way; those of more tokens and requests for far memory would keep
- * each other out, and the loads wait, so weights come to the second-level cache then. */
-INLINE void fetch_unit(const uint8_t *w, size_t n, int tile)
+/* Asks for the weights that come soon: for one token those `ahead`, to the first-level cache. With
+ * more tokens that keeps the loads of their activations waiting, so the second level it is. */
+INLINE void fetch_unit(const uint8_t *w, size_t n, int tile, size_t ahead)
 {
     UNROLL for (size_t p = 0; p < n; p += 64)
     {
-        if (tile <= 2) {
-            __builtin_prefetch(w + AHEAD_NEAR + p);
+        if (tile == 1) {
+            __builtin_prefetch(w + ahead + p);
         } else {
             __builtin_prefetch(w + AHEAD + p, 0, 2);
         }
@@ -371,6 +369,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
 {
     const uint8_t *high = a + high_at(tile, n_block * h->units * UNIT, 0);
     const size_t each = h->block / (size_t)h->units;
+    const size_t ahead = tile == 1 ? peak_ahead(AHEAD) : 0;
     const int together = tile < TOGETHER ? tile : TOGETHER;
     rows acc[STEPS][TOGETHER];
     UNROLL for (int t = 0; t < STEPS * TOGETHER; t++)
@@ -379,7 +378,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
         for (int j = 0; j < h->units; j++, a += unit_bytes(tile), high += UNIT * tile) {
-            fetch_unit(w + (size_t)j * each, each, tile);
+            fetch_unit(w + (size_t)j * each, each, tile, ahead);
             int32_t q[ARRANGED_BYTES / 4];
             const struct tile_unit x = { .a = a,
                                          .q = h->is_book ? arrange(is_halved(h), a, tile, q) : a,
