@@ -358,11 +358,17 @@ static void test_draft_off(void **state)
         assert_in_range(n, 0, GUESS_MAX);
         assert_true(i > 0 || n > 0);
         n_tried += i >= 100 && n > 0;
+        if (n == 0) {
+            draft_rest(&d);
+        }
         draft_judged(&d, n, 0);
     }
     assert_in_range(n_tried, 5, 40);
     while (d.chance < 0.9) {
         const int32_t n = draft_length(&d, &cost, 1, GUESS_MAX, 1, 2000.0);
+        if (n == 0) {
+            draft_rest(&d);
+        }
         draft_judged(&d, n, n);
     }
     assert_true(draft_length(&d, &cost, 1, GUESS_MAX, 1, 2000.0) >= 3);

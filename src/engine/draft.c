@@ -24,7 +24,6 @@
 
 #define CHANCE     0.6 /* of a guess before any was judged */
 #define CHANCE_TOP 0.97
-#define GAIN_MIN   1.05
 
 enum err draft_init(struct draft *d, const struct arch *a, const struct weights *w,
                     const struct plan_config *c, struct back *back, struct arena *context)
@@ -68,14 +67,14 @@ static float *forward(struct draft *d, int32_t n_run, int32_t n_tok)
 
 bool draft_is_ready(const struct draft *d, const struct draft_text *t)
 {
-    return t->n - d->x.seqs[t->i_seq].n_tok <= GUESS_LAG;
+    return t->n - d->x.seqs[t->i_seq].n_tok <= PLAN_DRAFT_LAG;
 }
 
 bool draft_follow(struct draft *d, const struct draft_text *t)
 {
     const int32_t n_tok = d->x.seqs[t->i_seq].n_tok;
     const int32_t left = t->n - 1 - n_tok;
-    const int32_t n = left < GUESS_PIECE ? left : GUESS_PIECE;
+    const int32_t n = left < PLAN_DRAFT_PIECE ? left : PLAN_DRAFT_PIECE;
     (void)forward(d, 1, add_run(d, 0, t, n_tok + n, 0));
     return draft_is_ready(d, t);
 }
@@ -109,11 +108,16 @@ void draft_judged(struct draft *d, int32_t n_guess, int32_t n_right)
     }
 }
 
-int32_t draft_length(struct draft *d, const struct guess_cost *c, int32_t n_seq, int32_t most,
+void draft_rest(struct draft *d)
+{
+    d->chance += d->chance < CHANCE ? (CHANCE - d->chance) / 1024.0 : 0.0;
+}
+
+int32_t draft_length(const struct draft *d, const struct guess_cost *c, int32_t n_seq, int32_t most,
                      int32_t n_row, double row_us)
 {
     const double us = guess_us(c, n_row, row_us);
-    double best = us > 0.0 ? GAIN_MIN * n_row / us : 0.0;
+    double best = us > 0.0 ? GUESS_GAIN_MIN * n_row / us : 0.0;
     int32_t n_best = 0;
     double chance = 1.0;
     double n_tok = n_row;
@@ -125,9 +129,6 @@ int32_t draft_length(struct draft *d, const struct guess_cost *c, int32_t n_seq,
             best = rate;
             n_best = n;
         }
-    }
-    if (n_best == 0 && most > 0) {
-        d->chance += d->chance < CHANCE ? (CHANCE - d->chance) / 1024.0 : 0.0;
     }
     return n_best;
 }

@@ -14,8 +14,8 @@
 struct draft {
     struct plan_context x;
     struct arena *step; /* borrows: the engine's, between two of its steps */
-    int32_t tokens[GUESS_PIECE];
-    int32_t pos[GUESS_PIECE];
+    int32_t tokens[PLAN_DRAFT_PIECE];
+    int32_t pos[PLAN_DRAFT_PIECE];
     struct back_run runs[GUESS_MAX];
     int32_t rows[GUESS_MAX];
     double chance; /* that a guess is right, measured */
@@ -37,15 +37,17 @@ bool draft_is_ready(const struct draft *d, const struct draft_text *t);
 /* Computes one piece of what the cache lacks; true when it is ready then. */
 bool draft_follow(struct draft *d, const struct draft_text *t);
 /* Scores [n_text][back_ld(n_vocab)] of what follows each text, in the step arena until the next
- * call. n_text <= GUESS_MAX, each at most GUESS_LAG tokens ahead of the cache. */
+ * call. n_text <= GUESS_MAX, each at most PLAN_DRAFT_LAG tokens ahead of the cache. */
 float *draft_scores(struct draft *d, const struct draft_text *t, int32_t n_text);
 /* Positions from n on are not what the sequence has (0: it has ended). */
 void draft_cut(struct draft *d, int32_t i_seq, int32_t n);
 /* Of guesses in a row n_right were right and, unless all were, one was wrong. */
 void draft_judged(struct draft *d, int32_t n_guess, int32_t n_right);
+/* A step in which it could have guessed, and guesses do not pay: the next try comes nearer. */
+void draft_rest(struct draft *d);
 /* How many guesses each of n_seq sequences should get, at most `most`, in a step that has n_row
  * rows without them; 0 where they do not pay. */
-int32_t draft_length(struct draft *d, const struct guess_cost *c, int32_t n_seq, int32_t most,
+int32_t draft_length(const struct draft *d, const struct guess_cost *c, int32_t n_seq, int32_t most,
                      int32_t n_row, double row_us);
 
 #endif

@@ -140,6 +140,9 @@ void engine_step_draft(struct engine *e)
     const double row_us = e->sched.us_per_tok;
     const int32_t n_bid = draft_bids(e, picked, &n_row, &most);
     const int32_t n = n_bid > 0 ? draft_length(&e->draft, &e->cost, n_bid, most, n_row, row_us) : 0;
+    if (n_bid > 0 && most > 0 && n == 0) {
+        draft_rest(&e->draft);
+    }
     for (int32_t i = 0; i < n_bid && n > 0; i++) {
         const int32_t i_seq = e->bids[picked[i]].i_seq;
         const struct slot *slot = &e->slots[i_seq];

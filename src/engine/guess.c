@@ -40,7 +40,6 @@
 #define CHAIN_MAX  16
 #define SAME_MAX   32    /* tokens compared at most */
 #define MEMORY     32.0f /* a rate is over about so many guesses */
-#define GAIN_MIN   1.05  /* fewer tokens per second more are not worth the noise */
 #define CHANCE_MIN 0.02
 
 /* --- places ----------------------------------------------------------------------------------- */
@@ -245,7 +244,7 @@ void guess_share(const struct guess_cost *c, struct guess_bid *bids, int32_t n_b
         bids[i].chance = bids[i].most > 0 ? guess_chance(bids[i].guess, 0) : 0.0;
     }
     const double us = n_bid > 0 ? guess_us(c, n_bid, row_us) : 0.0;
-    double best = us > 0.0 ? GAIN_MIN * n_bid / us : 0.0;
+    double best = us > 0.0 ? GUESS_GAIN_MIN * n_bid / us : 0.0;
     double n_tok = n_bid;
     while (us > 0.0 && n_picked < GUESS_MAX) {
         struct guess_bid *b = most_promising(bids, n_bid);

@@ -15,10 +15,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define GUESS_MAX     15  /* of all sequences of a step: 16 rows of one keep all multipliers busy */
-#define GUESS_LAG     2   /* tokens that a text may be ahead of a small model (draft.c) */
-#define GUESS_PIECE   256 /* tokens that such a model computes at once where it is further behind */
-#define GUESS_CLASSES 6   /* by how many tokens before the guess agree */
+#define GUESS_MAX     15 /* of all sequences of a step: 16 rows of one keep all multipliers busy */
+#define GUESS_CLASSES 6  /* by how many tokens before the guess agree */
+/* Guesses must make so many more tokens per second: less is not worth the noise. */
+#define GUESS_GAIN_MIN 1.05
 
 /* What a sequence repeats, and how often guesses were right. */
 struct guess {

@@ -122,8 +122,8 @@ static enum err measure_draft(struct plan *p, const struct arch *a, const struct
     TRY(dry_open(&d, a, w, c));
     p->draft_bytes = d.context.peak;
     const int32_t n_seq = c->n_parallel < GUESS_MAX ? c->n_parallel : GUESS_MAX;
-    TRY(dry_step(&d.m, &d.x, c, c->n_ctx < GUESS_PIECE ? c->n_ctx : GUESS_PIECE, 0));
-    TRY(dry_step(&d.m, &d.x, c, 0, GUESS_LAG * n_seq));
+    TRY(dry_step(&d.m, &d.x, c, c->n_ctx < PLAN_DRAFT_PIECE ? c->n_ctx : PLAN_DRAFT_PIECE, 0));
+    TRY(dry_step(&d.m, &d.x, c, 0, PLAN_DRAFT_LAG * n_seq));
     p->step_bytes = d.step.peak > p->step_bytes ? d.step.peak : p->step_bytes;
     return ERR_OK;
 }

@@ -24,6 +24,11 @@ struct plan_config {
     int32_t n_worker;
 };
 
+/* Steps of a small model that guesses (draft.c), for which the plan has room: tokens of one text
+ * that it does not know yet; of each text that it guesses for, tokens that are new to it. */
+#define PLAN_DRAFT_PIECE 256
+#define PLAN_DRAFT_LAG   2
+
 #define PLAN_PARTS 16
 struct plan_part {
     const char *name; /* static */
