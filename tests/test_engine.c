@@ -191,6 +191,28 @@ static void test_leave_step(void **state)
     check_answer(2, false, 30); /* of 22 steps, each once abandoned at most */
 }
 
+/* Guesses of an answer that is cancelled are no work which it takes from the others: their step is
+ * computed to its end. */
+static void test_leave_guesses(void **state)
+{
+    (void)state;
+    bare_open(2);
+    const int32_t leaver = submit(16, 60, 0);
+    const int32_t other = submit(16, 60, 0);
+    for (int i = 0; i < 3; i++) {
+        assert_true(round_once());
+    }
+    en->sched.seq[en->sched.seq[0].i_req == (leaver & 0xFFFF) ? 0 : 1].n_guess = GUESS_MAX;
+    en->n_piece = sched_plan(&en->sched, en->pieces);
+    assert_int_equal(en->n_piece, 2);
+    assert_int_equal(en->pieces[0].n_tok + en->pieces[1].n_tok, 2 + GUESS_MAX);
+    engine_cancel(en, leaver);
+    assert_false(at_border(en, os_now_us()));
+    engine_cancel(en, other);
+    assert_true(at_border(en, os_now_us()));
+    bare_close();
+}
+
 /* A step that nobody wants any more is not computed to its end, however often that happens. */
 static void test_leave_alone(void **state)
 {
@@ -273,7 +295,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worst_end),     cmocka_unit_test(test_leave_queue),
         cmocka_unit_test(test_leave_step),    cmocka_unit_test(test_leave_alone),
-        cmocka_unit_test(test_late_in_queue), cmocka_unit_test(test_made_up)
+        cmocka_unit_test(test_leave_guesses), cmocka_unit_test(test_late_in_queue),
+        cmocka_unit_test(test_made_up)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

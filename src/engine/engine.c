@@ -194,11 +194,12 @@ static bool is_step_unwanted(const struct engine *e, uint64_t now)
     bool is_wanted = false;
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_piece *p = &e->pieces[i];
-        const struct job *j = &e->jobs[e->sched.seq[p->i_seq].i_req];
+        const struct sched_seq *q = &e->sched.seq[p->i_seq];
+        const struct job *j = &e->jobs[q->i_req];
         n_tok += p->n_tok;
         if (!j->is_cancelled && now <= deadline_of(j)) {
             is_wanted = true;
-        } else if (p->n_tok > most_unwanted) {
+        } else if (p->pos0 < q->n_prompt && p->n_tok > most_unwanted) {
             most_unwanted = p->n_tok;
         }
     }
