@@ -194,6 +194,9 @@ static void round_once(enum way way)
     }
     for (int32_t i = 0; i < en->config.n_parallel; i++) { /* the cache holds what was accepted */
         assert_int_equal(en->x.seqs[i].n_tok, en->sched.seq[i].n_past);
+        if (way >= WAY_DRAFT) { /* DR-1 */
+            assert_true(en->draft.x.seqs[i].n_tok <= en->sched.seq[i].n_past);
+        }
     }
 }
 

@@ -23,6 +23,7 @@
 #include "base/event.h"
 #include "base/os.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* --- events (holding the lock) ---------------------------------------------------------------- */
@@ -145,9 +146,20 @@ static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
 /* Holding the lock, after every change of queue, sequences or pages. */
 void engine_check_state(struct engine *e)
 {
-    if (ERR_IS_CHECKED) {
-        sched_check(&e->sched);
-        kv_check(&e->x.kv, e->x.seqs, e->config.n_parallel);
+    const int32_t n_seq = e->config.n_parallel;
+    if (!ERR_IS_CHECKED) {
+        return;
+    }
+    sched_check(&e->sched);
+    kv_check(&e->x.kv, e->x.seqs, n_seq);
+    if (e->parts.draft_arch == NULL) {
+        return;
+    }
+    kv_check(&e->draft.x.kv, e->draft.x.seqs, n_seq);
+    for (int32_t i = 0; i < n_seq; i++) {
+        const struct sched_seq *q = &e->sched.seq[i];
+        assert(e->draft.x.seqs[i].n_tok <= q->n_past + q->n_guess); /* DR-1 */
+        (void)q;
     }
 }
 
