@@ -1,6 +1,6 @@
 /* gguf_tiny - a whole model of a few kilobytes, for tests (header only)
  *
- * A llama of two layers with all weights positive and small, and a vocabulary of single letters: it
+ * A llama of a few layers, two if nothing else is asked for, with all weights positive and small, and a vocabulary of single letters: it
  * says nothing sensible, but opens and answers. */
 #ifndef HEARTH_TESTS_GGUF_TINY_H
 #define HEARTH_TESTS_GGUF_TINY_H
@@ -28,10 +28,10 @@ static inline void tiny_tensor(struct gguf_write *w, const char *name, uint64_t 
     w->n_tensor++;
 }
 
-static inline void tiny_keys(struct gguf_write *w, struct view template)
+static inline void tiny_keys(struct gguf_write *w, struct view template, uint32_t n_layer)
 {
     gguf_write_string(w, "general.architecture", VIEW("llama"));
-    gguf_write_u32(w, "llama.block_count", 2);
+    gguf_write_u32(w, "llama.block_count", n_layer);
     gguf_write_u32(w, "llama.embedding_length", TINY_EMBD);
     gguf_write_u32(w, "llama.context_length", 1024);
     gguf_write_u32(w, "llama.feed_forward_length", TINY_FF);
@@ -51,7 +51,7 @@ static inline void tiny_keys(struct gguf_write *w, struct view template)
 }
 
 /* Returns the file's descriptor; the path leads to it. */
-static inline int tiny_model_with(char path[64], struct view template)
+static inline int tiny_model_of(char path[64], struct view template, uint32_t n_layer)
 {
     static const struct {
         const char *name;
@@ -66,13 +66,13 @@ static inline int tiny_model_with(char path[64], struct view template)
     struct gguf_write w;
     uint64_t at = 0;
     gguf_write_begin(&w);
-    tiny_keys(&w, template);
+    tiny_keys(&w, template, n_layer);
     tiny_tensor(&w, "token_embd.weight", TINY_EMBD, TINY_VOCAB, &at);
     tiny_tensor(&w, "output_norm.weight", TINY_EMBD, 0, &at);
-    for (size_t i = 0; i < 2 * sizeof of_layer / sizeof of_layer[0]; i++) {
-        const size_t k = i / 2;
+    for (size_t i = 0; i < n_layer * sizeof of_layer / sizeof of_layer[0]; i++) {
+        const size_t k = i / n_layer;
         char name[64];
-        snprintf(name, sizeof name, "blk.%zu.%s.weight", i % 2, of_layer[k].name);
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", i % n_layer, of_layer[k].name);
         tiny_tensor(&w, name, of_layer[k].n_col, of_layer[k].n_row, &at);
     }
     while (w.out.n % 32 != 0) {
@@ -84,10 +84,16 @@ static inline int tiny_model_with(char path[64], struct view template)
     return gguf_write_end(&w, path);
 }
 
+#define TINY_TEMPLATE VIEW("{% for m in messages %}{{ m.content ~ '\\n' }}{% endfor %}")
+
 static inline int tiny_model(char path[64])
 {
-    return tiny_model_with(path,
-                           VIEW("{% for m in messages %}{{ m.content ~ '\\n' }}{% endfor %}"));
+    return tiny_model_of(path, TINY_TEMPLATE, 2);
+}
+
+static inline int tiny_model_with(char path[64], struct view template)
+{
+    return tiny_model_of(path, template, 2);
 }
 
 #endif

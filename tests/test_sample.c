@@ -223,7 +223,7 @@ static void test_logprobs(void **state)
     }
     float before[N];
     memcpy(before, logits, sizeof before);
-    const struct sample_input in = input(&p, 0);
+    struct sample_input in = input(&p, 0);
     assert_true(sample_row(&in, &out));
     assert_true(fabs((double)out.logprob - ((double)before[out.token] - log(all))) < 1e-5);
     assert_int_equal(out.n_top, 4);
@@ -232,6 +232,12 @@ static void test_logprobs(void **state)
                     1e-5);
         assert_true(i == 0 || out.top[i].bias <= out.top[i - 1].bias);
     }
+    const int32_t token = out.token; /* a guess is the same token, and no log probabilities */
+    memcpy(logits, before, sizeof before);
+    in.is_guess = true;
+    in.raw = NULL;
+    assert_true(sample_row(&in, &out));
+    assert_true(out.token == token && out.n_top == 0);
 }
 
 static void test_penalties(void **state)

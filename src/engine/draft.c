@@ -12,10 +12,14 @@
  *
  * Guesses of one step have one length for all sequences that get them, the one that makes most
  * tokens per second by the measured share of right ones, the measured time of the small model's
- * steps and of the large one's. A share that is too low ends them; it creeps back, so that one is
- * tried now and then.
+ * steps (with choosing tokens from their scores) and of the large one's. A share that is too low
+ * ends them; it creeps back, so that one is tried now and then.
  *
- * Leviathan et al. 2023, Chen et al. 2023 (speculative decoding). Next: engine.c. */
+ * Reading a prompt pays only for an answer that is long enough, and how long it will be nobody
+ * knows. So a text is read once the tokens that its answer has already would have paid for that
+ * (engine_step.c): what is read in vain never costs more than the answer took without it.
+ *
+ * Leviathan et al. 2023, Chen et al. 2023 (speculative decoding). Next: engine_step.c. */
 #include "engine/draft.h"
 
 #include "base/os.h"
@@ -24,13 +28,16 @@
 
 #define CHANCE     0.6 /* of a guess before any was judged */
 #define CHANCE_TOP 0.97
+#define PIECE_MIN  16 /* tokens: shorter pieces read all weights for next to nothing */
 
 enum err draft_init(struct draft *d, const struct arch *a, const struct weights *w,
                     const struct plan_config *c, struct back *back, struct arena *context)
 {
     d->step = back->step;
     d->chance = CHANCE;
-    return plan_take(&d->x, a, w, c, back, context);
+    TRY(plan_take(&d->x, a, w, c, back, context));
+    d->x.decoder.rest_us = 0; /* the rest of what nobody wants is never worth it */
+    return ERR_OK;
 }
 
 /* Lays out tokens [from, to) of a text as run i of a step that has n_tok tokens so far. */
@@ -52,45 +59,73 @@ static int32_t add_run(struct draft *d, int32_t i, const struct draft_text *t, i
     return n_tok;
 }
 
-static float *forward(struct draft *d, int32_t n_run, int32_t n_tok)
+/* NULL: abandoned, and cut off. */
+static float *forward(struct draft *d, const struct draft_text *t, int32_t n_run, int32_t n_tok)
 {
     const struct decoder_step step = {
         .tokens = d->tokens, .pos = d->pos, .n_tok = n_tok, .runs = d->runs, .n_run = n_run
     };
     float *hidden = NULL;
     arena_rewind(d->step, 0);
-    const enum err e = decoder_forward(&d->x.decoder, &step, &hidden);
-    assert(e == ERR_OK); /* nobody abandons these */
-    (void)e;
+    if (decoder_forward(&d->x.decoder, &step, &hidden) != ERR_OK) {
+        for (int32_t i = 0; i < n_run; i++) {
+            draft_cut(d, t[i].i_seq, d->runs[i].pos0);
+        }
+        return NULL;
+    }
     return hidden;
+}
+
+/* Tokens that it can read before guesses can follow. */
+static int32_t lag_of(const struct draft *d, const struct draft_text *t)
+{
+    return t->n - 1 - d->x.seqs[t->i_seq].n_tok;
 }
 
 bool draft_is_ready(const struct draft *d, const struct draft_text *t)
 {
-    return t->n - d->x.seqs[t->i_seq].n_tok <= PLAN_DRAFT_LAG;
+    return lag_of(d, t) < PLAN_DRAFT_LAG;
 }
 
-bool draft_follow(struct draft *d, const struct draft_text *t)
+double draft_follow_us(const struct draft *d, const struct draft_text *t)
 {
-    const int32_t n_tok = d->x.seqs[t->i_seq].n_tok;
-    const int32_t left = t->n - 1 - n_tok;
-    const int32_t n = left < PLAN_DRAFT_PIECE ? left : PLAN_DRAFT_PIECE;
-    (void)forward(d, 1, add_run(d, 0, t, n_tok + n, 0));
-    return draft_is_ready(d, t);
+    const double us = lag_of(d, t) * d->tok_us;
+    return us > d->us ? us : d->us; /* few tokens take as long as one */
+}
+
+enum err draft_follow(struct draft *d, const struct draft_text *t, double limit_us)
+{
+    const int32_t left = lag_of(d, t);
+    const double fits = d->tok_us > 0.0 ? limit_us / d->tok_us : PIECE_MIN;
+    const int32_t most = fits > PLAN_DRAFT_PIECE ? PLAN_DRAFT_PIECE
+                         : fits > PIECE_MIN      ? (int32_t)fits
+                                                 : PIECE_MIN;
+    const int32_t n = left < most ? left : most;
+    const uint64_t begin = os_now_us();
+    if (forward(d, t, 1, add_run(d, 0, t, d->x.seqs[t->i_seq].n_tok + n, 0)) == NULL) {
+        return ERR_CANCELLED;
+    }
+    if (n >= PIECE_MIN) {
+        const double now = (double)(os_now_us() - begin) / n;
+        d->tok_us = d->tok_us > 0.0 ? 0.75 * d->tok_us + 0.25 * now : now;
+    }
+    return ERR_OK;
 }
 
 float *draft_scores(struct draft *d, const struct draft_text *t, int32_t n_text)
 {
-    const uint64_t begin = os_now_us();
     int32_t n_tok = 0;
     for (int32_t i = 0; i < n_text; i++) {
         n_tok = add_run(d, i, &t[i], t[i].n, n_tok);
         d->rows[i] = n_tok - 1;
     }
-    float *logits = decoder_logits(&d->x.decoder, forward(d, n_text, n_tok), d->rows, n_text);
-    const double us = (double)(os_now_us() - begin);
+    const float *hidden = forward(d, t, n_text, n_tok);
+    return hidden != NULL ? decoder_logits(&d->x.decoder, hidden, d->rows, n_text) : NULL;
+}
+
+void draft_timed(struct draft *d, double us)
+{
     d->us = d->us <= 0.0 ? us : d->us + ((us < 2.0 * d->us ? us : 2.0 * d->us) - d->us) / 8.0;
-    return logits;
 }
 
 void draft_cut(struct draft *d, int32_t i_seq, int32_t n)
@@ -108,26 +143,31 @@ void draft_judged(struct draft *d, int32_t n_guess, int32_t n_right)
     }
 }
 
+/* What was measured long ago, perhaps while the box was busy, is believed less and less. */
 void draft_rest(struct draft *d)
 {
     d->chance += d->chance < CHANCE ? (CHANCE - d->chance) / 1024.0 : 0.0;
+    d->us -= d->us / 1024.0;
+    d->tok_us -= d->tok_us / 1024.0;
 }
 
-int32_t draft_length(const struct draft *d, const struct guess_cost *c, int32_t n_seq, int32_t most,
-                     int32_t n_row, double row_us)
+int32_t draft_length(const struct draft *d, const struct guess_cost *c, const struct draft_step *s,
+                     double *saved_us)
 {
-    const double us = guess_us(c, n_row, row_us);
-    double best = us > 0.0 ? GUESS_GAIN_MIN * n_row / us : 0.0;
+    const double us = guess_us(c, s->n_row, s->row_us);
+    double best = us > 0.0 ? GUESS_GAIN_MIN * s->n_row / us : 0.0;
     int32_t n_best = 0;
     double chance = 1.0;
-    double n_tok = n_row;
-    for (int32_t n = 1; n <= most && us > 0.0; n++) {
+    double n_tok = s->n_row;
+    *saved_us = 0.0;
+    for (int32_t n = 1; n <= s->most && us > 0.0; n++) {
         chance *= d->chance;
-        n_tok += chance * n_seq;
-        const double rate = n_tok / (guess_us(c, n_row + n * n_seq, row_us) + n * d->us);
-        if (rate > best) {
-            best = rate;
+        n_tok += chance * s->n_seq;
+        const double all_us = guess_us(c, s->n_row + n * s->n_seq, s->row_us) + n * d->us;
+        if (n_tok / all_us > best) {
+            best = n_tok / all_us;
             n_best = n;
+            *saved_us = (us * n_tok / s->n_row - all_us) / (n_tok - s->n_row + s->n_seq);
         }
     }
     return n_best;

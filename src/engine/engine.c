@@ -218,8 +218,8 @@ static bool is_step_unwanted(const struct engine *e, uint64_t now)
     return !is_wanted || (!e->was_abandoned && 2 * most_unwanted > n_tok);
 }
 
-/* Between two layers of a step: a sign of life, and whoever waits and is late need not wait for the
- * step's end to hear of it. */
+/* Between two layers of a step, and of what the small model computes before it: a sign of life, and
+ * whoever waits and is late need not wait for the step's end to hear of it. */
 static bool at_border(void *arg, uint64_t now)
 {
     struct engine *e = arg;
@@ -232,6 +232,12 @@ static bool at_border(void *arg, uint64_t now)
     const bool is_unwanted = e->n_piece > 0 && (e->is_closing || is_step_unwanted(e, now));
     lock_drop(e->lock);
     return is_unwanted;
+}
+
+static void watch(struct engine *e)
+{
+    e->x.decoder.is_unwanted = e->draft.x.decoder.is_unwanted = at_border;
+    e->x.decoder.arg = e->draft.x.decoder.arg = e;
 }
 
 /* Starts what waits, and leaves out of the next step whose reader is slow (EN-3). */
@@ -272,8 +278,7 @@ void engine_thread(void *arg)
     struct engine *e = arg;
     mem_freeze(true);
     team_sit(e->parts.team);
-    e->x.decoder.is_unwanted = at_border;
-    e->x.decoder.arg = e;
+    watch(e);
     const enum err error = engine_check(e);
     finish_start(e, error);
     bool goes_on = error == ERR_OK;
@@ -287,7 +292,9 @@ void engine_thread(void *arg)
         engine_step_guess(e);
         if (e->parts.draft_arch != NULL && goes_on) {
             lock_drop(e->lock);
-            engine_step_draft(e);
+            if (!engine_step_draft(e)) {
+                continue;
+            }
             lock_take(e->lock);
         }
         e->n_piece = goes_on ? sched_plan(&e->sched, e->pieces) : 0;

@@ -105,7 +105,9 @@ struct engine {
     enum err start_error;
     char start_text[ERR_TEXT_MAX];
 
-    struct sched_piece pieces[SCHED_SEQ_MAX + 1]; /* of the running step; owner: engine */
+    /* owner: engine; of the running step, or whom the small model computes for: at_border asks
+     * whether they still wait */
+    struct sched_piece pieces[SCHED_SEQ_MAX + 1];
     int32_t n_piece;
     bool was_abandoned; /* the step before; owner: engine */
     uint64_t late_us;   /* no request that waits is late before; owner: the lock */
@@ -133,8 +135,10 @@ void engine_thread(void *arg);
 
 /* --- engine_step.c: the parts of a step, in this order; engine thread --- */
 
-void engine_step_guess(struct engine *e);      /* holding the lock */
-void engine_step_draft(struct engine *e);      /* without it; where there is a small model */
+void engine_step_guess(struct engine *e); /* holding the lock */
+/* Without it, where there is a small model; false: those that it guessed for have left meanwhile,
+ * and are to be ended before the step is planned. */
+bool engine_step_draft(struct engine *e);
 int32_t engine_step_lay_out(struct engine *e); /* holding it, behind sched_plan; returns tokens */
 void engine_step_run(struct engine *e, int32_t n_tok); /* without it */
 

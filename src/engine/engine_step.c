@@ -25,7 +25,7 @@
 
 /* Samples one token, n_ahead behind the answer's last; no lock held: spec, prompt and answer are
  * the engine's while the job runs. */
-static bool choose(struct engine *e, int32_t i_seq, float *logits, int32_t n_ahead,
+static bool choose(struct engine *e, int32_t i_seq, float *logits, int32_t n_ahead, bool is_guess,
                    struct sample_output *out)
 {
     const struct sched_seq *q = &e->sched.seq[i_seq];
@@ -46,22 +46,29 @@ static bool choose(struct engine *e, int32_t i_seq, float *logits, int32_t n_ahe
         .counts = e->counts,
         .banned = e->ends,
         .n_banned = j->spec.is_eos_ignored ? e->n_end : 0,
+        .is_guess = is_guess,
     };
     return sample_row(&in, out);
 }
 
 /* --- guesses ---------------------------------------------------------------------------------- */
 
-/* Guesses that an answer has room for: in its reader's ring, its length and the context. */
-static int32_t guesses_of(const struct engine *e, int32_t i_seq)
+/* Tokens that an answer may still get, by its length and the context. */
+static int32_t left_of(const struct engine *e, int32_t i_seq)
 {
     const struct job *j = &e->jobs[e->sched.seq[i_seq].i_req];
-    const int32_t n_answer = e->slots[i_seq].n_answer;
-    const int32_t room = engine_room(e, j) - 1;
     const int32_t left = e->config.n_ctx - j->n_prompt;
     const int32_t max =
         j->spec.max_tokens > 0 && j->spec.max_tokens < left ? j->spec.max_tokens : left;
-    const int32_t most = max - n_answer - 1 < room ? max - n_answer - 1 : room;
+    return max - e->slots[i_seq].n_answer;
+}
+
+/* Guesses that it has room for, in its reader's ring too; holding the lock. */
+static int32_t guesses_of(const struct engine *e, int32_t i_seq)
+{
+    const struct job *j = &e->jobs[e->sched.seq[i_seq].i_req];
+    const int32_t room = engine_room(e, j);
+    const int32_t most = (left_of(e, i_seq) < room ? left_of(e, i_seq) : room) - 1;
     return j->spec.has_no_guesses || most < 0 ? 0 : most < GUESS_MAX ? most : GUESS_MAX;
 }
 
@@ -94,75 +101,120 @@ void engine_step_guess(struct engine *e)
     }
 }
 
+/* --- guesses of a small model, without the lock ----------------------------------------------- */
+
 /* The small model's guess behind a text: what the same numbers draw from its scores. */
-static int32_t draft_token(struct engine *e, int32_t i_seq, const float *logits, int32_t n_ahead)
+static int32_t draft_token(struct engine *e, int32_t i_seq, float *logits, int32_t n_ahead)
 {
     struct sample_output s;
     const int32_t n_vocab = e->parts.arch->n_vocab;
     const int32_t n_own = e->parts.draft_arch->n_vocab;
-    for (int32_t i = 0; i < n_vocab; i++) {
+    for (int32_t i = 0; i < n_vocab && n_own < n_vocab; i++) {
         e->row[i] = i < n_own ? logits[i] : -INFINITY;
     }
-    return choose(e, i_seq, e->row, n_ahead, &s) ? s.token : 0;
+    float *row = n_own < n_vocab ? e->row : logits;
+    return choose(e, i_seq, row, n_ahead, true, &s) ? s.token : 0;
 }
 
-/* Those that may have guesses and got none. Returns their number, at most GUESS_MAX; *most: guesses
- * that each of them may have. */
-static int32_t draft_bids(const struct engine *e, int32_t *picked, int32_t *n_row, int32_t *most)
+/* Answers that may have guesses and got none. Returns their number, at most GUESS_MAX. */
+static int32_t draft_texts(const struct engine *e, struct draft_text *texts)
 {
     int32_t n = 0;
-    int32_t left = GUESS_MAX;
-    *most = GUESS_MAX;
-    *n_row = e->n_bid;
-    for (int32_t i = 0; i < e->n_bid; i++) {
+    for (int32_t i = 0; i < e->n_bid && n < GUESS_MAX; i++) {
         const struct guess_bid *b = &e->bids[i];
-        *n_row += b->n;
-        left -= b->n;
-        if (b->n == 0 && b->most > 0 && n < GUESS_MAX) {
-            picked[n++] = i;
-            *most = b->most < *most ? b->most : *most;
+        const struct slot *slot = &e->slots[b->i_seq];
+        if (b->n == 0 && b->most > 0) {
+            texts[n++] = (struct draft_text){ .i_seq = b->i_seq,
+                                              .text = slot->text,
+                                              .n = e->sched.seq[b->i_seq].n_prompt + slot->n_answer,
+                                              .most = b->most };
         }
     }
-    *most = n > 0 && left / n < *most ? left / n : *most;
     return n;
 }
 
-/* Lets the small model guess for answers that repeat nothing; called without the lock. One whose
- * text it does not know yet is left out while it reads a piece of that. */
-void engine_step_draft(struct engine *e)
+/* Guesses for texts[n_text], all of the same length, and microseconds saved by each token. */
+static int32_t draft_size(const struct engine *e, const struct draft_text *texts, int32_t n_text,
+                          double *saved_us)
 {
-    struct draft_text texts[GUESS_MAX];
-    int32_t picked[GUESS_MAX];
-    int32_t n_row = 0;
-    int32_t most = 0;
-    int32_t n_text = 0;
-    bool has_read = false;
-    const double row_us = e->sched.us_per_tok;
-    const int32_t n_bid = draft_bids(e, picked, &n_row, &most);
-    const int32_t n = n_bid > 0 ? draft_length(&e->draft, &e->cost, n_bid, most, n_row, row_us) : 0;
-    if (n_bid > 0 && most > 0 && n == 0) {
-        draft_rest(&e->draft);
+    struct draft_step s = { .n_seq = n_text, .n_row = e->n_bid, .row_us = e->sched.us_per_tok };
+    int32_t left = GUESS_MAX;
+    *saved_us = 0.0;
+    for (int32_t i = 0; i < e->n_bid; i++) {
+        s.n_row += e->bids[i].n;
+        left -= e->bids[i].n;
     }
-    for (int32_t i = 0; i < n_bid && n > 0; i++) {
-        const int32_t i_seq = e->bids[picked[i]].i_seq;
-        const struct slot *slot = &e->slots[i_seq];
-        const struct draft_text t = { i_seq, slot->text,
-                                      e->sched.seq[i_seq].n_prompt + slot->n_answer };
-        const bool is_ready =
-            draft_is_ready(&e->draft, &t) || (!has_read && draft_follow(&e->draft, &t));
-        has_read = has_read || !is_ready;
-        if (is_ready) {
-            e->bids[picked[i]].n = n;
-            texts[n_text++] = t;
+    s.most = n_text > 0 ? left / n_text : 0;
+    for (int32_t i = 0; i < n_text; i++) {
+        s.most = texts[i].most < s.most ? texts[i].most : s.most;
+    }
+    return draft_length(&e->draft, &e->cost, &s, saved_us);
+}
+
+/* Whom the small model computes for now. */
+static void draft_for(struct engine *e, const struct draft_text *texts, int32_t n_text)
+{
+    for (int32_t i = 0; i < n_text; i++) {
+        e->pieces[i] =
+            (struct sched_piece){ .i_seq = texts[i].i_seq, .pos0 = texts[i].n, .n_tok = 1 };
+    }
+    e->n_piece = n_text;
+}
+
+/* The rest of an answer is taken to be as long as what it has: reading its text pays when so many
+ * tokens save more than it costs. */
+static bool is_worth_reading(const struct engine *e, const struct draft_text *t, double saved_us)
+{
+    const int32_t n_answer = e->slots[t->i_seq].n_answer;
+    const int32_t left = left_of(e, t->i_seq);
+    return saved_us * (left < n_answer ? left : n_answer) > draft_follow_us(&e->draft, t);
+}
+
+/* Reads pieces of texts that are not known yet, for no longer than others may wait for a token, and
+ * keeps the texts that guesses can follow. Returns their number; -1: abandoned. */
+static int32_t draft_read(struct engine *e, struct draft_text *texts, int32_t n_text,
+                          double saved_us)
+{
+    int32_t n = 0;
+    double left_us = SCHED_INTERVAL_US;
+    for (int32_t i = 0; i < n_text; i++) {
+        const struct draft_text t = texts[i];
+        const uint64_t begin = os_now_us();
+        if (draft_is_ready(&e->draft, &t)) {
+            texts[n++] = t;
+        } else if (!is_worth_reading(e, &t, saved_us)) {
+            draft_rest(&e->draft);
+        } else if (left_us > 0.0) {
+            draft_for(e, &t, 1);
+            if (draft_follow(&e->draft, &t, left_us) != ERR_OK) {
+                return -1;
+            }
+            left_us -= (double)(os_now_us() - begin);
+            texts[n] = t;
+            n += draft_is_ready(&e->draft, &t);
         }
     }
-    for (int32_t k = 0; k < n && n_text > 0; k++) {
-        const float *logits = draft_scores(&e->draft, texts, n_text);
+    return n;
+}
+
+/* Writes n guesses behind each text; false: abandoned, there are none. */
+static bool draft_write(struct engine *e, struct draft_text *texts, int32_t n_text, int32_t n)
+{
+    draft_for(e, texts, n_text);
+    for (int32_t k = 0; k < n; k++) {
+        const uint64_t begin = os_now_us();
+        float *logits = draft_scores(&e->draft, texts, n_text);
+        for (int32_t i = 0; i < n_text && logits == NULL; i++) {
+            draft_cut(&e->draft, texts[i].i_seq, e->sched.seq[texts[i].i_seq].n_past); /* DR-1 */
+        }
+        if (logits == NULL) {
+            return false;
+        }
         for (int32_t i = 0; i < n_text; i++) {
-            struct slot *slot = &e->slots[texts[i].i_seq];
-            slot->text[texts[i].n++] = draft_token(
+            e->slots[texts[i].i_seq].text[texts[i].n++] = draft_token(
                 e, texts[i].i_seq, logits + (size_t)i * back_ld(e->parts.draft_arch->n_vocab), k);
         }
+        draft_timed(&e->draft, (double)(os_now_us() - begin));
     }
     lock_take(e->lock);
     for (int32_t i = 0; i < n_text; i++) {
@@ -170,6 +222,23 @@ void engine_step_draft(struct engine *e)
         e->slots[texts[i].i_seq].is_drafted = true;
     }
     lock_drop(e->lock);
+    return true;
+}
+
+/* Lets the small model guess for answers that repeat nothing. Whose text it does not know yet is
+ * left out while it reads that. */
+bool engine_step_draft(struct engine *e)
+{
+    struct draft_text texts[GUESS_MAX];
+    double saved_us = 0.0;
+    int32_t n_text = draft_texts(e, texts);
+    if (n_text > 0 && draft_size(e, texts, n_text, &saved_us) == 0) {
+        draft_rest(&e->draft);
+        return true;
+    }
+    n_text = draft_read(e, texts, n_text, saved_us);
+    const int32_t n = n_text > 0 ? draft_size(e, texts, n_text, &saved_us) : 0;
+    return n_text >= 0 && (n == 0 || draft_write(e, texts, n_text, n));
 }
 
 /* --- layout ----------------------------------------------------------------------------------- */
@@ -237,7 +306,7 @@ static void take_token(struct engine *e, int32_t i_seq, const struct sample_outp
 static bool take_row(struct engine *e, int32_t i_seq, float *logits)
 {
     struct sample_output s;
-    const bool is_chosen = choose(e, i_seq, logits, 0, &s);
+    const bool is_chosen = choose(e, i_seq, logits, 0, false, &s);
     lock_take(e->lock);
     if (is_chosen) {
         take_token(e, i_seq, &s);

@@ -360,7 +360,7 @@ static void report(const struct sample_input *in, struct sample_output *out, flo
 bool sample_row(const struct sample_input *in, struct sample_output *out)
 {
     *out = (struct sample_output){ .token = -1 };
-    const bool has_report = in->params->n_logprob >= 0;
+    const bool has_report = in->params->n_logprob >= 0 && !in->is_guess;
     float max = 0.0f;
     double lse = 0.0;
     if (has_report) {

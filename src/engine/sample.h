@@ -61,6 +61,7 @@ struct sample_input {
     int32_t *counts;           /* [n_vocab] scratch, all 0 before and after */
     const int32_t *banned;     /* [n_banned] tokens that may not come (ignore-eos) */
     int32_t n_banned;
+    bool is_guess; /* nobody reads its log probabilities */
 };
 
 struct sample_output {
