@@ -143,7 +143,7 @@ INLINE void score_pages_bf16(enum form form, struct tile *t, int n, int p, int32
         UNROLL for (int j = 0; j < p; j++)
         {
             x[j] = pairs_of(form, il_load(a->k_page[page + j] + at));
-            __builtin_prefetch(a->v_page[page + j] + at);
+            __builtin_prefetch(a->v_page[page + j] + at, 0, 2);
         }
         UNROLL for (int i = 0; i < n; i++)
         {
@@ -192,7 +192,7 @@ INLINE void value_pairs(enum form form, const struct share *c, int n, int g, int
             {
                 const size_t at = (size_t)(k / 2) * row + (size_t)(j * LANES) * 4;
                 x[j] = pairs_of(form, load_pair(v + at, left));
-                __builtin_prefetch(ahead + at);
+                __builtin_prefetch(ahead + at, 0, 2);
             }
             UNROLL for (int i = 0; i < n; i++)
             {

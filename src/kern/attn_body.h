@@ -213,7 +213,7 @@ INLINE void score_pages(enum form form, struct tile *t, int n, int p, int32_t pa
         UNROLL for (int j = 0; j < p; j++)
         {
             x[j] = load_k(form, k[j], (size_t)d);
-            __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(form));
+            __builtin_prefetch(ahead[j] + (size_t)d * KERN_PAGE * bytes_of(form), 0, 2);
         }
         UNROLL for (int i = 0; i < n; i++)
         {
@@ -251,7 +251,7 @@ INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
             UNROLL for (int j = 0; j < p; j++)
             {
                 x[j] = f_load(a->k_page[page + j] + at + (size_t)g * 4 * KERN_PAGE);
-                __builtin_prefetch(a->v_page[page + j] + at + (size_t)g * 4 * KERN_PAGE);
+                __builtin_prefetch(a->v_page[page + j] + at + (size_t)g * 4 * KERN_PAGE, 0, 2);
             }
             UNROLL for (int i = 0; i < n; i++)
             {
@@ -264,6 +264,7 @@ INLINE void score_pages_q8(struct tile *t, int n, int p, int32_t page)
         UNROLL for (int j = 0; j < p; j++)
         {
             const lanes d = l_load_f16(scales_of(a->k_page[page + j], a->hd_k) + b * KERN_PAGE);
+            __builtin_prefetch(scales_of(a->v_page[page + j], a->hd_v) + b * KERN_PAGE, 0, 2);
             UNROLL for (int i = 0; i < n; i++)
             {
                 const lanes both = l_mul(l_set(t->i8.d[i][b]), d);
@@ -416,7 +417,7 @@ INLINE void value_groups(enum form form, const struct share *c, int n, int g, in
             {
                 const int32_t dj = d + j * LANES;
                 x[j] = load_v(form, v + (size_t)k * row, dj, left);
-                __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(form));
+                __builtin_prefetch(ahead + (size_t)k * row + (size_t)dj * bytes_of(form), 0, 2);
             }
             UNROLL for (int i = 0; i < n; i++)
             {
@@ -550,12 +551,14 @@ INLINE void value_block(const struct tile *t, int32_t b, int32_t d, int n, int g
     }
     for (int32_t page = t->page0; page < t->page1; page++) {
         const int8_t *v = (const int8_t *)a->v_page[page] + at;
-        const uint8_t *ahead = (a->k_ahead != NULL ? a->k_ahead : a->k_page)[page] + at;
+        const uint8_t *next = (a->k_ahead != NULL ? a->k_ahead : a->k_page)[page];
+        const uint8_t *ahead = next + at;
+        __builtin_prefetch(scales_of(next, a->hd_k) + b * KERN_PAGE, 0, 2);
         for (int32_t k = 0; k < KERN_PAGE; k += 2 * split) {
             UNROLL for (int s = 0; s < split; s++)
             {
                 shorts2 x[2];
-                __builtin_prefetch(ahead + (size_t)(k + 2 * s) * BLOCK);
+                __builtin_prefetch(ahead + (size_t)(k + 2 * s) * BLOCK, 0, 2);
                 UNROLL for (int j = 0; j < g; j++)
                 {
                     x[j] = t_load(v + (size_t)(k + 2 * s) * BLOCK + j * 2 * LANES);
@@ -671,6 +674,9 @@ static void widen_scales(const struct kern_attend *a, float *to, float most[KERN
 INLINE void tile_n(enum form form, const struct form_fns *f, struct tile *t, int n)
 {
     score_n(form, t, n);
+    if (form == FORM_Q8_0 && t->i0 == 0) { /* scores prefetched them; they serve all tiles */
+        widen_scales(t->a, t->i8.v_scale, t->i8.v_most);
+    }
     for (int32_t i = 0; i < t->n; i++) {
         f->weigh(t, i);
     }
@@ -747,7 +753,6 @@ INLINE void attend_span(const struct kern_attend *a, enum form bf16,
     if (a->kv == KERN_KV_Q8_0) {
         t.i8.v_scale = v_scale;
         t.i8.v_most = v_most;
-        widen_scales(a, v_scale, v_most);
     }
     memset(spare, 0, sizeof spare);
     for (int32_t i0 = 0; i0 < a->n_query; i0 += TILE) {

@@ -47,8 +47,8 @@ struct tile {
     union {
         _Alignas(64) float q[TILE][Q_ROW];
         struct {                           /* q8_0 */
-            const float *v_scale;          /* [blocks of V][KERN_SPAN] */
-            const float *v_most;           /* [KERN_SPAN] the greatest scale of each position */
+            float *v_scale;                /* [blocks of V][KERN_SPAN] */
+            float *v_most;                 /* [KERN_SPAN] the greatest scale of each position */
             float d[TILE][BLOCKS_MAX];     /* scales of the query's blocks */
             int32_t sum[TILE][BLOCKS_MAX]; /* of their integers */
             float step[TILE];              /* one unit of u times one of V */
