@@ -210,3 +210,17 @@ def killed_copies_told(b):
         assert re.search('^unfinished: 2 files, 16 B, in .*next pull or rm', b.run(command)[0], re.M)
     b.run('rm', 'no-such-model', want=NOT_FOUND)
     assert b.json('list')['unfinished'] == {'files': 0, 'bytes': 0} and b.partial() == []
+
+
+@test
+def told_by_their_names(b):
+    """What is wrong with a model of the store is said with its name, the draft model's too, and of a file with its path."""
+    if not b.a.model:
+        return 'needs --model'
+    path = b.file('tiny.gguf', model())
+    b.run('pull', path)
+    b.run('pull', b.a.model, '--name', 'sm')
+    for args, said in ((['plan', 'tiny'], 'tiny'), (['run', 'tiny', 'hi'], 'tiny'),
+                       (['run', 'sm', '--draft', 'tiny', 'hi'], 'tiny'), (['plan', path], path)):
+        _, err = b.run(*args, want=INTEGRITY)
+        assert f'hearth: {said}: llama.block_count' in err and 'sha256' not in err, (args, err)

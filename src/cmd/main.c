@@ -24,6 +24,7 @@
 #include "cmd/cmd_serve.h"
 #include "cmd/cmd_tune.h"
 #include "cmd/conf.h"
+#include "cmd/open.h"
 #include "cmd/probe_dequant.h"
 #include "cmd/probe_logits.h"
 #include "cmd/probe_render.h"
@@ -110,6 +111,16 @@ static int print_made(const struct conf *c)
     return e == ERR_OK ? 0 : fail(e);
 }
 
+/* Errors say a name of the store as the user does. */
+static enum err resolve(const char *model, struct buf *path)
+{
+    TRY(store_resolve(model, true, path));
+    if (!store_is_file(model)) {
+        open_name(buf_str(path), model);
+    }
+    return ERR_OK;
+}
+
 /* What needs a model's path: MODEL is a file or a name in the store. */
 static int run_model(const struct conf *c)
 {
@@ -124,9 +135,9 @@ static int run_model(const struct conf *c)
     struct conf own = *c;
     buf_init(&path, 8192);
     buf_init(&draft, 8192);
-    enum err e = store_resolve(c->model, true, &path);
+    enum err e = resolve(c->model, &path);
     if (e == ERR_OK && c->draft != NULL) {
-        e = store_resolve(c->draft, true, &draft);
+        e = resolve(c->draft, &draft);
         own.draft = buf_str(&draft);
     }
     c = &own;

@@ -6,17 +6,20 @@
  *
  * Loading shows a bar on standard error when that is a terminal and loading takes long enough to be
  * noticed, and is wiped when it is full; otherwise it is silent. Errors have one form everywhere:
- * "hearth: " and the library's line.
+ * "hearth: " and the library's line; but that knows paths only, and a model of the store is said by
+ * its name.
  *
  * Box and model are opened and closed as one because no command needs two of either.
  *
  * Next: cmd/cmd_run.c. */
 #include "cmd/open.h"
 
+#include "base/buf.h"
 #include "base/os.h"
 #include "cmd/tuned.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 hearth_status open_box(const struct conf *c, struct hearth_box **box)
@@ -90,8 +93,36 @@ void open_close(struct open_model *o)
     *o = (struct open_model){ 0 };
 }
 
+static struct named {
+    const char *path; /* borrows */
+    const char *name; /* borrows */
+} named[2];           /* owner: the main thread */
+static size_t n_named;
+
+void open_name(const char *path, const char *name)
+{
+    if (n_named < sizeof named / sizeof named[0]) {
+        named[n_named++] = (struct named){ path, name };
+    }
+}
+
 int open_fail(hearth_status status)
 {
-    fprintf(stderr, "hearth: %s\n", hearth_error());
+    struct buf line; /* written at once */
+    buf_init(&line, 65536);
+    for (const char *text = hearth_error(); *text != '\0';) {
+        size_t i = 0;
+        while (i < n_named && strncmp(text, named[i].path, strlen(named[i].path)) != 0) {
+            i++;
+        }
+        if (i < n_named) {
+            buf_add_str(&line, named[i].name);
+            text += strlen(named[i].path);
+        } else {
+            buf_add_char(&line, *text++);
+        }
+    }
+    fprintf(stderr, "hearth: %s\n", buf_str(&line));
+    buf_release(&line);
     return (int)status;
 }

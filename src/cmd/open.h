@@ -29,6 +29,9 @@ hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_by
                        struct open_model *out) MUST_USE;
 void open_close(struct open_model *o); /* accepts a zeroed object */
 
+/* open_fail says `name` where an error says `path`. For the model and a draft model; both texts
+ * must stay while the command runs. */
+void open_name(const char *path, const char *name);
 /* Prints the last error in the program's form and returns the exit code for it. */
 int open_fail(hearth_status status) MUST_USE;
 
