@@ -104,7 +104,8 @@ static void check_bits(const struct kern_table *k, const char *what, float got, 
 /* --- products --- */
 
 struct activation {
-    int q[N_COL];
+    int q[N_COL]; /* low parts */
+    int high[N_COL];
     float d[N_COL / 32];
     int half[N_COL / 16];
 };
@@ -135,10 +136,31 @@ static void quantize(const float *x, struct activation *a)
         a->half[2 * u] = a->half[2 * u + 1] = 0;
         for (int k = 0; k < 32; k++) {
             const int q = (int)rintf(x[32 * u + k] * inverse);
-            a->q[32 * u + k] = q;
+            const bool is_out = fabsf(x[32 * u + k]) > limit;
+            a->high[32 * u + k] = is_out ? (int)rintf((float)q / 128.0f) : 0;
+            a->q[32 * u + k] = q - 128 * a->high[32 * u + k];
             a->half[2 * u + k / 16] += q;
         }
     }
+}
+
+/* The steps of the high parts. */
+static float product_high(enum quant_type type, const uint8_t *row, const struct activation *a,
+                          float acc)
+{
+    for (int g = 0; g < 8; g++) {
+        for (int u = 0; u < N_COL / 32; u++) {
+            const int *h = &a->high[32 * u + 4 * g];
+            struct quant_unit w;
+            quant_get(type)->unit(row, (size_t)u, &w);
+            const int8_t *q = &w.q[4 * g];
+            const int s = q[0] * h[0] + q[1] * h[1] + q[2] * h[2] + q[3] * h[3];
+            if (h[0] != 0 || h[1] != 0 || h[2] != 0 || h[3] != 0) {
+                acc = fmaf((float)(w.sub[g / 4] * s), w.d[g / 4] * (128.0f * a->d[u]), acc);
+            }
+        }
+    }
+    return acc;
 }
 
 static float product_quantized(enum quant_type type, const uint8_t *row, const float *x)
@@ -159,8 +181,7 @@ static float product_quantized(enum quant_type type, const uint8_t *row, const f
             acc = fmaf((float)s[1], w.d[1] * a.d[u], acc);
             continue;
         }
-        const float both = fmaf((float)s[1], (float)w.sub[1], (float)s[0] * (float)w.sub[0]);
-        acc = fmaf(both, w.d[0] * a.d[u], acc);
+        acc = fmaf((float)(w.sub[0] * s[0] + w.sub[1] * s[1]), w.d[0] * a.d[u], acc);
         if (type == QUANT_Q4_1 || type == QUANT_Q5_1 || type == QUANT_Q4_K || type == QUANT_Q5_K) {
             acc = fmaf(w.m, (float)(h[0] + h[1]) * a.d[u], acc);
         }
@@ -168,7 +189,7 @@ static float product_quantized(enum quant_type type, const uint8_t *row, const f
             acc = fmaf(-(float)(w.min[0] * h[0] + w.min[1] * h[1]), w.dmin * a.d[u], acc);
         }
     }
-    return acc;
+    return product_high(type, row, &a, acc);
 }
 
 static float product(enum quant_type type, const uint8_t *row, const float *x)

@@ -6,17 +6,16 @@
  *     float d[T]          scale
  *     float a0[T], a1[T]  sums of the first and second 16 integers (exact)
  *     float m[T]          (a0 + a1) * d, for types with a constant
- *     int32 n8[3][T]      -8 a0, -8 a1 and their sum, where sums of codes with an offset start
- *     int32 high[T]       bit g set: some token of the tile has high parts in group g; T times
+ *     int32 n8[3][T]      -8 times the sums of q: of the halves and of both, where sums of codes
+ *                         with an offset start
  * so that one address with constant offsets reaches everything, and four columns of a token can be
- * broadcast by one instruction. Behind the units of the tile:
- *     int8  h[n_unit][8][T][4]   high parts, of groups whose bit is set; the rest is never read
+ * broadcast by one instruction. Behind the units of the tile: struct act_side.
  *
  * A few channels of real models are tens of times greater than their neighbours, and a scale that
  * reaches them leaves the other 31 columns of their unit few steps. So what stands out of its row
  * is an integer q + 128 h of up to 14 bits, and the scale is that of the rest. The products of h
- * are extra work only in units that have some: a bit of the tile says so, and a token without high
- * parts has zeros there, so that its sums do not depend on its neighbours.
+ * come behind those of all units, and only where some h is not 0, so that the loop over units pays
+ * nothing for them. They are listed by group, because then only that group is decoded.
  *
  * Against float weights: float x[n_col][T].
  *
@@ -27,6 +26,7 @@
 #include "kern/kern.h"
 #include "kern/lanes.h"
 
+#include <assert.h>
 #include <stddef.h>
 
 #define UNIT          32
@@ -34,12 +34,33 @@
 #define UNITS_AT_ONCE 16 /* being prepared */
 #define HIGH_BITS     7  /* a high part is worth 128 */
 #define HIGH          (1 << HIGH_BITS)
-#define RANGE         64.0f /* at most so many times 127: sums of 16 products stay below 2^24 */
+#define RANGE         64.0f /* at most so many times 127 */
 #define STAND_OUT     3.0f  /* times the mean of the greatest values of the row's units */
+
+/* High parts of one token in one group of columns. */
+struct act_high {
+    int8_t h[4]; /* first, so that it can be loaded as 16 bytes */
+    float d;     /* 128 times the unit's scale */
+    int32_t unit;
+    int16_t token; /* of the tile */
+    int16_t sum;   /* of h */
+};
+static_assert(sizeof(struct act_high) == 16, "loaded as 16 bytes");
+
+/* Behind it: struct act_high [8][side_room()], of group g the first n[g], by units, then tokens. */
+struct act_side {
+    int32_t n[8];
+};
 
 INLINE size_t unit_bytes(int32_t tile)
 {
-    return (size_t)tile * (UNIT + 8 * sizeof(float));
+    return (size_t)tile * (UNIT + 7 * sizeof(float));
+}
+
+/* Less than a third of a row's units exceed three times the mean. */
+INLINE size_t side_room(int32_t tile, int32_t n_col)
+{
+    return (size_t)tile * (size_t)(n_col / UNIT / 3 + 1);
 }
 
 /* Tokens in tile i. 16 is what the registers of AVX-512 have room for; a smaller last tile spares
@@ -57,8 +78,10 @@ INLINE int32_t gemm_tiles(int32_t n_tok)
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind == KERN_ACT_I8 ? (unit_bytes(tile) + (size_t)tile * UNIT) * (size_t)(n_col / UNIT)
-                               : (size_t)tile * (size_t)n_col * sizeof(float);
+    return kind == KERN_ACT_I8
+               ? unit_bytes(tile) * (size_t)(n_col / UNIT) + sizeof(struct act_side) +
+                     8 * side_room(tile, n_col) * sizeof(struct act_high)
+               : (size_t)tile * (size_t)n_col * sizeof(float);
 }
 
 /* Where tile i begins. */
@@ -67,18 +90,15 @@ INLINE uint8_t *gemm_tile_at(const struct kern_act *a, int32_t i)
     return a->data + (size_t)i * gemm_tile_bytes(a->kind, TILE_MAX, a->n_col);
 }
 
-/* The groups of a unit in which some token of its tile has high parts. */
-INLINE uint32_t high_groups(const uint8_t *unit, int32_t tile)
+/* Of a tile that begins at `tile_at`. */
+INLINE struct act_side *side_at(const uint8_t *tile_at, int32_t tile, int32_t n_col)
 {
-    uint32_t groups;
-    memcpy(&groups, unit + (size_t)tile * (UNIT + 7 * sizeof(float)), sizeof groups);
-    return groups;
+    return (struct act_side *)(void *)(tile_at + unit_bytes(tile) * (size_t)(n_col / UNIT));
 }
 
-/* Where the high parts of unit u lie, from the beginning of the tile. */
-INLINE size_t high_at(int32_t tile, int32_t n_col, int32_t u)
+INLINE struct act_high *high_at(const struct act_side *side, int g, int32_t tile, int32_t n_col)
 {
-    return unit_bytes(tile) * (size_t)(n_col / UNIT) + (size_t)u * (size_t)tile * UNIT;
+    return (struct act_high *)(void *)(side + 1) + (size_t)g * side_room(tile, n_col);
 }
 
 /* A unit of one token. */
@@ -162,38 +182,43 @@ INLINE void split_unit(const float *x, float inverse, float limit, struct act_un
     }
 }
 
-/* Token t of a tile's unit at `to`, whose high parts lie at `high`; *groups: those of the tile so
- * far. */
-INLINE void put_unit(uint8_t *to, uint8_t *high, int32_t tile, int32_t t,
-                     const struct act_unit *from, float scale, uint32_t *groups)
+/* Token t of a tile's unit at `to`. */
+INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const struct act_unit *from, float scale)
 {
     int32_t sum[2];
+    int32_t high[2] = { 0, 0 };
     l_sums_i8(from->q, sum);
-    for (int g = 0; g < 8; g++) {
-        memcpy(to + (g * tile + t) * 4, from->q + 4 * g, 4);
-    }
     if (from->groups != 0) {
-        int32_t sum_high[2];
-        l_sums_i8(from->h, sum_high);
-        sum[0] += HIGH * sum_high[0];
-        sum[1] += HIGH * sum_high[1];
-        if (*groups == 0) {
-            memset(high, 0, (size_t)tile * UNIT);
-        }
-        *groups |= from->groups;
-        for (int g = 0; g < 8; g++) {
-            memcpy(high + (g * tile + t) * 4, from->h + 4 * g, 4);
-        }
+        l_sums_i8(from->h, high);
     }
     float *d = (float *)(void *)(to + UNIT * tile) + t;
     d[0] = scale;
-    d[tile] = (float)sum[0];
-    d[2 * tile] = (float)sum[1];
-    d[3 * tile] = (float)(sum[0] + sum[1]) * scale;
+    d[tile] = (float)(sum[0] + HIGH * high[0]);
+    d[2 * tile] = (float)(sum[1] + HIGH * high[1]);
+    d[3 * tile] = (d[tile] + d[2 * tile]) * scale;
     int32_t *n8 = (int32_t *)(void *)(d + 4 * tile);
     n8[0] = -8 * sum[0];
     n8[tile] = -8 * sum[1];
     n8[2 * tile] = n8[0] + n8[tile];
+    for (int g = 0; g < 8; g++) {
+        memcpy(to + (g * tile + t) * 4, from->q + 4 * g, 4);
+    }
+}
+
+/* Lists the high parts of token t in unit u. */
+INLINE void put_high(struct act_side *side, int32_t tile, int32_t n_col, int32_t t, int32_t u,
+                     const struct act_unit *from, float scale)
+{
+    for (uint32_t left = from->groups; left != 0; left &= left - 1) {
+        const int g = __builtin_ctz(left);
+        const int8_t *h = from->h + 4 * g;
+        high_at(side, g, tile, n_col)[side->n[g]++] =
+            (struct act_high){ .h = { h[0], h[1], h[2], h[3] },
+                               .d = (float)HIGH * scale,
+                               .unit = u,
+                               .token = (int16_t)t,
+                               .sum = (int16_t)(h[0] + h[1] + h[2] + h[3]) };
+    }
 }
 
 /* The greatest values of a tile's units wait where their scales will be; limit[t]: beyond it a
@@ -218,6 +243,7 @@ INLINE void tile_limits(uint8_t *to, int32_t tile, const float *const *x, int32_
 INLINE void prepare_units(uint8_t *tile_at, int32_t tile, const float *const *x, int32_t n_col,
                           const float *limit, int32_t u0, int32_t n)
 {
+    struct act_side *side = side_at(tile_at, tile, n_col);
     float amax[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
     float rest[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
     float scale[UNITS_AT_ONCE * TILE_MAX + LANES];
@@ -234,22 +260,17 @@ INLINE void prepare_units(uint8_t *tile_at, int32_t tile, const float *const *x,
     }
     unit_scales(amax, rest, n * tile, scale, inverse);
     for (int32_t u = 0; u < n; u++) {
-        uint8_t *to = tile_at + (size_t)(u0 + u) * unit_bytes(tile);
-        uint8_t *high = tile_at + high_at(tile, n_col, u0 + u);
-        uint32_t groups = 0;
         for (int32_t t = 0; t < tile; t++) {
             const int32_t i = u * tile + t;
             const float *from = x[t] != NULL ? x[t] + (size_t)(u0 + u) * UNIT : NULL;
             struct act_unit unit = { .groups = 0 };
             if (from != NULL && inverse[i] != 0.0f && amax[i] > limit[t]) {
                 split_unit(from, inverse[i], limit[t], &unit);
+                put_high(side, tile, n_col, t, u0 + u, &unit, scale[i]);
             } else if (from != NULL) {
                 quantize_unit(from, inverse[i], unit.q);
             }
-            put_unit(to, high, tile, t, &unit, scale[i], &groups);
-        }
-        for (int32_t t = 0; t < tile; t++) {
-            ((uint32_t *)(void *)(to + (UNIT + 28) * tile))[t] = groups;
+            put_unit(tile_at + (size_t)(u0 + u) * unit_bytes(tile), tile, t, &unit, scale[i]);
         }
     }
 }
@@ -260,6 +281,7 @@ INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t
     float limit[TILE_MAX];
     const int32_t n_unit = n_col / UNIT;
     tile_limits(to, tile, x, n_unit, limit);
+    *side_at(to, tile, n_col) = (struct act_side){ .n = { 0 } };
     for (int32_t u = 0; u < n_unit; u += UNITS_AT_ONCE) {
         prepare_units(to, tile, x, n_col, limit, u,
                       n_unit - u < UNITS_AT_ONCE ? n_unit - u : UNITS_AT_ONCE);

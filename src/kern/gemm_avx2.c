@@ -294,12 +294,17 @@ INLINE void widen(__m256i *sum, __m256i s)
             : "xm"(_mm256_set1_epi16(1)));
 }
 
-INLINE isums i_zero(void)
+INLINE isums i_set(int32_t a)
 {
-    return _mm256_setzero_si256();
+    return _mm256_set1_epi32(a);
 }
 
-INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint8_t *a)
+INLINE rows i_float(isums x)
+{
+    return _mm256_cvtepi32_ps(x);
+}
+
+INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8_t *a)
 {
     const bool is_signed = max < 0 || max == 255;
     widen(sum, is_signed ? signed_pairs(u->w[g], &u->sign[g], a) : pairs(u->w[g], a));
@@ -307,7 +312,7 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint
 
 /* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
 INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *a, int tile, int t,
-                 int g0, int g1, const int32_t *start, int shift, const isums *high)
+                 int g0, int g1, const int32_t *start, int shift)
 {
     (void)is_book;
     const int top = max < 0 ? -max : max;
@@ -338,9 +343,6 @@ INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *a, 
         const __m256i at = _mm256_set1_epi32(*start);
         sum = _mm256_add_epi32(sum, shift >= 0 ? _mm256_slli_epi32(at, shift)
                                                : _mm256_srai_epi32(at, -shift));
-    }
-    if (high != NULL) {
-        sum = _mm256_add_epi32(sum, _mm256_slli_epi32(*high, HIGH_BITS));
     }
     return _mm256_cvtepi32_ps(sum);
 }

@@ -237,12 +237,17 @@ INLINE void dot(__m512i *acc, __m512i w, const void *a)
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(w), "m"(*(const int32_t *)a));
 }
 
-INLINE isums i_zero(void)
+INLINE isums i_set(int32_t a)
 {
-    return _mm512_setzero_si512();
+    return _mm512_set1_epi32(a);
 }
 
-INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint8_t *a)
+INLINE rows i_float(isums x)
+{
+    return _mm512_cvtepi32_ps(x);
+}
+
+INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8_t *a)
 {
     (void)max;
     dot(sum, u->w[g], a);
@@ -250,14 +255,13 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const uint
 
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
 INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *q, int tile, int t,
-                 int g0, int g1, const int32_t *start, int shift, const isums *high)
+                 int g0, int g1, const int32_t *start, int shift)
 {
     (void)max;
     __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
     s = start == NULL || shift == 0 ? s
         : shift > 0                 ? _mm512_slli_epi32(s, (unsigned)shift)
                                     : _mm512_srai_epi32(s, (unsigned)-shift);
-    s = high != NULL ? _mm512_add_epi32(s, _mm512_slli_epi32(*high, HIGH_BITS)) : s;
     UNROLL for (int g = g0; g < g1; g++)
     {
         dot(&s, u->w[g], q + place_of(is_book, tile, t, g));

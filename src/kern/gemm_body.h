@@ -8,9 +8,9 @@
  * steps; step s has the rows from ROWS * s.
  *
  * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
- * comes off as offset * sum of the activations, where the integer sums start. Sums of 16 products
- * are integers below 2^24, high parts of activations (gemm_act.h) included, and so exact as floats.
- * Units with high parts take a step of their own; they are few.
+ * comes off as offset * sum of the activations, where the integer sums start. All numbers are
+ * integers below 2^24, so sub-scales can be multiplied in float, and the bits equal those of
+ * gemm_ref.c.
  *
  * The decode steps of codebook types stand in gemm_books.h.
  *
@@ -33,11 +33,12 @@
  *   look_up(w, table, offset)           table[code] + offset
  *   ready(u, max)                       last step of decoding; max: the greatest code, or less
  *                                       than 0: -max is the greatest level, with signs aside
- *   dots(u, max, is_book, q, tile, t, g0, g1, start, shift, high)
- *                                       sums over groups [g0, g1) for token t, as floats; they
- *                                       start at *start * 2^shift + *high * 128 (NULL: without);
- *                                       q: the integers, for books as `arrange` leaves them
- *   i_zero()  add_dot(&sum, u, max, g, a)   integer sums (isums), and one group's products */
+ *   i_set(a)  i_float(x)                integer sums (isums): one number in all, as floats
+ *   add_dot(&sum, u, max, g, a)         adds the products of group g with 4 activations
+ *   dots(u, max, is_book, q, tile, t, g0, g1, start, shift)
+ *                                       sums over groups [g0, g1) for token t, as exact floats;
+ *                                       they start at *start * 2^shift, or NULL: at 0; q: the
+ *                                       integers, for books as `arrange` leaves them */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -233,17 +234,16 @@ struct tile_unit {
 };
 
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
- * off the codes is where the integers start: n8 times offset / 8, a power of two. high: sums over
- * the high parts, or NULL. */
+ * off the codes is where the integers start: n8 times offset / 8, a power of two. */
 INLINE rows sum_of(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
-                   int part, const isums *high)
+                   int part)
 {
     const int tile = x->tile;
     const float *d = (const float *)(const void *)(x->a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
     const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
     return dots(u, h->max, h->is_book, x->q, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
-                h->offset != 0.0f ? n8 : NULL, shift, high != NULL ? &high[part == 1] : NULL);
+                h->offset != 0.0f ? n8 : NULL, shift);
 }
 
 INLINE bool is_halved(const struct how *h)
@@ -252,10 +252,9 @@ INLINE bool is_halved(const struct how *h)
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
- * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. high: sums
- * over the high parts, of the halves or all in the first; or NULL. */
+ * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. */
 INLINE rows token_step(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
-                       const isums *high, rows acc)
+                       rows acc)
 {
     const enum form form = h->form;
     const int tile = x->tile;
@@ -265,15 +264,15 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const struct t
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
     if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, x, t, 0, high), scale, acc);
-        return r_fma(sum_of(u, h, x, t, 1, high), r_mul(u->d[1], da), acc);
+        acc = r_fma(sum_of(u, h, x, t, 0), scale, acc);
+        return r_fma(sum_of(u, h, x, t, 1), r_mul(u->d[1], da), acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, x, t, 0, high), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, x, t, 1, high), u->sub[1], s0);
+        const rows s0 = r_mul(sum_of(u, h, x, t, 0), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, x, t, 1), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        acc = r_fma(sum_of(u, h, x, t, 2, high), scale, acc);
+        acc = r_fma(sum_of(u, h, x, t, 2), scale, acc);
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
@@ -283,58 +282,6 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const struct t
     }
     return acc;
 }
-
-/* A unit in which some token has high parts: n tokens from t0 on, as many as registers hold sums
- * of. The bits are tested once for all of them; books mix their groups. */
-INLINE void tokens_step_high(const struct unit *u, const struct how *h, const struct tile_unit *x,
-                             const uint8_t *high, int t0, int n, rows *acc)
-{
-    const uint32_t groups = h->is_book ? 255 : high_groups(x->a, x->tile);
-    isums sum[8][2];
-    UNROLL for (int t = 0; t < n; t++)
-    {
-        sum[t][0] = sum[t][1] = i_zero();
-    }
-    UNROLL for (int g = 0; g < 8; g++)
-    {
-        if ((groups >> g & 1) != 0) {
-            UNROLL for (int t = 0; t < n; t++)
-            {
-                add_dot(&sum[t][g / 4 * is_halved(h)], u, h->max, g,
-                        high + place_of(h->is_book, x->tile, t0 + t, g));
-            }
-        }
-    }
-    UNROLL for (int t = 0; t < n; t++)
-    {
-        acc[t0 + t] = token_step(u, h, x, t0 + t, sum[t], acc[t0 + t]);
-    }
-}
-
-/* Each kind of tile that is worth a copy; apart from the usual step, which has all registers. */
-INLINE void unit_step_high(const struct unit *u, struct how h, struct tile_unit x,
-                           const uint8_t *high, rows *acc)
-{
-    const int tile = x.tile;
-    const int together = tile < TOGETHER ? tile : TOGETHER;
-    int32_t q[ARRANGED_BYTES / 4];
-    if (h.is_book) {
-        high = arrange(is_halved(&h), high, tile, q);
-    }
-    for (int t = 0; t < together; t += tile < 8 ? 1 : 8) {
-        if (tile == 16) {
-            x.tile = 16;
-            tokens_step_high(u, &h, &x, high, t, 8, acc);
-        } else if (tile == 8) {
-            x.tile = 8;
-            tokens_step_high(u, &h, &x, high, 0, 8, acc);
-        } else {
-            tokens_step_high(u, &h, &x, high, t, 1, acc);
-        }
-    }
-}
-
-typedef void (*high_fn)(const struct unit *u, struct tile_unit x, const uint8_t *high, rows *acc);
 
 INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ldy)
 {
@@ -363,11 +310,9 @@ INLINE void fetch_unit(const uint8_t *w, size_t n, int tile, size_t ahead)
 /* One panel times the tokens of a tile that registers hold, from the one that `a` points to; n of
  * them exist. Everything but the pointers is constant after inlining, so a type costs a copy of
  * this text for each size of tile, and no branch. */
-INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h, int tile,
-                       const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y,
-                       size_t ldy)
+INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
+                       int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
 {
-    const uint8_t *high = a + high_at(tile, n_block * h->units * UNIT, 0);
     const size_t each = h->block / (size_t)h->units;
     const size_t ahead = tile == 1 ? peak_ahead(AHEAD) : 0;
     const int together = tile < TOGETHER ? tile : TOGETHER;
@@ -377,7 +322,7 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
         acc[t / TOGETHER][t % TOGETHER] = r_set(0.0f);
     }
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
-        for (int j = 0; j < h->units; j++, a += unit_bytes(tile), high += UNIT * tile) {
+        for (int j = 0; j < h->units; j++, a += unit_bytes(tile)) {
             fetch_unit(w + (size_t)j * each, each, tile, ahead);
             int32_t q[ARRANGED_BYTES / 4];
             const struct tile_unit x = { .a = a,
@@ -388,23 +333,9 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
                 struct unit u;
                 decode(w, j, s, &u);
                 ready(&u, h->max);
-                if (__builtin_expect(high_groups(a, tile) != 0, 0)) {
-                    const struct unit copy = u; /* so that u and acc stay in registers */
-                    rows sums[TOGETHER];
-                    UNROLL for (int t = 0; t < together; t++)
-                    {
-                        sums[t] = acc[s][t];
-                    }
-                    with_high(&copy, x, high, sums);
-                    UNROLL for (int t = 0; t < together; t++)
-                    {
-                        acc[s][t] = sums[t];
-                    }
-                    continue;
-                }
                 UNROLL for (int t = 0; t < together; t++)
                 {
-                    acc[s][t] = token_step(&u, h, &x, t, NULL, acc[s][t]);
+                    acc[s][t] = token_step(&u, h, &x, t, acc[s][t]);
                 }
             }
         }
@@ -415,8 +346,65 @@ INLINE void panel_tile(decode_fn decode, high_fn with_high, const struct how *h,
     }
 }
 
-INLINE void panel_run(decode_fn decode, high_fn with_high, struct how h, const struct product *p,
-                      int32_t panel)
+/* The products of one group where all registers of codes may hold columns of it. */
+INLINE void book_dot(isums *sum, const struct unit *u, const struct how *h, int g, const int8_t *a)
+{
+    int8_t all[UNIT] = { 0 };
+    int32_t q[ARRANGED_BYTES / 4];
+    memcpy(all + 4 * g, a, 4);
+    const uint8_t *at = arrange(is_halved(h), (const uint8_t *)all, 1, q);
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        add_dot(sum, u, h->max, i, (const int8_t *)at + place_of(true, 1, 0, i));
+    }
+}
+
+/* The steps of n high parts of group g (gemm_act.h), y: of the tile's first token. Of a unit only
+ * that group is decoded, the compiler leaves the rest out. */
+INLINE void high_group(decode_fn decode, const struct how *h, const uint8_t *w,
+                       const struct act_high *high, int32_t n, int g, int s, float *y, size_t ldy)
+{
+    for (int32_t i = 0; i < n; i++) {
+        const struct act_high *e = &high[i];
+        float *to = y + (size_t)e->token * ldy + ROWS * s;
+        struct unit u;
+        decode(w + (size_t)(e->unit / h->units) * h->block, e->unit % h->units, s, &u);
+        ready(&u, h->max);
+        isums sum = i_set(-(int32_t)h->offset * e->sum);
+        if (h->is_book) {
+            book_dot(&sum, &u, h, g, e->h);
+        } else {
+            add_dot(&sum, &u, h->max, g, e->h);
+        }
+        rows x = i_float(sum);
+        if (h->form == FORM_SUB2 || h->form == FORM_SUB2_MIN) {
+            x = r_mul(x, u.sub[g / 4]);
+        }
+        const rows d = u.d[h->form == FORM_HALVED ? g / 4 : 0];
+        r_store(to, r_fma(x, r_mul(d, r_set(e->d)), r_load(to)));
+    }
+}
+
+/* The high parts of a panel's tokens, behind its units: its weights are in the cache now. */
+INLINE void high_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
+{
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        const int32_t tile = gemm_tile(p->a->n_tok, i);
+        const struct act_side *side = side_at(gemm_tile_at(p->a, i), tile, p->w->n_col);
+        float *y = p->y + (size_t)i * TILE_MAX * p->ldy + (size_t)panel * LANES;
+        UNROLL for (int g = 0; g < 8; g++)
+        {
+            UNROLL for (int s = 0; s < STEPS; s++)
+            {
+                high_group(decode, &h, w, high_at(side, g, tile, p->w->n_col), side->n[g], g, s, y,
+                           p->ldy);
+            }
+        }
+    }
+}
+
+INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
@@ -426,15 +414,15 @@ INLINE void panel_run(decode_fn decode, high_fn with_high, struct how h, const s
         const int n = p->a->n_tok - tok;
         float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
         if (tile == 16) {
-            panel_tile(decode, with_high, &h, 16, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 16, w, n_block, a, n, y, p->ldy);
         } else if (tile == 8) {
-            panel_tile(decode, with_high, &h, 8, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
-            panel_tile(decode, with_high, &h, 4, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
         } else if (tile == 2) {
-            panel_tile(decode, with_high, &h, 2, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 2, w, n_block, a, n, y, p->ldy);
         } else {
-            panel_tile(decode, with_high, &h, 1, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 1, w, n_block, a, n, y, p->ldy);
         }
     }
 }
@@ -445,15 +433,17 @@ INLINE void panel_run(decode_fn decode, high_fn with_high, struct how h, const s
 #define PANEL_BOOK(name, form, max, offset, block)                                                 \
     PANEL_AS(BOOK_TARGET, true, name, form, max, offset, 8, block)
 #define PANEL_AS(target, is_book, name, form, max, offset, units, block)                           \
-    static target __attribute__((noinline)) void high_##name(                                      \
-        const struct unit *u, struct tile_unit x, const uint8_t *high, rows *acc)                  \
+    static target                                                                                  \
+        __attribute__((noinline)) void high_##name(const struct product *p, int32_t panel)         \
     {                                                                                              \
-        unit_step_high(u, (struct how){ form, max, offset, is_book, units, block }, x, high, acc); \
+        high_run(decode_##name, (struct how){ form, max, offset, is_book, units, block }, p,       \
+                 panel);                                                                           \
     }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, high_##name,                                                      \
-                  (struct how){ form, max, offset, is_book, units, block }, p, panel);             \
+        panel_run(decode_##name, (struct how){ form, max, offset, is_book, units, block }, p,      \
+                  panel);                                                                          \
+        high_##name(p, panel);                                                                     \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
 PANEL(q4_1, FORM_M, 15, 0.0f, 1, 16 * 20)

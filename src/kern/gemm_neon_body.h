@@ -11,8 +11,7 @@
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
  * used as they are; what is to come off, offset * sum of the activations, is where the integer sums
- * start. High parts of activations (gemm_act.h) join these sums before they become floats, so the
- * bits equal those of gemm_ref.c.
+ * start: all numbers are integers below 2^24, and the bits equal those of gemm_ref.c.
  *
  * The decode steps of codebook types stand in books_neon.h.
  *
@@ -445,37 +444,22 @@ INLINE int together_of(int tile)
     return tile < TOGETHER ? tile : TOGETHER;
 }
 
-/* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8, and at the
- * products of the high parts. part: half 0 or 1, or 2: both. */
-INLINE void sums_start(const int8x16_t *w, const struct kind k, int part, int tile,
-                       const uint8_t *a, const uint8_t *high, int32x4_t *s)
+/* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8. part: half 0 or
+ * 1, or 2: both. */
+INLINE void sums_start(const struct kind k, int part, int tile, const uint8_t *a, int32x4_t *s)
 {
     const int together = together_of(tile);
     const int32_t *n8 = (const int32_t *)(const void *)(a + (UNIT + 16 + 4 * part) * tile);
-    const int32_t groups = (int32_t)high_groups(a, tile) & (part == 0 ? 15 : part == 1 ? 240 : 255);
     UNROLL for (int t = 0; t < together; t++)
     {
-        s[t] = vdupq_n_s32(0);
-    }
-    for (int g = 0; groups >> g != 0; g++) {
-        if ((groups >> g & 1) != 0) {
-            sums(w + g, 0, 1, 1, high + (size_t)(g * tile) * 4, tile, together, s);
-        }
-    }
-    UNROLL for (int t = 0; t < together; t++)
-    {
-        s[t] = vshlq_n_s32(s[t], HIGH_BITS);
-        if (k.offset != 0.0f) {
-            s[t] = vaddq_s32(s[t], vdupq_n_s32(n8[t] / 8 * (int32_t)k.offset));
-        }
+        s[t] = vdupq_n_s32(k.offset != 0.0f ? n8[t] / 8 * (int32_t)k.offset : 0);
     }
 }
 
 /* Quad by quad: eight registers of codes and up to 16 of integer sums are all that 32 registers
  * hold. The two halves of a unit are summed apart only where a type scales them apart. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
-                      const struct unit *u, const uint8_t *a, const uint8_t *high,
-                      float32x4_t acc[QUADS][TOGETHER])
+                      const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int together = together_of(tile);
@@ -485,10 +469,10 @@ INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8
         int8x16_t w[8];
         int32x4_t s[2][TOGETHER];
         codes(b, j, q, w);
-        sums_start(w, k, is_split ? 0 : 2, tile, a, high, s[0]);
+        sums_start(k, is_split ? 0 : 2, tile, a, s[0]);
         sums(w, 0, is_split ? 4 : 8, k.run, a, tile, together, s[0]);
         if (is_split) {
-            sums_start(w, k, 1, tile, a, high, s[1]);
+            sums_start(k, 1, tile, a, s[1]);
             sums(w, 4, 8, k.run, a, tile, together, s[1]);
         }
         UNROLL for (int t = 0; t < together; t++)
@@ -547,14 +531,13 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
     float32x4_t acc[QUADS][TOGETHER];
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const uint8_t *a = t.a;
-    const uint8_t *high = a + high_at(size, p->w->n_col, 0);
     const int32_t n_block = p->w->n_col / (UNIT * k.units);
     zero_tile(acc, together_of(size));
     for (int32_t block = 0; block < n_block; block++, w += k.block) {
-        for (int j = 0; j < k.units; j++, a += unit_bytes(size), high += UNIT * size) {
+        for (int j = 0; j < k.units; j++, a += unit_bytes(size)) {
             struct unit u;
             scales(w, j, &u);
-            unit_step(codes, k, size, w, j, &u, a, high, acc);
+            unit_step(codes, k, size, w, j, &u, a, acc);
         }
     }
     store_tile(acc, together_of(size), t.n, t.y, p->ldy);
@@ -585,12 +568,58 @@ INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
     }
 }
 
+/* The steps of one high part of group g (gemm_act.h), y: of the tile's first token. */
+INLINE void high_step(scales_fn scales, codes_fn codes, const struct kind k, const uint8_t *w,
+                      const struct act_high *high, int g, float *y, size_t ldy)
+{
+    const uint8_t *b = w + (size_t)(high->unit / k.units) * k.block;
+    struct unit u;
+    scales(b, high->unit % k.units, &u);
+    for (int q = 0; q < QUADS; q++) {
+        float *to = y + (size_t)high->token * ldy + QUAD * q;
+        int8x16_t c[8];
+        int32x4_t s = vdupq_n_s32(-(int32_t)k.offset * high->sum);
+        codes(b, high->unit % k.units, q, c);
+        sums(c + g, 0, 1, 1, (const uint8_t *)high->h, 1, 1, &s);
+        float32x4_t x = vcvtq_f32_s32(s);
+        if (k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN) {
+            x = vmulq_f32(x, u.sub[g / 4][q]);
+        }
+        const float32x4_t d = u.d[k.form == FORM_HALVED ? g / 4 : 0][q];
+        vst1q_f32(to, vfmaq_f32(vld1q_f32(to), x, vmulq_n_f32(d, high->d)));
+    }
+}
+
+/* The high parts of a panel's tokens, behind its units: its weights are in the cache now. */
+INLINE void high_run(scales_fn scales, codes_fn codes, const struct kind k, const struct product *p,
+                     int32_t panel)
+{
+    const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
+    for (int32_t i = p->tile0; i < p->tile1; i++) {
+        const int32_t tile = gemm_tile(p->a->n_tok, i);
+        const struct act_side *side = side_at(gemm_tile_at(p->a, i), tile, p->w->n_col);
+        float *y = p->y + (size_t)i * TILE_MAX * p->ldy + (size_t)panel * LANES;
+        for (int g = 0; g < 8; g++) {
+            const struct act_high *high = high_at(side, g, tile, p->w->n_col);
+            for (int32_t e = 0; e < side->n[g]; e++) {
+                high_step(scales, codes, k, w, &high[e], g, y, p->ldy);
+            }
+        }
+    }
+}
+
 /* Codes up to 31 leave room for 8 groups, up to 43 for 6, up to 63 for 4, up to 128 for 2. */
 #define PANEL(name, scales, form, offset, run, units, block)                                       \
+    static __attribute__((noinline)) void high_##name(const struct product *p, int32_t panel)      \
+    {                                                                                              \
+        high_run(scales, codes_##name, (struct kind){ form, offset, run, units, block }, p,        \
+                 panel);                                                                           \
+    }                                                                                              \
     static void panel_##name(const struct product *p, int32_t panel)                               \
     {                                                                                              \
         panel_run(scales, codes_##name, (struct kind){ form, offset, run, units, block }, p,       \
                   panel);                                                                          \
+        high_##name(p, panel);                                                                     \
     }
 PANEL(q4_0, scales_d, FORM_PLAIN, 8.0f, 8, 1, 16 * 18)
 PANEL(q4_1, scales_d_m, FORM_M, 0.0f, 8, 1, 16 * 20)

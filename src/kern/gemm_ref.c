@@ -4,10 +4,12 @@
  * is taken in its integer form (quant.h), and one output element is one chain of fused
  * multiply-adds over the units in index order:
  *
- *     s   = fma(float(S1), sub1, float(S0) * sub0)                   S_h = sum of q * a over half h
- *     acc = fma(s, d * d_a, acc)
+ *     acc = fma(float(sub0 * S0 + sub1 * S1), d * d_a, acc)          S_h = sum of q * a over half h
  *     acc = fma(m, d_a * float(A0 + A1), acc)                        types with a constant
  *     acc = fma(-float(min0 * A0 + min1 * A1), dmin * d_a, acc)      types with integer minima
+ *
+ * Behind the units a token's high parts (gemm_act.h) take further steps, one for each group of four
+ * columns that has some.
  *
  * (NVFP4, whose halves have scales of their own: two steps fma(float(S_h), d_h * d_a, acc).) Float
  * weights: one fma per column. Every other kernel must give these bits; docs/NUMERICS.md says the
@@ -29,7 +31,7 @@
 
 /* Token `tok` of the prepared activations, unit u. */
 struct act_read {
-    int32_t v[UNIT];
+    int8_t q[UNIT];
     float d;
     float a0;
     float a1;
@@ -38,17 +40,12 @@ struct act_read {
 static struct act_read act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
 {
     const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
-    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX);
-    const uint8_t *unit = p + (size_t)u * unit_bytes(tile);
-    const int8_t *q = (const int8_t *)unit;
-    const int8_t *high = (const int8_t *)p + high_at(tile, a->n_col, u);
+    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX) + (size_t)u * unit_bytes(tile);
     const int32_t t = tok % TILE_MAX;
-    const float *d = (const float *)(const void *)(unit + UNIT * tile);
+    const float *d = (const float *)(const void *)(p + UNIT * tile);
     struct act_read r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
-    for (int k = 0; k < UNIT; k++) {
-        const int32_t at = (k / 4 * tile + t) * 4 + k % 4;
-        const bool has_high = (high_groups(unit, tile) >> (k / 4) & 1) != 0;
-        r.v[k] = q[at] + (has_high ? HIGH * high[at] : 0);
+    for (int g = 0; g < 8; g++) {
+        memcpy(r.q + 4 * g, p + (g * tile + t) * 4, 4);
     }
     return r;
 }
@@ -59,19 +56,51 @@ static float step(const struct quant_info *info, const struct quant_unit *w,
 {
     int32_t s[2] = { 0, 0 };
     for (int k = 0; k < UNIT; k++) {
-        s[k / 16] += w->q[k] * a->v[k];
+        s[k / 16] += w->q[k] * a->q[k];
     }
     if (info->is_halved) {
         acc = fmaf((float)s[0], w->d[0] * a->d, acc);
         return fmaf((float)s[1], w->d[1] * a->d, acc);
     }
-    const float both = fmaf((float)s[1], (float)w->sub[1], (float)s[0] * (float)w->sub[0]);
-    acc = fmaf(both, w->d[0] * a->d, acc);
+    acc = fmaf((float)(w->sub[0] * s[0] + w->sub[1] * s[1]), w->d[0] * a->d, acc);
     if (info->has_m) {
         acc = fmaf(w->m, (a->a0 + a->a1) * a->d, acc);
     }
     if (info->has_min) {
         acc = fmaf(-((float)w->min[0] * a->a0 + (float)w->min[1] * a->a1), w->dmin * a->d, acc);
+    }
+    return acc;
+}
+
+/* The step of high parts of group g. */
+static float step_high(const struct tensor *w, int32_t row, const struct act_high *high, int g,
+                       float acc)
+{
+    uint8_t block[BLOCK_BYTES_MAX];
+    struct quant_unit unit;
+    const struct quant_info *info = quant_get(w->type);
+    const int32_t n_unit = info->block / UNIT;
+    pack_block_back(w, row, (size_t)(high->unit / n_unit), block);
+    info->unit(block, (size_t)(high->unit % n_unit), &unit);
+    int32_t s = 0;
+    for (int k = 0; k < 4; k++) {
+        s += unit.q[4 * g + k] * high->h[k];
+    }
+    return fmaf((float)(unit.sub[g / 4] * s), unit.d[g / 4] * high->d, acc);
+}
+
+static float row_high(const struct tensor *w, int32_t row, const struct kern_act *a, int32_t tok,
+                      float acc)
+{
+    const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
+    const struct act_side *side = side_at(gemm_tile_at(a, tok / TILE_MAX), tile, a->n_col);
+    for (int g = 0; g < 8; g++) {
+        const struct act_high *high = high_at(side, g, tile, a->n_col);
+        for (int32_t i = 0; i < side->n[g]; i++) {
+            if (high[i].token == tok % TILE_MAX) {
+                acc = step_high(w, row, &high[i], g, acc);
+            }
+        }
     }
     return acc;
 }
@@ -98,6 +127,10 @@ static void row_units(const struct tensor *w, int32_t row, const struct kern_act
             float *acc = &y[(size_t)t * ldy + (size_t)row];
             *acc = step(info, &unit, &act, *acc);
         }
+    }
+    for (int32_t t = 0; t < a->n_tok && row < w->n_row; t++) {
+        float *to = &y[(size_t)t * ldy + (size_t)row];
+        *to = row_high(w, row, a, t, *to);
     }
 }
 

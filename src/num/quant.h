@@ -57,8 +57,7 @@ typedef void (*quant_decode_fn)(const void *blocks, float *out, size_t n);
  * With h the half (0: the first 16):
  *   value[i] = d[h] * sub[h] * q[i] - dmin * min[h] + m
  * d[0] == d[1] but for NVFP4, whose halves have scales of their own. The bounds of quant.c's essay
- * keep |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32; of values
- * that stand out of their row (docs/NUMERICS.md), the sums of q * a over 16 weights. */
+ * keep |sum of sub * q * a| below 2^24 for |a| <= 127, so that it is exact in float32. */
 struct quant_unit {
     int8_t q[32];
     int16_t sub[2]; /* integer sub-scales (1 where the type has none, or one a unit: then in d) */
