@@ -839,7 +839,7 @@ def asked_at_that_moment(b):
 def left_overs(b):
     """A copy that was killed half-way is cleared away by the next pull."""
     b.run('list')
-    for name in ('new-12345', 'wheel/half.whl', 'temp/pip-unpack-1/half.whl', 'pip.log', 'old.part', 'old.part.validator', 'young.part'):
+    for name in ('new-12345', 'young.part.validator.new-7', 'wheel/half.whl', 'temp/pip-unpack-1/half.whl', 'pip.log', 'old.part', 'old.part.validator', 'young.part'):
         path = b.file('data/hearth/models/partial/' + name, b'half')
         if name.startswith('old'):
             os.utime(path, (time.time() - 8 * 86400,) * 2)

@@ -312,7 +312,8 @@ static void clear_partial(struct store *st)
             store_remove_tree(w.path);
         } else if (orphan != NULL) {
             clear_orphan(st, orphan, w.path);
-        } else if (view_starts(w.name, VIEW(STORE_NEW)) || view_ends(w.name, VIEW(".log")) ||
+        } else if (view_find(w.name, VIEW(STORE_NEW), 0) != SIZE_MAX || /* os_write_file's too */
+                   view_ends(w.name, VIEW(".log")) ||
                    w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
             unlink(w.path);
         }
