@@ -24,6 +24,15 @@ def same(what, got, want):
     return check(what, got == want, f'got {got!r}, want {want!r}')
 
 
+def is_running(pid):
+    """A zombie is not: whoever inherited it has not looked yet."""
+    try:
+        with open(f'/proc/{pid}/stat') as f:
+            return f.read().rsplit(') ', 1)[1][0] != 'Z'
+    except OSError:
+        return False
+
+
 def run_tests(server, only=''):
     """All tests (or those of the comma-separated names) on one server, which must survive them and end well."""
     for fn in TESTS:

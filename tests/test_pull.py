@@ -30,6 +30,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'tools'))
 import gguf_file as gf  # noqa: E402
+from checks import is_running  # noqa: E402
 import pull_damage  # noqa: E402,F401 - its tests are among TESTS
 from pull_site import AUTH, BUSY, Box, INTEGRITY, IO, LIMIT, NET, NOT_FOUND, OK, SLOW, TESTS, USAGE, model, serve, sha, test, waiting  # noqa: E402
 
@@ -845,15 +846,6 @@ def left_overs(b):
             os.utime(path, (time.time() - 8 * 86400,) * 2)
     b.run('pull', b.file('m.gguf', model()))
     assert b.partial() == ['young.part']  # that one may still be resumed
-
-
-def is_running(pid):
-    """A zombie is not: whoever inherited it has not looked yet."""
-    try:
-        with open(f'/proc/{pid}/stat') as f:
-            return f.read().split(') ')[1][0] != 'Z'
-    except OSError:
-        return False
 
 
 @test

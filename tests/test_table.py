@@ -181,16 +181,9 @@ def test_stopped(b):
             time.sleep(0.02)
         pid = int(open(b.folder + '/pid').read())
         p.terminate()
-    while time.monotonic() < end and is_running(pid):
+    while time.monotonic() < end and checks.is_running(pid):
         time.sleep(0.02)
-    check('a stopped table leaves no program running', not is_running(pid), pid)
-
-
-def is_running(pid):
-    try:
-        return open(f'/proc/{pid}/stat').read().rsplit(') ', 1)[1][0] != 'Z'
-    except OSError:
-        return False
+    check('a stopped table leaves no program running', not checks.is_running(pid), pid)
 
 
 def run_of(cell, program, **figures):

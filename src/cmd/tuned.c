@@ -46,12 +46,10 @@ static struct tuned take(const struct js *v, const char *path)
                          is_text(js_get(v, "processor"), cpu_get()->name) &&
                          js_int(js_get(v, "cores")) == cpu_get()->n_core;
     if (!is_ours || n_thread < 1 || n_thread > THREAD_MAX || n_batch < 1 || n_batch > BATCH_MAX) {
-        log_event(
-            LOG_WARN, "tune",
-            "msg=\"the profile is damaged, or of another processor or version; run hearth tune "
-            "again\" "
-            "path=\"%s\"",
-            path);
+        log_event(LOG_WARN, "tune",
+                  "msg=\"the profile is damaged, or of another processor or version; run hearth "
+                  "tune again\" path=\"%s\"",
+                  path);
         return (struct tuned){ 0 };
     }
     log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%" PRId64 " batch=%" PRId64 " path=\"%s\"",
