@@ -182,6 +182,24 @@ def pulled_again_by_name(b):
 
 
 @test
+def impossible_index(b):
+    """What an index cannot hold is told by every command alike, a pull too, which does not take the name for unknown; what they advise helps."""
+    path = b.file('m.gguf', model())
+    b.run('pull', path)
+    for change, said in (("UPDATE file SET digest = 'zz'", '"zz" is no digest'), ('DELETE FROM file', '"m" is no model with files')):
+        with contextlib.closing(sqlite3.connect(b.data + '/hearth/hearth.db')) as db, db:
+            db.execute(change)
+        for args in (['pull', 'm'], ['pull', '--pack', 'm'], ['pull', path], ['show', 'm'], ['plan', 'm'], ['rm', 'm'], ['list'], ['verify']):
+            _, err = b.run(*args, want=INTEGRITY)
+            assert said in err and 'remove hearth.db' in err, (args, err)
+    for end in ('', '-wal', '-shm'):
+        if os.path.exists(b.data + '/hearth/hearth.db' + end):
+            os.unlink(b.data + '/hearth/hearth.db' + end)
+    b.run('pull', path)
+    assert b.names() == ['m'] and b.blobs() == [sha(model())]
+
+
+@test
 def not_removed(b):
     """Where a file cannot be removed its model stays, and rm says so."""
     if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:

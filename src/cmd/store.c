@@ -442,10 +442,7 @@ static enum err read_files(struct store *st, struct store_model *m)
         e = e == ERR_OK ? db_query_next(q, &has_row) : e;
     }
     db_query_close(q);
-    if (e == ERR_OK && m->n_file == 0) {
-        e = err_set(ERR_INTEGRITY, "model %s has no files in the index; pull it again", m->name);
-    }
-    return e;
+    return e == ERR_OK ? check_index(st, m->n_file > 0, "model with files", m->name) : e;
 }
 
 /* The model of a query's first row. */
@@ -875,8 +872,11 @@ static enum err resolve_name(struct store *st, const char *model, bool has_use, 
 {
     struct store_model m = { 0 };
     const char *why = NULL;
-    TRY(store_find(st, model, &m));
-    enum err e = ERR_OK;
+    enum err e = store_find(st, model, &m);
+    if (e != ERR_OK) {
+        store_model_clear(&m);
+        return e;
+    }
     if (has_use && store_has_image(st, &m, &why)) {
         store_blob_path(st, m.files[m.n_file].digest, path);
         e = buf_check(path, "model path");

@@ -563,13 +563,25 @@ static enum err split_fragment(const char *what, char url[URL_MAX], char want[65
     return ERR_OK;
 }
 
+/* Whether the store has a model of that name; then *m, which must be zeroed, is it. */
+static enum err find_name(struct store *st, const char *name, struct store_model *m, bool *is_there)
+{
+    const enum err e = store_find(st, name, m);
+    *is_there = e == ERR_OK;
+    if (e != ERR_OK) {
+        store_model_clear(m);
+    }
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
 /* Whether the store has the model of this name from this source; then p->m is it. */
 static enum err find_same(struct pull *p, const char *want, bool *is_there)
 {
     struct store_model old = { 0 };
-    const enum err e = store_find(p->st, p->m.name, &old);
-    bool is_same = e == ERR_OK && strcmp(old.source, p->m.source) == 0 &&
-                   (want == NULL || strcmp(old.files[0].digest, want) == 0);
+    bool is_same = false;
+    TRY(find_name(p->st, p->m.name, &old, &is_same));
+    is_same = is_same && strcmp(old.source, p->m.source) == 0 &&
+              (want == NULL || strcmp(old.files[0].digest, want) == 0);
     for (size_t i = 0; i < old.n_file && is_same; i++) {
         is_same = store_is_sound(p->st, &old.files[i]);
     }
@@ -580,7 +592,7 @@ static enum err find_same(struct pull *p, const char *want, bool *is_there)
         return ERR_OK;
     }
     store_model_clear(&old);
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
+    return ERR_OK;
 }
 
 static enum err pull_url(struct pull *p, const char *what)
@@ -850,7 +862,11 @@ static enum err pull(struct pull *p, const char *what)
 {
     struct stat s;
     const struct known *k = known_find(what);
-    if (p->is_packed && !store_is_file(what) && store_find(p->st, what, &p->m) == ERR_OK) {
+    bool is_there = false;
+    if (p->is_packed && !store_is_file(what)) {
+        TRY(find_name(p->st, what, &p->m, &is_there));
+    }
+    if (is_there) {
         REQUIRE(p->name == NULL, ERR_USAGE, "%s is in the store already, under that name", what);
         return finish(p);
     }
@@ -862,7 +878,10 @@ static enum err pull(struct pull *p, const char *what)
     }
     const int why = stat(what, &s) == 0 ? 0 : errno;
     struct store_model old = { 0 };
-    if (why != 0 && store_find(p->st, what, &old) == ERR_OK) {
+    if (why != 0) {
+        TRY(find_name(p->st, what, &old, &is_there));
+    }
+    if (is_there) {
         const enum err e = pull_again(p, &old);
         store_model_clear(&old);
         return e;
