@@ -81,10 +81,12 @@ class Hearth:
         return {k: b[k] for k in keep}
 
     def first(self, model, is_image):
-        """From the start of the process to its end after one token; an image is packed once, into a store beside the models."""
+        """From the start of the process to its end after one token; an image is packed into a store beside the models, unless there is one that
+        this build uses."""
         env = {'XDG_DATA_HOME': os.path.join(os.path.dirname(model), 'store')} if is_image else {}
         name = os.path.basename(model).removesuffix('.gguf')
-        if is_image and name not in [m['name'] for m in json.loads(start([self.path, 'list', '--json'], more_env=env)[0])['models']]:
+        if is_image and not any(m['name'] == name and 'image' in m and 'image_fault' not in m
+                                for m in json.loads(start([self.path, 'list', '--json'], more_env=env)[0])['models']):
             start([self.path, 'pull', model, '--pack', '--name', name], more_env=env)
         args = [self.path, 'run', name if is_image else model, 'a', '--raw', '-n', '1', '--ctx', '2048', '--temp', '0']
         _, s, mb = start(args, more_env=env)
