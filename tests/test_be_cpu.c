@@ -2,8 +2,9 @@
  *
  * Products joined by an activation function: the same bits as the products and the function one
  * after the other, whoever computes which part. What operations leave on a worker's stack is what
- * the plan says (BC-2): a thread whose stack holds a pattern computes the largest attention there is, on each instruction
- * set that this machine has; the lowest byte that changed tells how deep it went. */
+ * the plan says (BC-2): a thread whose stack holds a pattern computes the largest attention there
+ * is, on each instruction set that this machine has; the lowest byte that changed tells how deep it
+ * went. */
 #include "back/be_cpu.h"
 
 #include "base/cpu.h"

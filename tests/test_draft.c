@@ -170,7 +170,6 @@ static void test_off(void **state)
         }
         draft_judged(&d, n, 0);
     }
-
     assert_in_range(n_tried, 5, 40);
     while (d.chance < 0.9) {
         const int32_t n = draft_length(&d, &cost, &s, &saved_us);

@@ -1,5 +1,4 @@
-/* attn_bf16 - bf16 pages: pairs of dimensions and of positions (header only, part of
- * attn_body.h)
+/* attn_bf16 - bf16 pages: pairs of numbers (header only, part of attn_body.h)
  *
  * Pages of half the bytes of floats, and on processors with AVX512_BF16 twice the speed of the
  * multiplier: vdpbf16ps multiplies two pairs of bf16 and adds both products to a float. By Intel's
