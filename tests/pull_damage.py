@@ -242,3 +242,7 @@ def told_by_their_names(b):
                        (['run', 'sm', '--draft', 'tiny', 'hi'], 'tiny'), (['plan', path], path)):
         _, err = b.run(*args, want=INTEGRITY)
         assert f'hearth: {said}: llama.block_count' in err and 'sha256' not in err, (args, err)
+    overwrite(blob(b, sha(model())), 0, b'XXXX')
+    for args in (['run', 'tiny', 'hi'], ['render', '-m', 'tiny']):
+        _, err = b.run(*args, want=INTEGRITY)
+        assert err.startswith('hearth: tiny: byte 0: '), (args, err)

@@ -45,8 +45,7 @@
 
 static int fail(enum err e)
 {
-    fprintf(stderr, "hearth: %s\n", err_text());
-    return (int)e;
+    return open_fail((hearth_status)e);
 }
 
 static int usage(const char *what)
