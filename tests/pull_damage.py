@@ -221,11 +221,12 @@ def killed_copies_told(b):
     """What was being written when its process was killed is told until the next change clears it away."""
     b.run('list')
     b.file('data/hearth/models/partial/new-12345', b'half')
+    b.file('data/hearth/models/partial/half.part.validator.new-12345', b'half')
     b.file('data/hearth/models/partial/temp/pip/half.whl', b'half a wheel')
     b.file('data/hearth/models/partial/orphan-' + 64 * 'a', b'')
     for command in ('list', 'verify'):
-        assert b.json(command)['unfinished'] == {'files': 2, 'bytes': 16}
-        assert re.search('^unfinished: 2 files, 16 B, in .*next pull or rm', b.run(command)[0], re.M)
+        assert b.json(command)['unfinished'] == {'files': 3, 'bytes': 20}
+        assert re.search('^unfinished: 3 files, 20 B, in .*next pull or rm', b.run(command)[0], re.M)
     b.run('rm', 'no-such-model', want=NOT_FOUND)
     assert b.json('list')['unfinished'] == {'files': 0, 'bytes': 0} and b.partial() == []
 

@@ -300,6 +300,12 @@ static void clear_orphan(struct store *st, const char *digest, const char *note)
     unlink(note);
 }
 
+/* What was being written when its process was killed: a blob, or os_write_file's. */
+static bool is_half_written(struct view name)
+{
+    return view_starts(name, VIEW(STORE_NEW)) || view_find(name, VIEW("." STORE_NEW), 0) < name.n;
+}
+
 /* What a pull or rm left that was killed. What can be resumed (downloads, whole wheels) has a week
  * for that. */
 static void clear_partial(struct store *st)
@@ -312,8 +318,7 @@ static void clear_partial(struct store *st)
             store_remove_tree(w.path);
         } else if (orphan != NULL) {
             clear_orphan(st, orphan, w.path);
-        } else if (view_find(w.name, VIEW(STORE_NEW), 0) != SIZE_MAX || /* os_write_file's too */
-                   view_ends(w.name, VIEW(".log")) ||
+        } else if (is_half_written(w.name) || view_ends(w.name, VIEW(".log")) ||
                    w.s.st_mtime < (time_t)os_wall_s() - RESUME_S) {
             unlink(w.path);
         }
@@ -364,7 +369,7 @@ size_t store_unfinished(const struct store *st, uint64_t *bytes)
     while (store_walk_next(&w)) {
         const bool is_folder = S_ISDIR(w.s.st_mode);
         if (is_folder || view_ends(w.name, VIEW(".part")) || view_ends(w.name, VIEW(".whl")) ||
-            view_starts(w.name, VIEW(STORE_NEW))) {
+            is_half_written(w.name)) {
             n++;
             *bytes += is_folder ? store_tree_bytes(w.path) : (uint64_t)w.s.st_size;
         }
