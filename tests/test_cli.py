@@ -28,6 +28,13 @@ def run(home, *args, data=b'', stdout=subprocess.PIPE):
     return r.returncode, (r.stdout or b'').decode('utf-8', 'replace'), r.stderr.decode('utf-8', 'replace')
 
 
+def shell(home, script, *args):
+    """The same for a shell's script, whose "$@" is the command."""
+    r = subprocess.run(['sh', '-c', script, 'sh', hearth, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                       env={**os.environ, 'HOME': home})
+    return r.returncode, r.stdout, r.stderr
+
+
 def refused(home, args, code, *words):
     """One line on standard error, nothing on standard output, that exit code."""
     got = run(home, *args)
@@ -380,9 +387,18 @@ def test_stack(home):
     for kib, want in ((64, 11), (511, 11), (512, 0)):
         for args in (['--version'], ['plan', TINY], ['run', TINY, 'x', '--raw', '--max-tokens', '4'], ['run', CHAT, 'x', '--max-tokens', '1'],
                      ['bench', TINY, '--prefill', '8', '--decode', '4']):
-            r = subprocess.run(['sh', '-c', f'ulimit -s {kib}; exec "$@"', 'sh', hearth, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-                               env={**os.environ, 'HOME': home})
-            check(f'{args} with a stack of {kib} KiB', r.returncode == want and (want == 0 or (b'ulimit -s' in r.stderr and r.stderr.count(b'\n') == 1)), r)
+            code, out, err = shell(home, f'ulimit -s {kib}; exec "$@"', *args)
+            check(f'{args} with a stack of {kib} KiB', code == want and (want == 0 or ('ulimit -s' in err and err.count('\n') == 1)), (code, out, err))
+
+
+def test_few_files(home):
+    """Where hardly any file can be opened, that is said, nothing that is untrue, and what to type."""
+    for n in (4, 5, 6):
+        code, _, err = shell(home, f'ulimit -n {n}; exec "$@"', 'run', CHAT, 'x', '--max-tokens', '1')
+        wants = f'/proc/self/smaps: cannot open: one more open file is needed, and {n} are allowed here: raise the limit (ulimit -n 64)'
+        check(f'run with {n} open files', code == 0 and (wants in err and err.count('\n') == 1 if n == 4 else 'kernel' not in err), err)
+    code, out, err = shell(home, 'ulimit -n 4; exec "$@"', 'run', CHAT, '--draft', CHAT, 'x')
+    check('a draft model needs one more', code == 11 and out == '' and err.startswith(f'hearth: {CHAT}: cannot open') and 'ulimit -n 64' in err, err)
 
 
 def test_made(home):
@@ -442,7 +458,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_probes, test_streams, test_stack, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_probes, test_streams, test_stack, test_few_files, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -39,11 +40,25 @@ static uint64_t mtime_of(const struct stat *st)
     return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
 }
 
+/* What open's errno says, and what to do where that is not plain. */
+static enum err cannot_open(const char *path)
+{
+    const int why = errno;
+    struct rlimit most = { 0 };
+    REQUIRE(why != EMFILE || getrlimit(RLIMIT_NOFILE, &most) != 0, ERR_LIMIT,
+            "%s: cannot open: one more open file is needed, and %llu are allowed here: raise the "
+            "limit (ulimit -n 64)",
+            path, (unsigned long long)most.rlim_cur);
+    return err_set(why == ENOENT || why == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s",
+                   path, strerror(why));
+}
+
 enum err os_open(struct os_file *f, const char *path)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
-    REQUIRE(fd >= 0, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
-            "%s: cannot open: %s", path, strerror(errno));
+    if (fd < 0) {
+        return cannot_open(path);
+    }
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
@@ -103,8 +118,9 @@ enum err os_unchanged(const struct os_file *f, const char *path)
 enum err os_read_file(const char *path, struct buf *out)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO may have no writer */
-    REQUIRE(fd >= 0, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
-            "%s: cannot open: %s", path, strerror(errno));
+    if (fd < 0) {
+        return cannot_open(path);
+    }
     (void)fcntl(fd, F_SETFL, 0);
     const size_t before = out->n;
     char piece[16384];
@@ -491,14 +507,15 @@ uint64_t os_memory_available(const char **limit_name)
 /* --- pages of 2 MB ------------------------------------------------------------------------- */
 
 /* Lines of /proc/self/smaps: "from-to flags ..." begins a mapping, "Name:  n kB" says more. */
-uint64_t os_huge_bytes(const void *at, size_t n)
+enum err os_huge_bytes(const void *at, size_t n, uint64_t *out)
 {
     struct buf text;
     buf_init(&text, (size_t)4 << 20);
     uint64_t bytes = 0;
     bool is_ours = false;
     const uintptr_t from = (uintptr_t)at;
-    const char *line = os_read_file("/proc/self/smaps", &text) == ERR_OK ? buf_str(&text) : NULL;
+    const enum err e = os_read_file("/proc/self/smaps", &text);
+    const char *line = e == ERR_OK ? buf_str(&text) : NULL;
     while (line != NULL) {
         char *rest = NULL;
         const uintptr_t begin = strtoull(line, &rest, 16);
@@ -512,7 +529,8 @@ uint64_t os_huge_bytes(const void *at, size_t n)
         line = end != NULL ? end + 1 : NULL;
     }
     buf_release(&text);
-    return bytes < n ? bytes : n;
+    *out = e != ERR_OK ? *out : bytes < n ? bytes : n;
+    return e;
 }
 
 const char *os_no_huge(void)

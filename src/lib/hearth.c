@@ -439,7 +439,13 @@ static void tell_pages(const struct hearth_model *m)
     if (n < PAGES_LEAST) {
         return;
     }
-    const int percent = (int)(os_huge_bytes(m->arena.base, n) * 100 / n);
+    uint64_t bytes = 0;
+    if (os_huge_bytes(m->arena.base, n, &bytes) != ERR_OK) {
+        log_event(LOG_WARN, "model", "msg=\"2 MB pages: unknown; %s\" packed=%d weights_bytes=%zu",
+                  err_text(), gguf_is_image(m->gguf), n);
+        return;
+    }
+    const int percent = (int)(bytes * 100 / n);
     const char *why = percent < 50 ? os_no_huge() : NULL;
     if (why == NULL && percent < 50) {
         why = m->arena.is_file ? "the file system of the packed image gives none"
