@@ -86,6 +86,29 @@ static void bare_close(void)
     model_close(&model);
 }
 
+/* One whose weights are damaged is refused at the start, by name, before it guesses for anybody. */
+static void test_damaged(void **state)
+{
+    (void)state;
+    const struct plan_config c = {
+        .n_ctx = 64, .n_parallel = 1, .n_queue = 1, .n_batch = 16, .n_worker = 1
+    };
+    struct plan plan;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(model_open(&model, NULL, 1), ERR_OK);
+        assert_int_equal(model_open(&small, NULL, 1), ERR_OK);
+        model.small = &small;
+        if (i > 0) {
+            memset(small.arena.base, 0xFF, small.weights.arena_bytes); /* no numbers */
+        }
+        assert_int_equal(engine_bare(&en, &model, &c, &plan), i > 0 ? ERR_INTEGRITY : ERR_OK);
+        assert_true(i == 0 ||
+                    strstr(err_text(), "of the draft model: the score of token 0") != NULL);
+        assert_int_equal(en->draft.x.kv.n_free, en->draft.x.kv.n_page);
+        bare_close();
+    }
+}
+
 /* What the next round finds measured: steps of 1 ms whatever their size, a token that is read for
  * tok_us, and guesses in no time that are nearly always right. Nothing is known to repeat. */
 static void set_costs(double tok_us)
@@ -352,8 +375,9 @@ static void test_thread(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_off),   cmocka_unit_test(test_worth), cmocka_unit_test(test_piece),
-        cmocka_unit_test(test_alive), cmocka_unit_test(test_leave), cmocka_unit_test(test_thread)
+        cmocka_unit_test(test_off),     cmocka_unit_test(test_worth), cmocka_unit_test(test_piece),
+        cmocka_unit_test(test_damaged), cmocka_unit_test(test_alive), cmocka_unit_test(test_leave),
+        cmocka_unit_test(test_thread)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

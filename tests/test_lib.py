@@ -220,6 +220,16 @@ def main():
     check('a draft model of another vocabulary is refused', open_model(b, model_path, n_ctx=256, draft=other.encode())[0] == USAGE and b'vocabulary' in L.hearth_error())
     check('a draft model must be there', open_model(b, model_path, draft=b'/nonexistent.gguf')[0] == NOT_FOUND)
     draft(b)
+    s, m = open_model(b, model_path, n_ctx=512)
+    need = wait_for(m, lambda st: st.is_ready).memory_planned_bytes
+    L.hearth_model_close(m)
+    s, tight = box(n_thread=2, memory_bytes=need + (30 << 20))
+    s, m = open_model(tight, model_path, n_ctx=512)
+    check('a model that fits', s == OK)
+    L.hearth_model_close(m)
+    check('with its draft model it does not', open_model(tight, model_path, n_ctx=512, draft=model_path.encode())[0] == MEMORY and
+          b'with its draft model needs' in L.hearth_error() and b'no draft model' in L.hearth_error(), L.hearth_error())
+    L.hearth_box_close(tight)
     sizes = []
     for _ in range(4):
         L.hearth_model_close(open_model(b, model_path, n_ctx=512, draft=model_path.encode())[1])

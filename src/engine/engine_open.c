@@ -4,9 +4,10 @@
  * plan: their places (prompt, events, text) in one arena, cache and tables in a second, the
  * workspace of a step in a third. From the thread's start on nothing is allocated (EN-1).
  *
- * Before the first request the engine checks itself: two tokens computed in one step must give
- * exactly the scores that they give one after another. A machine that miscomputes, or a kernel that
- * breaks the numeric contract, is found before it answers anybody.
+ * Before the first request the engine checks itself, and a small model that guesses: two tokens
+ * computed in one step must give exactly the scores that they give one after another. A machine
+ * that miscomputes, or a kernel that breaks the numeric contract, is found before it answers
+ * anybody.
  *
  * Next: engine.c, the thread. */
 #include "engine/engine_int.h"
@@ -74,15 +75,17 @@ static void size_text(struct engine *e, size_t piece_max)
 
 /* --- the check at start ----------------------------------------------------------------------- */
 
-/* Scores after the last of n tokens of sequence 0, computed from `pos0` on; copied to `to`. */
-static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
+/* The scores of n_vocab tokens after the last of n tokens of sequence 0, computed from `pos0` on;
+ * copied to `to`. */
+static enum err check_step(struct engine *e, struct plan_context *x, int32_t pos0, int32_t n,
+                           float *to, int32_t n_vocab)
 {
-    struct kv_seq *seq = &e->x.seqs[0];
-    const bool is_there = kv_seq_grow(&e->x.kv, seq, pos0 + n);
+    struct kv_seq *seq = &x->seqs[0];
+    const bool is_there = kv_seq_grow(&x->kv, seq, pos0 + n);
     REQUIRE(is_there, ERR_FAILED, "check at start: no pages");
     for (int32_t i = 0; i < n; i++) {
         const int32_t bos = tok_bos(e->parts.tok);
-        e->tokens[i] = pos0 + i == 0 && bos >= 0 ? bos : (pos0 + i + 7) % e->parts.arch->n_vocab;
+        e->tokens[i] = pos0 + i == 0 && bos >= 0 ? bos : (pos0 + i + 7) % n_vocab;
         e->pos[i] = pos0 + i;
     }
     e->runs[0] = (struct back_run){ .pages = seq->page, .n_tok = n, .pos0 = pos0 };
@@ -92,33 +95,42 @@ static enum err check_step(struct engine *e, int32_t pos0, int32_t n, float *to)
     const int32_t row = n - 1;
     float *hidden = NULL;
     arena_rewind(&e->step, 0);
-    TRY(decoder_forward(&e->x.decoder, &step, &hidden));
-    const float *logits = decoder_logits(&e->x.decoder, hidden, &row, 1);
-    memcpy(to, logits, (size_t)e->parts.arch->n_vocab * sizeof to[0]);
+    TRY(decoder_forward(&x->decoder, &step, &hidden));
+    const float *logits = decoder_logits(&x->decoder, hidden, &row, 1);
+    memcpy(to, logits, (size_t)n_vocab * sizeof to[0]);
     return ERR_OK;
 }
 
 /* The second of two tokens in one step, and then alone: equal bits are the contract (DE-1), and
  * unequal ones mean that a processor, its memory or a kernel is broken. Each step reads all
  * weights, which is much of a start: two are enough. */
-enum err engine_check(struct engine *e)
+static enum err check_model(struct engine *e, struct plan_context *x, const char *whose)
 {
-    const int32_t n_vocab = e->parts.arch->n_vocab;
+    const int32_t n_own = x->decoder.arch->n_vocab;
+    const int32_t n_vocab = n_own < e->parts.arch->n_vocab ? n_own : e->parts.arch->n_vocab;
     const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
-    TRY(check_step(e, 0, n, e->row));
-    kv_seq_cut(&e->x.kv, &e->x.seqs[0], n - 1);
-    TRY(check_step(e, n - 1, 1, e->raw));
-    kv_seq_cut(&e->x.kv, &e->x.seqs[0], 0);
+    TRY(check_step(e, x, 0, n, e->row, n_vocab));
+    kv_seq_cut(&x->kv, &x->seqs[0], n - 1);
+    TRY(check_step(e, x, n - 1, 1, e->raw, n_vocab));
+    kv_seq_cut(&x->kv, &x->seqs[0], 0);
     for (int32_t i = 0; i < n_vocab; i++) {
-        REQUIRE(
-            isfinite(e->row[i]), ERR_INTEGRITY,
-            "check at start: the score of token %d is not a finite number; the weights are damaged",
-            i);
+        REQUIRE(isfinite(e->row[i]), ERR_INTEGRITY,
+                "check at start%s: the score of token %d is not a finite number; the weights are "
+                "damaged",
+                whose, i);
     }
     REQUIRE(memcmp(e->row, e->raw, (size_t)n_vocab * sizeof e->row[0]) == 0, ERR_FAILED,
-            "check at start: two tokens at once give other scores than one alone; this machine or "
-            "build miscomputes");
+            "check at start%s: two tokens at once give other scores than one alone; this machine "
+            "or build miscomputes",
+            whose);
     return ERR_OK;
+}
+
+enum err engine_check(struct engine *e)
+{
+    TRY(check_model(e, &e->x, ""));
+    return e->parts.draft_arch != NULL ? check_model(e, &e->draft.x, " of the draft model")
+                                       : ERR_OK;
 }
 
 /* --- opening and closing ---------------------------------------------------------------------- */

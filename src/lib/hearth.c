@@ -252,6 +252,14 @@ static enum err open_template(struct hearth_model *m)
     return chat_open(&m->chat, view_of(chat_default(m->arch.recipe->name)));
 }
 
+static enum err check_rows(const struct tok *tok, const struct arch *a, const char *path)
+{
+    REQUIRE(tok_n_vocab(tok) <= a->n_vocab, ERR_INTEGRITY,
+            "%s: the tokenizer has %d tokens, the embedding table %d rows", path, tok_n_vocab(tok),
+            a->n_vocab);
+    return ERR_OK;
+}
+
 /* Guesses are ids: they must mean the same to both. */
 static enum err check_vocabulary(const struct tok *large, const struct tok *small, const char *path)
 {
@@ -279,6 +287,7 @@ static enum err small_plan(struct small *s, const struct tok *large, const struc
             "draft model %s: it was made for %d tokens, the context has %d: choose a smaller one",
             path, s->arch.n_ctx_train, c->n_ctx);
     enum err e = tok_open(&tok, s->gguf);
+    e = e == ERR_OK ? check_rows(tok, &s->arch, path) : e;
     e = e == ERR_OK ? check_vocabulary(large, tok, path) : e;
     tok_close(tok);
     return e;
@@ -327,9 +336,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     beside.tokenizer_bytes = mem_used_bytes();
     TRY(open_template(m));
     beside.template_bytes = mem_used_bytes() - beside.tokenizer_bytes;
-    REQUIRE(tok_n_vocab(m->tok) <= m->arch.n_vocab, ERR_INTEGRITY,
-            "%s: the tokenizer has %d tokens, the embedding table %d rows", path,
-            tok_n_vocab(m->tok), m->arch.n_vocab);
+    TRY(check_rows(m->tok, &m->arch, path));
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES + CODE_LATER_BYTES;
     TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
@@ -340,19 +347,16 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     return ERR_OK;
 }
 
-static enum err refuse_if_too_large(const struct plan *p)
+static enum err refuse_if_too_large(const struct plan *p, bool has_draft)
 {
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
-    return p->fits
-               ? ERR_OK
-               : err_set(
-                     ERR_MEMORY,
-                     "the model needs %.1f MiB with a context of %d tokens for %d at once, %.1f "
-                     "MiB are available (%s): choose a smaller context, fewer at once, or a "
-                     "smaller model",
-                     ceil((double)p->total_bytes / tenth) / 10.0, p->config.n_ctx,
-                     p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
-                     p->available_from);
+    REQUIRE(p->fits, ERR_MEMORY,
+            "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB are "
+            "available (%s): choose a smaller context, fewer at once, or a smaller %smodel",
+            has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
+            p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
+            p->available_from, has_draft ? "or no draft " : "");
+    return ERR_OK;
 }
 
 static void fill_plan(const struct plan *p, struct hearth_plan *out)
@@ -460,7 +464,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
-    TRY(refuse_if_too_large(&m->plan));
+    TRY(refuse_if_too_large(&m->plan, m->small != NULL));
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
     TRY(weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg));
