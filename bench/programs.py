@@ -61,6 +61,18 @@ def start(args, limit_s=LIMIT_S, is_all=False, more_env=()):
         return out.read(), seconds, used.ru_maxrss / 1024
 
 
+LIMITS = ('read_gb_s', 'int8_gop_s')
+
+
+def limits(hearth, threads):
+    """What the machine can do at this moment."""
+    try:
+        found = json.loads(start([hearth, 'bench', '--limits', '--json', '--threads', str(threads)])[0])
+        return {k: float(found[k]) for k in LIMITS}
+    except (Failed, ValueError, KeyError, TypeError) as e:
+        sys.exit(f'table: {hearth} bench --limits does not tell the limits of this machine: {e}')
+
+
 def sizes(cell):
     return [x for name in ('prefill', 'decode', 'depth', 'batch', 'threads') for x in ('--' + name, str(cell[name]))] + ['--kv', cell['kv']]
 

@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 OWN = 'hearth'
 FIGURES = [('prefill', 'prefill_tok_s', 'tok/s'), ('decode', 'decode_tok_s', 'tok/s'), ('first', 'first_s', 's'), ('memory', 'rss_mb', 'MB')]
-PERCENT = {'prefill': 'prefill_int8_percent', 'decode': 'decode_read_percent'}
-COLUMNS = ['cell', 'figure', 'program', 'median', 'least', 'most', 'unit', 'rounds', 'percent_of_limit', 'hearth_ratio', 'read_gb_s', 'int8_gop_s', 'source']
+LIMIT = {'prefill': ('prefill_int8_percent', 'int8_gop_s'), 'decode': ('decode_read_percent', 'read_gb_s')}
+COLUMNS = ['cell', 'figure', 'state', 'program', 'median', 'least', 'most', 'unit', 'rounds', 'percent_of_limit', 'hearth_ratio', 'read_gb_s', 'int8_gop_s', 'source']
 COLORS = ['#3d7ab8', '#c46a2d', '#5a9a4a', '#8a5aa8']
 
 
@@ -20,18 +20,54 @@ def ratio_of(own, other, unit):
     return own / other if unit == 'tok/s' else other / own
 
 
-def row_of(cell, what, unit, program, values, own, rates):
-    """own: hearth's values of the same rounds; rates: its figures."""
-    pairs = [ratio_of(o, v, unit) for o, v in zip(own, values) if o and v]
-    row = dict(zip(COLUMNS, [cell, what, program, median(values), min(values), max(values), unit, len(values), None, None, None, None, 'measured']))
-    field = {w: f for w, f, _ in FIGURES}[what]
-    by_unit = [r[PERCENT[what]] / r[field] for r in rates if PERCENT.get(what) in r]
-    if by_unit:
-        row['percent_of_limit'] = median(by_unit) * row['median']
-    row['hearth_ratio'] = median(pairs) if program != OWN else None
-    row['ratio_range'] = (min(pairs), max(pairs)) if pairs and program != OWN else None
-    row['read_gb_s'] = median([r['read_gb_s'] for r in rates if 'read_gb_s' in r])
-    row['int8_gop_s'] = median([r['int8_gop_s'] for r in rates if 'int8_gop_s' in r])
+def is_near(x, y):
+    return max(x, y) < 1.15 * min(x, y)
+
+
+def is_steady(run):
+    """Whether the machine could do as much after a run as before it."""
+    return all(is_near(run['before'][k], run['after'][k]) for k in run['before'])
+
+
+def limit_of(run, limit):
+    return (run['before'][limit] + run['after'][limit]) / 2
+
+
+def read_of(run):
+    return limit_of(run, 'read_gb_s')
+
+
+def states_of(runs):
+    """Where one state of memory ends and the next begins, in GB/s: gaps of over a quarter between the speeds that were read."""
+    reads = sorted(read_of(r) for r in runs)
+    return [(a + b) / 2 for a, b in zip(reads, reads[1:]) if b > 1.25 * a]
+
+
+def in_states(runs, figure):
+    """(name of the state, its runs): answers by the speed of memory, as far as it held; all else together."""
+    if figure != 'decode':
+        return [('', runs)]
+    steady = [r for r in runs if is_steady(r)]
+    edges = [0, *states_of(steady), 1e30]
+    parts = [[r for r in steady if low < read_of(r) <= high] for low, high in zip(edges, edges[1:])]
+    return [(f'at {median([read_of(r) for r in p]):.0f} GB/s' if len(parts) > 1 else '', p) for p in parts if p]
+
+
+def row_of(cell, figure, state, program, runs, own):
+    """Of the runs of one program in one state; own: those of hearth."""
+    what, field, unit = figure
+    values, others = [r['figures'][field] for r in runs], [r['figures'][field] for r in own]
+    row = dict(cell=cell, figure=what, state=state, program=program, median=median(values), least=min(values), most=max(values), unit=unit, rounds=len(values),
+               percent_of_limit=None, hearth_ratio=None, ratio_range=None, source='measured')
+    row |= {k: median([limit_of(r, k) for r in runs]) for k in ('read_gb_s', 'int8_gop_s')}
+    if what in LIMIT:
+        percent, limit = LIMIT[what]
+        work = median([r['figures'][percent] / 100 * r['figures'][limit] / r['figures'][field] for r in own if percent in r['figures'] and limit in r['figures']])
+        row['percent_of_limit'] = median([100 * work * r['figures'][field] / limit_of(r, limit) for r in runs]) if work else None
+    if program != OWN and own:
+        row['hearth_ratio'] = ratio_of(median(others), row['median'], unit)
+        pairs = [ratio_of(o, v, unit) for o, v in zip(others, values)]
+        row['ratio_range'] = (min(pairs), max(pairs))
     return row
 
 
@@ -50,37 +86,26 @@ def failures(runs):
     """What failed and was not measured later, a line each."""
     done = {(r['cell'], r['program']) for r in runs if r['figures']}
     last = {(r['cell'], r['program']): r['note'] for r in runs if r['note']}
-    return [f'{cell}, {program}: {" ".join(note.split())[:200]}' for (cell, program), note in last.items() if (cell, program) not in done]
-
-
-def without_half_limits(runs):
-    """Runs whose limits were measured while another program took a core are left without: their shares would be too good. The
-    arithmetic peak tells, since it does not change from run to run."""
-    peak = {}
-    for r in runs:
-        threads = 'threads 1' in r['cell']
-        peak[threads] = max(peak.get(threads, 0.0), r['figures'].get('int8_gop_s', 0.0))
-    lost = [*PERCENT.values(), 'read_gb_s', 'int8_gop_s']
-    return [{**r, 'figures': {k: v for k, v in r['figures'].items()
-                              if k not in lost or r['figures'].get('int8_gop_s', 0.0) > 0.8 * peak['threads 1' in r['cell']]}} for r in runs]
+    lines = [f'{cell}, {program}: {" ".join(note.split())[:200]}' for (cell, program), note in last.items() if (cell, program) not in done]
+    answered = {(r['cell'], r['program']) for r in runs if r['figures'].get('decode_tok_s')}
+    steady = {(r['cell'], r['program']) for r in runs if is_steady(r)}
+    return lines + [f'{cell}, {program}: the speed of memory changed during every run' for cell, program in sorted(answered - steady)]
 
 
 def collect(cells, runs, known):
     rows = []
-    runs = without_half_limits(runs)
     for cell in (c for c in cells if any(r['cell'] == c['name'] for r in runs)):
         name = cell['name']
-        mine = [r for r in runs if r['cell'] == name]
-        order = sorted({r['program'] for r in mine}, key=lambda p: (p != OWN, p))
-        for what, field, unit in FIGURES:
+        for figure in FIGURES:
+            what, field, unit = figure
             if what == 'prefill' and cell['batch'] > 1:
                 continue  # a few tokens to begin with
-            values = {p: [r['figures'][field] for r in mine if r['program'] == p and r['figures'].get(field)] for p in order}
-            rates = [r['figures'] for r in mine if r['program'] == OWN and field in r['figures']]
-            found = [row_of(name, what, unit, p, values[p], values.get(OWN, []), rates) for p in order if values[p]]
-            if found and found[0]['program'] == OWN:
-                found += known_rows(known, name, what, unit, found[0], [f['program'] for f in found])
-            rows += found
+            for state, mine in in_states([r for r in runs if r['cell'] == name and r['figures'].get(field)], what):
+                by = {p: [r for r in mine if r['program'] == p] for p in sorted({r['program'] for r in mine}, key=lambda p: (p != OWN, p))}
+                found = [row_of(name, figure, state, p, by[p], by.get(OWN, [])) for p in by]
+                if found and found[0]['program'] == OWN:
+                    found += known_rows(known, name, what, unit, found[0], list(by))
+                rows += found
     return rows
 
 
@@ -114,15 +139,15 @@ def md_ratio(r):
 def markdown(rows, failed=()):
     others = sorted({r['program'] for r in rows} - {OWN})
     lines = ['| | | ' + ' | '.join([OWN] + [x for o in others for x in (o, 'ratio')]) + ' | read GB/s |', '|---|---|' + '---|' * (2 * len(others) + 2)]
-    seen = {(r['cell'], r['figure']): {} for r in rows}
+    seen = {(r['cell'], r['figure'], r['state']): {} for r in rows}
     for r in rows:
-        seen[r['cell'], r['figure']][r['program']] = r
-    for (cell, what), by in seen.items():
+        seen[r['cell'], r['figure'], r['state']][r['program']] = r
+    for (cell, what, state), by in seen.items():
         unit = next(iter(by.values()))['unit']
         own = by.get(OWN)
-        parts = [cell, f'{what}, {unit}', md_cell(own)] + [x for o in others for x in (md_cell(by.get(o)), md_ratio(by.get(o)))]
+        parts = [cell, f'{what} {state}'.rstrip() + f', {unit}', md_cell(own)] + [x for o in others for x in (md_cell(by.get(o)), md_ratio(by.get(o)))]
         lines.append('| ' + ' | '.join(parts + [show(own['read_gb_s']) if own else '']) + ' |')
-    lines += ['', 'Medians (range); percents of the int8 peak for prefill, of the memory bandwidth measured in the same runs for decode. '
+    lines += ['', 'Medians (range); percents of the int8 peak for prefill, of the memory bandwidth read before and after each run for decode. '
               'Ratios above 1: hearth is better.']
     if any(r['source'] == 'known' for r in rows):
         lines.append('\\* not measured here: bench/known.csv, as a share of the limit.')
@@ -135,15 +160,16 @@ def svg(rows):
     bars = [r for r in rows if r['hearth_ratio'] is not None]
     others = sorted({r['program'] for r in bars})
     most = max([r['hearth_ratio'] for r in bars] + [1.0])
-    groups = list(dict.fromkeys((r['cell'], r['figure']) for r in bars))
+    groups = list(dict.fromkeys((r['cell'], r['figure'], r['state']) for r in bars))
     left, width, bar = 300, 560, 13
     parts, y = [], 40
     for i, o in enumerate(others):
         parts.append(f'<rect x="{left + i * 160}" y="12" width="12" height="12" fill="{COLORS[i % 4]}"/>'
                      f'<text x="{left + i * 160 + 17}" y="22">against {escape(o)}</text>')
-    for cell, what in groups:
-        mine = [r for r in bars if (r['cell'], r['figure']) == (cell, what)]
-        parts.append(f'<text x="{left - 8}" y="{y + bar * len(mine) / 2 + 4:.0f}" text-anchor="end">{escape(cell)}, {what}</text>')
+    for group in groups:
+        mine = [r for r in bars if (r['cell'], r['figure'], r['state']) == group]
+        title = f'{group[0]}, {group[1]} {group[2]}'.rstrip()
+        parts.append(f'<text x="{left - 8}" y="{y + bar * len(mine) / 2 + 4:.0f}" text-anchor="end">{escape(title)}</text>')
         for r in mine:
             w = r['hearth_ratio'] / most * width
             star = '*' if r['source'] == 'known' else ''

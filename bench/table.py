@@ -9,13 +9,18 @@ brought to this machine's; they are marked with a star.
 
 The rows are cells: a model, a context depth, a cache type, a number of conversations, threads. The core ones take under two
 hours; --all adds the others. Every run of a program appends a line to OUT/runs.jsonl, and what is there is not measured
-again: stop and start it as you like, with --count N after N runs. A run that failed is tried again, once each time; another
+again: stop and start it as you like, with --count N after N turns. A run that failed is tried again, once each time; another
 build of a program, or another number of threads, is measured anew. Each time OUT/table.csv, table.md and table.svg are written
 from what there is: medians of the rounds, the range, and ratios of hearth to the others.
 
+The limits of the machine (hearth bench --limits) are read before and after every run, since the memory of some machines,
+virtual ones above all, is not always equally fast. A run during which they changed is made again, up to four times, and the
+other programs of a round wait until memory is as fast as it was for hearth. So answers are compared within one state of the
+machine; where it has several, the table has a line for each.
+
 Models are made in --models (default ~/.cache/hearth/bench) by tests/tools/mkgguf.py where they are missing, which needs numpy
 and gguf in PYTHON or the one that runs this; those named real are looked for there and in the cache of `make test`. Run it while
-nothing else runs: it cannot see that times are wrong."""
+nothing else runs: times of a shared machine say nothing."""
 import argparse
 import fnmatch
 import json
@@ -24,6 +29,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import programs
 import report
@@ -32,6 +38,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 CACHE = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'hearth')
 SHAPES = {'1b': 'llama-1b', '8b': 'llama-8b', '70b': 'llama-70b', 'tiny': 'tiny'}
+TRIES, WAIT_S = 5, 60
 REAL = {'smollm2': 'smollm2-135m-q4_1.gguf', 'gemma3': 'gemma3-270m-q4_k_m.gguf'}
 
 
@@ -93,7 +100,9 @@ def peers(a):
 
 
 def wanted(a):
-    chosen = [c for c in cells() if fnmatch.fnmatch(c['name'], a.only) or a.only in c['name']] if a.only else cells()
+    chosen = [c for c in cells() if c['name'] == a.only] if a.only else cells()
+    if not chosen:
+        chosen = [c for c in cells() if fnmatch.fnmatch(c['name'], a.only) or a.only in c['name']]
     if not a.only and not a.all:
         chosen = [c for c in chosen if c['is_core']]
     if a.only and not chosen:
@@ -119,11 +128,17 @@ def is_run(r):
     if not isinstance(r, dict) or not all(isinstance(r.get(k), str) for k in ('cell', 'program', 'version', 'note')):
         return False
     f = r.get('figures')
+    if not isinstance(r.get('round'), int) or not is_limits(r.get('before')) or not is_limits(r.get('after')):
+        return False
     return isinstance(r.get('threads'), int) and isinstance(f, dict) and all(isinstance(v, str) if k == 'setting' else is_number(v) for k, v in f.items())
 
 
 def is_number(v):
     return isinstance(v, (int, float)) and math.isfinite(v)
+
+
+def is_limits(v):
+    return isinstance(v, dict) and all(is_number(v.get(k)) and v[k] > 0 for k in programs.LIMITS)
 
 
 def fresh(runs, programs_here, threads):
@@ -132,39 +147,68 @@ def fresh(runs, programs_here, threads):
     return [r for r in runs if r['version'] == version[r['program']] and r['threads'] == threads]
 
 
+def turn(a, c, p, best, level):
+    """A program's runs in a round: until one is steady, at the wanted speed of memory. Yields each. Prompts are computed in the
+    first only: they hardly depend on memory, and answers alone are shorter, so more often steady."""
+    threads = c['threads'] or a.threads
+    model = model_path(a, c['model'])
+    begin = time.monotonic()
+    for i in range(1 if c['start'] else TRIES):
+        asked = dict(c, threads=threads, prefill=1 if i else c['prefill'])
+        before = programs.limits(a.hearth, threads)
+        while level and not report.is_near(before['read_gb_s'], level) and time.monotonic() < begin + WAIT_S:
+            before = programs.limits(a.hearth, threads)
+        figures, note = {}, ''
+        try:
+            with programs.Loop(c['is_busy']):
+                figures = {k: v for k, v in p.measure(asked, model, best).items() if i == 0 or not k.startswith('prefill')}
+        except programs.Failed as e:
+            note = str(e)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            note = f'it printed what this does not understand ({type(e).__name__}: {e})'
+        best = figures.get('setting', best)
+        after = programs.limits(a.hearth, threads) if figures else before
+        run = dict(figures=figures, note=note, before=before, after=after)
+        yield run
+        if not figures or is_fitting(run, level) or time.monotonic() > begin + 2 * WAIT_S:
+            return
+
+
+def is_fitting(run, level):
+    return report.is_steady(run) and (not level or report.is_near(report.read_of(run), level))
+
+
 def measure(a, todo, runs, log):
-    count = 0
-    failed = set()
+    turns = 0
     for c in wanted(a):
+        failed = set()
         for i in range(a.rounds):
+            level = 0
             for p in todo:
                 mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name and not r['note']]
-                if len(mine) > i or any(not r['figures'] for r in mine) or (c['name'], p.name) in failed:
-                    continue
-                if count == a.count:
-                    return
-                count += 1
-                model = model_path(a, c['model'])
-                if model is None:
-                    print(f'{c["name"]}: {REAL[c["model"]]} is neither in {a.models} nor in the cache of `make test`: left out')
-                    break
-                best = mine[0]['figures'].get('setting', '') if mine else ''
-                figures, note = {}, ''
-                try:
-                    with programs.Loop(c['is_busy']):
-                        figures = p.measure(dict(c, threads=c['threads'] or a.threads), model, best)
-                except programs.Failed as e:
-                    note = str(e)
-                except (ValueError, KeyError, TypeError, AttributeError) as e:
-                    note = f'it printed what this does not understand ({type(e).__name__}: {e})'
-                if note:
-                    failed.add((c['name'], p.name))
-                run = dict(cell=c['name'], program=p.name, version=p.version, threads=a.threads, round=i, figures=figures, note=note)
-                runs.append(run)
-                log.write(json.dumps(run) + '\n')
-                log.flush()
-                shown = ', '.join(f'{k} {v:.4g}' for k, v in figures.items() if not isinstance(v, str))
-                print(f'{c["name"]:28s} {i + 1}/{a.rounds} {p.name:14s} {shown or note or "cannot measure this"}', flush=True)
+                now = [r for r in mine if r['round'] == i]
+                if not now and all(r['figures'] for r in mine) and p.name not in failed:
+                    if turns == a.count:
+                        return
+                    turns += 1
+                    if model_path(a, c['model']) is None:
+                        print(f'{c["name"]}: {REAL[c["model"]]} is neither in {a.models} nor in the cache of `make test`: left out')
+                        break
+                    for run in turn(a, c, p, mine[0]['figures'].get('setting', '') if mine else '', level):
+                        now.append(dict(cell=c['name'], program=p.name, version=p.version, threads=a.threads, round=i, **run))
+                        note(now[-1], a.rounds, log)
+                    runs += now
+                    failed |= {p.name} if now[-1]['note'] else set()
+                if p is todo[0] and now and now[-1]['figures'] and report.is_steady(now[-1]):
+                    level = report.read_of(now[-1])
+
+
+def note(run, rounds, log):
+    log.write(json.dumps(run) + '\n')
+    log.flush()
+    shown = ', '.join(f'{k} {v:.4g}' for k, v in run['figures'].items() if not isinstance(v, str))
+    memory = f'{run["before"]["read_gb_s"]:.1f}' + ('' if report.is_steady(run) else f' to {run["after"]["read_gb_s"]:.1f}') + ' GB/s'
+    print(f'{run["cell"]:28s} {run["round"] + 1}/{rounds} {run["program"]:14s} {memory:20s} {shown or run["note"] or "cannot measure this"}', flush=True)
 
 
 def main():

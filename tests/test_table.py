@@ -20,6 +20,7 @@ import report  # noqa: E402
 
 check = checks.check
 HEARTH = """
+READS = [50.0]
 import json
 if a[0] == 'run':
     print('a')
@@ -28,6 +29,10 @@ elif a[0] == 'list':
     print(json.dumps(dict(models=[dict(name='tiny-q4_0', image='abc', **({'image_fault': 'is old'} if n == 1 else {}))] * (n > 0))))
 elif a[0] == 'pull':
     print('pulled')
+elif '--limits' in a:
+    calls = sum('--limits' in l for l in open(log))
+    reads = READS
+    print(json.dumps(dict(read_gb_s=reads[min(calls, len(reads)) - 1], int8_gop_s=900.0)))
 else:
     n = sum('bench' in l for l in open(log))
     print(json.dumps(dict(prefill_tok_s=400.0 + n, decode_tok_s=60.0, read_gb_s=50.0, int8_gop_s=900.0, decode_read_percent=80.0, prefill_int8_percent=60.0)))
@@ -72,13 +77,13 @@ class Box:
 
     def run(self, *more, name='peer'):
         args = [sys.executable, ROOT + '/bench/table.py', self.out, '--hearth', self.folder + '/hearth', '--python', self.folder + '/python',
-                '--models', self.folder + '/models', '--threads', '2', '--only', 'tiny*']
+                '--models', self.folder + '/models', '--threads', '2', *([] if '--only' in more else ['--only', 'tiny*'])]
         if name:
             args += ['--llama-bench', f'{name}={self.folder}/llama-bench']
         return subprocess.run(args + list(more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def calls(self):
-        return [line for line in open(self.folder + '/calls').read().splitlines() if '--help' not in line and not line.startswith('python')]
+        return [line for line in open(self.folder + '/calls').read().splitlines() if '--help' not in line and '--limits' not in line and not line.startswith('python')]
 
     def rows(self):
         with open(self.out + '/table.csv', newline='') as f:
@@ -87,8 +92,8 @@ class Box:
 
 def test_whole(b):
     r = b.run('--rounds', '2')
-    rows = b.rows()
     check('the table is made', r.returncode == 0, r.stdout)
+    rows = b.rows()
     own, peer = rows['tiny-q4_0', 'prefill', 'hearth'], rows['tiny-q4_0', 'prefill', 'peer']
     check('a median of two rounds', own['rounds'] == '2' and float(own['least']) < float(own['median']) < float(own['most']), own)
     check('the better setting counts, for each figure', peer['median'] == '200' and rows['tiny-q4_0', 'decode', 'peer']['median'] == '30', rows)
@@ -120,7 +125,28 @@ def test_whole(b):
     check('a cut line is passed over, and one run more is made', r.returncode == 0 and len(b.calls()) == n + 1 and b.rows(), r.stdout)
     lines = open(b.out + '/runs.jsonl').read().splitlines()
     check('the new line is whole', json.loads(lines[-1])['program'] == 'hearth' and json.loads(lines[-1])['round'] == 2, lines[-2:])
-    check('the plot escapes names', '&lt;' in report.svg([{'cell': '<&>', 'figure': 'decode', 'program': 'a<b', 'hearth_ratio': 1.0, 'source': 'known'}]))
+    check('the plot escapes names', '&lt;' in report.svg([{'cell': '<&>', 'figure': 'decode', 'state': '', 'program': 'a<b', 'hearth_ratio': 1.0, 'source': 'known'}]))
+
+
+def test_states(b):
+    # two reads of a run: slow, slow for hearth; then the peer waits (fast), runs into a change (slow to fast), waits again, and is steady
+    program(b.folder, 'hearth', HEARTH.replace('[50.0]', '[30.0, 31.0, 60.0, 31.0, 60.0, 61.0, 30.0, 32.0, 61.0, 62.0]'))
+    r = b.run('--rounds', '2', '--only', 'tiny-q4_0', '--count', '2')
+    runs = [json.loads(line) for line in open(b.out + '/runs.jsonl')]
+    check('a run that saw memory change is made again, answers only, and waits for the first program\'s state', r.returncode == 0 and
+          [(x['program'], x['before']['read_gb_s'], x['after']['read_gb_s']) for x in runs] == [('hearth', 30, 31), ('peer', 31, 60), ('peer', 30, 32)] and
+          [('prefill_tok_s' in x['figures']) for x in runs] == [True, True, False] and
+          [c.split('-p ')[1][:4] for c in b.calls() if c.startswith('llama-bench')] == ['512 ', '512 ', '1 -n', '1 -n'], (r.stdout, runs, b.calls()))
+    check('and counts once', b.rows()['tiny-q4_0', 'decode', 'peer']['rounds'] == '1', b.rows())
+    r = b.run('--rounds', '1', '--only', 'tiny-q4_0')
+    check('a round that is done is not made again', r.stdout == '' and r.returncode == 0, r.stdout)
+    r = b.run('--rounds', '2', '--only', 'tiny-q4_0')
+    with open(b.out + '/table.csv', newline='') as f:
+        states = {x['state']: x for x in csv.DictReader(f) if x['program'] == 'peer' and x['figure'] == 'decode'}
+    check('a line for each state', sorted(states) == ['at 31 GB/s', 'at 62 GB/s'], (r.stdout, states))
+    program(b.folder, 'hearth', 'print("no limits")\n')
+    r = b.run('--rounds', '3', '--only', 'tiny-q4_0')
+    check('a program without limits is told', r.returncode == 1 and 'does not tell the limits' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
 
 
 def test_failing(b):
@@ -188,7 +214,8 @@ def test_stopped(b):
 
 
 def run_of(cell, program, **figures):
-    return dict(cell=cell, program=program, version='', threads=2, round=0, figures=figures, note='')
+    limits = dict(read_gb_s=40.0, int8_gop_s=1000.0)
+    return dict(cell=cell, program=program, version='', threads=2, round=0, figures=figures, note='', before=limits, after=limits)
 
 
 def test_report():
@@ -197,13 +224,20 @@ def test_report():
     known = [dict(program='llama.cpp', cell='a', figure='decode', percent='44'), dict(program='ik', cell='a', figure='decode', percent='49')]
     runs = [run_of('a', 'hearth', decode_tok_s=80.0, decode_read_percent=88.0, **limits), run_of('a', 'ik', decode_tok_s=50.0),
             run_of('b', 'hearth', first_s=1.0, rss_mb=500.0), run_of('b', 'ik', first_s=2.0, rss_mb=1000.0),
-            run_of('c', 'hearth', decode_tok_s=80.0, decode_read_percent=160.0, read_gb_s=20.0, int8_gop_s=500.0)]
+            run_of('c', 'hearth', decode_tok_s=80.0, decode_read_percent=88.0, **limits), run_of('c', 'ik', decode_tok_s=60.0)]
+    other = dict(before=dict(read_gb_s=20.0, int8_gop_s=1000.0), after=dict(read_gb_s=21.0, int8_gop_s=1000.0))
+    runs += [runs[-2] | other | dict(figures=runs[-2]['figures'] | dict(decode_tok_s=44.0, decode_read_percent=96.8, read_gb_s=20.0)),
+             runs[-1] | other | dict(figures=dict(decode_tok_s=40.0)), runs[-1] | dict(after=other['after'], figures=dict(decode_tok_s=7.0))]
     rows = {(r['cell'], r['figure'], r['program']): r for r in report.collect(cells, runs, known)}
     k = rows['a', 'decode', 'llama.cpp']
-    check('what is absent comes from its share of the limit', k['source'] == 'known' and abs(k['median'] - 40) < 1e-9 and k['hearth_ratio'] == 2, k)
+    check('what is absent comes from its share of the limit', k['source'] == 'known' and abs(k['median'] - 40) < 1e-9 and abs(k['hearth_ratio'] - 2) < 1e-9, k)
     check('what was measured stays', rows['a', 'decode', 'ik']['source'] == 'measured' and rows['a', 'decode', 'ik']['median'] == 50, rows)
     check('sooner and smaller are better', rows['b', 'first', 'ik']['hearth_ratio'] == 2 and rows['b', 'memory', 'ik']['hearth_ratio'] == 2, rows)
-    check('limits of half a machine give no share', rows['c', 'decode', 'hearth']['percent_of_limit'] is None, rows['c', 'decode', 'hearth'])
+    states = {(r['state'], r['program']): r for r in report.collect(cells, runs, known) if r['cell'] == 'c'}
+    fast, slow = states['at 40 GB/s', 'ik'], states['at 20 GB/s', 'ik']
+    check('answers are compared within a state of memory; those of a run that saw two count in neither', len(states) == 4 and
+          (fast['median'], slow['median']) == (60, 40) and abs(fast['hearth_ratio'] - 8 / 6) < 1e-9 and abs(slow['hearth_ratio'] - 1.1) < 1e-9, states)
+    check('shares are those of the state', abs(fast['percent_of_limit'] - 66) < 1e-9 and abs(slow['percent_of_limit'] - 40 * 0.44 / 20.5 * 100) < 1e-9, states)
     text = report.markdown(list(rows.values()))
     check('marked with a star', '40\\*' in text and 'known.csv' in text, text)
     with open(ROOT + '/bench/known.csv', newline='') as f:
@@ -223,7 +257,7 @@ def test_parse():
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        for i, test in enumerate((test_whole, test_failing, test_again, test_refused, test_stopped)):
+        for i, test in enumerate((test_whole, test_states, test_failing, test_again, test_refused, test_stopped)):
             os.makedirs(f'{d}/{i}')
             test(Box(f'{d}/{i}'))
     test_report()
