@@ -7,7 +7,7 @@
  * afterwards.
  *
  * The preparation of activations is part of it: each table prepares its own, so that a difference
- * in rounding shows as a difference of products.
+ * in rounding shows as a difference of products. Its memory ends at a guard page, too.
  *
  * Next: test_kern.c. */
 #include "checkkern.h"
@@ -95,6 +95,7 @@ struct shape {
     int32_t n_row, n_col, n_tok;
     enum checkkern_kind kind;
     bool is_wild;
+    bool is_crowded; /* instead of kind: as many units as can be stand out of each row */
 };
 
 static struct tensor weights(struct gemm_run *c, const struct shape *s)
@@ -142,6 +143,18 @@ static void product(struct gemm_run *c, const struct kern_table *k, const struct
     k->matmul(w, 0, cut, &a, y, LD);
 }
 
+/* Less than a third of the units, each with the last of its groups. */
+static const float *crowd(struct gemm_run *c, const struct shape *s)
+{
+    const int32_t n_unit = s->n_col / 32;
+    float *x = checkkern_end(&c->x, (size_t)s->n_tok * (size_t)s->n_col * sizeof x[0]);
+    for (int32_t i = 0; i < s->n_tok * s->n_col; i++) {
+        const bool is_out = i % s->n_col / 32 < (n_unit - 1) / 3 && i % 32 >= 28;
+        x[i] = is_out ? 1.0f : 0x1p-12f;
+    }
+    return x;
+}
+
 static void check_product(struct gemm_run *c, const struct shape *s)
 {
     char text[128];
@@ -149,7 +162,9 @@ static void check_product(struct gemm_run *c, const struct shape *s)
     if (w.data == NULL) {
         return;
     }
-    const float *x = checkkern_floats(&c->x, &c->rand, s->kind, s->n_tok * s->n_col);
+    const float *x = s->is_crowded
+                         ? crowd(c, s)
+                         : checkkern_floats(&c->x, &c->rand, s->kind, s->n_tok * s->n_col);
     const int32_t n_lane = tensor_panels(&w) * 16;
     const size_t floats = (size_t)(s->n_tok - 1) * LD + (size_t)n_lane;
     float *y[2];
@@ -201,6 +216,12 @@ static void check_type(struct gemm_run *c, enum quant_type type)
                                  .n_col = per_k * (1 + checkkern_below(&c->rand, 600 / per_k + 1)),
                                  .n_tok = many[i],
                                  .kind = i % 2 == 0 ? CHECKKERN_OUTLIERS : CHECKKERN_PLAIN };
+        check_product(c, &s);
+    }
+    if (type == QUANT_Q8_0) { /* the room is the same for all of them */
+        const struct shape s = {
+            .type = type, .n_row = 16, .n_col = N_COL_MAX, .n_tok = 129, .is_crowded = true
+        };
         check_product(c, &s);
     }
 }

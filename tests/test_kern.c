@@ -25,7 +25,7 @@ static const struct stored stored[] = {
     { "F32", 0x8e78b3019eba4251 },       { "F16", 0x0883afbab2ef8e29 },
     { "Q4_0", 0xd0c1f280726a1b4c },      { "Q4_1", 0x78151c396b822e1a },
     { "Q5_0", 0xcde64c82d5f9b4d6 },      { "Q5_1", 0x06be3caeffb058cf },
-    { "Q8_0", 0xa5ff2d6c1a1757a8 },      { "Q2_K", 0x1ac6e3d3a491c05b },
+    { "Q8_0", 0xfaa933b4d147ac47 },      { "Q2_K", 0x1ac6e3d3a491c05b },
     { "Q3_K", 0x0a84c928c8dfb2df },      { "Q4_K", 0x0463ba62d3f2d235 },
     { "Q5_K", 0xb27323f1a34c3d37 },      { "Q6_K", 0x640b1c8a08dc31c8 },
     { "IQ2_XXS", 0x557db19fa6d562e1 },   { "IQ2_XS", 0x0e6d2e1df765033d },

@@ -124,7 +124,8 @@ int32_t kern_act_tiles(int32_t n_tok)
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
 {
     const int32_t last = gemm_tiles(n_tok) - 1;
-    return gemm_tile_bytes(kind, last * TILE_MAX + gemm_tile(n_tok, last), n_col) + 64;
+    return (size_t)last * gemm_tile_bytes(kind, TILE_MAX, n_col) +
+           gemm_tile_bytes(kind, gemm_tile(n_tok, last), n_col) + 64;
 }
 
 static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32", "bf16" };
