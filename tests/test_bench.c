@@ -27,6 +27,8 @@ static struct world {
     int n_request;
     int n_look;
     int n_paused; /* times that a request had to wait for its reader */
+    int n_measure;
+    int fits;
 } world;
 
 /* Tokens, the end of the choice, the end. */
@@ -95,7 +97,7 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
     (void)box;
     (void)path;
     (void)p;
-    (void)out;
+    out->fits = world.fits;
     return HEARTH_OK;
 }
 
@@ -103,6 +105,7 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
 {
     (void)box;
     (void)out;
+    world.n_measure++;
     return HEARTH_OK;
 }
 
@@ -138,7 +141,7 @@ hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_by
     (void)c;
     (void)path;
     (void)out;
-    return HEARTH_OK;
+    return HEARTH_MEMORY;
 }
 
 void open_close(struct open_model *o)
@@ -188,11 +191,27 @@ static void test_long_answers(void **state)
     bench(7, 100);
 }
 
+/* What does not fit is refused before the limits are measured, which takes a second. */
+static void test_refused(void **state)
+{
+    (void)state;
+    const struct conf c = { .prefill = 4, .decode = 4, .batch = 1, .is_limits = true };
+    world = (struct world){ .fits = 0 };
+    assert_int_equal(cmd_bench(&c, "model"), HEARTH_MEMORY);
+    assert_int_equal(world.n_measure, 0);
+    world = (struct world){ .fits = 1 };
+    assert_int_equal(cmd_bench(&c, "model"), HEARTH_MEMORY);
+    assert_int_equal(world.n_measure, 1);
+    assert_int_equal(cmd_bench(&c, NULL), 0);
+    assert_int_equal(world.n_measure, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_answers),
         cmocka_unit_test(test_long_answers),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -305,10 +305,11 @@ int cmd_bench(const struct conf *c, const char *path)
     if (s == HEARTH_OK && c->is_kernels) {
         hearth_box_kernels(box, b.kernels, sizeof b.kernels);
     }
+    b.plan.fits = 1;
     if (s == HEARTH_OK && path != NULL) { /* refused before anything is measured */
         s = hearth_plan_make(box, path, &p, &b.plan);
     }
-    if (s == HEARTH_OK && (c->is_limits || path != NULL)) {
+    if (s == HEARTH_OK && b.plan.fits && (c->is_limits || path != NULL)) {
         s = hearth_box_measure(box, &b.l);
         b.has_limits = s == HEARTH_OK;
     }
