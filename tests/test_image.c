@@ -136,8 +136,8 @@ static void test_refused(void **state)
     (void)state;
     const size_t data = image.n - tiny.weights.arena_bytes;
     assert_int_equal(data % GGUF_IMAGE_ALIGN, 0);
-    check_refused(0, "GGUF", 4, ERR_UNSUPPORTED, "version 1");
-    check_refused(4, "\2", 1, ERR_UNSUPPORTED, "pull --pack");
+    check_refused(0, "GGUF", 4, ERR_INTEGRITY, "output_norm");
+    check_refused(4, "\1", 1, ERR_UNSUPPORTED, "pull --pack");
     const size_t digest = place_of(WEIGHTS_LAYOUT_KEY) + strlen(WEIGHTS_LAYOUT_KEY) + 4 + 8;
     check_refused(digest + 5, "x", 1, ERR_UNSUPPORTED, "pull --pack");
     check_refused(place_of("hearth.image.l"), "x", 1, ERR_UNSUPPORTED, "pull --pack");
@@ -173,14 +173,19 @@ static void test_begins(void **state)
     assert_true(image_begins(path, layout));
     assert_false(image_begins(path, other));
     assert_false(image_begins("/no/such/file", layout));
-    for (off_t at = 0; at < 127; at++) { /* but for the counts, each byte counts */
+    const off_t end = (off_t)place_of("output_norm.weight") + 40;
+    for (off_t at = 0; at < end; at += at < 400 ? 1 : 61) { /* each byte of the header counts */
         const char bad = (char)(image.p[at] ^ 1);
         assert_int_equal(pwrite(fd, &bad, 1, at), 1);
-        assert_int_equal(image_begins(path, layout), at >= 8 && at < 24);
+        assert_false(image_begins(path, layout));
         assert_int_equal(pwrite(fd, image.p + at, 1, at), 1);
     }
-    assert_int_equal(ftruncate(fd, 126), 0);
-    assert_false(image_begins(path, layout));
+    assert_int_equal(pwrite(fd, "x", 1, (off_t)image.n - 1), 1); /* what is behind it does not */
+    assert_true(image_begins(path, layout));
+    for (off_t n = end; n > 0; n = n * 2 / 3) {
+        assert_int_equal(ftruncate(fd, n), 0);
+        assert_false(image_begins(path, layout));
+    }
     close(fd);
 }
 

@@ -67,8 +67,9 @@ static const struct command {
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
                     "NAME is a known short name, or that of a model in the store, which is then "
                     "pulled from where it came; hearth list shows both. A file that the store has "
-                    "is read, and replaced when it is damaged. The store takes one change at a "
-                    "time: beside a pull, another pull or rm ends with exit code 75.",
+                    "is read, and replaced when it is damaged; a packed image likewise. The store "
+                    "takes one change at a time: beside a pull, another pull or rm ends with "
+                    "exit code 75.",
                     1, 1 },
     [CONF_LIST] = { "list", "", "list the models in the store and the known names", "", 0, 0 },
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },

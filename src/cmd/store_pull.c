@@ -187,10 +187,21 @@ static void print_stored(const struct pull *p)
     buf_release(&b);
 }
 
+static bool has_bad_image(const struct pull *p)
+{
+    const struct store_model *m = &p->m;
+    if (m->n_blob == m->n_file || store_is_sound(p->st, &m->files[m->n_file])) {
+        return false;
+    }
+    fprintf(stderr, "hearth: the packed image of %s is damaged; it is made again\n", m->name);
+    return true;
+}
+
 /* The model is in the store. */
 static enum err finish(struct pull *p)
 {
-    const enum err e = p->is_packed ? store_pack(p->st, &p->m) : ERR_OK;
+    const bool is_packed = p->is_packed || has_bad_image(p);
+    const enum err e = is_packed ? store_pack(p->st, &p->m) : ERR_OK;
     print_stored(p); /* the model is there, whatever became of its image */
     return e;
 }

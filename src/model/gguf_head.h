@@ -23,7 +23,7 @@
 
 /* A packed image (model/image.h) has this header too, with a magic and a version of its own. */
 #define GGUF_IMAGE_MAGIC   "HPAK"
-#define GGUF_IMAGE_VERSION 1
+#define GGUF_IMAGE_VERSION 2
 #define GGUF_IMAGE_ALIGN   65536 /* where its weights begin: the largest page of a machine */
 
 enum gguf_type { /* values are the file's */

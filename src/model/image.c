@@ -10,6 +10,10 @@
  * num/pack.c. Both are in one digest (weights_layout), so an image of another layout is refused
  * without anybody having to remember to raise a number (WE-3).
  *
+ * The header is sealed: its second key has its length and SHA-256, which whoever takes an image
+ * from the store compares at each start (some milliseconds). The weights behind it are as many
+ * bytes as the model, so only verify and pull read those.
+ *
  * Vectors lie as floats in the arena, so their type in the image is F32, whatever it was.
  *
  * Rejected: tensors with offsets (of a fused tensor the slots lie apart), and GGUF's own magic:
@@ -18,13 +22,17 @@
  * Next: engine/decoder.c. */
 #include "model/image.h"
 
+#include "base/hash.h"
 #include "base/os.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PIECE      ((size_t)2 << 20)
 #define HEADER_MAX ((size_t)GGUF_META_MAX_BYTES)
-#define BEGIN_MAX  256
+#define BEGIN_MAX  512
+#define SEAL_KEY   "hearth.image.header"
 
 /* Bytes gathered into whole pieces. */
 struct pieces {
@@ -80,21 +88,41 @@ static void put_version(struct buf *b)
     put_u32(b, GGUF_IMAGE_VERSION);
 }
 
+/* The value that tells the header's bytes and digest: "%016zx." and 64 digits, those of the digest
+ * being zeros while it is taken. */
+#define SEAL_N       (16 + 1 + 64)
+#define SEAL_ZEROS   "0000000000000000000000000000000000000000000000000000000000000000"
+#define SEAL_HEX(at) ((at) + 17)
+
+static void seal(char *header, size_t n, size_t at, char hex[65])
+{
+    char text[SEAL_N + 1];
+    snprintf(text, sizeof text, "%016zx." SEAL_ZEROS, n);
+    memcpy(header + at, text, SEAL_N);
+    hash_sha256_of(header, n, hex);
+}
+
 /* What the image says in another way. */
 static bool is_left_out(struct view key)
 {
     return view_starts(key, VIEW("split.")) || view_starts(key, VIEW("hearth.image."));
 }
 
+static void put_begin(struct buf *b, const char *layout)
+{
+    put_string(b, WEIGHTS_LAYOUT_KEY, layout);
+    put_string(b, SEAL_KEY, "0000000000000000." SEAL_ZEROS);
+}
+
 static void put_keys(struct buf *b, const struct gguf *g, const char *layout)
 {
-    uint64_t n = 1;
+    uint64_t n = 2;
     for (size_t i = 0; i < gguf_n_key(g); i++) {
         enum gguf_type type;
         n += !is_left_out(gguf_key(g, i, &type));
     }
     put_u64(b, n);
-    put_string(b, WEIGHTS_LAYOUT_KEY, layout); /* where image_begins finds it */
+    put_begin(b, layout); /* where image_begins finds it */
     for (size_t i = 0; i < gguf_n_key(g); i++) {
         enum gguf_type type;
         const struct view key = gguf_key(g, i, &type);
@@ -118,10 +146,22 @@ static void put_tensor(struct buf *b, const struct weights_load *l)
     put_u64(b, 0);
 }
 
+/* What image_begins compares: the beginning up to the seal, whose place it gives. */
+static size_t begin_of(struct buf *b, const char *layout)
+{
+    put_version(b);
+    put_u64(b, 0);
+    put_u64(b, 0);
+    put_begin(b, layout);
+    return b->n - SEAL_N;
+}
+
 /* Each tensor once: by the slot that has its first row. */
 static enum err put_header(struct buf *b, const struct weights *w, const struct gguf *g)
 {
     char layout[65];
+    char hex[65];
+    struct buf begin;
     size_t n = 0;
     TRY(weights_layout(w, layout));
     put_version(b);
@@ -139,28 +179,60 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
     for (size_t i = 0; i < pad; i++) {
         buf_add_char(b, '\0');
     }
-    return buf_check(b, "header of the packed image");
+    TRY(buf_check(b, "header of the packed image"));
+    buf_init(&begin, BEGIN_MAX);
+    const size_t at = begin_of(&begin, layout);
+    buf_release(&begin);
+    seal(b->p, b->n, at, hex);
+    memcpy(b->p + SEAL_HEX(at), hex, 64);
+    return ERR_OK;
+}
+
+/* The length that a header's seal claims; 0: none that can be. */
+static size_t sealed_bytes(const char *seal, uint64_t most)
+{
+    char text[17] = { 0 };
+    char *end = NULL;
+    memcpy(text, seal, 16);
+    const unsigned long long n = strtoull(text, &end, 16);
+    const bool is_good = *end == '\0' && n % GGUF_IMAGE_ALIGN == 0 && n <= most && n <= HEADER_MAX;
+    return is_good ? (size_t)n : 0;
+}
+
+/* Whether the header is the one that was sealed. */
+static bool is_sealed(const struct os_file *f, const struct buf *begin, size_t at)
+{
+    const size_t counts_at = sizeof GGUF_IMAGE_MAGIC - 1 + sizeof(uint32_t);
+    const size_t rest_at = counts_at + 2 * sizeof(uint64_t);
+    char got[BEGIN_MAX];
+    char hex[65];
+    if (begin->n > f->size || os_read_at(f, got, begin->n, 0) != ERR_OK ||
+        memcmp(got, begin->p, counts_at) != 0 ||
+        memcmp(got + rest_at, begin->p + rest_at, at - rest_at) != 0) {
+        return false;
+    }
+    const size_t n = sealed_bytes(got + at, f->size);
+    char *header = n > begin->n ? mem_alloc(n) : NULL;
+    bool is_same = header != NULL && os_read_at(f, header, n, 0) == ERR_OK;
+    if (is_same) {
+        seal(header, n, at, hex);
+        is_same = memcmp(header + at, got + at, SEAL_HEX(0)) == 0 &&
+                  memcmp(hex, got + SEAL_HEX(at), 64) == 0;
+    }
+    mem_free(header);
+    return is_same;
 }
 
 bool image_begins(const char *path, const char *layout)
 {
     struct os_file f = { .fd = -1 };
-    struct buf version;
-    struct buf key;
-    char got[BEGIN_MAX];
-    buf_init(&version, BEGIN_MAX);
-    buf_init(&key, BEGIN_MAX);
-    put_version(&version);
-    put_string(&key, WEIGHTS_LAYOUT_KEY, layout);
-    const size_t key_at = version.n + 2 * sizeof(uint64_t); /* behind the two counts */
-    const size_t n = key_at + key.n;
-    const bool is_same = n <= sizeof got && os_open(&f, path) == ERR_OK && f.size >= n &&
-                         os_read_at(&f, got, n, 0) == ERR_OK &&
-                         memcmp(got, version.p, version.n) == 0 &&
-                         memcmp(got + key_at, key.p, key.n) == 0;
+    struct buf begin;
+    buf_init(&begin, BEGIN_MAX);
+    const size_t at = begin_of(&begin, layout);
+    const bool is_same =
+        begin.n <= BEGIN_MAX && os_open(&f, path) == ERR_OK && is_sealed(&f, &begin, at);
     os_close(&f);
-    buf_release(&version);
-    buf_release(&key);
+    buf_release(&begin);
     return is_same;
 }
 

@@ -3,8 +3,8 @@
  *     "HPAK" | version u32 | tensors u64 | keys u64 | keys and tensors as in a GGUF file, offsets 0
  *     | zeros up to a multiple of GGUF_IMAGE_ALIGN | the arena that weights_load would fill
  *
- * Keys are one more than the model's, WEIGHTS_LAYOUT_KEY, which comes first, and those without
- * split.*.
+ * Keys are the model's without split.*, behind two more: WEIGHTS_LAYOUT_KEY and one with the length
+ * and SHA-256 of all before the arena (its own digits taken for zeros).
  * gguf_open, weights_bind and weights_load take such a file wherever they take a GGUF file. */
 #ifndef HEARTH_IMAGE_H
 #define HEARTH_IMAGE_H
@@ -18,8 +18,8 @@ enum err image_write(struct weights *w, const struct gguf *g, struct team *team,
                      void *arg) MUST_USE;
 /* Bytes of the image, at most; for the disk's room and a progress bar. */
 uint64_t image_bytes(const struct weights *w, const struct gguf *g);
-/* Whether the file begins as the image of that layout (weights_layout) that this program reads:
- * magic, version and layout. The rest of it is not looked at. */
+/* Whether the file begins as an image of that layout (weights_layout) that this program reads, with
+ * the header that was written. What is behind the header is not looked at. */
 bool image_begins(const char *path, const char *layout);
 
 #endif

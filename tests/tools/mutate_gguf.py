@@ -359,7 +359,7 @@ def tiny(folder):
         open(f'{folder}/{extra}.gguf', 'wb').write(m.pack())
         if extra == 'plain':
             m.tensors = m.tensors[:1]  # at offset 0
-            open(f'{folder}/image', 'wb').write(b'HPAK' + (1).to_bytes(4, 'little') + bytes(m.pack())[8:])
+            open(f'{folder}/image', 'wb').write(b'HPAK' + (2).to_bytes(4, 'little') + bytes(m.pack())[8:])
     m = gf.Model()
     open(f'{folder}/empty.gguf', 'wb').write(m.pack())
     m.keys = [gf.Key(b'split.no', gf.U16, 0), gf.Key(b'split.count', gf.U16, 1), gf.Key(b'split.tensors.count', gf.I32, len(gf.TYPES))]
