@@ -1,10 +1,11 @@
 /* test_bench - how `hearth bench` reads its requests, against an engine made of a few lines
  *
- * Includes cmd_bench.c and trial.c, since what they do with the library cannot be seen from
+ * Includes cmd_bench.c and what it uses, since what they do with the library cannot be seen from
  * outside. The engine here makes a step when a reader waits, which gives every request with room in
  * its ring one event; it keeps requests queued for a while, and says so when it is asked beyond the
  * end. */
 #include "cmd/cmd_bench.c"
+#include "cmd/progress.c"
 #include "cmd/trial.c"
 
 #include <setjmp.h>

@@ -4,8 +4,10 @@
 FIXTURES is the folder that tests/fixtures/prepare.py fills; its tiny models make this fast. `hearth run` in a terminal is
 test_run.py's, the store test_pull.py's, the server test_api.py's. Prints 'N passed, N failed'."""
 import base64
+import contextlib
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -318,6 +320,32 @@ def test_bench(home):
     check('bench --kernels --isa', re.search(r'^products +scalar', text, re.M), text)
 
 
+def on_terminal(home, *args):
+    """(exit code, standard output, what the terminal got from standard error)"""
+    master, slave = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
+    with subprocess.Popen([hearth, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, env={**env, 'HOME': home}) as p:
+        os.close(slave)
+        shown = b''
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(master, 65536):
+                shown += piece
+        out = p.stdout.read().decode()
+    os.close(master)
+    return p.returncode, out, shown.decode()
+
+
+def test_bars(home):
+    """Long work shows how far it has come, on a terminal alone, and wipes that off; what it prints is the same."""
+    many = ['bench', TINY, '--prefill', '4', '--decode', '400', '--batch', '64', '--json']
+    for args, word in ((many, 'answers'), (['tune', CHAT, '--json'], 'tuning')):
+        code, out, shown = on_terminal(home, *args)
+        bars = re.findall(rf'\r{word} \[([# ]{{24}})\] +(\d+) %  \d+ s\x1b\[K', shown)
+        check(f'{args}: a bar', code == 0 and len(bars) > 1 and bars == sorted(bars, key=lambda x: int(x[1])) and shown.endswith('\r\x1b[K') and json.loads(out), shown)
+    code, out, err = run(home, *many)
+    check('no bar elsewhere', code == 0 and err == '' and json.loads(out)['batch'] == 64, err)
+
+
 def lines(home, *args, cases):
     code, text, _ = run(home, *args, data=''.join((c if isinstance(c, str) else json.dumps(c)) + '\n' for c in cases).encode())
     return code, [json.loads(x) for x in text.splitlines()]
@@ -458,7 +486,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_probes, test_streams, test_stack, test_few_files, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

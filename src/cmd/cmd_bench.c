@@ -16,12 +16,14 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/open.h"
+#include "cmd/progress.h"
 #include "cmd/trial.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #define BATCH_MAX 256
+#define PROMPTS   3  /* that are timed */
 #define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
 
 struct result {
@@ -54,22 +56,22 @@ static int64_t answer_of(const struct conf *c)
 static hearth_status bench_prefill(struct open_model *m, const struct conf *c, int32_t *ids,
                                    struct result *out)
 {
-    for (uint32_t i = 0; i < 3; i++) { /* the best of three */
+    struct progress bar;
+    hearth_status s = HEARTH_OK;
+    progress_begin_short(&bar, "prompts", 0);
+    for (uint32_t i = 0; i < PROMPTS && s == HEARTH_OK; i++) { /* the best of them */
         struct hearth_request *r = NULL;
-        struct hearth_event e;
+        struct hearth_event e = { 0 };
         trial_tokens(ids, c->depth + c->prefill, m->info.n_vocab, i);
-        hearth_status s = trial_submit(m->model, ids, c->depth + c->prefill, c->depth, 1, &r);
-        s = s == HEARTH_OK ? trial_drain(r, &e) : s;
-        if (s != HEARTH_OK) {
-            hearth_request_close(r);
-            return s;
-        }
+        s = trial_submit(m->model, ids, c->depth + c->prefill, c->depth, 1, &r);
+        s = s == HEARTH_OK ? trial_drain(r, &bar, (double)i / PROMPTS, &e) : s;
         const double rate =
             e.prefill_us > 0 ? 1e6 * (double)c->prefill / (double)e.prefill_us : 0.0;
         out->prefill_tok_s = rate > out->prefill_tok_s ? rate : out->prefill_tok_s;
         hearth_request_close(r);
     }
-    return HEARTH_OK;
+    progress_share(&bar, 1.0);
+    return s;
 }
 
 /* Events of the other conversations, so that none of them waits. */
@@ -82,16 +84,30 @@ static void read_others(struct hearth_request **r, int64_t n)
     }
 }
 
-/* Waits for the end of the last conversation, while the others go on. */
-static hearth_status drain_last(struct hearth_request **r, int64_t n, struct hearth_event *e)
+static uint64_t generated(const struct hearth_model *m)
 {
+    struct hearth_stats s = { 0 };
+    hearth_model_get_stats(m, &s);
+    return s.n_generated_token;
+}
+
+/* Waits for the end of the last conversation, while the others go on; n_most: tokens that all
+ * of them will have made, at most. */
+static hearth_status drain_last(const struct hearth_model *m, struct hearth_request **r, int64_t n,
+                                double n_most, struct hearth_event *e)
+{
+    const uint64_t before = generated(m);
+    struct progress bar;
     hearth_status s = HEARTH_BUSY;
     bool has_begun = false;
+    progress_begin_short(&bar, "answers", 0);
     do {
-        s = hearth_next(r[n - 1], 1000000, e);
+        s = hearth_next(r[n - 1], 200000, e);
         has_begun = has_begun || s == HEARTH_OK;
         read_others(r, has_begun ? n - 1 : 0);
+        progress_share(&bar, fmin((double)(generated(m) - before) / n_most, 0.99));
     } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
+    progress_share(&bar, 1.0);
     return s;
 }
 
@@ -106,7 +122,8 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
         s = trial_submit(m->model, ids, depth_of(c), depth_of(c) - 1,
                          i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
     }
-    s = s == HEARTH_OK ? drain_last(r, c->batch, &e) : s;
+    const double n_most = (double)(c->batch * answer_of(c));
+    s = s == HEARTH_OK ? drain_last(m->model, r, c->batch, n_most, &e) : s;
     if (s == HEARTH_OK && e.n_generated <= c->decode) {
         s = (hearth_status)err_set(ERR_FAILED, "the answer ended after %d tokens: %s",
                                    e.n_generated, e.error != NULL ? e.error : "no reason given");

@@ -23,7 +23,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define PROMPT    1024
 #define ANSWER    24
@@ -43,31 +42,24 @@ struct tune {
     struct setting all[TRIES]; /* the first: the defaults */
     int n;
     int best;
-    uint64_t begin_us;
+    struct progress bar;
     uint64_t longest_us;
     bool is_cut; /* time was over before everything was tried */
 };
 
-static void show(const struct tune *t, int percent)
+static void show(void *arg, double done)
 {
-    static const char full[] = "##############################";
-    if (!isatty(STDERR_FILENO)) {
-        return;
-    }
-    if (percent == 100) {
-        fprintf(stderr, "\r%60s\r", "");
-        return;
-    }
-    const double s = (double)(os_now_us() - t->begin_us) / 1e6;
-    fprintf(stderr, "\rtuning [%-30.*s] %3d %%  %.0f s", percent * 30 / 100, full, percent, s);
+    struct tune *t = arg;
+    (void)done; /* of loading */
+    progress_share(&t->bar, t->n / (TRIES + 1.0));
 }
 
-static hearth_status answer(struct hearth_model *m, const int32_t *ids, int32_t n,
+static hearth_status answer(struct tune *t, struct hearth_model *m, const int32_t *ids, int32_t n,
                             struct hearth_event *e)
 {
     struct hearth_request *r = NULL;
     hearth_status s = trial_submit(m, ids, n, 0, ANSWER, &r);
-    s = s == HEARTH_OK ? trial_drain(r, e) : s;
+    s = s == HEARTH_OK ? trial_drain(r, &t->bar, t->n / (TRIES + 1.0), e) : s;
     hearth_request_close(r);
     return s;
 }
@@ -78,7 +70,7 @@ static double rate(double n, uint64_t us)
 }
 
 /* The best of two, or one when that takes long. */
-static hearth_status measure_model(struct hearth_model *m, struct setting *t)
+static hearth_status measure_model(struct tune *t, struct hearth_model *m, struct setting *r)
 {
     static int32_t ids[PROMPT];
     struct hearth_model_info info;
@@ -89,15 +81,15 @@ static hearth_status measure_model(struct hearth_model *m, struct setting *t)
     hearth_status s = HEARTH_OK;
     for (int i = 0; i < 2 && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
         struct hearth_event e = { 0 };
-        s = answer(m, ids, n, &e);
-        t->prefill_tok_s = fmax(t->prefill_tok_s, rate(n, e.prefill_us));
-        t->decode_tok_s = fmax(t->decode_tok_s, rate(e.n_generated - 1, e.decode_us));
+        s = answer(t, m, ids, n, &e);
+        r->prefill_tok_s = fmax(r->prefill_tok_s, rate(n, e.prefill_us));
+        r->decode_tok_s = fmax(r->decode_tok_s, rate(e.n_generated - 1, e.decode_us));
     }
     return s;
 }
 
 /* Measures r->set; HEARTH_MEMORY where it does not fit. */
-static hearth_status measure(const struct tune *t, struct setting *r)
+static hearth_status measure(struct tune *t, struct setting *r)
 {
     struct hearth_box_params bp;
     struct hearth_model_params mp;
@@ -109,13 +101,15 @@ static hearth_status measure(const struct tune *t, struct setting *r)
     bp.memory_bytes = (uint64_t)t->conf->memory_mib << 20;
     hearth_model_init(&mp);
     mp.n_batch = r->set.n_batch;
+    mp.progress = show;
+    mp.progress_arg = t;
     hearth_status s = hearth_box_open(&bp, &box);
     s = s == HEARTH_OK ? hearth_plan_make(box, t->path, &mp, &plan) : s;
     if (s == HEARTH_OK && plan.n_batch != mp.n_batch && plan.n_batch < plan.n_ctx) {
         s = HEARTH_MEMORY; /* the plan took smaller pieces */
     }
     s = s == HEARTH_OK ? hearth_model_open(box, t->path, &mp, &m) : s;
-    s = s == HEARTH_OK ? measure_model(m, r) : s;
+    s = s == HEARTH_OK ? measure_model(t, m, r) : s;
     hearth_model_close(m);
     hearth_box_close(box);
     return s;
@@ -131,7 +125,7 @@ static double worth(const struct setting *r, bool is_by_prompt)
 static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt)
 {
     const uint64_t begin = os_now_us();
-    if (t->n > 0 && begin - t->begin_us + t->longest_us > BUDGET_US) {
+    if (t->n > 0 && begin - t->bar.begin_us + t->longest_us > BUDGET_US) {
         t->is_cut = true;
         return HEARTH_OK;
     }
@@ -144,7 +138,6 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
         t->n++;
         const double least = BETTER * worth(&t->all[t->best], is_by_prompt);
         t->best = t->n > 1 && worth(r, is_by_prompt) > least ? t->n - 1 : t->best;
-        show(t, t->n * 100 / (TRIES + 1));
     }
     return s == HEARTH_MEMORY && t->n > 0 ? HEARTH_OK : s;
 }
@@ -195,13 +188,13 @@ static void print_try(const char *name, const struct setting *r, bool is_json)
 
 int cmd_tune(const struct conf *c, const char *path)
 {
-    struct tune t = { .conf = c, .path = path, .begin_us = os_now_us() };
+    struct tune t = { .conf = c, .path = path };
     struct buf where;
+    progress_begin_short(&t.bar, "tuning", 0);
     buf_init(&where, 4096);
     hearth_status s = (hearth_status)tuned_prepare(&where);
-    show(&t, 0);
     s = s == HEARTH_OK ? try_all(&t) : s;
-    show(&t, 100);
+    progress_share(&t.bar, 1.0);
     s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, buf_str(&where)) : s;
     if (s == HEARTH_OK) {
         fputs(c->is_json ? "{\"version\": 1, " : "", stdout);

@@ -15,12 +15,11 @@
 #include "cmd/open.h"
 
 #include "base/buf.h"
-#include "base/os.h"
+#include "cmd/progress.h"
 #include "cmd/tuned.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 hearth_status open_box(const struct conf *c, struct hearth_box **box)
 {
@@ -43,43 +42,27 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     p->draft = c->draft;
 }
 
-/* Progress of loading. */
-struct bar {
-    uint64_t began_us;
-    int shown; /* per cent, -1 = nothing yet */
-};
-
 static void show_bar(void *arg, double done)
 {
-    static const char full[] = "##############################";
-    struct bar *b = arg;
-    const int percent = (int)(done * 100.0);
-    if (os_now_us() - b->began_us < 300000 || percent == b->shown) {
-        return;
-    }
-    b->shown = percent;
-    fprintf(stderr, "\rloading [%-30.*s] %3d %%", percent * 30 / 100, full, percent);
-    if (percent >= 100) {
-        fprintf(stderr, "\r%50s\r", "");
-    }
+    progress_share(arg, done);
 }
 
 hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
                        struct open_model *out)
 {
     struct hearth_model_params p;
-    struct bar bar = { .began_us = os_now_us(), .shown = -1 };
+    struct progress bar;
     hearth_status s = open_box(c, &out->box);
     if (s != HEARTH_OK) {
         return s;
     }
     open_params(c, &p);
     p.extra_bytes = extra_bytes;
-    if (isatty(STDERR_FILENO)) {
-        p.progress = show_bar;
-        p.progress_arg = &bar;
-    }
+    p.progress = show_bar;
+    p.progress_arg = &bar;
+    progress_begin_short(&bar, "loading", 0);
     s = hearth_model_open(out->box, path, &p, &out->model);
+    progress_share(&bar, 1.0);
     if (s == HEARTH_OK) {
         hearth_model_get_info(out->model, &out->info);
     }

@@ -1,4 +1,4 @@
-/* progress - how far a long copy has come, on standard error
+/* progress - how far long work has come, on standard error
  *
  * A person at a terminal wants to know three things: does it move, how fast, and when is it done. A
  * log file wants few lines. So a terminal gets a bar that is redrawn at most ten times a second,
@@ -12,6 +12,7 @@
 
 #include "base/os.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,6 +21,7 @@
 #define REDRAW_US    100000
 #define BAR_CELLS    24
 #define UNKNOWN_STEP 50000000u /* bytes a line when the total is not known */
+#define NOTICED_US   300000    /* of work that a person notices */
 
 const char *progress_bytes(uint64_t n, char to[16])
 {
@@ -134,5 +136,25 @@ void progress_end(struct progress *p)
     if (p->is_drawn) {
         fputc('\n', stderr);
         p->is_drawn = false;
+    }
+}
+
+void progress_share(struct progress *p, double done)
+{
+    static const char full[] = "########################";
+    static_assert(sizeof full == BAR_CELLS + 1, "a bar of all cells");
+    const uint64_t now_us = os_now_us();
+    if (done >= 1.0) {
+        fputs(p->is_drawn ? "\r\033[K" : "", stderr);
+        p->is_drawn = false;
+    } else if (p->is_terminal && now_us - (p->is_drawn ? p->shown_us : p->begin_us) >=
+                                     (p->is_drawn ? REDRAW_US : NOTICED_US)) {
+        char line[128];
+        snprintf(line, sizeof line, "%s [%-*.*s] %3d %%  %.0f s", p->what, BAR_CELLS,
+                 (int)(done * BAR_CELLS), full, (int)(done * 100.0),
+                 (double)(now_us - p->begin_us) / 1e6);
+        fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
+        p->is_drawn = true;
+        p->shown_us = now_us;
     }
 }

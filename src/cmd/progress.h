@@ -1,4 +1,4 @@
-/* progress - how far a long copy has come, on standard error (cmd/progress.c)
+/* progress - how far long work has come, on standard error (cmd/progress.c)
  *
  * On a terminal a bar with rate and remaining time that overwrites itself; elsewhere one line per
  * tenth. Owner: one thread. */
@@ -23,6 +23,9 @@ struct progress {
 void progress_begin(struct progress *p, const char *what, uint64_t total, uint64_t done);
 /* The same for work of some seconds: a bar on a terminal, nothing elsewhere. */
 void progress_begin_short(struct progress *p, const char *what, uint64_t total);
+/* For such work, begun with total 0, of which only a share in 0..1 is known: a bar with the seconds
+ * that it took, once a person notices them; 1 wipes it off. Cheap to call often. */
+void progress_share(struct progress *p, double done);
 void progress_set(struct progress *p, uint64_t done); /* cheap to call often */
 void progress_end(struct progress *p);                /* leaves the cursor on a fresh line */
 

@@ -15,11 +15,13 @@ void trial_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
     }
 }
 
-hearth_status trial_drain(struct hearth_request *r, struct hearth_event *e)
+hearth_status trial_drain(struct hearth_request *r, struct progress *bar, double done,
+                          struct hearth_event *e)
 {
     hearth_status s;
     do {
-        s = hearth_next(r, 1000000, e);
+        s = hearth_next(r, 200000, e);
+        progress_share(bar, done);
     } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
     return s;
 }

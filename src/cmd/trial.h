@@ -2,6 +2,7 @@
 #ifndef HEARTH_TRIAL_H
 #define HEARTH_TRIAL_H
 
+#include "cmd/progress.h"
 #include "hearth.h"
 
 /* n tokens of a vocabulary of n_vocab; another seed, other tokens. */
@@ -12,7 +13,8 @@ void trial_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed);
 hearth_status trial_submit(struct hearth_model *m, const int32_t *ids, int64_t n, int64_t n_made_up,
                            int64_t n_answer, struct hearth_request **r);
 
-/* Waits for the end of a request, which *e is then. */
-hearth_status trial_drain(struct hearth_request *r, struct hearth_event *e);
+/* Waits for the end of a request, which *e is then; the bar shows `done` meanwhile. */
+hearth_status trial_drain(struct hearth_request *r, struct progress *bar, double done,
+                          struct hearth_event *e);
 
 #endif
