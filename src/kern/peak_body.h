@@ -42,10 +42,12 @@ static uint64_t peak_f32(uint32_t n, uint32_t *sink)
     return (uint64_t)n * PEAK_CHAINS * LANES * 2;
 }
 
+static bool peak_is_ahead; /* weights are asked for before they are read; set by peak_fill */
+
 /* From what is read once to what is asked for: 0 where the processor does better alone. */
-static size_t peak_ahead(size_t usual)
+INLINE size_t peak_ahead(size_t usual)
 {
-    return cpu_get()->has_stream_prefetch ? 0 : usual;
+    return peak_is_ahead ? usual : 0;
 }
 
 static uint32_t peak_read(const float *p, size_t n)
@@ -93,6 +95,7 @@ INLINE void peak_fill(struct kern_table *t)
 #if defined(__AVX512F__)
     t->peak_bf16 = peak_bf16;
 #endif
+    peak_is_ahead = !cpu_get()->has_stream_prefetch;
     t->peak_f32 = peak_f32;
     t->read_all = peak_read;
 }
