@@ -73,8 +73,7 @@ void engine_tell(struct engine *e)
     }
 }
 
-/* The sequence has n positions that are worth keeping; of the token behind them, the last, a small
- * model may know. */
+/* The small model's cache is cut at the same place. */
 void engine_cut(struct engine *e, int32_t i_seq, int32_t n)
 {
     kv_seq_cut(&e->x.kv, &e->x.seqs[i_seq], n);
