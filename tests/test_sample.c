@@ -16,7 +16,7 @@
 
 static float logits[N];
 static float raw[N];
-static struct sample_cand cands[N];
+static struct sample_cand cands[2 * N];
 static int32_t counts[N];
 
 static struct sample_params defaults(void)
@@ -182,6 +182,101 @@ static void test_filters(void **state)
     check_filter(&p);
 }
 
+/* Weights of the twin below; equal ones by smaller id. */
+static float weights[N];
+
+static int by_weight(const void *a, const void *b)
+{
+    const float x = weights[*(const int32_t *)a];
+    const float y = weights[*(const int32_t *)b];
+    return x != y ? (x < y) - (x > y) : *(const int32_t *)a - *(const int32_t *)b;
+}
+
+static double weight_of(const int32_t *order, int n)
+{
+    double s = 0.0;
+    for (int i = 0; i < n; i++) {
+        s += (double)weights[order[i]];
+    }
+    return s;
+}
+
+/* The token that docs/NUMERICS.md (Sampling, 4 to 6) demands, all of the vocabulary sorted. */
+static int32_t twin(const struct sample_params *p, int32_t position)
+{
+    const struct kern_table *k = kern_get(CPU_SCALAR);
+    int32_t order[N];
+    for (int i = 0; i < N; i++) {
+        order[i] = i;
+        weights[i] = logits[i] * (1.0f / p->temperature);
+    }
+    k->exp_sum(weights, weights, k->max(weights, N), N);
+    const double u = sample_uniform(p->seed, 0, (uint32_t)position, 0);
+    int n = 0;
+    const double all = weight_of(order, N);
+    if (p->top_k == 0 && p->top_p >= 1.0f && p->min_p <= 0.0f) {
+        while (n < N - 1 && !(u * all < weight_of(order, n + 1))) {
+            n++;
+        }
+        return n;
+    }
+    qsort(order, N, sizeof order[0], by_weight);
+    for (n = N; weights[order[n - 1]] <= 0.0f;) {
+        n--;
+    }
+    n = p->top_k > 0 && p->top_k < n ? p->top_k : n;
+    const double mass = p->top_k > 0 ? weight_of(order, n) : all;
+    int keep = 1;
+    while (p->top_p < 1.0f && keep < n && weight_of(order, keep) < (double)p->top_p * mass) {
+        keep++;
+    }
+    n = p->top_p < 1.0f ? keep : n;
+    while (n > 1 && weights[order[n - 1]] < p->min_p * weights[order[0]]) {
+        n--;
+    }
+    const double at = u * weight_of(order, n);
+    int i = 0;
+    while (i < n - 1 && !(at < weight_of(order, i + 1))) {
+        i++;
+    }
+    return order[i];
+}
+
+/* Scores in any order, better ones first or last, and few different ones. */
+static void fill_as(int shape)
+{
+    fill((uint32_t)shape);
+    for (int i = 0; i < N; i++) {
+        const float rising = (float)i / 100.0f;
+        logits[i] = shape % 4 == 1   ? rising
+                    : shape % 4 == 2 ? -rising
+                    : shape % 4 == 3 ? rintf(logits[i])
+                                     : logits[i];
+    }
+}
+
+static void test_twin(void **state)
+{
+    (void)state;
+    static const int32_t top_k[] = { 0, 1, 2, 40, 300, N - 1 };
+    static const float top_p[] = { 1.0f, 0.95f, 0.3f };
+    static const float min_p[] = { 0.0f, 0.05f, 1e-5f };
+    static const float temperature[] = { 0.1f, 1.0f, 50.0f };
+    struct sample_params p = defaults();
+    struct sample_output out;
+    for (int i = 0; i < 6 * 3 * 3 * 3 * 4; i++) {
+        p.top_k = top_k[i % 6];
+        p.top_p = top_p[i / 6 % 3];
+        p.min_p = min_p[i / 18 % 3];
+        p.temperature = temperature[i / 54 % 3];
+        fill_as(i / 162);
+        const int32_t token = twin(&p, i);
+        const struct sample_input in = input(&p, i - 3);
+        assert_true(sample_row(&in, &out));
+        assert_int_equal(out.token, token);
+    }
+}
+
 static void test_frequencies(void **state)
 {
     (void)state;
@@ -313,10 +408,11 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uniform),  cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_filters),  cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_logprobs), cmocka_unit_test(test_penalties),
-        cmocka_unit_test(test_least),    cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_uniform),     cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_filters),     cmocka_unit_test(test_twin),
+        cmocka_unit_test(test_frequencies), cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_penalties),   cmocka_unit_test(test_least),
+        cmocka_unit_test(test_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ static bool take_requests(struct engine *e, struct arena *a, int32_t n_vocab)
     e->rows = arena_take(a, n_row * sizeof e->rows[0]);
     e->runs = arena_take(a, (n_seq + 1) * sizeof e->runs[0]);
     e->row = arena_take(a, vocab * sizeof e->row[0]);
-    e->cands = arena_take(a, vocab * sizeof e->cands[0]);
+    e->cands = arena_take(a, 2 * vocab * sizeof e->cands[0]);
     e->counts = arena_take(a, vocab * sizeof e->counts[0]);
     e->raw = arena_take(a, vocab * sizeof e->raw[0]);
     return e->raw != NULL;

@@ -7,10 +7,10 @@
  * machine.
  *
  * Filters need the candidates best first, but sorting a vocabulary of 262,144 for every token would
- * cost more than a small model's forward pass. So candidates are taken in two rounds: those within
- * a factor 2^-12 of the best, sorted; and only if a filter needs more than these (it sees that
- * their weight is too small), all of them. Without filters no sort happens at all: the draw walks
- * the vocabulary in order.
+ * cost more than a small model's forward pass. So only what a filter can keep is sorted: of top-k
+ * the best k, of min-p those of enough weight. Of top-p nobody knows how many it needs: first come
+ * those within a factor 2^-12 of the best, and only if their weight is too small, all of them.
+ * Without filters no sort happens at all: the draw walks the vocabulary in order.
  *
  * Random numbers are Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
  * 3"): a function of counters, no state to save, restore or share.
@@ -20,9 +20,11 @@
 
 #include "num/fmath.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
+#define BLOCK       256      /* weights that one look at their greatest can pass over */
 #define NEAR_WEIGHT 0x1p-12f /* of the first round of candidates, relative to the best */
 
 double sample_uniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw)
@@ -141,47 +143,68 @@ static bool is_before(struct sample_cand a, struct sample_cand b)
     return a.p > b.p || (a.p == b.p && a.id < b.id);
 }
 
-static void sift(struct sample_cand *c, int32_t root, int32_t n)
+/* Byte i of a weight's bits, the greatest first: positive floats and their bits have one order. */
+static uint32_t digit(struct sample_cand c, int i)
 {
-    for (int32_t child = 2 * root + 1; child < n; child = 2 * root + 1) {
-        if (child + 1 < n && is_before(c[child], c[child + 1])) {
-            child++;
-        }
-        if (!is_before(c[root], c[child])) {
-            return;
-        }
-        const struct sample_cand t = c[root];
-        c[root] = c[child];
-        c[child] = t;
-        root = child;
-    }
+    uint32_t bits;
+    memcpy(&bits, &c.p, sizeof bits);
+    return ~bits >> 8 * i & 255;
 }
 
-/* Heap sort: in place, no allocation, no bad case. */
+/* Best first; equal weights stay in the order that they have. Radix sort: its time depends on the
+ * number alone. c has room for n more behind the first n. */
 static void sort(struct sample_cand *c, int32_t n)
 {
-    for (int32_t i = n / 2 - 1; i >= 0; i--) {
-        sift(c, i, n);
+    int32_t at[4][256] = { 0 };
+    for (int32_t i = 0; i < n; i++) {
+        for (int k = 0; k < 4; k++) {
+            at[k][digit(c[i], k)]++;
+        }
     }
-    for (int32_t i = n - 1; i > 0; i--) {
-        const struct sample_cand t = c[0];
-        c[0] = c[i];
-        c[i] = t;
-        sift(c, 0, i);
+    struct sample_cand *from = c;
+    struct sample_cand *to = c + n;
+    for (int k = 0; k < 4; k++) { /* an even number of times: they end where they began */
+        int32_t before = 0;
+        for (int d = 0; d < 256; d++) {
+            const int32_t here = at[k][d];
+            at[k][d] = before;
+            before += here;
+        }
+        for (int32_t i = 0; i < n; i++) {
+            to[at[k][digit(from[i], k)]++] = from[i];
+        }
+        struct sample_cand *t = from;
+        from = to;
+        to = t;
     }
 }
 
-/* Collects the candidates with weight >= least into cands, best first. */
-static int32_t collect(const struct sample_input *in, const float *weights, float least)
+/* Collects candidates of at least the weight `least`, above 0: the `most` best of them, best first.
+ * When enough others have come all are sorted and the worst dropped, which raises the weight that
+ * later ones need; whole blocks do not have it. */
+static int32_t collect(const struct sample_input *in, const float *weights, float least,
+                       int32_t most)
 {
     int32_t n = 0;
-    for (int32_t i = 0; i < in->n_vocab; i++) {
-        if (weights[i] >= least && weights[i] > 0.0f) {
-            in->cands[n++] = (struct sample_cand){ weights[i], i };
+    float bar = least > 0.0f ? least : FLT_TRUE_MIN;
+    for (int32_t from = 0; from < in->n_vocab; from += BLOCK) {
+        const int32_t to = in->n_vocab - from < BLOCK ? in->n_vocab : from + BLOCK;
+        if (in->kern->max(weights + from, to - from) < bar) {
+            continue;
+        }
+        for (int32_t i = from; i < to; i++) {
+            if (weights[i] >= bar) {
+                in->cands[n++] = (struct sample_cand){ weights[i], i };
+            }
+            if ((n - BLOCK) / 2 >= most) {
+                sort(in->cands, n);
+                n = most;
+                bar = nextafterf(in->cands[n - 1].p, INFINITY);
+            }
         }
     }
     sort(in->cands, n);
-    return n;
+    return n < most ? n : most;
 }
 
 /* In double and in the order given, like every sum of weights here. */
@@ -235,25 +258,38 @@ static int32_t count_top_p(const struct sample_cand *c, int32_t n, double all, f
     return n + 1;
 }
 
-/* Candidates that pass all filters, best first. `all` is the weight of the whole vocabulary. */
+static bool is_cut_by_k(const struct sample_input *in)
+{
+    return in->params->top_k > 0 && in->params->top_k < in->n_vocab;
+}
+
+/* Candidates among which are all that pass the filters, best first. `all` is the weight of the
+ * whole vocabulary. */
+static int32_t gather(const struct sample_input *in, const float *weights, double all)
+{
+    const struct sample_params *p = in->params;
+    if (is_cut_by_k(in)) {
+        return collect(in, weights, 0.0f, p->top_k);
+    }
+    if (p->typical_p < 1.0f) {
+        return collect(in, weights, 0.0f, in->n_vocab);
+    }
+    const float least = p->min_p * in->kern->max(weights, in->n_vocab);
+    if (p->top_p < 1.0f && least < NEAR_WEIGHT) {
+        const int32_t n = collect(in, weights, NEAR_WEIGHT, in->n_vocab);
+        if (count_top_p(in->cands, n, all, p->top_p) <= n) {
+            return n;
+        }
+    }
+    return collect(in, weights, least, in->n_vocab);
+}
+
+/* Candidates that pass all filters, best first. */
 static int32_t filter(const struct sample_input *in, const float *weights, double all)
 {
     const struct sample_params *p = in->params;
-    const bool is_cut_by_k = p->top_k > 0 && p->top_k < in->n_vocab;
-    const bool needs_all = p->typical_p < 1.0f && !is_cut_by_k;
-    float least = needs_all ? 0.0f : NEAR_WEIGHT;
-    int32_t n = collect(in, weights, least);
-    const bool is_short_k = is_cut_by_k && n < p->top_k;
-    const bool is_short_p =
-        !is_cut_by_k && p->top_p < 1.0f && count_top_p(in->cands, n, all, p->top_p) > n;
-    const bool is_short_rest = !is_cut_by_k && p->top_p >= 1.0f && p->min_p < NEAR_WEIGHT;
-    if (!needs_all && (is_short_k || is_short_p || is_short_rest)) {
-        n = collect(in, weights, 0.0f);
-    }
-    if (is_cut_by_k && n > p->top_k) {
-        n = p->top_k;
-    }
-    double mass = is_cut_by_k ? sum(in->cands, n) : all;
+    int32_t n = gather(in, weights, all);
+    double mass = is_cut_by_k(in) ? sum(in->cands, n) : all;
     if (p->typical_p < 1.0f) {
         n = keep_typical(in->cands, n, p->typical_p);
         mass = sum(in->cands, n);
@@ -312,18 +348,18 @@ static bool draw(const struct sample_input *in, int32_t *token)
     }
     /* Scores become weights in place. */
     in->kern->scale(in->logits, 1.0f / p->temperature, in->n_vocab);
-    in->kern->exp_sum(in->logits, in->logits, in->kern->max(in->logits, in->n_vocab), in->n_vocab);
-    double all = 0.0;
-    for (int32_t i = 0; i < in->n_vocab; i++) {
-        all += (double)in->logits[i];
-    }
-    if (!isfinite(all) || all <= 0.0) {
+    const float best = in->kern->max(in->logits, in->n_vocab);
+    if (!isfinite(in->kern->exp_sum(in->logits, in->logits, best, in->n_vocab))) {
         return false;
+    }
+    double all = 0.0; /* among k nobody asks for it, and one addition waits for the other */
+    for (int32_t i = 0; i < in->n_vocab && !is_cut_by_k(in); i++) {
+        all += (double)in->logits[i];
     }
     const uint32_t position = (uint32_t)(in->n_prompt + in->n_answer);
     const double u = sample_uniform(p->seed, (uint32_t)in->choice, position, 0);
-    const bool is_plain = (p->top_k == 0 || p->top_k >= in->n_vocab) && p->top_p >= 1.0f &&
-                          p->min_p <= 0.0f && p->typical_p >= 1.0f;
+    const bool is_plain =
+        !is_cut_by_k(in) && p->top_p >= 1.0f && p->min_p <= 0.0f && p->typical_p >= 1.0f;
     *token = is_plain ? draw_plain(in->logits, in->n_vocab, all, u)
                       : draw_from(in->cands, filter(in, in->logits, all), u);
     return *token >= 0;

@@ -56,7 +56,7 @@ struct sample_input {
     int32_t n_answer;
     int32_t choice;
     const struct kern_table *kern;
-    struct sample_cand *cands; /* [n_vocab] scratch */
+    struct sample_cand *cands; /* [2 * n_vocab] scratch */
     float *raw;                /* [n_vocab] scratch, used when n_logprob >= 0 */
     int32_t *counts;           /* [n_vocab] scratch, all 0 before and after */
     const int32_t *banned;     /* [n_banned] tokens that may not come (ignore-eos) */
