@@ -17,7 +17,7 @@
 size_t back_matmul_bytes(const struct back_out *out, int32_t n_out, int32_t n_tok)
 {
     size_t bytes = 0;
-    bool has_kind[2] = { false, false };
+    bool has_kind[KERN_ACT_COUNT] = { false };
     for (int32_t i = 0; i < n_out; i++) {
         const enum kern_act_kind kind = kern_act_kind_for(out[i].w->type);
         if (!has_kind[kind]) {

@@ -331,7 +331,7 @@ struct matmul_job {
     bool is_glu;
     enum kern_fn fn;
     const struct kern_table *k;
-    struct kern_act act[2]; /* by kind */
+    struct kern_act act[KERN_ACT_COUNT];
 };
 
 /* The product of panels [panel0, panel1) of one matrix. A bias comes after the chain, never as its

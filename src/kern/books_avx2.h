@@ -15,8 +15,6 @@
 
 #include "kern/gemm_book.h"
 
-#define ARRANGED_BYTES 4 /* see `arrange` */
-
 struct book {
     const uint8_t *entry; /* 8 or 4 bytes each */
     int bits;
@@ -210,18 +208,10 @@ INLINE rows r_free4(const uint8_t *p, int s)
 }
 
 /* The activations stay as they are. */
-INLINE const uint8_t *arrange(bool is_halved, const uint8_t *a, int tile, int32_t *q)
+INLINE void book_sort(bool is_halved, int8_t q[UNIT])
 {
     (void)is_halved;
-    (void)tile;
     (void)q;
-    return a;
-}
-
-INLINE int place_of(bool is_book, int tile, int t, int g)
-{
-    (void)is_book;
-    return (g * tile + t) * 4;
 }
 
 #endif

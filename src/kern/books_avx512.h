@@ -11,10 +11,9 @@
  *     codes  (row, G), signs (row, G)  ->  two bytes with two codes and signs each    (vpternlogd)
  *     weight (row, G)  =   weights[bits 0..5] of weight t of group G, for each t      (vpermb)
  *
- * So a register holds weight t of four groups, not four neighbours, and the activations are put in
- * the same order (`arrange`): for one token that is one instruction, and a transposition of 4 x 4
- * bytes for many. Where halves have sub-scales, a row's bytes change places first, so that a
- * register has columns of one half: of weight t of two groups and of their weight t + 4.
+ * So a register holds weight t of four groups, not four neighbours, and activations are prepared in
+ * the same order (`book_sort`). Where halves have sub-scales, a row's bytes change places first,
+ * so that a register has columns of one half: of weight t of two groups and of their weight t + 4.
  * vgf2p8affineqb finds the eighth sign.
  *
  * Rejected: codes spread over four neighbours by vpmultishiftqb and signs by masks. Both share two
@@ -26,8 +25,7 @@
 
 #include "kern/gemm_book.h"
 
-#define ARRANGED_BYTES (32 * TOGETHER)
-#define BOOK_TARGET    __attribute__((target("avx512vbmi,gfni")))
+#define BOOK_TARGET __attribute__((target("avx512vbmi,gfni")))
 
 /* Tables of a codebook. weights: of weight t of four, by six bits: its code and, at bit 4, 5, 0 or
  * 1, its sign. The codes of groups of 8 are 2 bits, in order, the third and fourth two places lower
@@ -51,10 +49,8 @@ BOOKS(BOOK_TABLES)
 
 /* The groups of activations that go with the bytes of a row, in either half of the registers, where
  * halves have sub-scales of their own (1) and where not. */
-static const uint8_t book_groups[2][8] = { { 0, 2, 4, 6, 1, 3, 5, 7 }, { 0, 2, 1, 3, 4, 6, 5, 7 } };
-
-/* The same as dwords of a unit of one token and of two. */
-static _Alignas(64) int32_t book_order[2][2][16];
+static const _Alignas(32) int32_t book_order[2][8] = { { 0, 2, 4, 6, 1, 3, 5, 7 },
+                                                       { 0, 2, 1, 3, 4, 6, 5, 7 } };
 
 static void book_fill(struct book_tables *b, const uint16_t *entry, int bits, int n,
                       uint64_t levels)
@@ -77,18 +73,10 @@ static void book_fill(struct book_tables *b, const uint16_t *entry, int bits, in
     }
 }
 
-static void books_fill(void)
-{
+static void books_fill(void){
 #define BOOK_FILL(name, bits, n, levels)                                                           \
     book_fill(&book_##name, quant_grid_##name, bits, n, levels);
     BOOKS(BOOK_FILL)
-    for (int i = 0; i < 2 * 8; i++) {
-        const int group = book_groups[i / 8][i % 8];
-        const int k = i % 8 / 4 * 8 + i % 4;
-        book_order[i / 8][0][i % 8] = group;
-        book_order[i / 8][1][k] = 2 * group;
-        book_order[i / 8][1][k + 4] = 2 * group + 1;
-    }
 }
 
 /* codes[i] of 64 indices: bits 0..7 in i, the others at `high`. */
@@ -231,62 +219,14 @@ INLINE BOOK_TARGET rows r_free4(const uint8_t *p, int s)
         _mm512_dpbusd_epi32(_mm512_set1_epi32(4), eight, _mm512_set1_epi32(0x08040201)));
 }
 
-/* Of a tile of 4, 8 or 16 tokens the vectors of four groups: byte t of each becomes dword t of each
- * token, four dwords a token, every fourth token first. */
-INLINE void arrange4(const uint8_t *groups, const uint8_t *a, int tile, uint8_t *q)
+/* A unit's integers in the order of the weights: dword t of a half gets weight t of four groups. */
+INLINE void book_sort(bool is_halved, int8_t q[UNIT])
 {
-    __m512i v[4];
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        const uint8_t *from = a + 4 * tile * groups[i];
-        v[i] = tile == 16  ? _mm512_loadu_si512(from)
-               : tile == 8 ? _mm512_castsi256_si512(_mm256_loadu_si256((const void *)from))
-                           : _mm512_castsi128_si512(_mm_loadu_si128((const void *)from));
-    }
-    const __m512i x0 = _mm512_unpacklo_epi8(v[0], v[1]);
-    const __m512i x1 = _mm512_unpacklo_epi8(v[2], v[3]);
-    const __m512i x2 = _mm512_unpackhi_epi8(v[0], v[1]);
-    const __m512i x3 = _mm512_unpackhi_epi8(v[2], v[3]);
-    const __m512i r[4] = { _mm512_unpacklo_epi16(x0, x1), _mm512_unpackhi_epi16(x0, x1),
-                           _mm512_unpacklo_epi16(x2, x3), _mm512_unpackhi_epi16(x2, x3) };
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        if (tile == 16) {
-            _mm512_storeu_si512(q + 64 * i, r[i]);
-        } else if (tile == 8) {
-            _mm256_storeu_si256((void *)(q + 32 * i), _mm512_castsi512_si256(r[i]));
-        } else {
-            _mm_storeu_si128((void *)(q + 16 * i), _mm512_castsi512_si128(r[i]));
-        }
-    }
-}
-
-/* The integers of a tile in the order of the weights, to q; `place_of` finds them. */
-INLINE const uint8_t *arrange(bool is_halved, const uint8_t *a, int tile, int32_t *q)
-{
-    uint8_t *to = (uint8_t *)q;
-    const __m512i turn =
-        _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
-    if (tile > 2) {
-        arrange4(book_groups[is_halved], a, tile, to);
-        arrange4(book_groups[is_halved] + 4, a, tile, to + 16 * tile);
-    } else if (tile == 2) {
-        const __m512i at = _mm512_load_si512(book_order[is_halved][1]);
-        const __m512i x = _mm512_permutexvar_epi32(at, _mm512_loadu_si512(a));
-        _mm512_storeu_si512(to, _mm512_shuffle_epi8(x, turn));
-    } else {
-        const __m256i at = _mm256_load_si256((const void *)book_order[is_halved][0]);
-        const __m256i x = _mm256_permutexvar_epi32(at, _mm256_loadu_si256((const void *)a));
-        _mm256_storeu_si256((void *)to, _mm256_shuffle_epi8(x, _mm512_castsi512_si256(turn)));
-    }
-    return to;
-}
-
-/* Where token t of a tile has group g, or dword g of arranged ones. */
-INLINE int place_of(bool is_book, int tile, int t, int g)
-{
-    const int place = tile < 4 ? t : t % 4 * (tile / 4) + t / 4;
-    return is_book ? g / 4 * 16 * tile + 16 * place + g % 4 * 4 : (g * tile + t) * 4;
+    const __m256i turn = _mm256_broadcastsi128_si256(
+        _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+    const __m256i at = _mm256_load_si256((const void *)book_order[is_halved]);
+    const __m256i x = _mm256_permutexvar_epi32(at, _mm256_loadu_si256((const void *)q));
+    _mm256_storeu_si256((void *)q, _mm256_shuffle_epi8(x, turn));
 }
 
 #endif

@@ -9,7 +9,8 @@
  *     int32 n8[3][T]      -8 times the sums of q: of the halves and of both, where sums of codes
  *                         with an offset start
  * so that one address with constant offsets reaches everything, and four columns of a token can be
- * broadcast by one instruction. Behind the units of the tile: struct act_side.
+ * broadcast by one instruction. Behind the units of the tile: struct act_side. For codebook types a
+ * set may want a unit's integers in another order of columns (act_order_fn); all else is as before.
  *
  * A few channels of real models are tens of times greater than their neighbours, and a scale that
  * reaches them leaves the other 31 columns of their unit few steps. So what stands out of its row
@@ -78,7 +79,7 @@ INLINE int32_t gemm_tiles(int32_t n_tok)
 
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind == KERN_ACT_I8
+    return kind != KERN_ACT_F32
                ? unit_bytes(tile) * (size_t)(n_col / UNIT) + sizeof(struct act_side) +
                      8 * side_room(tile, n_col) * sizeof(struct act_high)
                : (size_t)tile * (size_t)n_col * sizeof(float);
@@ -182,8 +183,8 @@ INLINE void split_unit(const float *x, float inverse, float limit, struct act_un
     }
 }
 
-/* Token t of a tile's unit at `to`. */
-INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const struct act_unit *from, float scale)
+/* Scale and sums of token t of a tile's unit, to what follows its integers. */
+INLINE void put_sums(uint8_t *to, int32_t tile, int32_t t, const struct act_unit *from, float scale)
 {
     int32_t sum[2];
     int32_t high[2] = { 0, 0 };
@@ -191,7 +192,7 @@ INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const struct act_unit
     if (from->groups != 0) {
         l_sums_i8(from->h, high);
     }
-    float *d = (float *)(void *)(to + UNIT * tile) + t;
+    float *d = (float *)(void *)to + t;
     d[0] = scale;
     d[tile] = (float)(sum[0] + HIGH * high[0]);
     d[2 * tile] = (float)(sum[1] + HIGH * high[1]);
@@ -200,9 +201,6 @@ INLINE void put_unit(uint8_t *to, int32_t tile, int32_t t, const struct act_unit
     n8[0] = -8 * sum[0];
     n8[tile] = -8 * sum[1];
     n8[2 * tile] = n8[0] + n8[tile];
-    for (int g = 0; g < 8; g++) {
-        memcpy(to + (g * tile + t) * 4, from->q + 4 * g, 4);
-    }
 }
 
 /* Lists the high parts of token t in unit u. */
@@ -221,35 +219,64 @@ INLINE void put_high(struct act_side *side, int32_t tile, int32_t n_col, int32_t
     }
 }
 
-/* The greatest values of a tile's units wait where their scales will be; limit[t]: beyond it a
- * value of token t stands out. */
-INLINE void tile_limits(uint8_t *to, int32_t tile, const float *const *x, int32_t n_unit,
-                        float limit[TILE_MAX])
+/* Puts a unit's integers in the order of a codebook type's columns. */
+typedef void (*act_order_fn)(bool is_halved, int8_t q[UNIT]);
+
+/* A tile being prepared. */
+struct act_tile {
+    uint8_t *to;
+    int32_t n; /* tokens */
+    int32_t n_col;
+    enum kern_act_kind kind;
+    act_order_fn order;       /* of codebook types; NULL: as they are */
+    const float *x[TILE_MAX]; /* NULL: a token that only fills the tile up */
+    float limit[TILE_MAX];    /* beyond it a value stands out */
+};
+
+/* The greatest values of the units wait where their scales will be. */
+INLINE void tile_limits(struct act_tile *p)
 {
-    for (int32_t t = 0; t < tile; t++) {
+    const int32_t n_unit = p->n_col / UNIT;
+    for (int32_t t = 0; t < p->n; t++) {
         float sum = 0.0f;
         for (int32_t u = 0; u < n_unit; u++) {
-            const float *from = x[t] != NULL ? x[t] + (size_t)u * UNIT : NULL;
+            const float *from = p->x[t] != NULL ? p->x[t] + (size_t)u * UNIT : NULL;
             const float amax = from != NULL ? l_amax(l_load(from), l_load(from + LANES)) : 0.0f;
-            ((float *)(void *)(to + (size_t)u * unit_bytes(tile) + UNIT * tile))[t] = amax;
+            ((float *)(void *)(p->to + (size_t)u * unit_bytes(p->n) + UNIT * p->n))[t] = amax;
             sum += amax;
         }
-        limit[t] = STAND_OUT * (sum / (float)n_unit);
+        p->limit[t] = STAND_OUT * (sum / (float)n_unit);
     }
 }
 
-/* n units from u0 on; at: the first of them. Divisions are made for 16 scales at once, and long
- * after their operands were stored. */
-INLINE void prepare_units(uint8_t *tile_at, int32_t tile, const float *const *x, int32_t n_col,
-                          const float *limit, int32_t u0, int32_t n)
+/* The integers of a unit's tokens. They were stored in halves, and a wide load that comes too soon
+ * would wait for them, so this is the last step. */
+INLINE void put_integers(const struct act_tile *p, uint8_t *to, struct act_unit *from)
 {
-    struct act_side *side = side_at(tile_at, tile, n_col);
+    for (int32_t t = 0; t < p->n; t++) {
+        if (p->order != NULL && p->kind != KERN_ACT_I8) {
+            p->order(p->kind == KERN_ACT_BOOK_HALVED, from[t].q);
+        }
+        for (int g = 0; g < 8; g++) {
+            memcpy(to + (g * p->n + t) * 4, from[t].q + 4 * g, 4);
+        }
+    }
+}
+
+/* n units from u0 on. Divisions are made for 16 scales at once, and long after their operands were
+ * stored. */
+INLINE void prepare_units(const struct act_tile *p, int32_t u0, int32_t n)
+{
+    const int32_t tile = p->n;
+    const float *limit = p->limit;
+    const float *const *x = p->x;
+    struct act_side *side = side_at(p->to, tile, p->n_col);
     float amax[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
     float rest[UNITS_AT_ONCE * TILE_MAX + LANES] = { 0 };
     float scale[UNITS_AT_ONCE * TILE_MAX + LANES];
     float inverse[UNITS_AT_ONCE * TILE_MAX + LANES];
     for (int32_t u = 0; u < n; u++) {
-        const uint8_t *at = tile_at + (size_t)(u0 + u) * unit_bytes(tile) + UNIT * tile;
+        const uint8_t *at = p->to + (size_t)(u0 + u) * unit_bytes(tile) + UNIT * tile;
         memcpy(amax + u * tile, at, (size_t)tile * sizeof amax[0]);
         for (int32_t t = 0; t < tile; t++) {
             const int32_t i = u * tile + t;
@@ -260,61 +287,71 @@ INLINE void prepare_units(uint8_t *tile_at, int32_t tile, const float *const *x,
     }
     unit_scales(amax, rest, n * tile, scale, inverse);
     for (int32_t u = 0; u < n; u++) {
+        uint8_t *to = p->to + (size_t)(u0 + u) * unit_bytes(tile);
+        struct act_unit units[TILE_MAX];
         for (int32_t t = 0; t < tile; t++) {
             const int32_t i = u * tile + t;
             const float *from = x[t] != NULL ? x[t] + (size_t)(u0 + u) * UNIT : NULL;
-            struct act_unit unit = { .groups = 0 };
+            struct act_unit *unit = &units[t];
+            *unit = (struct act_unit){ .groups = 0 };
             if (from != NULL && inverse[i] != 0.0f && amax[i] > limit[t]) {
-                split_unit(from, inverse[i], limit[t], &unit);
-                put_high(side, tile, n_col, t, u0 + u, &unit, scale[i]);
+                split_unit(from, inverse[i], limit[t], unit);
+                put_high(side, tile, p->n_col, t, u0 + u, unit, scale[i]);
             } else if (from != NULL) {
-                quantize_unit(from, inverse[i], unit.q);
+                quantize_unit(from, inverse[i], unit->q);
             }
-            put_unit(tile_at + (size_t)(u0 + u) * unit_bytes(tile), tile, t, &unit, scale[i]);
+            put_sums(to + UNIT * tile, tile, t, unit, scale[i]);
         }
+        put_integers(p, to, units);
     }
 }
 
-/* One tile; x[t] NULL: a token that only fills it up. */
-INLINE void prepare_i8(uint8_t *to, int32_t tile, const float *const *x, int32_t n_col)
+INLINE void prepare_i8(struct act_tile *p)
 {
-    float limit[TILE_MAX];
-    const int32_t n_unit = n_col / UNIT;
-    tile_limits(to, tile, x, n_unit, limit);
-    *side_at(to, tile, n_col) = (struct act_side){ .n = { 0 } };
+    const int32_t n_unit = p->n_col / UNIT;
+    tile_limits(p);
+    *side_at(p->to, p->n, p->n_col) = (struct act_side){ .n = { 0 } };
     for (int32_t u = 0; u < n_unit; u += UNITS_AT_ONCE) {
-        prepare_units(to, tile, x, n_col, limit, u,
-                      n_unit - u < UNITS_AT_ONCE ? n_unit - u : UNITS_AT_ONCE);
+        prepare_units(p, u, n_unit - u < UNITS_AT_ONCE ? n_unit - u : UNITS_AT_ONCE);
     }
 }
 
-INLINE void prepare_f32(float *to, int32_t tile, const float *const *x, int32_t n_col)
+INLINE void prepare_f32(const struct act_tile *p)
 {
-    for (int32_t t = 0; t < tile; t++) {
-        for (int32_t k = 0; k < n_col; k++) {
-            to[(size_t)k * (size_t)tile + (size_t)t] = x[t] != NULL ? x[t][k] : 0.0f;
+    float *to = (float *)(void *)p->to;
+    for (int32_t t = 0; t < p->n; t++) {
+        for (int32_t k = 0; k < p->n_col; k++) {
+            to[(size_t)k * (size_t)p->n + (size_t)t] = p->x[t] != NULL ? p->x[t][k] : 0.0f;
         }
     }
 }
 
-/* The act_prepare entry of the table, see kern.h. */
+/* The act_prepare entry of the table, see kern.h, with an order for codebook types. */
+INLINE void gemm_act_prepare_as(act_order_fn order, const struct kern_act *a, const float *x,
+                                size_t ldx, int32_t tile0, int32_t tile1)
+{
+    for (int32_t i = tile0; i < tile1; i++) {
+        struct act_tile p = { .to = gemm_tile_at(a, i),
+                              .n = gemm_tile(a->n_tok, i),
+                              .n_col = a->n_col,
+                              .kind = a->kind,
+                              .order = order };
+        for (int32_t t = 0; t < p.n; t++) {
+            const int32_t tok = i * TILE_MAX + t;
+            p.x[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
+        }
+        if (a->kind == KERN_ACT_F32) {
+            prepare_f32(&p);
+        } else {
+            prepare_i8(&p);
+        }
+    }
+}
+
 static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
                                                      size_t ldx, int32_t tile0, int32_t tile1)
 {
-    for (int32_t i = tile0; i < tile1; i++) {
-        const int32_t tile = gemm_tile(a->n_tok, i);
-        const float *row[TILE_MAX];
-        for (int32_t t = 0; t < tile; t++) {
-            const int32_t tok = i * TILE_MAX + t;
-            row[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
-        }
-        uint8_t *to = gemm_tile_at(a, i);
-        if (a->kind == KERN_ACT_I8) {
-            prepare_i8(to, tile, row, a->n_col);
-        } else {
-            prepare_f32((float *)(void *)to, tile, row, a->n_col);
-        }
-    }
+    gemm_act_prepare_as(NULL, a, x, ldx, tile0, tile1);
 }
 
 #endif

@@ -311,10 +311,9 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
 }
 
 /* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
-INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *a, int tile, int t,
-                 int g0, int g1, const int32_t *start, int shift)
+INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
+                 const int32_t *start, int shift)
 {
-    (void)is_book;
     const int top = max < 0 ? -max : max;
     const int fit = INT16_MAX / (2 * 127 * top);
     const bool is_signed = max < 0 || max == 255;

@@ -254,8 +254,8 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
 }
 
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
-INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *q, int tile, int t,
-                 int g0, int g1, const int32_t *start, int shift)
+INLINE rows dots(const struct unit *u, int max, const uint8_t *q, int tile, int t, int g0, int g1,
+                 const int32_t *start, int shift)
 {
     (void)max;
     __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
@@ -264,7 +264,7 @@ INLINE rows dots(const struct unit *u, int max, bool is_book, const uint8_t *q, 
                                     : _mm512_srai_epi32(s, (unsigned)-shift);
     UNROLL for (int g = g0; g < g1; g++)
     {
-        dot(&s, u->w[g], q + place_of(is_book, tile, t, g));
+        dot(&s, u->w[g], q + (g * tile + t) * 4);
     }
     return _mm512_cvtepi32_ps(s);
 }
@@ -302,9 +302,16 @@ static void matmul_without_vbmi(const struct tensor *w, int32_t panel0, int32_t 
     (panel_is_book(w->type) ? gemm_avx2_matmul : panel_matmul)(w, panel0, panel1, a, y, ldy);
 }
 
+static void prepare_with_vbmi(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
+                              int32_t tile1)
+{
+    gemm_act_prepare_as(book_sort, a, x, ldx, tile0, tile1);
+}
+
 void gemm_avx512_fill(struct kern_table *t, bool has_vbmi)
 {
     body_fill(t);
+    t->act_prepare = has_vbmi ? prepare_with_vbmi : gemm_act_prepare;
     t->matmul = has_vbmi ? panel_matmul : matmul_without_vbmi;
     t->peak_int8 = gemm_avx512_peak_int8;
 }

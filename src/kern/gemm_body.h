@@ -35,10 +35,10 @@
  *                                       than 0: -max is the greatest level, with signs aside
  *   i_set(a)  i_float(x)                integer sums (isums): one number in all, as floats
  *   add_dot(&sum, u, max, g, a)         adds the products of group g with 4 activations
- *   dots(u, max, is_book, q, tile, t, g0, g1, start, shift)
+ *   dots(u, max, q, tile, t, g0, g1, start, shift)
  *                                       sums over groups [g0, g1) for token t, as exact floats;
  *                                       they start at *start * 2^shift, or NULL: at 0; q: the
- *                                       integers, for books as `arrange` leaves them */
+ *                                       integers */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -226,53 +226,39 @@ struct how {
     size_t block; /* bytes of 16 rows */
 };
 
-/* A tile's activations of a unit, and its integers in the order that the weights want. */
-struct tile_unit {
-    const uint8_t *a;
-    const uint8_t *q;
-    int tile;
-};
-
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
  * off the codes is where the integers start: n8 times offset / 8, a power of two. */
-INLINE rows sum_of(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
+INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                    int part)
 {
-    const int tile = x->tile;
-    const float *d = (const float *)(const void *)(x->a + UNIT * tile);
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
     const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
-    return dots(u, h->max, h->is_book, x->q, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
+    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
                 h->offset != 0.0f ? n8 : NULL, shift);
-}
-
-INLINE bool is_halved(const struct how *h)
-{
-    return h->form == FORM_HALVED || h->form == FORM_SUB2 || h->form == FORM_SUB2_MIN;
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
  * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. */
-INLINE rows token_step(const struct unit *u, const struct how *h, const struct tile_unit *x, int t,
+INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                        rows acc)
 {
     const enum form form = h->form;
-    const int tile = x->tile;
-    const float *d = (const float *)(const void *)(x->a + UNIT * tile);
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
     const rows da = r_set(d[t]);
     const rows a0 = r_set(d[tile + t]);
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
     if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, x, t, 0), scale, acc);
-        return r_fma(sum_of(u, h, x, t, 1), r_mul(u->d[1], da), acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 0), scale, acc);
+        return r_fma(sum_of(u, h, a, tile, t, 1), r_mul(u->d[1], da), acc);
     }
     if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, x, t, 0), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, x, t, 1), u->sub[1], s0);
+        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0), u->sub[0]);
+        const rows s = r_fma(sum_of(u, h, a, tile, t, 1), u->sub[1], s0);
         acc = r_fma(s, scale, acc);
     } else {
-        acc = r_fma(sum_of(u, h, x, t, 2), scale, acc);
+        acc = r_fma(sum_of(u, h, a, tile, t, 2), scale, acc);
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
@@ -324,10 +310,6 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
     for (int32_t i = 0; i < n_block; i++, w += h->block) {
         for (int j = 0; j < h->units; j++, a += unit_bytes(tile)) {
             fetch_unit(w + (size_t)j * each, each, tile, ahead);
-            int32_t q[ARRANGED_BYTES / 4];
-            const struct tile_unit x = { .a = a,
-                                         .q = h->is_book ? arrange(is_halved(h), a, tile, q) : a,
-                                         .tile = tile };
             UNROLL for (int s = 0; s < STEPS; s++)
             {
                 struct unit u;
@@ -335,7 +317,7 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
                 ready(&u, h->max);
                 UNROLL for (int t = 0; t < together; t++)
                 {
-                    acc[s][t] = token_step(&u, h, &x, t, acc[s][t]);
+                    acc[s][t] = token_step(&u, h, a, tile, t, acc[s][t]);
                 }
             }
         }
@@ -350,12 +332,11 @@ INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const ui
 INLINE void book_dot(isums *sum, const struct unit *u, const struct how *h, int g, const int8_t *a)
 {
     int8_t all[UNIT] = { 0 };
-    int32_t q[ARRANGED_BYTES / 4];
     memcpy(all + 4 * g, a, 4);
-    const uint8_t *at = arrange(is_halved(h), (const uint8_t *)all, 1, q);
+    book_sort(h->form == FORM_SUB2, all);
     UNROLL for (int i = 0; i < 8; i++)
     {
-        add_dot(sum, u, h->max, i, (const int8_t *)at + place_of(true, 1, 0, i));
+        add_dot(sum, u, h->max, i, all + 4 * i);
     }
 }
 

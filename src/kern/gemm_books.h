@@ -9,7 +9,7 @@
  *   groups4(book, p, high, signs, s, u) the same of eight groups of 4
  *   r_odds(four, s)                     2 n + 1 of 4-bit numbers n, that of row r at bit 4 r
  *   r_free4(p, s)                       4 times that, of those in the free bits of a plane of signs
- *   arrange(is_halved, a, tile, q)      activations in the order of these weights' columns
+ *   book_sort(is_halved, q)             a unit's activations to the order of these columns
  * A type with signs has `-max` in its row of the table: the greatest level, signs aside. */
 #ifndef HEARTH_GEMM_BOOKS_H
 #define HEARTH_GEMM_BOOKS_H

@@ -23,8 +23,15 @@
  *
  * Against quantized weights: int8 in [-127, 127] per block of 32 columns, scale amax / 127 in
  * float32, plus the two half sums, interleaved in tiles of tokens as the kernels read them. Against
- * float weights: the float32 values, interleaved. The memory's layout is private to kern/gemm_*. */
-enum kern_act_kind { KERN_ACT_I8, KERN_ACT_F32 };
+ * float weights: the float32 values, interleaved. The memory's layout is private to kern/gemm_*, as
+ * is the order of a unit's columns for codebook types, whose halves have one scale or two. */
+enum kern_act_kind {
+    KERN_ACT_I8,
+    KERN_ACT_BOOK,
+    KERN_ACT_BOOK_HALVED,
+    KERN_ACT_F32,
+    KERN_ACT_COUNT,
+};
 
 struct kern_act {
     enum kern_act_kind kind;

@@ -113,7 +113,19 @@ void kern_describe(const struct kern_table *t, struct buf *out)
 
 enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
 {
-    return quant_get(weight_type)->unit != NULL ? KERN_ACT_I8 : KERN_ACT_F32;
+    switch (weight_type) {
+    case QUANT_IQ1_S:
+    case QUANT_IQ2_XXS:
+    case QUANT_IQ3_XXS:
+    case QUANT_IQ3_S:
+        return KERN_ACT_BOOK;
+    case QUANT_IQ1_M:
+    case QUANT_IQ2_XS:
+    case QUANT_IQ2_S:
+        return KERN_ACT_BOOK_HALVED;
+    default:
+        return quant_get(weight_type)->unit != NULL ? KERN_ACT_I8 : KERN_ACT_F32;
+    }
 }
 
 int32_t kern_act_tiles(int32_t n_tok)
