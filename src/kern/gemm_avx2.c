@@ -312,7 +312,7 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
 
 /* `together` groups are added in 16 bits before they are widened: the essay counts them out. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
-                 const int32_t *start, int shift)
+                 const int32_t *n8, int offset)
 {
     const int top = max < 0 ? -max : max;
     const int fit = INT16_MAX / (2 * 127 * top);
@@ -338,8 +338,9 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
             widen(&sum, s);
         }
     }
-    if (start != NULL) {
-        const __m256i at = _mm256_set1_epi32(*start);
+    if (offset != 0) {
+        const __m256i at = _mm256_set1_epi32(*n8);
+        const int shift = __builtin_ctz((unsigned)offset) - 3;
         sum = _mm256_add_epi32(sum, shift >= 0 ? _mm256_slli_epi32(at, shift)
                                                : _mm256_srai_epi32(at, -shift));
     }

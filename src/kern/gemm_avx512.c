@@ -27,6 +27,7 @@
 #define ROWS        LANES
 #define TOGETHER    16 /* tokens whose sums stay in registers */
 #define BYTE_OFFSET 128.0f
+#define FOLD_OFFSET 124 /* of folded codes */
 
 typedef __m512 rows;
 typedef __m512i isums;
@@ -126,7 +127,7 @@ INLINE rows r_e4m3(const uint8_t *p, int s)
 
 /* Nibbles and rests are picked out by a shift of its own in each lane; see pack.c for the
  * layout. */
-INLINE rows r_sixes(const uint8_t *p, int n, int i)
+INLINE __m512i sixes(const uint8_t *p, int n, int i)
 {
     int32_t high;
     memcpy(&high, p + n / 2 + i / 4, sizeof high);
@@ -139,7 +140,12 @@ INLINE rows r_sixes(const uint8_t *p, int n, int i)
     const __m512i h = _mm512_srlv_epi32(_mm512_set1_epi32(high), by2);
     const __m512i l4 = _mm512_and_si512(l, _mm512_set1_epi32(15));
     const __m512i h2 = _mm512_and_si512(h, _mm512_set1_epi32(3));
-    return _mm512_cvtepi32_ps(_mm512_or_si512(l4, _mm512_slli_epi32(h2, 4)));
+    return _mm512_or_si512(l4, _mm512_slli_epi32(h2, 4));
+}
+
+INLINE rows r_sixes(const uint8_t *p, int n, int i)
+{
+    return _mm512_cvtepi32_ps(sixes(p, n, i));
 }
 
 /* One load gives two groups: a shift by 4 in 16-bit lanes moves neighbours' bits in, the mask takes
@@ -253,20 +259,80 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
     dot(sum, u->w[g], a);
 }
 
+/* x * offset / 8; offset: a power of two, or that of folded codes. */
+INLINE __m512i times_eighths(__m512i x, int offset)
+{
+    if (offset == FOLD_OFFSET) {
+        return _mm512_sub_epi32(times_eighths(x, 128), times_eighths(x, 4));
+    }
+    const int shift = __builtin_ctz((unsigned)offset) - 3;
+    return shift >= 0 ? _mm512_slli_epi32(x, (unsigned)shift)
+                      : _mm512_srai_epi32(x, (unsigned)-shift);
+}
+
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *q, int tile, int t, int g0, int g1,
-                 const int32_t *start, int shift)
+                 const int32_t *n8, int offset)
 {
     (void)max;
-    __m512i s = start != NULL ? _mm512_set1_epi32(*start) : _mm512_setzero_si512();
-    s = start == NULL || shift == 0 ? s
-        : shift > 0                 ? _mm512_slli_epi32(s, (unsigned)shift)
-                                    : _mm512_srai_epi32(s, (unsigned)-shift);
+    __m512i s = offset != 0 ? times_eighths(_mm512_set1_epi32(*n8), offset) : none();
     UNROLL for (int g = g0; g < g1; g++)
     {
         dot(&s, u->w[g], q + (g * tile + t) * 4);
     }
     return _mm512_cvtepi32_ps(s);
+}
+
+/* --- sub-scales in the codes ------------------------------------------------------------------ */
+
+/* Codes times their half's sub-scale, plus FOLD_OFFSET where they have a sign, still fit 8 bits for
+ * these types. With many tokens that spares each of them a second integer sum and the product with
+ * its sub-scale. Two codes are multiplied at once: a 16-bit lane c0 + 256 c1 times sub is
+ * c0 sub + 256 c1 sub, and where both end in 0..255, whatever passed between them on the way is
+ * undone. */
+
+/* The low halves of 32-bit lanes, twice. */
+INLINE __m512i twice16(__m512i x)
+{
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, x, _mm512_slli_epi32(x, 16));
+}
+
+INLINE void decode_q2_k_folded(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 64 + 160 * j;
+    u->d[0] = r_halfs(b, s);
+    u->dmin = r_halfs(b + 32, s);
+    twos(p + 32, s, u->w);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        const __m128i four = _mm_and_si128(load16(p + 16 * h, s), _mm_set1_epi8(15));
+        const __m512i sub = twice16(_mm512_cvtepu8_epi32(four));
+        u->min[h] = r_nibbles(p + 16 * h, s, 4);
+        UNROLL for (int g = 4 * h; g < 4 * h + 4; g++)
+        {
+            u->w[g] = _mm512_mullo_epi16(u->w[g], sub);
+        }
+    }
+}
+
+/* (code - 4) * sub is -124..128. */
+INLINE void decode_q3_k_folded(const uint8_t *b, int j, int s, struct unit *u)
+{
+    const uint8_t *p = b + 32 + 216 * j;
+    u->d[0] = r_halfs(b, s);
+    twos(p + 88, s, u->w);
+    add_bits(p + 24, s, u->w, 4);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        const __m512i six = sixes(p, 32, LANES * h + ROWS * s);
+        const __m512i sub = _mm512_sub_epi16(twice16(six), _mm512_set1_epi16(32));
+        const __m512i less = _mm512_mullo_epi16(sub, _mm512_set1_epi16(257 * 4));
+        const __m512i add = _mm512_sub_epi16(_mm512_set1_epi16(257 * FOLD_OFFSET), less);
+        UNROLL for (int g = 4 * h; g < 4 * h + 4; g++)
+        {
+            u->w[g] = _mm512_add_epi16(_mm512_mullo_epi16(u->w[g], sub), add);
+        }
+    }
 }
 
 #include "kern/gemm_body.h"

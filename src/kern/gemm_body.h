@@ -35,10 +35,11 @@
  *                                       than 0: -max is the greatest level, with signs aside
  *   i_set(a)  i_float(x)                integer sums (isums): one number in all, as floats
  *   add_dot(&sum, u, max, g, a)         adds the products of group g with 4 activations
- *   dots(u, max, q, tile, t, g0, g1, start, shift)
+ *   dots(u, max, q, tile, t, g0, g1, n8, offset)
  *                                       sums over groups [g0, g1) for token t, as exact floats;
- *                                       they start at *start * 2^shift, or NULL: at 0; q: the
- *                                       integers */
+ *                                       they start at *n8 * offset / 8; q: the integers
+ * A set may define FOLD_OFFSET, and for some types decode_NAME_folded: codes times sub-scales, plus
+ * that offset where they have a sign. */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -233,9 +234,7 @@ INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, 
 {
     const float *d = (const float *)(const void *)(a + UNIT * tile);
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
-    const int shift = h->offset != 0.0f ? __builtin_ctz((unsigned)h->offset) - 3 : 0;
-    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
-                h->offset != 0.0f ? n8 : NULL, shift);
+    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8, n8, (int)h->offset);
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
@@ -262,7 +261,7 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
     }
     if (form == FORM_M) {
         acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
-    } else if (form == FORM_SUB2_MIN) {
+    } else if (form == FORM_SUB2_MIN || form == FORM_MIN) {
         const rows sum = r_fma(u->min[1], a1, r_mul(u->min[0], a0));
         acc = r_fnma(sum, r_mul(u->dmin, da), acc);
     }
@@ -385,7 +384,9 @@ INLINE void high_run(decode_fn decode, struct how h, const struct product *p, in
     }
 }
 
-INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
+/* `many`, with its own decode step: for 8 tokens and more. */
+INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, struct how many,
+                      const struct product *p, int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
@@ -395,9 +396,9 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
         const int n = p->a->n_tok - tok;
         float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
         if (tile == 16) {
-            panel_tile(decode, &h, 16, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode_many, &many, 16, w, n_block, a, n, y, p->ldy);
         } else if (tile == 8) {
-            panel_tile(decode, &h, 8, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode_many, &many, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
             panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
         } else if (tile == 2) {
@@ -410,20 +411,26 @@ INLINE void panel_run(decode_fn decode, struct how h, const struct product *p, i
 
 /* name, what it needs beyond d, greatest code, offset of the codes, units and bytes of a block */
 #define PANEL(name, form, max, offset, units, block)                                               \
-    PANEL_AS(, false, name, form, max, offset, units, block)
+    PANEL_AS(, name, HOW(form, max, offset, false, units, block), decode_##name,                   \
+             HOW(form, max, offset, false, units, block))
 #define PANEL_BOOK(name, form, max, offset, block)                                                 \
-    PANEL_AS(BOOK_TARGET, true, name, form, max, offset, 8, block)
-#define PANEL_AS(target, is_book, name, form, max, offset, units, block)                           \
+    PANEL_AS(BOOK_TARGET, name, HOW(form, max, offset, true, 8, block), decode_##name,             \
+             HOW(form, max, offset, true, 8, block))
+/* form, greatest code and offset for one token, and with sub-scales in the codes */
+#define PANEL_FOLDED(name, form, max, offset, form_many, max_many, offset_many, block)             \
+    PANEL_AS(, name, HOW(form, max, offset, false, 8, block), decode_##name##_folded,              \
+             HOW(form_many, max_many, offset_many, false, 8, block))
+#define HOW(form, max, offset, is_book, units, block)                                              \
+    ((struct how){ form, max, offset, is_book, units, block })
+#define PANEL_AS(target, name, how, decode_many, many)                                             \
     static target                                                                                  \
         __attribute__((noinline)) void high_##name(const struct product *p, int32_t panel)         \
     {                                                                                              \
-        high_run(decode_##name, (struct how){ form, max, offset, is_book, units, block }, p,       \
-                 panel);                                                                           \
+        high_run(decode_##name, how, p, panel);                                                    \
     }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, (struct how){ form, max, offset, is_book, units, block }, p,      \
-                  panel);                                                                          \
+        panel_run(decode_##name, how, decode_many, many, p, panel);                                \
         high_##name(p, panel);                                                                     \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
@@ -433,8 +440,13 @@ PANEL(q5_1, FORM_M, 31, 0.0f, 1, 16 * 24)
 PANEL(q8_0, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 34)
 PANEL(iq4_nl, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 18)
 PANEL(mxfp4, FORM_PLAIN, 28, 16.0f, 1, 16 * 17)
+#ifdef FOLD_OFFSET
+PANEL_FOLDED(q2_k, FORM_SUB2_MIN, 3, 0.0f, FORM_MIN, 45, 0.0f, 16 * 84)
+PANEL_FOLDED(q3_k, FORM_SUB2, 7, 4.0f, FORM_PLAIN, 252, FOLD_OFFSET, 16 * 110)
+#else
 PANEL(q2_k, FORM_SUB2_MIN, 3, 0.0f, 8, 16 * 84)
 PANEL(q3_k, FORM_SUB2, 7, 4.0f, 8, 16 * 110)
+#endif
 PANEL(q4_k, FORM_M, 15, 0.0f, 8, 16 * 144)
 PANEL(q5_k, FORM_M, 31, 0.0f, 8, 16 * 176)
 PANEL(q6_k, FORM_SUB2, 63, 32.0f, 8, 16 * 210)

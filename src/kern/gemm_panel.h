@@ -17,6 +17,7 @@
 enum form {
     FORM_PLAIN,    /* d */
     FORM_M,        /* d, m */
+    FORM_MIN,      /* two minima */
     FORM_SUB2,     /* two sub-scales */
     FORM_SUB2_MIN, /* two sub-scales and minima */
     FORM_HALVED,   /* two float scales */
