@@ -326,8 +326,15 @@ INLINE void prepare_f32(const struct act_tile *p)
     }
 }
 
-/* The act_prepare entry of the table, see kern.h, with an order for codebook types. */
-INLINE void gemm_act_prepare_as(act_order_fn order, const struct kern_act *a, const float *x,
+/* What sets may do in their own way, or NULL: an order for codebook types, and a tile of 16 tokens,
+ * with the bits of prepare_i8. */
+struct act_how {
+    act_order_fn order;
+    void (*whole)(struct act_tile *p);
+};
+
+/* The act_prepare entry of the table, see kern.h. */
+INLINE void gemm_act_prepare_as(struct act_how how, const struct kern_act *a, const float *x,
                                 size_t ldx, int32_t tile0, int32_t tile1)
 {
     for (int32_t i = tile0; i < tile1; i++) {
@@ -335,13 +342,15 @@ INLINE void gemm_act_prepare_as(act_order_fn order, const struct kern_act *a, co
                               .n = gemm_tile(a->n_tok, i),
                               .n_col = a->n_col,
                               .kind = a->kind,
-                              .order = order };
+                              .order = how.order };
         for (int32_t t = 0; t < p.n; t++) {
             const int32_t tok = i * TILE_MAX + t;
             p.x[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
         }
         if (a->kind == KERN_ACT_F32) {
             prepare_f32(&p);
+        } else if (how.whole != NULL && i * TILE_MAX + TILE_MAX <= a->n_tok) {
+            how.whole(&p);
         } else {
             prepare_i8(&p);
         }
@@ -351,7 +360,7 @@ INLINE void gemm_act_prepare_as(act_order_fn order, const struct kern_act *a, co
 static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
                                                      size_t ldx, int32_t tile0, int32_t tile1)
 {
-    gemm_act_prepare_as(NULL, a, x, ldx, tile0, tile1);
+    gemm_act_prepare_as((struct act_how){ NULL, NULL }, a, x, ldx, tile0, tile1);
 }
 
 #endif

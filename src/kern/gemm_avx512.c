@@ -232,6 +232,8 @@ INLINE void look_up(__m512i *w, const int8_t table[16], char offset)
 
 #include "kern/books_avx512.h"
 
+#include "kern/act_avx512.h"
+
 INLINE void ready(struct unit *u, int max)
 {
     (void)u; /* any codes of 8 bits will do */
@@ -371,13 +373,22 @@ static void matmul_without_vbmi(const struct tensor *w, int32_t panel0, int32_t 
 static void prepare_with_vbmi(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
                               int32_t tile1)
 {
-    gemm_act_prepare_as(book_sort, a, x, ldx, tile0, tile1);
+    gemm_act_prepare_as((struct act_how){ book_sort, act_whole }, a, x, ldx, tile0, tile1);
+}
+
+/* Whose codebook types take AVX2's products, which know no other order. */
+static void prepare_without_vbmi(const struct kern_act *a, const float *x, size_t ldx,
+                                 int32_t tile0, int32_t tile1)
+{
+    struct kern_act plain = *a;
+    plain.kind = a->kind == KERN_ACT_F32 ? KERN_ACT_F32 : KERN_ACT_I8;
+    gemm_act_prepare_as((struct act_how){ NULL, act_whole }, &plain, x, ldx, tile0, tile1);
 }
 
 void gemm_avx512_fill(struct kern_table *t, bool has_vbmi)
 {
     body_fill(t);
-    t->act_prepare = has_vbmi ? prepare_with_vbmi : gemm_act_prepare;
+    t->act_prepare = has_vbmi ? prepare_with_vbmi : prepare_without_vbmi;
     t->matmul = has_vbmi ? panel_matmul : matmul_without_vbmi;
     t->peak_int8 = gemm_avx512_peak_int8;
 }
