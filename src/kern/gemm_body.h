@@ -292,15 +292,15 @@ INLINE void fetch_unit(const uint8_t *w, size_t n, int tile, size_t ahead)
     }
 }
 
-/* One panel times the tokens of a tile that registers hold, from the one that `a` points to; n of
- * them exist. Everything but the pointers is constant after inlining, so a type costs a copy of
- * this text for each size of tile, and no branch. */
-INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, const uint8_t *w,
+/* One panel times the first `most` tokens of a tile, as far as registers hold them, from the one
+ * that `a` points to; n of them exist. Everything but the pointers is constant after inlining, so a
+ * type costs a copy of this text for each number of tokens, and no branch. */
+INLINE void panel_tile(decode_fn decode, const struct how *h, int tile, int most, const uint8_t *w,
                        int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)
 {
     const size_t each = h->block / (size_t)h->units;
     const size_t ahead = tile == 1 ? peak_ahead(AHEAD) : 0;
-    const int together = tile < TOGETHER ? tile : TOGETHER;
+    const int together = most < TOGETHER ? most : TOGETHER;
     rows acc[STEPS][TOGETHER];
     UNROLL for (int t = 0; t < STEPS * TOGETHER; t++)
     {
@@ -384,6 +384,13 @@ INLINE void high_run(decode_fn decode, struct how h, const struct product *p, in
     }
 }
 
+/* Whether n tokens need more than three quarters of their tile. Not asked where a tile is taken in
+ * halves, which spares the empty half. */
+INLINE bool is_full(int n, int three_quarters)
+{
+    return TOGETHER < TILE_MAX || n > three_quarters;
+}
+
 /* `many`, with its own decode step: for 8 tokens and more. */
 INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, struct how many,
                       const struct product *p, int32_t panel)
@@ -395,16 +402,22 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
         const uint8_t *a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX);
         const int n = p->a->n_tok - tok;
         float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
-        if (tile == 16) {
-            panel_tile(decode_many, &many, 16, w, n_block, a, n, y, p->ldy);
+        if (tile == 16 && is_full(n, 12)) {
+            panel_tile(decode_many, &many, 16, 16, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 16) {
+            panel_tile(decode_many, &many, 16, 12, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 8 && is_full(n, 6)) {
+            panel_tile(decode_many, &many, 8, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 8) {
-            panel_tile(decode_many, &many, 8, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode_many, &many, 8, 6, w, n_block, a, n, y, p->ldy);
+        } else if (tile == 4 && is_full(n, 3)) {
+            panel_tile(decode, &h, 4, 4, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
-            panel_tile(decode, &h, 4, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 4, 3, w, n_block, a, n, y, p->ldy);
         } else if (tile == 2) {
-            panel_tile(decode, &h, 2, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 2, 2, w, n_block, a, n, y, p->ldy);
         } else {
-            panel_tile(decode, &h, 1, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 1, 1, w, n_block, a, n, y, p->ldy);
         }
     }
 }
