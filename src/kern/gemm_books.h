@@ -51,7 +51,7 @@ INLINE BOOK_TARGET void decode_iq3_xxs(const uint8_t *b, int j, int s, struct un
 {
     const uint8_t *p = b + 32 + 192 * j;
     u->d[0] = r_mul(scaled(b, 0.0625f, s), r_free4(p, s));
-    groups4(BOOK(iq3xxs, 0), p + 64, NULL, signs7(p, s), s, u);
+    groups4(BOOK(iq3xxs, 0), p + 64, p, signs7(p, s), s, u);
 }
 
 INLINE BOOK_TARGET void decode_iq3_s(const uint8_t *b, int j, int s, struct unit *u)
