@@ -384,16 +384,21 @@ INLINE void high_run(decode_fn decode, struct how h, const struct product *p, in
     }
 }
 
-/* Whether n tokens need more than three quarters of their tile. Not asked where a tile is taken in
- * halves, which spares the empty half. */
-INLINE bool is_full(int n, int three_quarters)
+/* A tile that n tokens fill up to three quarters. Where a tile is taken in halves nothing is one:
+ * the empty half is spared anyway. */
+INLINE bool is_part(int tile, int n)
 {
-    return TOGETHER < TILE_MAX || n > three_quarters;
+    return TOGETHER == TILE_MAX && tile > 2 && n <= tile / 4 * 3;
 }
+
+/* The product with such a tile. In a function of its own, so that the loops for whole tiles are
+ * compiled as if there were no others. */
+typedef void (*part_fn)(const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y,
+                        size_t ldy);
 
 /* `many`, with its own decode step: for 8 tokens and more. */
 INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, struct how many,
-                      const struct product *p, int32_t panel)
+                      part_fn part, const struct product *p, int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
@@ -402,18 +407,14 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
         const uint8_t *a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX);
         const int n = p->a->n_tok - tok;
         float *y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES;
-        if (tile == 16 && is_full(n, 12)) {
-            panel_tile(decode_many, &many, 16, 16, w, n_block, a, n, y, p->ldy);
+        if (is_part(tile, n)) {
+            part(w, n_block, a, n, y, p->ldy);
         } else if (tile == 16) {
-            panel_tile(decode_many, &many, 16, 12, w, n_block, a, n, y, p->ldy);
-        } else if (tile == 8 && is_full(n, 6)) {
-            panel_tile(decode_many, &many, 8, 8, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode_many, &many, 16, 16, w, n_block, a, n, y, p->ldy);
         } else if (tile == 8) {
-            panel_tile(decode_many, &many, 8, 6, w, n_block, a, n, y, p->ldy);
-        } else if (tile == 4 && is_full(n, 3)) {
-            panel_tile(decode, &h, 4, 4, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode_many, &many, 8, 8, w, n_block, a, n, y, p->ldy);
         } else if (tile == 4) {
-            panel_tile(decode, &h, 4, 3, w, n_block, a, n, y, p->ldy);
+            panel_tile(decode, &h, 4, 4, w, n_block, a, n, y, p->ldy);
         } else if (tile == 2) {
             panel_tile(decode, &h, 2, 2, w, n_block, a, n, y, p->ldy);
         } else {
@@ -441,9 +442,20 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
     {                                                                                              \
         high_run(decode_##name, how, p, panel);                                                    \
     }                                                                                              \
+    static target __attribute__((noinline)) void part_##name(                                      \
+        const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y, size_t ldy)          \
+    {                                                                                              \
+        if (n > 6) {                                                                               \
+            panel_tile(decode_many, &many, 16, 12, w, n_block, a, n, y, ldy);                      \
+        } else if (n > 3) {                                                                        \
+            panel_tile(decode_many, &many, 8, 6, w, n_block, a, n, y, ldy);                        \
+        } else {                                                                                   \
+            panel_tile(decode_##name, &how, 4, 3, w, n_block, a, n, y, ldy);                       \
+        }                                                                                          \
+    }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, how, decode_many, many, p, panel);                                \
+        panel_run(decode_##name, how, decode_many, many, part_##name, p, panel);                   \
         high_##name(p, panel);                                                                     \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
