@@ -112,7 +112,7 @@ def main():
     m = L.llama_model_load_from_file(a.model.encode(), L.llama_model_default_params())
     best = {'prefill_tok_s': 0.0, 'decode_tok_s': 0.0}
     if a.first:
-        Context(m, a, 1, 2048).prompt(0, 0, 1)
+        Context(m, a, 1, 1024).prompt(0, 0, 1)
         print(json.dumps({'first_s': time.perf_counter() - begin}))
         return
     won = {}

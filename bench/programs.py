@@ -100,7 +100,7 @@ class Hearth:
         if is_image and not any(m['name'] == name and 'image' in m and 'image_fault' not in m
                                 for m in json.loads(start([self.path, 'list', '--json'], more_env=env)[0])['models']):
             start([self.path, 'pull', model, '--pack', '--name', name], more_env=env)
-        args = [self.path, 'run', name if is_image else model, 'a', '--raw', '-n', '1', '--ctx', '2048', '--temp', '0']
+        args = [self.path, 'run', name if is_image else model, 'a', '--raw', '-n', '1', '--ctx', '1024', '--temp', '0']
         _, s, mb = start(args, more_env=env)
         return {'first_s': s, 'rss_mb': mb}
 

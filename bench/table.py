@@ -22,11 +22,13 @@ Models are made in --models (default ~/.cache/hearth/bench) by tests/tools/mkggu
 and gguf in PYTHON or the one that runs this; those named real are looked for there and in the cache of `make test`. Run it while
 nothing else runs: times of a shared machine say nothing."""
 import argparse
+import fcntl
 import fnmatch
 import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -73,9 +75,10 @@ def model_path(a, name):
         shape, kind = name.split('-', 1)
         os.makedirs(a.models, exist_ok=True)
         print(f'making {path}', flush=True)
-        r = subprocess.run([a.python, ROOT + '/tests/tools/mkgguf.py', SHAPES[shape], path + '.part', '--type', kind], stdout=subprocess.DEVNULL)
+        r = subprocess.run([a.python, ROOT + '/tests/tools/mkgguf.py', SHAPES[shape], path + '.part', '--type', kind], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.PIPE, text=True, errors='replace', preexec_fn=programs.die_with_parent)
         if r.returncode != 0:
-            sys.exit(f'table: {path} could not be made: {a.python} needs numpy and gguf')
+            sys.exit(f'table: {path} could not be made; {a.python} needs numpy and gguf: {"".join(r.stderr.splitlines()[-1:])}')
         os.rename(path + '.part', path)
     return path
 
@@ -211,7 +214,16 @@ def note(run, rounds, log):
     print(f'{run["cell"]:28s} {run["round"] + 1}/{rounds} {run["program"]:14s} {memory:20s} {shown or run["note"] or "cannot measure this"}', flush=True)
 
 
+def number(least, most):
+    def read(text):
+        if not re.fullmatch('[0-9]{1,9}', text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f'"{text}": a whole number from {least} to {most} is wanted')
+        return int(text)
+    return read
+
+
 def main():
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('out')
     ap.add_argument('--hearth', default=ROOT + '/build/hearth')
@@ -220,9 +232,9 @@ def main():
     ap.add_argument('--models', default=os.path.join(CACHE, 'bench'))
     ap.add_argument('--only', default='', metavar='PATTERN')
     ap.add_argument('--all', action='store_true')
-    ap.add_argument('--rounds', type=int, default=3)
-    ap.add_argument('--count', type=int, default=-1, metavar='N')
-    ap.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument('--rounds', type=number(1, 1000), default=3)
+    ap.add_argument('--count', type=number(1, 10**6), default=-1, metavar='N')
+    ap.add_argument('--threads', type=number(1, 1024), default=len(os.sched_getaffinity(0)))
     ap.add_argument('--list', action='store_true', help='the cells, and nothing else')
     a = ap.parse_args()
     if a.list:
@@ -238,10 +250,17 @@ def main():
     runs = fresh(read_runs(path), todo, a.threads)
     is_cut = os.path.exists(path) and not open(path, errors='replace').read()[-1:] in ('', '\n')
     with open(path, 'a') as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.exit(f'table: {path}: another table.py writes there')
         log.write('\n' if is_cut else '')
         measure(a, todo, runs, log)
     report.write(a.out, cells(), runs, os.path.join(HERE, 'known.csv'))
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('table: stopped; what was measured is kept, the same command goes on from there')

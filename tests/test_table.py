@@ -5,6 +5,7 @@ The stand-ins for hearth, llama-bench and the programs beside it write down how 
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,7 +107,7 @@ def test_whole(b):
           ('tiny-q4_0 batch 2', 'prefill', 'peer') not in rows, rows)
     check('hearth was asked for the depth', any('--depth 64' in c for c in b.calls()), b.calls())
     check('an image is packed where none is used, and started from by its name', [c for c in b.calls() if 'hearth pull' in c or 'hearth run' in c] ==
-          [f'hearth pull {b.folder}/models/tiny-q4_0.gguf --pack --name tiny-q4_0', 'hearth run tiny-q4_0 a --raw -n 1 --ctx 2048 --temp 0'] * 2, b.calls())
+          [f'hearth pull {b.folder}/models/tiny-q4_0.gguf --pack --name tiny-q4_0', 'hearth run tiny-q4_0 a --raw -n 1 --ctx 1024 --temp 0'] * 2, b.calls())
     check('its time is there', float(rows['tiny-q4_0 start from image', 'first', 'hearth']['median']) > 0, rows)
     order = [c.split()[0] for c in b.calls()]
     check('programs take turns', order[:6] == ['hearth', 'llama-bench', 'llama-bench', 'hearth', 'llama-bench', 'llama-bench'], order)
@@ -194,6 +195,9 @@ def test_refused(b):
                              (['--llama-bench', 'peer=' + b.folder + '/llama-bench'], 'peer', 'no other')):
         r = b.run(*more, name=name)
         check(f'refused in a line: {more} {name}', r.returncode == 1 and word in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+    for more in (['--rounds', '0'], ['--count', '-1'], ['--threads', 'x'], ['--threads', '99999']):
+        r = b.run(*more)
+        check(f'refused: {more}', r.returncode == 2 and 'a whole number from' in r.stdout, r.stdout)
     open(b.out, 'w').close()
     r = b.run()
     check('a file in place of the folder is said', r.returncode == 1 and 'a folder is wanted' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
@@ -202,12 +206,16 @@ def test_refused(b):
 def test_stopped(b):
     program(b.folder, 'hearth', f'import os, time\nopen({b.folder!r} + "/pid", "w").write(str(os.getpid()))\ntime.sleep(60)\n')
     args = [sys.executable, ROOT + '/bench/table.py', b.out, '--hearth', b.folder + '/hearth', '--python', b.folder + '/python', '--models', b.folder + '/models', '--only', 'tiny*']
-    with subprocess.Popen(args, stdout=subprocess.DEVNULL) as p:
+    with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as p:
         end = time.monotonic() + 20
         while time.monotonic() < end and not (os.path.exists(b.folder + '/pid') and open(b.folder + '/pid').read()):
             time.sleep(0.02)
         pid = int(open(b.folder + '/pid').read())
-        p.terminate()
+        r = b.run()
+        check('a second table in the same folder is refused', r.returncode == 1 and 'another table.py' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+        p.send_signal(signal.SIGINT)
+        text = p.communicate()[1]
+    check('Ctrl-C says how to go on', 'goes on from there' in text and 'Traceback' not in text, text)
     while time.monotonic() < end and checks.is_running(pid):
         time.sleep(0.02)
     check('a stopped table leaves no program running', not checks.is_running(pid), pid)
