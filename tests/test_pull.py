@@ -380,6 +380,9 @@ def packed_image(b):
     out, err = b.run('run', 'small', *ask)  # not whole: passed over
     assert out == plain and 'packed=0' in err and 'hearth pull --pack small' in err
     b.run('run', path, *ask, want=INTEGRITY)
+    with open(b.data + '/half', 'wb') as f:
+        f.write(whole[:-70000])
+    assert 'make it again' in b.run('verify', b.data + '/half', want=INTEGRITY)[1]
     assert b.json('pull', '--pack', 'small')['image'] == j['image'] and open(path, 'rb').read() == whole
     db = sqlite3.connect(b.data + '/hearth/hearth.db')
     db.execute("UPDATE file SET title = 'of another version' WHERE digest = ?", (j['image'],))

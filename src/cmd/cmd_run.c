@@ -143,17 +143,28 @@ static void show_plain(FILE *to, struct view text)
     buf_release(&clean);
 }
 
+/* While the terminal takes nothing (Ctrl-S) a write waits; Ctrl-C then must not end it half done. */
+static void hold_interrupts(int how)
+{
+    sigset_t s;
+    sigemptyset(&s);
+    sigaddset(&s, SIGINT);
+    pthread_sigmask(how, &s, NULL);
+}
+
 static void show(const struct chat *h, const struct hearth_event *e)
 {
     if (h->c->is_json || e->n_text == 0) {
         return;
     }
+    hold_interrupts(SIG_BLOCK);
     if (h->is_terminal) {
         show_plain(stdout, (struct view){ e->text, e->n_text });
     } else {
         fwrite(e->text, 1, e->n_text, stdout);
     }
     fflush(stdout);
+    hold_interrupts(SIG_UNBLOCK);
 }
 
 /* Shows the answer as it comes. */

@@ -152,7 +152,8 @@ static enum err begin_model(struct pull *p, const char *file, const char *source
     return ERR_OK;
 }
 
-static void print_stored(const struct pull *p)
+/* has_all: nothing failed, so what there is of an image is told too. */
+static void print_stored(const struct pull *p, bool has_all)
 {
     const struct store_model *m = &p->m;
     char size[16];
@@ -163,7 +164,7 @@ static void print_stored(const struct pull *p)
     struct buf b;
     buf_init(&b, PROVENANCE_MAX);
     const char *why = NULL;
-    const bool has_image = store_has_image(p->st, m, &why);
+    const bool has_image = has_all && store_has_image(p->st, m, &why);
     if (p->is_json) {
         buf_add_str(&b, "{\"version\":1");
         add_field(&b, "name", m->name);
@@ -202,7 +203,7 @@ static enum err finish(struct pull *p)
 {
     const bool is_packed = p->is_packed || has_bad_image(p);
     const enum err e = is_packed ? store_pack(p->st, &p->m) : ERR_OK;
-    print_stored(p); /* the model is there, whatever became of its image */
+    print_stored(p, e == ERR_OK); /* the model is there, whatever became of its image */
     return e;
 }
 

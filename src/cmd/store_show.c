@@ -20,6 +20,7 @@
 #include "cmd/progress.h"
 #include "cmd/store.h"
 #include "model/gguf.h"
+#include "model/weights.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -649,6 +650,17 @@ static enum err verify_store(const char *model, struct verdict *v)
     return e;
 }
 
+/* That it has another layout than this program's, or too few bytes, is said. */
+static enum err check_image(const struct gguf *g)
+{
+    struct arch arch;
+    struct weights w;
+    TRY(arch_read(&arch, g));
+    TRY(weights_bind(&w, &arch, g));
+    weights_release(&w);
+    return ERR_OK;
+}
+
 /* A model outside the store: nobody wrote down its digests, but its structure can be checked. */
 static enum err verify_file(const char *path, struct verdict *v)
 {
@@ -663,6 +675,7 @@ static enum err verify_file(const char *path, struct verdict *v)
             tell(v, k != NULL ? k->name : gguf_part_path(g, i), &f, "", false);
         }
     }
+    e = e == ERR_OK && gguf_is_image(g) ? check_image(g) : e;
     gguf_close(g);
     return e;
 }

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FILE_MAX   4096
@@ -70,8 +71,9 @@ struct tuned tuned_read(void)
     struct js *root = NULL;
     char text[FILE_MAX];
     buf_init(&path, FILE_MAX);
-    if (tuned_path(&path) == ERR_OK && os_open(&f, buf_str(&path)) == ERR_OK) {
-        const size_t n = f.size < sizeof text ? (size_t)f.size : 0;
+    if (tuned_path(&path) == ERR_OK && os_exists(buf_str(&path))) {
+        const bool is_open = os_open(&f, buf_str(&path)) == ERR_OK;
+        const size_t n = is_open && f.size < sizeof text ? (size_t)f.size : 0;
         if (n > 0 && os_read_at(&f, text, n, 0) == ERR_OK &&
             js_parse((struct view){ text, n }, 2, &root) != ERR_OK) {
             root = NULL;
@@ -86,12 +88,17 @@ struct tuned tuned_read(void)
 
 enum err tuned_prepare(struct buf *path)
 {
+    struct stat s;
     TRY(os_dir(OS_DIR_STATE, path));
     TRY(os_make_dirs(buf_str(path)));
     REQUIRE(access(buf_str(path), W_OK) == 0, ERR_IO, "%s: a profile cannot be stored there: %s",
             buf_str(path), strerror(errno));
     buf_reset(path);
-    return tuned_path(path);
+    TRY(tuned_path(path));
+    REQUIRE(stat(buf_str(path), &s) != 0 || S_ISREG(s.st_mode), ERR_IO,
+            "%s: a profile cannot be stored there: it is no ordinary file; remove it",
+            buf_str(path));
+    return ERR_OK;
 }
 
 enum err tuned_write(const struct tuned *t, const char *path)
