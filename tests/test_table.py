@@ -177,7 +177,8 @@ def test_again(b):
     with open(b.out + '/runs.jsonl', 'ab') as f:
         for line in (b'5', b'null', b'{}', b'[]', b'{"cell": "tiny-q4_0"}', b'\xff\xfe', json.dumps(run_of('tiny-q4_0', 'peer') | {'figures': None}).encode(),
                      json.dumps(run_of('tiny-q4_0', 'peer', decode_tok_s='x')).encode(), json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=float('nan'))).encode(),
-                     json.dumps(run_of('tiny-q4_0', 'hearth', read_gb_s=1.0)).encode()):
+                     json.dumps(run_of('tiny-q4_0', 'hearth', read_gb_s=1.0)).encode(),
+                     json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=10**400)).encode()):
             f.write(line + b'\n')
     n = len(b.calls())
     r = b.run('--rounds', '2')

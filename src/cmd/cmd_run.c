@@ -143,7 +143,7 @@ static void show_plain(FILE *to, struct view text)
     buf_release(&clean);
 }
 
-/* While the terminal takes nothing (Ctrl-S) a write waits; Ctrl-C then must not end it half done. */
+/* While a terminal takes nothing (Ctrl-S) a write waits; Ctrl-C must not end it half done. */
 static void hold_interrupts(int how)
 {
     sigset_t s;
