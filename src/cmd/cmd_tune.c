@@ -5,9 +5,8 @@
  * computed in one piece (large pieces use the weights longer, small ones stay in the caches). The
  * defaults are measured first, then other numbers of threads, then other pieces with the best
  * threads. Another setting must be clearly better, since times vary, also than the defaults
- * measured again at the end. What does not fit into the
- * minute is left out and said (a small model tells as much as a large one); so is, in silence, what
- * does not fit into memory.
+ * measured again at the end. What does not fit into the minute is left out and said (a small model
+ * tells as much as a large one); so is, in silence, what does not fit into memory.
  *
  * Rejected: prefetch distances and tiles, which are constants of the kernels: making them variable
  * cost more than any choice gained.

@@ -11,7 +11,7 @@
 /* what: a known name (cmd/known.h), a file, a folder with .gguf files, an https address, which may
  * end in #sha256=HEX to say what the file must be, or the name of a model in the store, which comes
  * from its source again. is_packed: a packed image is made, too; of a model in the store, nothing
- * but that. name: what the model is called in the store,
+ * but that; a damaged image is made again either way. name: what the model is called in the store,
  * NULL for a name made from the file's. Interrupted downloads go on where they ended. A model that
  * is there already is not fetched again. */
 enum err store_cmd_pull(const char *what, const char *name, bool is_packed, bool is_json) MUST_USE;

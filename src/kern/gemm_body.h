@@ -228,7 +228,7 @@ struct how {
 };
 
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
- * off the codes is where the integers start: n8 times offset / 8, a power of two. */
+ * off the codes is where the integers start: n8 times offset / 8. */
 INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                    int part)
 {
@@ -396,7 +396,7 @@ INLINE bool is_part(int tile, int n)
 typedef void (*part_fn)(const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y,
                         size_t ldy);
 
-/* `many`, with its own decode step: for 8 tokens and more. */
+/* `many`, with its own decode step: for tiles of 8 tokens and more. */
 INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, struct how many,
                       part_fn part, const struct product *p, int32_t panel)
 {
@@ -430,7 +430,7 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
 #define PANEL_BOOK(name, form, max, offset, block)                                                 \
     PANEL_AS(BOOK_TARGET, name, HOW(form, max, offset, true, 8, block), decode_##name,             \
              HOW(form, max, offset, true, 8, block))
-/* form, greatest code and offset for one token, and with sub-scales in the codes */
+/* form, greatest code and offset for tiles of up to 4 tokens, and with sub-scales in the codes */
 #define PANEL_FOLDED(name, form, max, offset, form_many, max_many, offset_many, block)             \
     PANEL_AS(, name, HOW(form, max, offset, false, 8, block), decode_##name##_folded,              \
              HOW(form_many, max_many, offset_many, false, 8, block))
