@@ -140,7 +140,7 @@ def is_number(v):
 
 
 def is_limits(v):
-    return isinstance(v, dict) and all(is_number(v.get(k)) and v[k] > 0 for k in programs.LIMITS)
+    return isinstance(v, dict) and v.keys() == set(programs.LIMITS) and all(is_number(v[k]) and v[k] > 0 for k in programs.LIMITS)
 
 
 def fresh(runs, programs_here, threads):

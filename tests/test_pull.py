@@ -383,6 +383,10 @@ def packed_image(b):
     with open(b.data + '/half', 'wb') as f:
         f.write(whole[:-70000])
     assert 'make it again' in b.run('verify', b.data + '/half', want=INTEGRITY)[1]
+    at = whole.index(b'rope.freq_base') + 14 + 4
+    with open(b.data + '/half', 'wb') as f:
+        f.write(whole[:at] + b'\1' + whole[at + 1:])
+    assert 'another header' in b.run('verify', b.data + '/half', want=INTEGRITY)[1]
     assert b.json('pull', '--pack', 'small')['image'] == j['image'] and open(path, 'rb').read() == whole
     db = sqlite3.connect(b.data + '/hearth/hearth.db')
     db.execute("UPDATE file SET title = 'of another version' WHERE digest = ?", (j['image'],))

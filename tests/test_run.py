@@ -173,7 +173,10 @@ def test_interrupt(home):
     t.send('And then?\r')
     t.until(rb'\n[^\n]{20}', 30)
     t.send('\x13')  # Ctrl-S: the terminal takes nothing
-    time.sleep(0.2)
+    n = -1
+    while len(t.text) != n:
+        n = len(t.text)
+        t.read(0.2)
     t.send('\x03')
     time.sleep(0.1)
     t.send('\x11')

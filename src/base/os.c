@@ -47,8 +47,9 @@ static enum err cannot_open(const char *path)
     struct rlimit most = { 0 };
     REQUIRE(why != EMFILE || getrlimit(RLIMIT_NOFILE, &most) != 0, ERR_LIMIT,
             "%s: cannot open: one more open file is needed, and %llu are allowed here: raise the "
-            "limit (ulimit -n 64)",
-            path, (unsigned long long)most.rlim_cur);
+            "limit (ulimit -n %llu)",
+            path, (unsigned long long)most.rlim_cur,
+            most.rlim_cur < 64 ? 64ull : 2ull * most.rlim_cur);
     return err_set(why == ENOENT || why == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s",
                    path, strerror(why));
 }

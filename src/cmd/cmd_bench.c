@@ -93,10 +93,13 @@ static uint64_t generated(const struct hearth_model *m)
 
 /* Waits for the end of the last conversation, while the others go on; n_most: tokens that all
  * of them will have made, at most. */
+#define TOLD_EACH_US 100000 /* what the engine tells costs a file of /proc */
+
 static hearth_status drain_last(const struct hearth_model *m, struct hearth_request **r, int64_t n,
                                 double n_most, struct hearth_event *e)
 {
     const uint64_t before = generated(m);
+    uint64_t told_us = os_now_us();
     struct progress bar;
     hearth_status s = HEARTH_BUSY;
     bool has_begun = false;
@@ -105,7 +108,11 @@ static hearth_status drain_last(const struct hearth_model *m, struct hearth_requ
         s = hearth_next(r[n - 1], 200000, e);
         has_begun = has_begun || s == HEARTH_OK;
         read_others(r, has_begun ? n - 1 : 0);
-        progress_share(&bar, fmin((double)(generated(m) - before) / n_most, 0.99));
+        const uint64_t now_us = os_now_us();
+        if (bar.is_terminal && now_us - told_us > TOLD_EACH_US) {
+            told_us = now_us;
+            progress_share(&bar, fmin((double)(generated(m) - before) / n_most, 0.99));
+        }
     } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
     progress_share(&bar, 1.0);
     return s;

@@ -121,11 +121,9 @@ static double worth(const struct setting *r, bool is_by_prompt)
     return is_by_prompt ? r->prefill_tok_s : sqrt(r->prefill_tok_s * r->decode_tok_s);
 }
 
-static bool has_time(struct tune *t)
+static bool has_time(const struct tune *t)
 {
-    const bool has = os_now_us() - t->bar.begin_us + t->longest_us <= BUDGET_US;
-    t->is_cut = t->is_cut || !has;
-    return has;
+    return os_now_us() - t->bar.begin_us + t->longest_us <= BUDGET_US;
 }
 
 /* Measures one more setting; it becomes the best when it is clearly better. */
@@ -133,6 +131,7 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
 {
     const uint64_t begin = os_now_us();
     if (t->n > 0 && !has_time(t)) {
+        t->is_cut = true;
         return HEARTH_OK;
     }
     struct setting *r = &t->all[t->n];
@@ -163,18 +162,21 @@ static int other_threads(int32_t n, int32_t n_logical, int32_t out[3])
 }
 
 /* The defaults once more, after all others: what else ran on the box when they were measured may be
- * gone, and a neighbour that came and went must not decide how models run from now on. */
+ * gone, and a neighbour that came and went must not decide how models run from now on. What cannot
+ * be confirmed, for lack of time or memory, is not taken. */
 static hearth_status confirm(struct tune *t)
 {
     struct setting *first = &t->all[0];
     struct setting again = { .set = first->set };
     const struct setting *best = &t->all[t->best];
-    if (t->best == 0 || !has_time(t)) {
+    if (t->best == 0) {
         return HEARTH_OK;
     }
-    const hearth_status s = measure(t, &again);
+    t->is_cut = t->is_cut || !has_time(t);
+    const hearth_status s = has_time(t) ? measure(t, &again) : HEARTH_MEMORY;
     if (s != HEARTH_OK) {
-        return s;
+        t->best = 0;
+        return s == HEARTH_MEMORY ? HEARTH_OK : s;
     }
     first->prefill_tok_s = fmax(first->prefill_tok_s, again.prefill_tok_s);
     first->decode_tok_s = fmax(first->decode_tok_s, again.decode_tok_s);

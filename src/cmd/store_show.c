@@ -20,6 +20,7 @@
 #include "cmd/progress.h"
 #include "cmd/store.h"
 #include "model/gguf.h"
+#include "model/image.h"
 #include "model/weights.h"
 
 #include <inttypes.h>
@@ -650,14 +651,21 @@ static enum err verify_store(const char *model, struct verdict *v)
     return e;
 }
 
-/* That it has another layout than this program's, or too few bytes, is said. */
+/* That it has another layout than this program's, another header, or too few bytes, is said. */
 static enum err check_image(const struct gguf *g)
 {
     struct arch arch;
     struct weights w;
+    char layout[65];
     TRY(arch_read(&arch, g));
     TRY(weights_bind(&w, &arch, g));
+    const enum err e = weights_layout(&w, layout);
     weights_release(&w);
+    TRY(e);
+    REQUIRE(image_begins(gguf_path(g), layout), ERR_INTEGRITY,
+            "%s: the packed image has another header than it was written with; make it again: "
+            "hearth pull --pack MODEL",
+            gguf_path(g));
     return ERR_OK;
 }
 

@@ -261,15 +261,19 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
     dot(sum, u->w[g], a);
 }
 
+/* x * power / 8. */
+INLINE __m512i eighths(__m512i x, int power)
+{
+    const int shift = __builtin_ctz((unsigned)power) - 3;
+    return shift >= 0 ? _mm512_slli_epi32(x, (unsigned)shift)
+                      : _mm512_srai_epi32(x, (unsigned)-shift);
+}
+
 /* x * offset / 8; offset: a power of two, or that of folded codes. */
 INLINE __m512i times_eighths(__m512i x, int offset)
 {
-    if (offset == FOLD_OFFSET) {
-        return _mm512_sub_epi32(times_eighths(x, 128), times_eighths(x, 4));
-    }
-    const int shift = __builtin_ctz((unsigned)offset) - 3;
-    return shift >= 0 ? _mm512_slli_epi32(x, (unsigned)shift)
-                      : _mm512_srai_epi32(x, (unsigned)-shift);
+    return offset == FOLD_OFFSET ? _mm512_sub_epi32(eighths(x, 128), eighths(x, 4))
+                                 : eighths(x, offset);
 }
 
 /* One chain: its four cycles of latency are hidden by the other tokens of the tile. */

@@ -182,18 +182,20 @@ static enum err put_header(struct buf *b, const struct weights *w, const struct 
     TRY(buf_check(b, "header of the packed image"));
     buf_init(&begin, BEGIN_MAX);
     const size_t at = begin_of(&begin, layout);
+    const enum err e = buf_check(&begin, "header of the packed image");
     buf_release(&begin);
+    TRY(e);
     seal(b->p, b->n, at, hex);
     memcpy(b->p + SEAL_HEX(at), hex, 64);
     return ERR_OK;
 }
 
 /* The length that a header's seal claims; 0: none that can be. */
-static size_t sealed_bytes(const char *seal, uint64_t most)
+static size_t sealed_bytes(const char *value, uint64_t most)
 {
     char text[17] = { 0 };
     char *end = NULL;
-    memcpy(text, seal, 16);
+    memcpy(text, value, 16);
     const unsigned long long n = strtoull(text, &end, 16);
     const bool is_good = *end == '\0' && n % GGUF_IMAGE_ALIGN == 0 && n <= most && n <= HEADER_MAX;
     return is_good ? (size_t)n : 0;
@@ -229,8 +231,7 @@ bool image_begins(const char *path, const char *layout)
     struct buf begin;
     buf_init(&begin, BEGIN_MAX);
     const size_t at = begin_of(&begin, layout);
-    const bool is_same =
-        begin.n <= BEGIN_MAX && os_open(&f, path) == ERR_OK && is_sealed(&f, &begin, at);
+    const bool is_same = !begin.is_full && os_open(&f, path) == ERR_OK && is_sealed(&f, &begin, at);
     os_close(&f);
     buf_release(&begin);
     return is_same;
