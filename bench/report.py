@@ -24,9 +24,19 @@ def is_near(x, y):
     return max(x, y) < 1.15 * min(x, y)
 
 
-def is_steady(run):
-    """Whether the machine could do as much after a run as before it."""
-    return all(is_near(run['before'][k], run['after'][k]) for k in run['before'])
+def work_of(runs, what):
+    """What a token costs of the limit, in its unit, by hearth's own account."""
+    percent, limit = LIMIT[what]
+    field = {w: f for w, f, _ in FIGURES}[what]
+    found = [r['figures'] for r in runs if r['program'] == OWN and r['figures'].get(field) and percent in r['figures'] and limit in r['figures']]
+    return median([f[percent] / 100 * f[limit] / f[field] for f in found])
+
+
+def is_steady(run, work=None):
+    """Whether the machine could do as much after a run as before it, and no answer (work: of work_of) shows that it could do more
+    in between."""
+    is_same = all(is_near(run['before'][k], run['after'][k]) for k in run['before'])
+    return is_same and (not work or run['figures'].get('decode_tok_s', 0) * work < 1.1 * read_of(run))
 
 
 def limit_of(run, limit):
@@ -47,7 +57,8 @@ def in_states(runs, figure):
     """(name of the state, its runs): answers by the speed of memory, as far as it held; all else together."""
     if figure != 'decode':
         return [('', runs)]
-    steady = [r for r in runs if is_steady(r)]
+    work = work_of(runs, figure)
+    steady = [r for r in runs if is_steady(r, work)]
     edges = [0, *states_of(steady), 1e30]
     parts = [[r for r in steady if low < read_of(r) <= high] for low, high in zip(edges, edges[1:])]
     return [(f'at {median([read_of(r) for r in p]):.0f} GB/s' if len(parts) > 1 else '', p) for p in parts if p]
@@ -61,8 +72,8 @@ def row_of(cell, figure, state, program, runs, own):
                percent_of_limit=None, hearth_ratio=None, ratio_range=None, source='measured')
     row |= {k: median([limit_of(r, k) for r in runs]) for k in ('read_gb_s', 'int8_gop_s')}
     if what in LIMIT:
-        percent, limit = LIMIT[what]
-        work = median([r['figures'][percent] / 100 * r['figures'][limit] / r['figures'][field] for r in own if percent in r['figures'] and limit in r['figures']])
+        limit = LIMIT[what][1]
+        work = work_of(own, what)
         row['percent_of_limit'] = median([100 * work * r['figures'][field] / limit_of(r, limit) for r in runs]) if work else None
     if program != OWN and own:
         row['hearth_ratio'] = ratio_of(median(others), row['median'], unit)
@@ -88,7 +99,8 @@ def failures(runs):
     last = {(r['cell'], r['program']): r['note'] for r in runs if r['note']}
     lines = [f'{cell}, {program}: {" ".join(note.split())[:200]}' for (cell, program), note in last.items() if (cell, program) not in done]
     answered = {(r['cell'], r['program']) for r in runs if r['figures'].get('decode_tok_s')}
-    steady = {(r['cell'], r['program']) for r in runs if is_steady(r)}
+    work = {c: work_of([r for r in runs if r['cell'] == c], 'decode') for c in {r['cell'] for r in runs}}
+    steady = {(r['cell'], r['program']) for r in runs if is_steady(r, work[r['cell']])}
     return lines + [f'{cell}, {program}: the speed of memory changed during every run' for cell, program in sorted(answered - steady)]
 
 
@@ -100,11 +112,12 @@ def collect(cells, runs, known):
             what, field, unit = figure
             if what == 'prefill' and cell['batch'] > 1:
                 continue  # a few tokens to begin with
-            for state, mine in in_states([r for r in runs if r['cell'] == name and r['figures'].get(field)], what):
+            whole = [r for r in runs if r['cell'] == name and r['figures'].get(field)]
+            for state, mine in in_states(whole, what):
                 by = {p: [r for r in mine if r['program'] == p] for p in sorted({r['program'] for r in mine}, key=lambda p: (p != OWN, p))}
                 found = [row_of(name, figure, state, p, by[p], by.get(OWN, [])) for p in by]
                 if found and found[0]['program'] == OWN:
-                    found += known_rows(known, name, what, unit, found[0], list(by))
+                    found += known_rows(known, name, what, unit, found[0], {r['program'] for r in whole})
                 rows += found
     return rows
 

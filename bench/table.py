@@ -149,7 +149,7 @@ def fresh(runs, programs_here, threads):
     return [r for r in runs if r['version'] == version[r['program']] and r['threads'] == threads]
 
 
-def turn(a, c, p, best, level):
+def turn(a, c, p, best, level, work):
     """A program's runs in a round: until one is steady, at the wanted speed of memory. Yields each. Prompts are computed in the
     first only: they hardly depend on memory, and answers alone are shorter, so more often steady."""
     threads = c['threads'] or a.threads
@@ -172,12 +172,12 @@ def turn(a, c, p, best, level):
         after = programs.limits(a.hearth, threads) if figures else before
         run = dict(figures=figures, note=note, before=before, after=after)
         yield run
-        if not figures or is_fitting(run, level) or time.monotonic() > begin + 2 * WAIT_S:
+        if not figures or is_fitting(run, level, work) or time.monotonic() > begin + 2 * WAIT_S:
             return
 
 
-def is_fitting(run, level):
-    return report.is_steady(run) and (not level or report.is_near(report.read_of(run), level))
+def is_fitting(run, level, work):
+    return report.is_steady(run, work) and (not level or report.is_near(report.read_of(run), level))
 
 
 def measure(a, todo, runs, log):
@@ -196,13 +196,17 @@ def measure(a, todo, runs, log):
                     if model_path(a, c['model']) is None:
                         print(f'{c["name"]}: {REAL[c["model"]]} is neither in {a.models} nor in the cache of `make test`: left out')
                         break
-                    for run in turn(a, c, p, mine[0]['figures'].get('setting', '') if mine else '', level):
+                    for run in turn(a, c, p, mine[0]['figures'].get('setting', '') if mine else '', level, work_in(runs, c)):
                         now.append(dict(cell=c['name'], program=p.name, version=p.version, threads=a.threads, round=i, **run))
                         note(now[-1], a.rounds, log)
                     runs += now
                     failed |= {p.name} if now[-1]['note'] else set()
-                if p is todo[0] and now and now[-1]['figures'] and report.is_steady(now[-1]):
+                if p is todo[0] and now and now[-1]['figures'] and report.is_steady(now[-1], work_in(runs, c)):
                     level = report.read_of(now[-1])
+
+
+def work_in(runs, c):
+    return report.work_of([r for r in runs if r['cell'] == c['name']], 'decode')
 
 
 def note(run, rounds, log):
