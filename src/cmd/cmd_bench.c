@@ -91,10 +91,10 @@ static uint64_t generated(const struct hearth_model *m)
     return s.n_generated_token;
 }
 
-/* Waits for the end of the last conversation, while the others go on; n_most: tokens that all
- * of them will have made, at most. */
 #define TOLD_EACH_US 100000 /* what the engine tells costs a file of /proc */
 
+/* Waits for the end of the last conversation, while the others go on; n_most: tokens that all
+ * of them will have made, at most. */
 static hearth_status drain_last(const struct hearth_model *m, struct hearth_request **r, int64_t n,
                                 double n_most, struct hearth_event *e)
 {

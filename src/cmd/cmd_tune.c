@@ -172,8 +172,9 @@ static hearth_status confirm(struct tune *t)
     if (t->best == 0) {
         return HEARTH_OK;
     }
-    t->is_cut = t->is_cut || !has_time(t);
-    const hearth_status s = has_time(t) ? measure(t, &again) : HEARTH_MEMORY;
+    const bool has = has_time(t);
+    t->is_cut = t->is_cut || !has;
+    const hearth_status s = has ? measure(t, &again) : HEARTH_MEMORY;
     if (s != HEARTH_OK) {
         t->best = 0;
         return s == HEARTH_MEMORY ? HEARTH_OK : s;
