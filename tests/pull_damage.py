@@ -2,6 +2,8 @@
 import contextlib
 import os
 import re
+import resource
+import signal
 import sqlite3
 import subprocess
 
@@ -62,6 +64,85 @@ def image_of_a_damaged_file(b):
     overwrite(blob(b, j['digest']), 40 << 20, bytes(400000))
     assert b.json('pull', '--pack', b.a.model, '--name', 'one')['image'] == j['image']
     assert b.blobs() == sorted([j['digest'], j['image']])
+
+
+def usable_without_image(b, plain, digest):
+    """The model is whole, listed and answers; nothing of an image is left."""
+    assert images(b) == {'sm': None} and b.blobs() == [digest]
+    out, err = b.run('run', 'sm', *ASK)
+    assert out == plain and 'packed=0' in err, err
+    assert b.json('verify')['damaged'] == 0
+
+
+@test
+def packing_without_room(b):
+    """Room for the model and none for its image: the pull fails, the model is there, and the image comes when there is room."""
+    if not b.a.model:
+        return 'needs --model'
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode:
+        return 'needs unshare -rm'
+    os.makedirs(b.data)
+    size = os.stat(b.a.model).st_size >> 20
+    script = f"""mount -t tmpfs -o size={size * 3 // 2}m none {b.data} && {{ $H pull --pack $M --name sm --json; echo $?; }} &&
+        ls {b.models}/blobs | wc -l && ls {b.models}/partial | wc -l && $H run sm --raw -n 1 x >&2 && $H verify >&2 &&
+        mount -o remount,size={size * 4}m {b.data} && $H pull --pack sm --json"""
+    p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=b.env(H=b.a.hearth, M=b.a.model), capture_output=True, text=True, timeout=60)
+    lines = p.stdout.splitlines()
+    assert p.returncode == 0 and lines[1:4] == [str(IO), '1', '0'] and '"image"' not in lines[0] and '"name":"sm"' in lines[0] and '"image"' in lines[4], p
+    assert re.search(r'^hearth: packing sm: .*bytes are needed, the disk has \d+ left$', p.stderr, re.M) and p.stderr.count('hearth: ') == 1, p.stderr
+
+
+@test
+def packing_fails(b):
+    """A file that cannot be written to its end, a folder that takes none: the line says which, the model is used, with the image it had."""
+    if not b.a.model:
+        return 'needs --model'
+    plain, _ = b.run('run', b.a.model, *ASK)
+    digest = b.json('pull', b.a.model, '--name', 'sm')['digest']
+    most = 64 << 20  # bytes of a file
+    full = {'want': IO, 'preexec_fn': lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))}
+    _, err = b.run('pull', '--pack', 'sm', **full)
+    assert re.search(f'hearth: packing sm: .*partial/new-.*: cannot write after {most} bytes: File too large', err) and b.partial() == [], err
+    usable_without_image(b, plain, digest)
+    script = 'mount --bind $D $D && mount -o remount,ro,bind $D && exec $H pull --pack sm'
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode == 0:
+        env = b.env(H=b.a.hearth, D=b.models + '/partial')
+        p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=env, capture_output=True, text=True, timeout=60)
+        assert p.returncode == IO and re.search('^hearth: packing sm: .*/partial: cannot create: Read-only', p.stderr, re.M), p
+        usable_without_image(b, plain, digest)
+    image = b.json('pull', '--pack', 'sm')['image']
+    os.rename(blob(b, image), b.top + '/image')
+    b.file(f'data/hearth/models/blobs/sha256-{image}/in-the-way', b'')  # its final name cannot be had
+    _, err = b.run('pull', '--pack', 'sm', want=IO)
+    assert re.search(f'hearth: packing sm: .*cannot rename to .*{image}: Is a directory', err) and b.partial() == [], err
+    os.unlink(blob(b, image) + '/in-the-way')
+    os.rmdir(blob(b, image))
+    os.rename(b.top + '/image', blob(b, image))
+    assert 'packed image' not in b.run('pull', '--pack', 'sm', **full)[0]  # the older one is not what became of it
+    assert images(b) == {'sm': image} and b.blobs() == sorted([digest, image]) and b.partial() == []
+    out, err = b.run('run', 'sm', *ASK)
+    assert out == plain and 'packed=1' in err, err
+
+
+@test
+def packing_interrupted(b):
+    """Ended while it writes an image: the model is used, what was written is told, and goes with the next change."""
+    if not b.a.model:
+        return 'needs --model'
+    plain, _ = b.run('run', b.a.model, *ASK)
+    digest = b.json('pull', b.a.model, '--name', 'sm')['digest']
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        p = b.start('pull', '--pack', 'sm')
+        while p.poll() is None and not b.partial():
+            pass
+        p.send_signal(how)
+        p.communicate(timeout=60)
+        assert p.returncode == -how and b.partial() == [f'new-{p.pid}'], (p.returncode, b.partial())
+        usable_without_image(b, plain, digest)
+        assert b.json('list')['unfinished']['files'] == 1
+        b.run('rm', 'no-such-model', want=NOT_FOUND)
+        assert b.partial() == [] and b.blobs() == [digest]
+    assert 'image' in b.json('pull', '--pack', 'sm')
 
 
 @test
