@@ -305,6 +305,11 @@ def test_bench(home):
     layers = [t['shape'] for t in json.loads(run(home, 'show', TINY, '--json')[1])['tensors'] if t['name'].startswith('blk.') and len(t['shape']) == 2]
     per_token = b['prefill_gop_s'] * 1e9 / b['prefill_tok_s'] / sum(2 * x * y for x, y in layers)
     check('bench: operations of a prompt are those of the layers', len(layers) == 14 and 0.9 < per_token < 1.1, (per_token, layers))
+    info = json.loads(run(home, 'show', TINY, '--json')[1])['metadata']['llama.context_length']
+    refused(home, ['bench', TINY, '--depth', '16777216'], 2, 'context of 16777729 tokens', '16777216', 'lower --depth (16777216), --prefill (512) or --decode (64)')
+    refused(home, ['bench', TINY, '--decode', str(info)], 11, f'made for {info}: lower --depth (0), --prefill (512) or --decode ({info})')
+    refused(home, ['bench', TINY, '--ctx', str(info + 1)], 11, f'context of {info + 1} tokens was asked for; this model was made for {info}\n')
+    refused(home, ['bench', TINY, '--kv', 'q4'], 2, 'f32)\n')
     code, _, err = run(home, 'bench', '--limits', '--memory', '12')
     need = re.search(r'needs (\d+) MiB, 12 are available \(the limit that was given\)', err)
     check('bench --limits with too little memory', code == 4 and need and err.count('\n') == 1, (code, err))

@@ -312,6 +312,27 @@ static hearth_status measure_again(struct hearth_box *box, struct hearth_limits 
     return s;
 }
 
+/* Plans with *p, whose context the other options make where --ctx does not. A failure that a usual
+ * context does not have is theirs, and is told with their names. */
+static hearth_status plan_for(struct hearth_box *box, const struct conf *c, const char *path,
+                              struct hearth_model_params *p, struct hearth_plan *out)
+{
+    char text[ERR_TEXT_MAX];
+    struct hearth_plan usual = { .size = sizeof usual };
+    const hearth_status s = hearth_plan_make(box, path, p, out);
+    if (s == HEARTH_OK || c->ctx > 0) {
+        return s;
+    }
+    snprintf(text, sizeof text, "%s", err_text());
+    p->n_ctx = 0;
+    if (hearth_plan_make(box, path, p, &usual) != HEARTH_OK) {
+        return (hearth_status)err_set((enum err)s, "%s", text);
+    }
+    return (hearth_status)err_set(
+        (enum err)s, "%s: lower --depth (%lld), --prefill (%lld) or --decode (%lld)", text,
+        (long long)c->depth, (long long)c->prefill, (long long)c->decode);
+}
+
 int cmd_bench(const struct conf *c, const char *path)
 {
     struct hearth_box *box = NULL;
@@ -331,7 +352,7 @@ int cmd_bench(const struct conf *c, const char *path)
     }
     b.plan.fits = 1;
     if (s == HEARTH_OK && path != NULL) { /* refused before anything is measured */
-        s = hearth_plan_make(box, path, &p, &b.plan);
+        s = plan_for(box, c, path, &p, &b.plan);
     }
     if (s == HEARTH_OK && b.plan.fits && (c->is_limits || path != NULL)) {
         s = hearth_box_measure(box, &b.l);

@@ -213,8 +213,10 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
 {
     REQUIRE(p->n_ctx >= 0 && p->n_parallel >= 0 && p->n_queue >= 0 && p->n_batch >= 0, ERR_USAGE,
             "context, parallel, queue and batch must not be negative");
-    REQUIRE(p->n_ctx <= ARCH_CTX_MAX && p->n_batch <= 65536, ERR_USAGE,
-            "context may be %d, batch 65536 at most", ARCH_CTX_MAX);
+    REQUIRE(p->n_ctx <= ARCH_CTX_MAX, ERR_USAGE,
+            "a context of %d tokens was asked for; %d are the most", p->n_ctx, ARCH_CTX_MAX);
+    REQUIRE(p->n_batch <= 65536, ERR_USAGE,
+            "a batch of %d tokens was asked for; 65536 are the most", p->n_batch);
     REQUIRE(p->n_ctx != 1, ERR_USAGE, "context is 1, must be 2 or more (0: the default)");
     REQUIRE(p->extra_bytes <= UINT64_MAX / 2, ERR_LIMIT, "extra_bytes is %llu, which no box has",
             (unsigned long long)p->extra_bytes);
