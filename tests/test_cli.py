@@ -121,6 +121,8 @@ def test_usage(home):
         refused(home, [c, *given], 2, f'is no option of hearth {c}')
     check('render --help names both forms', 'usage: hearth render -m MODEL|--template FILE' in run(home, 'render', '--help')[1])
     refused(home, ['bench'], 2, '--kernels')
+    for option, value in (('ctx', '64'), ('kv', 'f32'), ('prefill', '8'), ('decode', '8'), ('depth', '0'), ('batch', '1')):
+        refused(home, ['bench', '--limits', f'--{option}', value], 2, f'--{option} needs a MODEL')
     refused(home, ['render'], 2, '--template')
     refused(home, ['tokenize'], 2, '-m MODEL')
     refused(home, ['dequant', '--type', 'Q4_K'], 2, '--in FILE')

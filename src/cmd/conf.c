@@ -385,9 +385,23 @@ static enum err take_option(struct parse *p, const char *word)
     return set_value(p->c, o, value);
 }
 
+/* bench without MODEL measures the box alone, where these would do nothing. */
+static enum err check_bench(const struct parse *p)
+{
+    static const char *const names[] = { "ctx", "kv", "prefill", "decode", "depth", "batch" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        REQUIRE(!p->is_seen[find_option(names[i], strlen(names[i]), false) - options], ERR_USAGE,
+                "--%s needs a MODEL: --kernels and --limits are of the box alone", names[i]);
+    }
+    return ERR_OK;
+}
+
 static enum err check_options(const struct parse *p)
 {
     const enum conf_command c = p->c->command;
+    if (c == CONF_BENCH && p->c->model == NULL) {
+        TRY(check_bench(p));
+    }
     for (size_t i = 0; i < N_OPTION; i++) {
         if (!p->is_seen[i] || (options[i].commands & 1u << c) != 0) {
             continue;
