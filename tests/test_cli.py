@@ -327,6 +327,13 @@ def test_bench(home):
     b = json.loads(run(home, 'bench', '--limits', '--threads', '1', '--json')[1])
     check('bench --limits: of one thread', b['threads'] == 1 and all(b[k] == b['one_thread'][k] for k in rates), b)
     text = run(home, 'bench', '--limits')[1]
+    check('bench --limits: caches', 'caches' not in text, text)
+    for args in (['--limits'], [TINY, '--prefill', '4', '--decode', '4']):
+        text = run(home, 'bench', *args, '--memory', '100')[1]
+        read, more = map(int, re.search(r'^caches may .* (\d+) MiB that could be read: .* allow (\d+) MiB more$', text, re.M).groups())
+        check(f'bench {args}: caches', read < 100 and read + more == 256, text)
+    text = run(home, 'bench', '--limits', '--memory', str(100 + more + 8))[1]
+    check('bench --limits: so much more suffices', 'caches' not in text, text)
     check('bench --limits as text', re.search(r'^int8 peak +[0-9.]+ +[0-9.]+  GOP/s$', text, re.M), text)
     code, text, _ = run(home, 'bench', '--kernels')
     check('bench --kernels', code == 0 and re.search(r'^products +\w+', text, re.M) and re.search(r'^available +scalar +yes', text, re.M), text)
