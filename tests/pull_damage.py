@@ -299,6 +299,27 @@ def not_removed(b):
 
 
 @test
+def home_of_another(b):
+    """A HOME that belongs to somebody else: what is wanted, where, why, and what to set; that helps."""
+    path, home = b.file('m.gguf', model()), b.top + '/home'
+    os.mkdir(home)
+    os.chmod(home, 0 if os.geteuid() else 0o700)
+    as_other = {} if os.geteuid() else {'user': 65534, 'group': 65534, 'extra_groups': []}
+    os.chmod(b.top, 0o755)
+    env = {k: v for k, v in b.env(HOME=home).items() if k != 'XDG_DATA_HOME'}
+    try:
+        subprocess.run([b.a.hearth, '--version'], capture_output=True, check=True, **as_other)
+    except (PermissionError, subprocess.CalledProcessError):
+        return 'the program lies where another user may not run it'
+    for args in (['list'], ['pull', path], ['show', 'm'], ['rm', 'm']):
+        _, err = b.run(*args, want=IO, env=env, **as_other)
+        assert err == f'hearth: {home}/.local: cannot make folder: Permission denied; models need a folder that you may write to: set XDG_DATA_HOME to one\n', err
+    os.mkdir(b.top + '/own')
+    os.chmod(b.top + '/own', 0o777)
+    b.run('pull', path, env={**env, 'XDG_DATA_HOME': b.top + '/own'}, **as_other)
+
+
+@test
 def killed_copies_told(b):
     """What was being written when its process was killed is told until the next change clears it away."""
     b.run('list')

@@ -86,6 +86,12 @@ static enum err make_folders(struct store *st, const char *blobs)
 {
     enum err e = os_make_dirs(blobs);
     e = e == ERR_OK ? os_make_dirs(st->partial) : e;
+    if (e == ERR_IO) {
+        char text[ERR_TEXT_MAX];
+        snprintf(text, sizeof text, "%s", err_text());
+        e = err_set(e, "%s; models need a folder that you may write to: set XDG_DATA_HOME to one",
+                    text);
+    }
     if (e == ERR_IO && (is_missing(blobs) || is_missing(st->partial))) {
         snprintf(st->refused, sizeof st->refused, "%s", err_text());
         return ERR_OK;
