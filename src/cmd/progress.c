@@ -12,7 +12,6 @@
 
 #include "base/os.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -62,6 +61,23 @@ static int columns(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col : 80;
 }
 
+/* Takes the place of the line that was drawn before. */
+static void draw(struct progress *p, const char *line, uint64_t now_us)
+{
+    fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
+    fflush(stderr);
+    p->is_drawn = true;
+    p->shown_us = now_us;
+}
+
+static void fill(char bar[BAR_CELLS + 1], unsigned cells, char rest)
+{
+    for (unsigned i = 0; i < BAR_CELLS; i++) {
+        bar[i] = i < cells ? '#' : rest;
+    }
+    bar[BAR_CELLS] = '\0';
+}
+
 static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
 {
     char bar[BAR_CELLS + 1];
@@ -72,11 +88,7 @@ static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
     char left[32] = "";
     const double seconds = (double)(now_us - p->begin_us) / 1e6;
     const double rate = seconds > 0.2 ? (double)(done - p->begin) / seconds : 0.0;
-    const unsigned cells = p->total > 0 ? (unsigned)(done * BAR_CELLS / p->total) : 0;
-    for (unsigned i = 0; i < BAR_CELLS; i++) {
-        bar[i] = i < cells ? '#' : '-';
-    }
-    bar[BAR_CELLS] = '\0';
+    fill(bar, p->total > 0 ? (unsigned)(done * BAR_CELLS / p->total) : 0, '-');
     if (rate > 0.0) {
         snprintf(speed, sizeof speed, "  %s/s", progress_bytes((uint64_t)rate, unit));
     }
@@ -92,10 +104,7 @@ static void draw_bar(struct progress *p, uint64_t done, uint64_t now_us)
     } else {
         snprintf(line, sizeof line, "%s  %s%s", p->what, progress_bytes(done, have), speed);
     }
-    fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
-    fflush(stderr);
-    p->is_drawn = true;
-    p->shown_us = now_us;
+    draw(p, line, now_us);
 }
 
 static void print_line(struct progress *p, uint64_t done)
@@ -141,20 +150,17 @@ void progress_end(struct progress *p)
 
 void progress_share(struct progress *p, double done)
 {
-    static const char full[] = "########################";
-    static_assert(sizeof full == BAR_CELLS + 1, "a bar of all cells");
     const uint64_t now_us = os_now_us();
     if (done >= 1.0) {
         fputs(p->is_drawn ? "\r\033[K" : "", stderr);
         p->is_drawn = false;
     } else if (p->is_terminal && now_us - (p->is_drawn ? p->shown_us : p->begin_us) >=
                                      (p->is_drawn ? REDRAW_US : NOTICED_US)) {
+        char bar[BAR_CELLS + 1];
         char line[128];
-        snprintf(line, sizeof line, "%s [%-*.*s] %3d %%  %.0f s", p->what, BAR_CELLS,
-                 (int)(done * BAR_CELLS), full, (int)(done * 100.0),
+        fill(bar, (unsigned)(done * BAR_CELLS), ' ');
+        snprintf(line, sizeof line, "%s [%s] %3d %%  %.0f s", p->what, bar, (int)(done * 100.0),
                  (double)(now_us - p->begin_us) / 1e6);
-        fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
-        p->is_drawn = true;
-        p->shown_us = now_us;
+        draw(p, line, now_us);
     }
 }
