@@ -342,11 +342,12 @@ def told_by_their_names(b):
     path = b.file('tiny.gguf', model())
     b.run('pull', path)
     b.run('pull', b.a.model, '--name', 'sm')
-    for args, said in ((['plan', 'tiny'], 'tiny'), (['run', 'tiny', 'hi'], 'tiny'),
+    for args, said in ((['plan', 'tiny'], 'tiny'), (['run', 'tiny', 'hi'], 'tiny'), (['logits', '-m', 'tiny'], 'tiny'),
                        (['run', 'sm', '--draft', 'tiny', 'hi'], 'tiny'), (['plan', path], path)):
         _, err = b.run(*args, want=INTEGRITY)
         assert f'hearth: {said}: llama.block_count' in err and 'sha256' not in err, (args, err)
     overwrite(blob(b, sha(model())), 0, b'XXXX')
-    for args in (['run', 'tiny', 'hi'], ['render', '-m', 'tiny']):
+    for args in (['run', 'tiny', 'hi'], ['render', '-m', 'tiny'], ['show', 'tiny'], ['show', 'tiny', '--json'], ['logits', '-m', 'tiny'],
+                 ['tokenize', '-m', 'tiny'], ['detokenize', '-m', 'tiny']):
         _, err = b.run(*args, want=INTEGRITY)
         assert err.startswith('hearth: tiny: byte 0: '), (args, err)

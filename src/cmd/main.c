@@ -48,6 +48,11 @@ static int fail(enum err e)
     return open_fail((hearth_status)e);
 }
 
+static int status(enum err e)
+{
+    return e == ERR_OK ? 0 : fail(e);
+}
+
 static int usage(const char *what)
 {
     return fail(err_set(ERR_USAGE, "%s", what));
@@ -72,7 +77,7 @@ static int run_logits(const struct conf *c, const char *path)
         return fail(
             err_set(ERR_UNSUPPORTED, "this processor cannot run %s kernels", cpu_isa_name(p.isa)));
     }
-    return probe_logits(&p);
+    return status(probe_logits(&p));
 }
 
 /* The template of a model. */
@@ -158,18 +163,13 @@ static int run_model(const struct conf *c)
     } else if (c->command == CONF_RENDER) {
         code = run_render(buf_str(&path));
     } else if (c->command == CONF_TOKENIZE) {
-        code = probe_tokenize(buf_str(&path));
+        code = status(probe_tokenize(buf_str(&path)));
     } else {
-        code = probe_detokenize(buf_str(&path));
+        code = status(probe_detokenize(buf_str(&path)));
     }
     buf_release(&path);
     buf_release(&draft);
     return code;
-}
-
-static int status(enum err e)
-{
-    return e == ERR_OK ? 0 : fail(e);
 }
 
 static int run(const struct conf *c)

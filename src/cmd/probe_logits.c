@@ -363,7 +363,7 @@ static enum err run_cases(struct probe *pr)
     return e;
 }
 
-int probe_logits(const struct probe_logits_params *p)
+enum err probe_logits(const struct probe_logits_params *p)
 {
     struct probe pr = { .p = p };
     enum err e = ERR_OK;
@@ -377,16 +377,12 @@ int probe_logits(const struct probe_logits_params *p)
         e = pr.out != NULL ? ERR_OK : err_set(ERR_IO, "%s: cannot be written", p->out_path);
     }
     e = e == ERR_OK ? run_cases(&pr) : e;
-    if (e != ERR_OK) {
-        fprintf(stderr, "hearth: %s\n", err_text());
-    }
     if (pr.out != NULL && fclose(pr.out) != 0 && e == ERR_OK) {
-        fprintf(stderr, "hearth: %s: cannot be written\n", p->out_path);
-        e = ERR_IO;
+        e = err_set(ERR_IO, "%s: cannot be written", p->out_path);
     }
     arena_close(&pr.model);
     weights_release(&pr.weights);
     gguf_close(pr.gguf);
     team_close(pr.team);
-    return (int)e;
+    return e;
 }

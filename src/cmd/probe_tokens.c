@@ -144,7 +144,7 @@ static void answer(const struct tok *t, struct view text, bool is_back, struct b
     js_close(c);
 }
 
-static int probe(const char *model_path, bool is_back)
+static enum err probe(const char *model_path, bool is_back)
 {
     struct gguf *g = NULL;
     struct tok *t = NULL;
@@ -165,20 +165,17 @@ static int probe(const char *model_path, bool is_back)
         lines_release(&in);
         buf_release(&line);
     }
-    if (e != ERR_OK) {
-        fprintf(stderr, "hearth: %s\n", err_text());
-    }
     tok_close(t);
     gguf_close(g);
-    return (int)e;
+    return e;
 }
 
-int probe_tokenize(const char *model_path)
+enum err probe_tokenize(const char *model_path)
 {
     return probe(model_path, false);
 }
 
-int probe_detokenize(const char *model_path)
+enum err probe_detokenize(const char *model_path)
 {
     return probe(model_path, true);
 }

@@ -472,6 +472,18 @@ static enum err find_row(const char *model, struct store_model *m, const char **
     return e;
 }
 
+/* An error of the file behind a name begins with its path: the name stands there instead. */
+static enum err name_fault(enum err e, const char *model, const char *path)
+{
+    char text[ERR_TEXT_MAX];
+    const size_t n = strlen(path);
+    if (n == 0 || strncmp(err_text(), path, n) != 0) {
+        return e;
+    }
+    snprintf(text, sizeof text, "%s", err_text() + n);
+    return err_set(e, "%s%s", model, text);
+}
+
 enum err store_cmd_show(const char *model, bool is_json)
 {
     struct buf path;
@@ -488,6 +500,7 @@ enum err store_cmd_show(const char *model, bool is_json)
     } else if (e == ERR_OK) {
         show_text(g, &m, why, &b);
     }
+    e = e == ERR_OK ? e : name_fault(e, model, buf_str(&path));
     store_model_clear(&m);
     gguf_close(g);
     buf_release(&path);
