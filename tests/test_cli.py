@@ -359,7 +359,7 @@ def on_terminal(home, *args):
 
 def test_bars(home):
     """Long work shows how far it has come, on a terminal alone, and wipes that off; what it prints is the same."""
-    many = ['bench', TINY, '--prefill', '4', '--decode', '400', '--batch', '128', '--json']
+    many = ['bench', TINY, '--prefill', '4', '--decode', '900', '--batch', '128', '--json']
     for args, word in ((many, 'answers'), (['tune', CHAT, '--json'], 'tuning')):
         began = time.monotonic()
         code, out, shown = on_terminal(home, *args)
