@@ -120,7 +120,7 @@ static void test_hybrid(void **state)
     buf_init(&out, 65536);
     buf_printf(
         &out,
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><!DOCTYPE topology SYSTEM \"hwloc2.dtd\">"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
         "<topology version=\"2.0\"><object type=\"Machine\" os_index=\"0\" %s "
         "allowed_cpuset=\"0xffffffff\" allowed_nodeset=\"0x1\" gp_index=\"1\">"
         "<object type=\"NUMANode\" os_index=\"0\" %s gp_index=\"2\" local_memory=\"1048576\">"
