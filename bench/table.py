@@ -56,6 +56,7 @@ def cells():
     core = [('1b-q4_0',), ('1b-q4_k_m',), ('1b-q8_0',), ('1b-q4_0', 4096), ('1b-q4_0', 4096, 'q8_0')]
     core += [('1b-q4_0', 0, 'f16', b) for b in (4, 8, 16)] + [('smollm2',), ('gemma3',), ('8b-q4_0',), ('1b-iq2_xxs',)]
     rest = [('8b-q4_k_m',), ('8b-q8_0',), ('1b-q4_0', 16384), ('1b-q4_0', 16384, 'q8_0'), ('8b-q4_0', 4096), ('8b-q4_0', 4096, 'q8_0')]
+    rest += [('1b-q4_0', 4096, 'bf16'), ('1b-q4_0', 16384, 'bf16'), ('8b-q4_0', 4096, 'bf16')]
     rest += [('8b-q4_0', 0, 'f16', b) for b in (4, 8, 16)] + [('8b-iq2_xxs',), ('70b-iq2_xxs',)]
     rest += [('1b-' + t,) for t in ('iq2_xs', 'iq2_s', 'iq3_xxs', 'iq3_s', 'iq4_xs', 'iq4_nl', 'mxfp4', 'tq1_0', 'tq2_0', 'q2_k', 'q3_k', 'q5_k', 'q6_k')]
     found = [cell(*c, is_core=True) for c in core]
