@@ -50,6 +50,11 @@ INLINE rows r_set(float a)
     return _mm256_set1_ps(a);
 }
 
+INLINE rows r_spread(const float *p)
+{
+    return r_set(*p);
+}
+
 INLINE rows r_load(const float *p)
 {
     return _mm256_loadu_ps(p);

@@ -47,6 +47,16 @@ INLINE rows r_set(float a)
     return _mm512_set1_ps(a);
 }
 
+/* One float in all lanes, by way of an integer register. */
+INLINE rows r_spread(const float *p)
+{
+    int32_t bits;
+    __m512i x;
+    memcpy(&bits, p, sizeof bits);
+    __asm__("vpbroadcastd %1, %0" : "=v"(x) : "r"(bits));
+    return _mm512_castsi512_ps(x);
+}
+
 INLINE rows r_load(const float *p)
 {
     return _mm512_loadu_ps(p);
@@ -276,17 +286,20 @@ INLINE __m512i times_eighths(__m512i x, int offset)
                                  : eighths(x, offset);
 }
 
-/* One chain: its four cycles of latency are hidden by the other tokens of the tile. */
+/* Chains of four products: two for a whole unit, since eight in a row wait for each other longer
+ * than the processor looks ahead (Zen 5). */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *q, int tile, int t, int g0, int g1,
                  const int32_t *n8, int offset)
 {
     (void)max;
     __m512i s = offset != 0 ? times_eighths(_mm512_set1_epi32(*n8), offset) : none();
+    __m512i more = none();
+    const bool is_whole = g1 - g0 == 8;
     UNROLL for (int g = g0; g < g1; g++)
     {
-        dot(&s, u->w[g], q + (g * tile + t) * 4);
+        dot(is_whole && g % 2 == 1 ? &more : &s, u->w[g], q + (g * tile + t) * 4);
     }
-    return _mm512_cvtepi32_ps(s);
+    return _mm512_cvtepi32_ps(is_whole ? _mm512_add_epi32(s, more) : s);
 }
 
 /* --- sub-scales in the codes ------------------------------------------------------------------ */

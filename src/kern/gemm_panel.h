@@ -2,7 +2,7 @@
  *
  * What does not depend on the instruction set: the forms that types have, which function serves
  * which type, and the order in which tokens and panels are walked. The including file defines
- * TOKENS_AT_ONCE before, and BOOK_TARGET where functions that read codebooks need an attribute, and
+ * BYTES_AT_ONCE before, and BOOK_TARGET where functions that read codebooks need an attribute, and
  * afterwards a panel_NAME for each type. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
@@ -93,6 +93,13 @@ static panel_fn panel_for(enum quant_type type)
     return fns[type];
 }
 
+/* Of a tile of 16 tokens, by each panel. */
+static size_t bytes_read(const struct kern_act *a)
+{
+    return a->kind == KERN_ACT_F32 ? (size_t)TILE_MAX * (size_t)a->n_col * sizeof(float)
+                                   : unit_bytes(TILE_MAX) * (size_t)(a->n_col / UNIT);
+}
+
 /* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
  * block. */
 static void panel_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
@@ -100,7 +107,8 @@ static void panel_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
 {
     const panel_fn panel = panel_for(w->type);
     const int32_t n_tile = gemm_tiles(a->n_tok);
-    const int32_t at_once = TOKENS_AT_ONCE / TILE_MAX;
+    const size_t fit = BYTES_AT_ONCE / bytes_read(a);
+    const int32_t at_once = fit > 1 ? (int32_t)fit : 1;
     for (int32_t t = 0; t < n_tile; t += at_once) {
         const struct product p = { .w = w,
                                    .a = a,
