@@ -164,7 +164,13 @@ static void measure_limits(struct bench *b)
 static void matmul_part(void *arg, int from, int to)
 {
     struct bench *b = arg;
-    b->k->matmul(&b->w, from, to, &b->act, b->y, (size_t)tensor_panels(&b->w) * 16);
+    const int32_t n_tile = kern_act_tiles(b->act.n_tok);
+    const int32_t at_once = kern_act_tiles_at_once(b->act.kind, b->act.n_col);
+    for (int32_t t = 0; t < n_tile; t += at_once) {
+        const int32_t end = t + at_once < n_tile ? t + at_once : n_tile;
+        b->k->matmul(&b->w, (struct kern_part){ from, to, t, end }, &b->act, b->y,
+                     (size_t)tensor_panels(&b->w) * 16);
+    }
 }
 
 static void prepare_part(void *arg, int from, int to)

@@ -121,7 +121,7 @@ static struct tensor weights(struct gemm_run *c, const struct shape *s)
     return w;
 }
 
-/* Panels and tiles in two calls each: what a call is given must not depend on the rest. */
+/* Panels and tiles in more calls than one: what a call is given must not depend on the rest. */
 static void product(struct gemm_run *c, const struct kern_table *k, const struct tensor *w,
                     const struct shape *s, const float *x, float *y)
 {
@@ -139,8 +139,9 @@ static void product(struct gemm_run *c, const struct kern_table *k, const struct
     for (size_t i = 0; i < floats; i++) {
         y[i] = UNWRITTEN;
     }
-    k->matmul(w, cut, panels, &a, y, LD);
-    k->matmul(w, 0, cut, &a, y, LD);
+    k->matmul(w, (struct kern_part){ cut, panels, half, tiles }, &a, y, LD);
+    k->matmul(w, (struct kern_part){ 0, cut, 0, tiles }, &a, y, LD);
+    k->matmul(w, (struct kern_part){ cut, panels, 0, half }, &a, y, LD);
 }
 
 /* Less than a third of the units, each with the last of its groups. */

@@ -245,7 +245,8 @@ static void check_product(const struct golden *g, int32_t n_tok, const uint8_t *
     FOR_TABLES(k)
     {
         k->act_prepare(&act, x, N_COL, 0, kern_act_tiles(n_tok));
-        k->matmul(&w, 0, tensor_panels(&w), &act, y, LD);
+        k->matmul(&w, (struct kern_part){ 0, tensor_panels(&w), 0, kern_act_tiles(n_tok) }, &act, y,
+                  LD);
         for (int32_t t = 0; t < n_tok; t++) {
             for (int32_t r = 0; r < N_ROW; r++) {
                 check_bits(k, quant_get(g->type)->name, y[t * LD + r],

@@ -321,63 +321,90 @@ static int32_t rows_until(const struct tensor *w, int32_t panel)
 /* All products of one input:  | panels of q | panels of k | panels of v |  is one line, handed out
  * in chunks. A chunk may span two matrices. With an activation function the line is of places: a
  * chunk has the same panels of both matrices, so that their results are joined in the cache of the
- * core that computed them. */
+ * core that computed them. Many tokens are taken in blocks whose activations stay in that cache,
+ * one line behind the other, so that a chunk has one block or two. */
 struct matmul_job {
     const struct back_out *out;
     const float *x;
     size_t ldx;
     int32_t n_out;
     int32_t n_tok;
+    int32_t n_panel; /* of the line */
+    int32_t n_tile;
+    int32_t at_once; /* tiles of a block */
     bool is_glu;
     enum kern_fn fn;
     const struct kern_table *k;
     struct kern_act act[KERN_ACT_COUNT];
 };
 
-/* The product of panels [panel0, panel1) of one matrix. A bias comes after the chain, never as its
- * start: y = acc + bias (docs/NUMERICS.md). */
-static void multiply(const struct matmul_job *j, const struct back_out *o, int32_t panel0,
-                     int32_t panel1)
+/* The tokens of a part. */
+static int32_t tok_begin(struct kern_part p)
+{
+    return p.tile0 * KERN_TILE;
+}
+
+static int32_t tok_end(const struct matmul_job *j, struct kern_part p)
+{
+    const int32_t end = p.tile1 * KERN_TILE;
+    return end < j->n_tok ? end : j->n_tok;
+}
+
+/* A part of the product of one matrix. A bias comes after the chain, never as its start: y = acc +
+ * bias (docs/NUMERICS.md). */
+static void multiply(const struct matmul_job *j, const struct back_out *o, struct kern_part p)
 {
     const size_t ld = back_ld(o->w->n_row);
-    const int32_t r0 = panel0 * TENSOR_PANEL_ROWS;
-    const int32_t r1 = rows_until(o->w, panel1);
-    j->k->matmul(o->w, panel0, panel1, &j->act[kern_act_kind_for(o->w->type)], o->y, ld);
-    for (int32_t t = 0; t < j->n_tok && o->bias != NULL; t++) {
+    const int32_t r0 = p.panel0 * TENSOR_PANEL_ROWS;
+    const int32_t r1 = rows_until(o->w, p.panel1);
+    j->k->matmul(o->w, p, &j->act[kern_act_kind_for(o->w->type)], o->y, ld);
+    for (int32_t t = tok_begin(p); t < tok_end(j, p) && o->bias != NULL; t++) {
         j->k->add(o->y + (size_t)t * ld + r0, o->bias + r0, r1 - r0);
     }
 }
 
-/* Panels [from, to) of the line that all matrices of the job form. */
-static void matmul_part(void *arg, int from, int to)
+/* Panels of the line that all matrices of the job form. */
+static void line_part(const struct matmul_job *j, struct kern_part p)
 {
-    const struct matmul_job *j = arg;
     int32_t first = 0;
     for (int32_t i = 0; i < j->n_out; i++) {
         const int32_t n = tensor_panels(j->out[i].w);
-        const int32_t p0 = from > first ? from - first : 0;
-        const int32_t p1 = to - first < n ? to - first : n;
+        const int32_t p0 = p.panel0 > first ? p.panel0 - first : 0;
+        const int32_t p1 = p.panel1 - first < n ? p.panel1 - first : n;
         if (p0 < p1) {
-            multiply(j, &j->out[i], p0, p1);
+            multiply(j, &j->out[i], (struct kern_part){ p0, p1, p.tile0, p.tile1 });
         }
         first += n;
     }
 }
 
-/* Panels [from, to) of each matrix of the job. */
-static void glu_part(void *arg, int from, int to)
+/* The same panels of each matrix of the job. */
+static void glu_part(const struct matmul_job *j, struct kern_part p)
 {
-    const struct matmul_job *j = arg;
     const struct back_out *o = j->out;
     const size_t ld = back_ld(o->w->n_row);
-    const int32_t r0 = from * TENSOR_PANEL_ROWS;
-    const int32_t n = rows_until(o->w, to) - r0;
+    const int32_t r0 = p.panel0 * TENSOR_PANEL_ROWS;
+    const int32_t n = rows_until(o->w, p.panel1) - r0;
     for (int32_t i = 0; i < j->n_out; i++) {
-        multiply(j, &o[i], from, to);
+        multiply(j, &o[i], p);
     }
-    for (int32_t t = 0; t < j->n_tok; t++) {
+    for (int32_t t = tok_begin(p); t < tok_end(j, p); t++) {
         const size_t at = (size_t)t * ld + (size_t)r0;
         j->k->glu(j->fn, o->y + at, o->y + at, j->n_out > 1 ? o[1].y + at : NULL, n);
+    }
+}
+
+/* Places [from, to) of the lines of all blocks. */
+static void matmul_part(void *arg, int from, int to)
+{
+    const struct matmul_job *j = arg;
+    while (from < to) {
+        const int32_t tile0 = from / j->n_panel * j->at_once;
+        const int32_t p0 = from % j->n_panel;
+        const int32_t p1 = p0 + to - from < j->n_panel ? p0 + to - from : j->n_panel;
+        const int32_t tile1 = tile0 + j->at_once < j->n_tile ? tile0 + j->at_once : j->n_tile;
+        (j->is_glu ? glu_part : line_part)(j, (struct kern_part){ p0, p1, tile0, tile1 });
+        from += p1 - p0;
     }
 }
 
@@ -386,7 +413,7 @@ static void matmul_run(struct be_cpu *c, struct matmul_job j)
     struct arena *step = c->back.step;
     const size_t mark = arena_mark(step);
     j.k = c->kern;
-    int32_t n_panel = 0;
+    j.n_tile = kern_act_tiles(j.n_tok);
     for (int32_t i = 0; i < j.n_out; i++) {
         const struct tensor *w = j.out[i].w;
         const enum kern_act_kind kind = kern_act_kind_for(w->type);
@@ -396,16 +423,18 @@ static void matmul_run(struct be_cpu *c, struct matmul_job j)
             act->data = arena_take(step, kern_act_bytes(kind, j.n_tok, w->n_col));
             assert(act->data != NULL);
             const struct prepare_args p = { act, j.x, j.ldx };
-            const int32_t n_tile = kern_act_tiles(j.n_tok);
-            run_rows(c, prepare_tiles, &p, n_tile,
-                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)n_tile));
+            run_rows(c, prepare_tiles, &p, j.n_tile,
+                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)j.n_tile));
+            const int32_t at_once = kern_act_tiles_at_once(kind, w->n_col);
+            j.at_once = j.at_once == 0 || at_once < j.at_once ? at_once : j.at_once;
         }
-        n_panel = j.is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);
+        j.n_panel = j.is_glu ? tensor_panels(w) : j.n_panel + tensor_panels(w);
     }
     /* Parts that are small against the whole even out; with few tokens they must also outweigh the
      * handing out. */
     const int32_t n_part = (j.n_tok > 64 ? 32 : 8) * team_size(c->team);
-    team_share(c->team, j.is_glu ? glu_part : matmul_part, &j, n_panel, n_panel / n_part + 1);
+    const int32_t n_place = j.n_panel * ((j.n_tile + j.at_once - 1) / j.at_once);
+    team_share(c->team, matmul_part, &j, n_place, n_place / n_part + 1);
     arena_rewind(step, mark);
 }
 

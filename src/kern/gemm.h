@@ -8,8 +8,8 @@
 #include "kern/kern.h"
 
 /* gemm_avx2's product, for sets that lack something it can do without. */
-void gemm_avx2_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                      const struct kern_act *a, float *y, size_t ldy);
+void gemm_avx2_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
+                      float *y, size_t ldy);
 
 void gemm_ref_fill(struct kern_table *t);
 void gemm_avx2_fill(struct kern_table *t);

@@ -31,7 +31,7 @@
 #include <stddef.h>
 
 #define UNIT          32
-#define TILE_MAX      16
+#define TILE_MAX      KERN_TILE
 #define UNITS_AT_ONCE 16 /* being prepared */
 #define HIGH_BITS     7  /* a high part is worth 128 */
 #define HIGH          (1 << HIGH_BITS)

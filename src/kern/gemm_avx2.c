@@ -379,10 +379,10 @@ static uint64_t gemm_avx2_peak_int8(uint32_t n, uint32_t *sink)
     return (uint64_t)n * 8 * 32 * 2;
 }
 
-void gemm_avx2_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                      const struct kern_act *a, float *y, size_t ldy)
+void gemm_avx2_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
+                      float *y, size_t ldy)
 {
-    panel_matmul(w, panel0, panel1, a, y, ldy);
+    panel_matmul(w, part, a, y, ldy);
 }
 
 void gemm_avx2_fill(struct kern_table *t)

@@ -381,10 +381,10 @@ static uint64_t gemm_avx512_peak_int8(uint32_t n, uint32_t *sink)
     return (uint64_t)n * 16 * 64 * 2;
 }
 
-static void matmul_without_vbmi(const struct tensor *w, int32_t panel0, int32_t panel1,
+static void matmul_without_vbmi(const struct tensor *w, struct kern_part part,
                                 const struct kern_act *a, float *y, size_t ldy)
 {
-    (panel_is_book(w->type) ? gemm_avx2_matmul : panel_matmul)(w, panel0, panel1, a, y, ldy);
+    (panel_is_book(w->type) ? gemm_avx2_matmul : panel_matmul)(w, part, a, y, ldy);
 }
 
 static void prepare_with_vbmi(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,

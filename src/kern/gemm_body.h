@@ -48,10 +48,9 @@
 #include "kern/gemm_act.h"
 #include "kern/peak_body.h"
 
-#define STEPS         (LANES / ROWS)
-#define AHEAD         8192   /* bytes between the block that is read and the one that is fetched */
-#define BYTES_AT_ONCE 500000 /* of activations: they should stay in the second-level cache */
-#define FOLDED_MAX    252    /* greatest code of Q3_K with sub-scales in it */
+#define STEPS      (LANES / ROWS)
+#define AHEAD      8192 /* bytes between the block that is read and the one that is fetched */
+#define FOLDED_MAX 252  /* greatest code of Q3_K with sub-scales in it */
 
 #include "kern/gemm_panel.h"
 

@@ -21,10 +21,9 @@
 
 #include "kern/lanes.h"
 
-#define BYTES_AT_ONCE 250000 /* of activations: they should stay in the second-level cache */
-#define QUADS         4      /* of a panel's rows */
-#define QUAD          (LANES / QUADS)
-#define TOGETHER      8 /* tokens that share a decode step */
+#define QUADS    4 /* of a panel's rows */
+#define QUAD     (LANES / QUADS)
+#define TOGETHER 8 /* tokens that share a decode step */
 
 #include "kern/gemm_panel.h"
 

@@ -1,9 +1,8 @@
 /* gemm_panel - from a product to the panel function of its type (included by the gemm_*body.h)
  *
  * What does not depend on the instruction set: the forms that types have, which function serves
- * which type, and the order in which tokens and panels are walked. The including file defines
- * BYTES_AT_ONCE before, and BOOK_TARGET where functions that read codebooks need an attribute, and
- * afterwards a panel_NAME for each type. */
+ * which type. The including file defines BOOK_TARGET before, where functions that read codebooks
+ * need an attribute, and afterwards a panel_NAME for each type. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
 
@@ -93,32 +92,13 @@ static panel_fn panel_for(enum quant_type type)
     return fns[type];
 }
 
-/* Of a tile of 16 tokens, by each panel. */
-static size_t bytes_read(const struct kern_act *a)
-{
-    return a->kind == KERN_ACT_F32 ? (size_t)TILE_MAX * (size_t)a->n_col * sizeof(float)
-                                   : unit_bytes(TILE_MAX) * (size_t)(a->n_col / UNIT);
-}
-
-/* Tokens in blocks whose activations stay in cache, panels inside, so that weights are read once a
- * block. */
-static void panel_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                         const struct kern_act *a, float *y, size_t ldy)
+static void panel_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
+                         float *y, size_t ldy)
 {
     const panel_fn panel = panel_for(w->type);
-    const int32_t n_tile = gemm_tiles(a->n_tok);
-    const size_t fit = BYTES_AT_ONCE / bytes_read(a);
-    const int32_t at_once = fit > 1 ? (int32_t)fit : 1;
-    for (int32_t t = 0; t < n_tile; t += at_once) {
-        const struct product p = { .w = w,
-                                   .a = a,
-                                   .y = y,
-                                   .ldy = ldy,
-                                   .tile0 = t,
-                                   .tile1 = t + at_once < n_tile ? t + at_once : n_tile };
-        for (int32_t i = panel0; i < panel1; i++) {
-            panel(&p, i);
-        }
+    const struct product p = { w, a, y, ldy, part.tile0, part.tile1 };
+    for (int32_t i = part.panel0; i < part.panel1; i++) {
+        panel(&p, i);
     }
 }
 

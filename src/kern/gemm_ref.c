@@ -29,6 +29,12 @@
 #define COLUMNS_AT_ONCE 512 /* of float weights */
 #define BLOCK_BYTES_MAX 512
 
+/* Tokens [from, to). */
+struct span {
+    int32_t from;
+    int32_t to;
+};
+
 /* Token `tok` of the prepared activations, unit u. */
 struct act_read {
     int8_t q[UNIT];
@@ -106,14 +112,14 @@ static float row_high(const struct tensor *w, int32_t row, const struct kern_act
 }
 
 /* A row beyond n_row is padding of the last panel; its outputs are 0. */
-static void row_units(const struct tensor *w, int32_t row, const struct kern_act *a, float *y,
-                      size_t ldy)
+static void row_units(const struct tensor *w, int32_t row, struct span of, const struct kern_act *a,
+                      float *y, size_t ldy)
 {
     uint8_t block[BLOCK_BYTES_MAX];
     const struct quant_info *info = quant_get(w->type);
     assert(info->bytes <= sizeof block);
     const int32_t n_unit = info->block / UNIT; /* per block */
-    for (int32_t t = 0; t < a->n_tok; t++) {
+    for (int32_t t = of.from; t < of.to; t++) {
         y[(size_t)t * ldy + (size_t)row] = 0.0f;
     }
     for (int32_t u = 0; u < w->n_col / UNIT && row < w->n_row; u++) {
@@ -122,13 +128,13 @@ static void row_units(const struct tensor *w, int32_t row, const struct kern_act
             pack_block_back(w, row, (size_t)(u / n_unit), block);
         }
         info->unit(block, (size_t)(u % n_unit), &unit);
-        for (int32_t t = 0; t < a->n_tok; t++) {
+        for (int32_t t = of.from; t < of.to; t++) {
             const struct act_read act = act_unit_at(a, t, u);
             float *acc = &y[(size_t)t * ldy + (size_t)row];
             *acc = step(info, &unit, &act, *acc);
         }
     }
-    for (int32_t t = 0; t < a->n_tok && row < w->n_row; t++) {
+    for (int32_t t = of.from; t < of.to && row < w->n_row; t++) {
         float *to = &y[(size_t)t * ldy + (size_t)row];
         *to = row_high(w, row, a, t, *to);
     }
@@ -144,17 +150,17 @@ static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t 
 
 /* Float weights: the chain of an output runs over the columns, whatever pieces they are decoded
  * in. */
-static void panel_floats(const struct tensor *w, int32_t panel, const struct kern_act *a, float *y,
-                         size_t ldy)
+static void panel_floats(const struct tensor *w, int32_t panel, struct span of,
+                         const struct kern_act *a, float *y, size_t ldy)
 {
     float columns[COLUMNS_AT_ONCE][LANES];
-    for (int32_t t = 0; t < a->n_tok; t++) {
+    for (int32_t t = of.from; t < of.to; t++) {
         memset(y + (size_t)t * ldy + (size_t)panel * LANES, 0, LANES * sizeof y[0]);
     }
     for (int32_t k0 = 0; k0 < w->n_col; k0 += COLUMNS_AT_ONCE) {
         const int32_t n = w->n_col - k0 < COLUMNS_AT_ONCE ? w->n_col - k0 : COLUMNS_AT_ONCE;
         float_columns(w, w->data + (size_t)panel * w->stride, k0, n, columns);
-        for (int32_t t = 0; t < a->n_tok; t++) {
+        for (int32_t t = of.from; t < of.to; t++) {
             const size_t tile = (size_t)gemm_tile(a->n_tok, t / TILE_MAX);
             const float *x = (const float *)(const void *)gemm_tile_at(a, t / TILE_MAX);
             float *acc = y + (size_t)t * ldy + (size_t)panel * LANES;
@@ -168,16 +174,18 @@ static void panel_floats(const struct tensor *w, int32_t panel, const struct ker
     }
 }
 
-static void gemm_ref_matmul(const struct tensor *w, int32_t panel0, int32_t panel1,
-                            const struct kern_act *a, float *y, size_t ldy)
+static void gemm_ref_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
+                            float *y, size_t ldy)
 {
-    for (int32_t p = panel0; p < panel1; p++) {
+    const int32_t end = part.tile1 * TILE_MAX;
+    const struct span of = { part.tile0 * TILE_MAX, end < a->n_tok ? end : a->n_tok };
+    for (int32_t p = part.panel0; p < part.panel1; p++) {
         if (a->kind == KERN_ACT_F32) {
-            panel_floats(w, p, a, y, ldy);
+            panel_floats(w, p, of, a, y, ldy);
             continue;
         }
         for (int32_t r = p * LANES; r < (p + 1) * LANES; r++) {
-            row_units(w, r, a, y, ldy);
+            row_units(w, r, of, a, y, ldy);
         }
     }
 }

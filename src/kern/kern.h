@@ -45,7 +45,20 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type);
 /* Bytes that kern_act.data needs for n_tok >= 1 tokens of n_col columns, the last tile filled
  * up. */
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
-int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which preparing is split */
+#define KERN_TILE 16                   /* tokens; the last tile may have fewer */
+int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which work is split */
+
+/* Tiles, at least 1, whose activations stay in a core's second-level cache while panels go by: a
+ * part of more tiles reads them from farther away for each panel. */
+int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col);
+
+/* Rows of panels [panel0, panel1), tokens of tiles [tile0, tile1). */
+struct kern_part {
+    int32_t panel0;
+    int32_t panel1;
+    int32_t tile0;
+    int32_t tile1;
+};
 
 /* --- activation functions --------------------------------------------------------------------- */
 enum kern_fn {
@@ -116,9 +129,9 @@ struct kern_table {
     /* Prepares tiles [tile0, tile1) of x[n_tok][ldx]. */
     void (*act_prepare)(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
                         int32_t tile1);
-    /* y[t][r] = sum_k W[r][k] x[t][k] for the rows of panels [panel0, panel1) and all tokens of
-     * `a`; y's rows have room for n_row rounded up to 16 (ldy floats apart). */
-    void (*matmul)(const struct tensor *w, int32_t panel0, int32_t panel1, const struct kern_act *a,
+    /* y[t][r] = sum_k W[r][k] x[t][k] for the rows and tokens of the part; y's rows have room for
+     * n_row rounded up to 16 (ldy floats apart). Walks the part panel by panel. */
+    void (*matmul)(const struct tensor *w, struct kern_part part, const struct kern_act *a,
                    float *y, size_t ldy);
 
     /* Multiplies and adds int8 in registers, n rounds; returns the operations done (a multiply and
