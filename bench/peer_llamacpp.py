@@ -25,7 +25,7 @@ class Context:
         p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max = n_ctx * a.batch + PIECE, PIECE, PIECE, a.batch + 1
         p.n_threads = p.n_threads_batch = a.threads
         p.kv_unified, p.flash_attn_type = True, fa
-        p.type_k = p.type_v = {'f16': L.GGML_TYPE_F16, 'q8_0': L.GGML_TYPE_Q8_0, 'bf16': 30, 'f32': L.GGML_TYPE_F32}[a.kv]
+        p.type_k = p.type_v = {'f16': L.GGML_TYPE_F16, 'q8_0': L.GGML_TYPE_Q8_0, 'f32': L.GGML_TYPE_F32}[a.kv]
         self.c = L.llama_init_from_model(model, p)
         if not self.c:
             raise RuntimeError('no context')

@@ -117,6 +117,8 @@ class LlamaCpp:
         if cell['start']:
             out, _, mb = start([*self.args, model, '--first'])
             return {**json.loads(out), 'rss_mb': mb}
+        if cell['kv'] == 'bf16':  # depth is reached by moving pieces of the cache, which it cannot do with these
+            return {}
         again = ['--fa', best, '--repeat', '1'] if best else []  # settings that won the first round
         out, _, _ = start([*self.args, model, *sizes(cell), *again])
         return json.loads(out)
