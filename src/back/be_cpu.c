@@ -338,18 +338,6 @@ struct matmul_job {
     struct kern_act act[KERN_ACT_COUNT];
 };
 
-/* The tokens of a part. */
-static int32_t tok_begin(struct kern_part p)
-{
-    return p.tile0 * KERN_TILE;
-}
-
-static int32_t tok_end(const struct matmul_job *j, struct kern_part p)
-{
-    const int32_t end = p.tile1 * KERN_TILE;
-    return end < j->n_tok ? end : j->n_tok;
-}
-
 /* A part of the product of one matrix. A bias comes after the chain, never as its start: y = acc +
  * bias (docs/NUMERICS.md). */
 static void multiply(const struct matmul_job *j, const struct back_out *o, struct kern_part p)
@@ -358,7 +346,8 @@ static void multiply(const struct matmul_job *j, const struct back_out *o, struc
     const int32_t r0 = p.panel0 * TENSOR_PANEL_ROWS;
     const int32_t r1 = rows_until(o->w, p.panel1);
     j->k->matmul(o->w, p, &j->act[kern_act_kind_for(o->w->type)], o->y, ld);
-    for (int32_t t = tok_begin(p); t < tok_end(j, p) && o->bias != NULL; t++) {
+    const int32_t end = kern_tok_end(j->n_tok, p.tile1);
+    for (int32_t t = p.tile0 * KERN_TILE; t < end && o->bias != NULL; t++) {
         j->k->add(o->y + (size_t)t * ld + r0, o->bias + r0, r1 - r0);
     }
 }
@@ -388,7 +377,8 @@ static void glu_part(const struct matmul_job *j, struct kern_part p)
     for (int32_t i = 0; i < j->n_out; i++) {
         multiply(j, &o[i], p);
     }
-    for (int32_t t = tok_begin(p); t < tok_end(j, p); t++) {
+    const int32_t end = kern_tok_end(j->n_tok, p.tile1);
+    for (int32_t t = p.tile0 * KERN_TILE; t < end; t++) {
         const size_t at = (size_t)t * ld + (size_t)r0;
         j->k->glu(j->fn, o->y + at, o->y + at, j->n_out > 1 ? o[1].y + at : NULL, n);
     }

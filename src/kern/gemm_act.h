@@ -77,12 +77,18 @@ INLINE int32_t gemm_tiles(int32_t n_tok)
     return (n_tok + TILE_MAX - 1) / TILE_MAX;
 }
 
+/* What each panel reads of a tile. */
+INLINE size_t gemm_read_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
+{
+    return kind != KERN_ACT_F32 ? unit_bytes(tile) * (size_t)(n_col / UNIT)
+                                : (size_t)tile * (size_t)n_col * sizeof(float);
+}
+
 INLINE size_t gemm_tile_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {
-    return kind != KERN_ACT_F32
-               ? unit_bytes(tile) * (size_t)(n_col / UNIT) + sizeof(struct act_side) +
-                     8 * side_room(tile, n_col) * sizeof(struct act_high)
-               : (size_t)tile * (size_t)n_col * sizeof(float);
+    const size_t side =
+        sizeof(struct act_side) + 8 * side_room(tile, n_col) * sizeof(struct act_high);
+    return gemm_read_bytes(kind, tile, n_col) + (kind != KERN_ACT_F32 ? side : 0);
 }
 
 /* Where tile i begins. */

@@ -35,8 +35,7 @@ struct product {
 /* The first token beyond its tiles. */
 INLINE int32_t end_of(const struct product *p)
 {
-    const int32_t end = p->tile1 * TILE_MAX;
-    return end < p->a->n_tok ? end : p->a->n_tok;
+    return kern_tok_end(p->a->n_tok, p->tile1);
 }
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);

@@ -177,8 +177,7 @@ static void panel_floats(const struct tensor *w, int32_t panel, struct span of,
 static void gemm_ref_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
                             float *y, size_t ldy)
 {
-    const int32_t end = part.tile1 * TILE_MAX;
-    const struct span of = { part.tile0 * TILE_MAX, end < a->n_tok ? end : a->n_tok };
+    const struct span of = { part.tile0 * TILE_MAX, kern_tok_end(a->n_tok, part.tile1) };
     for (int32_t p = part.panel0; p < part.panel1; p++) {
         if (a->kind == KERN_ACT_F32) {
             panel_floats(w, p, of, a, y, ldy);

@@ -60,6 +60,12 @@ struct kern_part {
     int32_t tile1;
 };
 
+/* The first token beyond tiles [.., tile1) of n_tok tokens. */
+static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
+{
+    return tile1 * KERN_TILE < n_tok ? tile1 * KERN_TILE : n_tok;
+}
+
 /* --- activation functions --------------------------------------------------------------------- */
 enum kern_fn {
     KERN_FN_SILU,

@@ -139,8 +139,7 @@ int32_t kern_act_tiles(int32_t n_tok)
 
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col)
 {
-    const size_t tile = kind == KERN_ACT_F32 ? (size_t)TILE_MAX * (size_t)n_col * sizeof(float)
-                                             : unit_bytes(TILE_MAX) * (size_t)(n_col / UNIT);
+    const size_t tile = gemm_read_bytes(kind, TILE_MAX, n_col);
     const size_t n = tile > 0 ? CACHE_SHARE / tile : 0;
     return n > 1 ? (int32_t)(n < INT16_MAX ? n : INT16_MAX) : 1;
 }
