@@ -90,7 +90,8 @@ def main():
         r = sh([py, fixtures + '/prepare.py', CACHE + '/fixtures'])
         if r.returncode:
             print(r.stdout[-3000:])
-        suites += [Suite('unigram', [py, ROOT + '/tests/tools/mk_ugm_golden.py', '--live', hearth])]
+        suites += [Suite('unigram', [py, ROOT + '/tests/tools/mk_ugm_golden.py', '--live', hearth]),
+                   Suite('mkgguf', [py, ROOT + '/tests/test_mkgguf.py'])]
         parts = ['quant', 'qzoo', 'logits', 'tokens', 'templates', 'snippets']
         suites += [Suite(p, [py, fixtures + '/run_all.py', '--build', CACHE + '/fixtures', '--probe', hearth, '--only', p]) for p in parts]
         zoo = [py, fixtures + '/check/check_logits.py', CACHE + '/fixtures/zoo', '--only', open(ROOT + '/tests/zoo.list').read().strip()]

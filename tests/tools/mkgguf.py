@@ -177,27 +177,97 @@ def byte_alphabet():
     return [chr(b) if b in plain else chr(256 + rest.index(b)) for b in range(256)]
 
 
+class Words:
+    """The 32-bit words that random.Random(seed) makes its numbers of."""
+
+    def __init__(self, seed):
+        *key, at = random.Random(seed).getstate()[1]
+        self.source = np.random.MT19937()
+        self.source.state = {'bit_generator': 'MT19937', 'state': {'key': np.array(key, dtype=np.uint32), 'pos': at}}
+        self.ahead = np.zeros(0, dtype=np.uint32)
+
+    def peek(self, n):
+        if len(self.ahead) < n:
+            self.ahead = np.append(self.ahead, self.source.random_raw(n + (1 << 20)).astype(np.uint32))
+        return self.ahead[:n]
+
+    def skip(self, n):
+        self.ahead = self.ahead[n:]
+
+
+def draws(words, top_left, top_right):
+    """Positions (left, right) of the words that draws of a left and a right in turn take; a draw passes over words that
+    are not below its top. A word that both take changes turns; after one that only one of them takes it is the other's
+    turn, taken or not."""
+    at = np.flatnonzero(words < max(top_left, top_right))
+    both = words[at] < min(top_left, top_right)
+    turn = np.cumsum(both) - both
+    after = int(top_left > top_right)
+    turn -= np.append(0, turn[~both] - after)[np.arange(len(at)) - turn]
+    taken = at[both | (turn & 1 != after)]
+    return taken[:len(taken) // 2 * 2].reshape(-1, 2)
+
+
+class Pieces:
+    """Made-up pieces of words to draw from; a number below len(texts) is made of the top bits of a word."""
+
+    def __init__(self, texts, most):
+        self.texts = texts
+        self.sizes = np.ones(most, dtype=np.uint8)
+
+    def add(self, text):
+        self.sizes[len(self.texts)] = len(text)
+        self.texts.append(text)
+
+    def shift(self):
+        return 32 - len(self.texts).bit_length()
+
+    def is_in(self, words, shift):
+        """Whether the words may draw the newest piece, or its number has more bits than those before."""
+        return shift != self.shift() or (words >> shift == len(self.texts) - 1).any()
+
+
+def made_words(n, seed):
+    """[(left, right)] of n different made-up words: left and right are letters or earlier words, drawn as
+    random.Random(seed).choice draws them, and drawn again where they have over 12 letters, or are there already. Hundreds
+    are drawn for one that is kept, so many are drawn at once, as if no word came to the lists meanwhile; where that
+    would make a difference it begins again after the word."""
+    space = chr(256 + 32)
+    letters = [chr(c) for c in range(ord('a'), ord('z') + 1)]
+    starts, inner = Pieces(letters + [space], n + 27), Pieces(letters[:], n + 26)
+    source, found, known = Words(seed), [], set(byte_alphabet())
+    while len(found) < n:
+        shifts = [p.shift() for p in (starts, inner)]
+        words = source.peek(256 + len(starts.texts) // 16)
+        pairs = draws(words, *(len(p.texts) << shift for p, shift in zip((starts, inner), shifts)))
+        lefts, rights = words[pairs[:, 0]] >> shifts[0], words[pairs[:, 1]] >> shifts[1]
+        end = pairs[-1, 1] + 1
+        for i in np.flatnonzero(starts.sizes[lefts] + inner.sizes[rights] <= 12):
+            left, right = starts.texts[lefts[i]], inner.texts[rights[i]]
+            whole = left + right
+            if whole in known:
+                continue
+            known.add(whole)
+            found.append((left, right))
+            rest = words[pairs[i, 1] + 1:]
+            starts.add(whole)
+            is_stale = starts.is_in(rest, shifts[0])
+            if left[0] != space:
+                inner.add(whole)
+                is_stale = is_stale or inner.is_in(rest, shifts[1])
+            if is_stale or len(found) == n:
+                end = pairs[i, 1] + 1
+                break
+        source.skip(end)
+    return found
+
+
 def add_made_vocab(w, n, seed):
     """A byte-level BPE of n tokens: the bytes, made-up pieces of words, begin and end."""
     if n < 258:
         raise SystemExit(f'mkgguf: a vocabulary of {n} tokens; at least 258 are needed')
-    rnd = random.Random(seed)
-    space = chr(256 + 32)
-    tokens, merges = byte_alphabet(), []
-    inner = [chr(c) for c in range(ord('a'), ord('z') + 1)]
-    starts = inner + [space]
-    known = set(tokens)
-    while len(tokens) < n - 2:
-        left, right = rnd.choice(starts), rnd.choice(inner)
-        whole = left + right
-        if whole in known or len(whole) > 12:
-            continue
-        known.add(whole)
-        tokens.append(whole)
-        merges.append(f'{left} {right}')
-        starts.append(whole)
-        if not whole.startswith(space):
-            inner.append(whole)
+    made = made_words(n - 258, seed)
+    tokens, merges = byte_alphabet() + [left + right for left, right in made], [f'{left} {right}' for left, right in made]
     w.add_tokenizer_model('gpt2')
     w.add_tokenizer_pre('gpt-2')
     w.add_token_list(tokens + ['<|begin|>', '<|end|>'])
