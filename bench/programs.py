@@ -1,5 +1,6 @@
 """The programs that bench/table.py compares: how each is started and what it prints. A program measures a cell (table.py) and
-returns figures: prefill_tok_s, decode_tok_s, first_s, rss_mb, those that it can; {} when it cannot measure this cell."""
+returns figures: prefill_tok_s, decode_tok_s, first_s, rss_mb, those that it can; {} when it cannot measure this cell. A note among
+them tells which of its settings failed while another worked."""
 import ctypes
 import hashlib
 import json
@@ -57,7 +58,8 @@ def start(args, limit_s=LIMIT_S, is_all=False, more_env=()):
         out.seek(0)
         err.seek(0)
         if p.returncode != 0:
-            raise Failed(f'{" ".join(args)}: exit code {p.returncode}: {err.read()[-300:].strip()}')
+            how = f'exit code {p.returncode}' if p.returncode > 0 else f'ended by {signal.Signals(-p.returncode).name}'
+            raise Failed(f'{" ".join(args)}: {how}: {err.read()[-300:].strip()}'.rstrip(': '))
         return out.read(), seconds, used.ru_maxrss / 1024
 
 
@@ -210,12 +212,19 @@ class LlamaBench:
             has = self.help['llama-bench']
             _, s, mb = start([self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-p', '1', '-n', '0', '-r', '1'] + ['-w', '0'] * ('--warmup' in has))
             return {'first_s': s, 'rss_mb': mb}
-        r, won = {}, {}
+        r, won, faults = {}, {}, []
         for setting in best.split(',') if best else self.settings[1:] if cell['depth'] > 0 and self.settings[1:] else self.settings:
-            for k, v in self.once(cell, model, setting).items():
+            try:
+                found = self.once(cell, model, setting)
+            except Failed as e:
+                faults.append(f'setting {setting}: {e}')
+                continue
+            for k, v in found.items():
                 if v > r.get(k, 0.0):
                     r[k], won[k] = v, setting
-        return {**r, 'setting': ','.join(sorted(set(won.values())))} if r else {}
+        if faults and not r:
+            raise Failed('; '.join(faults))
+        return {**r, 'setting': ','.join(sorted(set(won.values()))), 'note': '; '.join(faults)} if r else {}
 
 
 def has_llamacpp(python):

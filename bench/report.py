@@ -94,10 +94,11 @@ def known_rows(known, cell, what, unit, own_row, present):
 
 
 def failures(runs):
-    """What failed and was not measured later, a line each."""
+    """What failed and was not measured later, or by other settings only, a line each."""
     done = {(r['cell'], r['program']) for r in runs if r['figures']}
-    last = {(r['cell'], r['program']): r['note'] for r in runs if r['note']}
-    lines = [f'{cell}, {program}: {" ".join(note.split())[:200]}' for (cell, program), note in last.items() if (cell, program) not in done]
+    last = {(r['cell'], r['program'], bool(r['figures'])): r['note'] for r in runs if r['note']}
+    lines = [f'{cell}, {program}{", measured without " if is_part else ": "}{" ".join(note.split())[:400]}'
+             for (cell, program, is_part), note in last.items() if is_part or (cell, program) not in done]
     answered = {(r['cell'], r['program']) for r in runs if r['figures'].get('decode_tok_s')}
     work = {c: work_of([r for r in runs if r['cell'] == c], 'decode') for c in {r['cell'] for r in runs}}
     steady = {(r['cell'], r['program']) for r in runs if is_steady(r, work[r['cell']])}

@@ -164,7 +164,9 @@ def turn(a, c, p, best, level, work):
         figures, note = {}, ''
         try:
             with programs.Loop(c['is_busy']):
-                figures = {k: v for k, v in p.measure(asked, model, best).items() if i == 0 or not k.startswith('prefill')}
+                found = p.measure(asked, model, best)
+                note = found.pop('note', '')
+                figures = {k: v for k, v in found.items() if i == 0 or not k.startswith('prefill')}
         except programs.Failed as e:
             note = str(e)
         except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -188,7 +190,7 @@ def measure(a, todo, runs, log):
         for i in range(a.rounds):
             level = 0
             for p in todo:
-                mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name and not r['note']]
+                mine = [r for r in runs if r['cell'] == c['name'] and r['program'] == p.name and (r['figures'] or not r['note'])]
                 now = [r for r in mine if r['round'] == i]
                 if not now and all(r['figures'] for r in mine) and p.name not in failed:
                     if turns == a.count:
@@ -201,7 +203,7 @@ def measure(a, todo, runs, log):
                         now.append(dict(cell=c['name'], program=p.name, version=p.version, threads=a.threads, round=i, **run))
                         note(now[-1], a.rounds, log)
                     runs += now
-                    failed |= {p.name} if now[-1]['note'] else set()
+                    failed |= {p.name} if now[-1]['note'] and not now[-1]['figures'] else set()
                 if p is todo[0] and now and now[-1]['figures'] and report.is_steady(now[-1], work_in(runs, c)):
                     level = report.read_of(now[-1])
 
@@ -214,8 +216,9 @@ def note(run, rounds, log):
     log.write(json.dumps(run) + '\n')
     log.flush()
     shown = ', '.join(f'{k} {v:.4g}' for k, v in run['figures'].items() if not isinstance(v, str))
+    what = '; '.join(x for x in (shown, run['note']) if x) or 'cannot measure this'
     memory = f'{run["before"]["read_gb_s"]:.1f}' + ('' if report.is_steady(run) else f' to {run["after"]["read_gb_s"]:.1f}') + ' GB/s'
-    print(f'{run["cell"]:28s} {run["round"] + 1}/{rounds} {run["program"]:14s} {memory:20s} {shown or run["note"] or "cannot measure this"}', flush=True)
+    print(f'{run["cell"]:28s} {run["round"] + 1}/{rounds} {run["program"]:14s} {memory:20s} {what}', flush=True)
 
 
 def number(least, most):

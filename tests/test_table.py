@@ -153,12 +153,24 @@ def test_states(b):
 def test_failing(b):
     program(b.folder, 'llama-bench', BENCH + "    sys.exit(3)\n")
     r = b.run('--rounds', '2', name='bad')
-    check('a program that fails is noted, once a cell, and the rest goes on', r.returncode == 0 and r.stdout.count('exit code 3') == 2 and
+    check('a program that fails is noted, once a cell and setting, and the rest goes on', r.returncode == 0 and r.stdout.count('exit code 3') == 3 and
           ('tiny-q4_0', 'decode', 'hearth') in b.rows() and ('tiny-q4_0', 'decode', 'bad') not in b.rows(), r.stdout)
     r = b.run('--llama-bench', '/nonexistent/llama-bench')
     check('a missing program is said', r.returncode == 1 and '/nonexistent/llama-bench' in r.stdout, r.stdout)
     r = b.run('--only', 'nothing')
     check('an unknown cell is said, with those there are', r.returncode == 1 and '1b-q4_0 depth 4096' in r.stdout, r.stdout)
+
+
+def test_one_setting(b):
+    program(b.folder, 'llama-bench', BENCH.replace("    print(json.dumps([", "    if rtr:\n        __import__('os').kill(__import__('os').getpid(), 8)\n    print(json.dumps(["))
+    r = b.run('--rounds', '2', '--only', 'tiny-q4_0')
+    rows, text = b.rows(), open(b.out + '/table.md').read()
+    check('a setting that crashes leaves the figures of the other', r.returncode == 0 and rows['tiny-q4_0', 'decode', 'peer']['median'] == '20' and
+          rows['tiny-q4_0', 'decode', 'peer']['rounds'] == '2', (r.stdout, rows))
+    said = [line for line in r.stdout.splitlines() + text.splitlines() if 'SIGFPE' in line]
+    check('and is told, in its round and below the table', len(said) == 2 and 'decode_tok_s 20; setting rtr: ' in said[0] and
+          said[1].startswith('- tiny-q4_0, peer, measured without setting rtr: '), (r.stdout, text))
+    check('and is not run again', [('-rtr 1' in c) for c in b.calls() if c.startswith('llama-bench')] == [True, False, False], b.calls())
 
 
 def test_again(b):
@@ -266,7 +278,7 @@ def test_parse():
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        for i, test in enumerate((test_whole, test_states, test_failing, test_again, test_refused, test_stopped)):
+        for i, test in enumerate((test_whole, test_states, test_failing, test_one_setting, test_again, test_refused, test_stopped)):
             os.makedirs(f'{d}/{i}')
             test(Box(f'{d}/{i}'))
     test_report()
