@@ -4,6 +4,7 @@ them tells which of its settings failed while another worked."""
 import ctypes
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -164,7 +165,8 @@ def parse_sweep(text, depth):
 
 class LlamaBench:
     """A program with llama-bench's command line; llama-batched-bench and llama-sweep-bench beside it are used when they are
-    there. Tried settings: weights repacked at load or not, where it knows the option; huge pages and flash attention on."""
+    there. Tried settings: weights repacked at load or not, where it knows the option (not repacked alone at depths that take
+    minutes); huge pages and flash attention on."""
 
     def __init__(self, path, name):
         self.path, self.name = path, name
@@ -190,6 +192,17 @@ class LlamaBench:
         args += ['-rtr'] * (setting == 'rtr' and '-rtr' in has) + ['-thp'] * ('-thp' in has)
         return start(args + more, is_all=True)[0]  # where their table goes differs
 
+    def sweep(self, cell, model, setting):
+        """At a depth that llama-bench does not know: all context before it is computed, answers only where they are wanted, if
+        it can be told so."""
+        has, depth = self.help['llama-sweep-bench'], cell['depth']
+        step = math.gcd(depth, 512)
+        if not has or depth > 4096 and '--sweep-stride' not in has:
+            return {}
+        more = ['-c', str(depth + step), '-ub', str(step), '-n', str(cell['decode'])]
+        more += ['--sweep-stride', str(depth // step)] * ('--sweep-stride' in has)
+        return parse_sweep(self.beside('llama-sweep-bench', model, cell, setting, more), depth)
+
     def once(self, cell, model, setting):
         depth, batch = cell['depth'], cell['batch']
         if batch > 1:
@@ -199,9 +212,7 @@ class LlamaBench:
             return parse_batched(self.beside('llama-batched-bench', model, cell, setting, more), batch)
         has = self.help['llama-bench']
         if depth > 0 and '--n-depth' not in has:
-            if not self.help['llama-sweep-bench'] or depth > 4096:  # every step before it is computed: too long beyond
-                return {}
-            return parse_sweep(self.beside('llama-sweep-bench', model, cell, setting, ['-c', str(depth + 512), '-ub', '512']), depth)
+            return self.sweep(cell, model, setting)
         args = [self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-fa', '1', '-r', '1', '-p', str(cell['prefill']), '-n', str(cell['decode'])]
         args += ['-ctk', cell['kv'], '-ctv', cell['kv']] + (['-d', str(depth)] if depth > 0 else [])
         args += ['-rtr', str(int(setting == 'rtr'))] * ('-rtr' in has) + ['-thp', '1'] * ('-thp' in has)
@@ -213,7 +224,7 @@ class LlamaBench:
             _, s, mb = start([self.path, '-m', model, '-o', 'json', '-t', str(cell['threads']), '-p', '1', '-n', '0', '-r', '1'] + ['-w', '0'] * ('--warmup' in has))
             return {'first_s': s, 'rss_mb': mb}
         r, won, faults = {}, {}, []
-        for setting in best.split(',') if best else self.settings[1:] if cell['depth'] > 0 and self.settings[1:] else self.settings:
+        for setting in best.split(',') if best else self.settings[-1:] if cell['depth'] > 4096 else self.settings:
             try:
                 found = self.once(cell, model, setting)
             except Failed as e:

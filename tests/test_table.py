@@ -173,6 +173,18 @@ def test_one_setting(b):
     check('and is not run again', [('-rtr 1' in c) for c in b.calls() if c.startswith('llama-bench')] == [True, False, False], b.calls())
 
 
+def test_depth(b):
+    there = programs.LlamaBench(b.folder + '/llama-bench', 'peer')
+    cell = dict(depth=16384, batch=1, start='', kv='q8_0', threads=2, prefill=512, decode=32)
+    check('a depth that takes too long is left out', there.measure(cell, 'm', '') == {} and not b.calls(), b.calls())
+    program(b.folder, 'llama-sweep-bench', "if '--help' in a:\n    print('--sweep-stride N')\nelse:\n"
+            "    print('|512|32|0|1|300|1|60|')\n    print('|512|32|16384|5|102.4|2|16|')\n")
+    there = programs.LlamaBench(b.folder + '/llama-bench', 'peer')
+    found = there.measure(cell, 'm', '')
+    check('it is not where answers on the way can be left out', (found['prefill_tok_s'], found['decode_tok_s'], found['setting']) == (102.4, 16, 'plain'), found)
+    check('and is asked for so', b.calls() == ['llama-sweep-bench -m m -t 2 -ctk q8_0 -ctv q8_0 -c 16896 -ub 512 -n 32 --sweep-stride 32'], b.calls())
+
+
 def test_again(b):
     program(b.folder, 'llama-bench', BENCH.replace("else:", "elif __import__('os').path.exists(__file__ + '.broken'):\n    print('no JSON')\nelse:", 1))
     open(b.folder + '/llama-bench.broken', 'w').close()
@@ -278,7 +290,7 @@ def test_parse():
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        for i, test in enumerate((test_whole, test_states, test_failing, test_one_setting, test_again, test_refused, test_stopped)):
+        for i, test in enumerate((test_whole, test_states, test_failing, test_one_setting, test_depth, test_again, test_refused, test_stopped)):
             os.makedirs(f'{d}/{i}')
             test(Box(f'{d}/{i}'))
     test_report()
