@@ -115,10 +115,10 @@ static int print_made(const struct conf *c)
     return e == ERR_OK ? 0 : fail(e);
 }
 
-/* Errors say a name of the store as the user does. */
-static enum err resolve(const char *model, struct buf *path)
+/* Errors say a name of the store as the user does. has_use: see store_resolve. */
+static enum err resolve(const char *model, bool has_use, struct buf *path)
 {
-    TRY(store_resolve(model, true, path));
+    TRY(store_resolve(model, has_use, path));
     if (!store_is_file(model)) {
         open_name(buf_str(path), model);
     }
@@ -139,9 +139,9 @@ static int run_model(const struct conf *c)
     struct conf own = *c;
     buf_init(&path, 8192);
     buf_init(&draft, 8192);
-    enum err e = resolve(c->model, &path);
+    enum err e = resolve(c->model, c->command != CONF_SHOW, &path);
     if (e == ERR_OK && c->draft != NULL) {
-        e = resolve(c->draft, &draft);
+        e = resolve(c->draft, true, &draft);
         own.draft = buf_str(&draft);
     }
     c = &own;
@@ -158,6 +158,8 @@ static int run_model(const struct conf *c)
         code = cmd_bench(c, buf_str(&path));
     } else if (c->command == CONF_TUNE) {
         code = cmd_tune(c, buf_str(&path));
+    } else if (c->command == CONF_SHOW) { /* the GGUF file, not the image that is made of it */
+        code = status(store_cmd_show(c->model, buf_str(&path), c->is_json));
     } else if (c->command == CONF_LOGITS) {
         code = run_logits(c, buf_str(&path));
     } else if (c->command == CONF_RENDER) {
@@ -180,6 +182,7 @@ static int run(const struct conf *c)
     case CONF_PLAN:
     case CONF_BENCH:
     case CONF_TUNE:
+    case CONF_SHOW:
     case CONF_LOGITS:
     case CONF_TOKENIZE:
     case CONF_DETOKENIZE:
@@ -188,8 +191,6 @@ static int run(const struct conf *c)
         return status(store_cmd_pull(c->model, c->name, c->is_packed, c->is_json));
     case CONF_LIST:
         return status(store_cmd_list(c->is_json));
-    case CONF_SHOW:
-        return status(store_cmd_show(c->model, c->is_json));
     case CONF_RM:
         return status(store_cmd_rm(c->model, c->is_json));
     case CONF_VERIFY:

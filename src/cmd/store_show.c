@@ -453,13 +453,10 @@ static void show_text(const struct gguf *g, const struct store_model *m, const c
     }
 }
 
-/* The file of a model, and the store's row for a name; m stays empty for a file. A name's GGUF file
- * is shown, not the image that is made of it; *why: see store_has_image. */
-static enum err find_row(const char *model, struct store_model *m, const char **why,
-                         struct buf *path)
+/* The store's row for a name; m stays empty for a file. *why: see store_has_image. */
+static enum err find_row(const char *model, struct store_model *m, const char **why)
 {
     struct store *st = NULL;
-    TRY(store_resolve(model, false, path));
     if (store_is_file(model)) {
         return ERR_OK;
     }
@@ -472,38 +469,22 @@ static enum err find_row(const char *model, struct store_model *m, const char **
     return e;
 }
 
-/* An error of the file behind a name begins with its path: the name stands there instead. */
-static enum err name_fault(enum err e, const char *model, const char *path)
+enum err store_cmd_show(const char *model, const char *path, bool is_json)
 {
-    char text[ERR_TEXT_MAX];
-    const size_t n = strlen(path);
-    if (n == 0 || strncmp(err_text(), path, n) != 0) {
-        return e;
-    }
-    snprintf(text, sizeof text, "%s", err_text() + n);
-    return err_set(e, "%s%s", model, text);
-}
-
-enum err store_cmd_show(const char *model, bool is_json)
-{
-    struct buf path;
     struct buf b;
     struct gguf *g = NULL;
     struct store_model m = { 0 };
-    buf_init(&path, OS_PATH_BYTES);
     buf_init(&b, OUT_MAX);
     const char *why = NULL;
-    enum err e = find_row(model, &m, &why, &path);
-    e = e == ERR_OK ? gguf_open(&g, buf_str(&path)) : e;
+    enum err e = find_row(model, &m, &why);
+    e = e == ERR_OK ? gguf_open(&g, path) : e;
     if (e == ERR_OK && is_json) {
         e = show_json(g, &m, why, &b);
     } else if (e == ERR_OK) {
         show_text(g, &m, why, &b);
     }
-    e = e == ERR_OK ? e : name_fault(e, model, buf_str(&path));
     store_model_clear(&m);
     gguf_close(g);
-    buf_release(&path);
     if (e != ERR_OK) {
         buf_release(&b);
         return e;

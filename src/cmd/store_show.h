@@ -10,8 +10,9 @@
 
 /* The models in the store, and the known names that are not. */
 enum err store_cmd_list(bool is_json) MUST_USE;
-/* A model's origin, metadata, element types and tensors. model: a file or a name in the store. */
-enum err store_cmd_show(const char *model, bool is_json) MUST_USE;
+/* A model's origin, metadata, element types and tensors. model: a file or a name in the store;
+ * path: its file, as store_resolve finds it. */
+enum err store_cmd_show(const char *model, const char *path, bool is_json) MUST_USE;
 /* Takes a model out of the store; says how much room that made. */
 enum err store_cmd_rm(const char *model, bool is_json) MUST_USE;
 /* Reads files again and compares their digests; NULL: all of the store, also what no model has and
