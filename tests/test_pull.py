@@ -84,6 +84,10 @@ def shown(b):
         assert '\x1b' not in text and '\\x1b[31m' in text and 't0.weight' in text
     assert b.json('show', 'm')['source'].startswith('file://')
     assert 'source' not in b.json('show', path)
+    lines = b.run('show', 'm')[0].splitlines()
+    assert [line.split()[0] for line in lines[:8]] == ['name', 'format', 'licence', 'source', 'stored', 'file', 'sha256', 'parameters'], lines
+    assert lines[0].split() == ['name', 'm'] and lines[5].split() == ['file', b.json('show', 'm')['path']] and lines[6].split()[2] == 'm.gguf', lines
+    assert b.run('show', path)[0].startswith(f'file        {path}\nformat ')
 
 
 HIDDEN = '\x1b[31m\x07\x7f\x85\x9b31m\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069'

@@ -377,20 +377,27 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, con
     return ERR_OK;
 }
 
+/* What opens a model: its file, of a name in the store one whose own name says nothing. */
+static void text_path(const struct gguf *g, struct buf *b)
+{
+    buf_add_str(b, "file        ");
+    utf8_plain(b, view_of(gguf_path(g)), SIZE_MAX, false);
+    buf_add_char(b, '\n');
+}
+
 /* why: the image is not used, or NULL. */
-static void text_origin(const struct store_model *m, const char *why, struct buf *b)
+static void text_origin(const struct gguf *g, const struct store_model *m, const char *why,
+                        struct buf *b)
 {
     char date[32];
     char size[16];
-    if (m->n_file == 0) {
-        return;
-    }
     date_of(m->time_s, date);
-    buf_printf(b, "name        %s\nlicence     ", m->name);
+    buf_add_str(b, "licence     ");
     put_plain(b, m->licence);
     buf_add_str(b, "\nsource      ");
     put_plain(b, m->source);
     buf_printf(b, "\nstored      %s\n", date);
+    text_path(g, b);
     for (size_t i = 0; i < m->n_file; i++) {
         buf_printf(b, "sha256      %s  ", m->files[i].digest);
         put_plain(b, m->files[i].title);
@@ -410,12 +417,17 @@ static void show_text(const struct gguf *g, const struct store_model *m, const c
     struct count all = { 0 };
     char size[16];
     count_types(g, types, &all);
-    buf_add_str(b, "file        ");
-    utf8_plain(b, view_of(gguf_path(g)), SIZE_MAX, false);
-    buf_printf(b, "\nformat      %s version %u, %s\n",
+    if (m->n_file > 0) {
+        buf_printf(b, "name        %s\n", m->name);
+    } else {
+        text_path(g, b);
+    }
+    buf_printf(b, "format      %s version %u, %s\n",
                gguf_is_image(g) ? "packed image, directory of GGUF" : "GGUF", gguf_version(g),
                progress_bytes(gguf_file_bytes(g), size));
-    text_origin(m, why, b);
+    if (m->n_file > 0) {
+        text_origin(g, m, why, b);
+    }
     buf_printf(b, "parameters  %.1f million in %zu tensors\n", (double)all.n_elem / 1e6,
                gguf_n_tensor(g));
     for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
