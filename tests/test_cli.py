@@ -311,6 +311,11 @@ def test_bench(home):
     refused(home, ['bench', TINY, '--depth', '16777216'], 2, 'context of 16777729 tokens', '16777216', 'lower --depth (16777216), --prefill (512) or --decode (64)')
     refused(home, ['bench', TINY, '--decode', str(info)], 11, f'made for {info}: lower --depth (0), --prefill (512) or --decode ({info})')
     refused(home, ['bench', TINY, '--ctx', str(info + 1)], 11, f'context of {info + 1} tokens was asked for; this model was made for {info}\n')
+    for args, least in ((['--prefill', '32'], 73), (['--prefill', '100', '--depth', '20'], 121), (['--prefill', '4', '--decode', '3', '--depth', '40', '--batch', '2'], 108)):
+        refused(home, ['bench', TINY, *args, '--ctx', str(least - 1)], 2, f'--ctx {least - 1} is too little', f'give {least} or more')
+        code, _, err = run(home, 'bench', TINY, *args, '--ctx', str(least))
+        check(f'bench {args}: the least context works', code == 0, err)
+    refused(home, ['bench', TINY, '--depth', str(info), '--ctx', '9'], 11, f'made for {info}: lower --depth ({info})')
     refused(home, ['bench', TINY, '--kv', 'q4'], 2, 'f32)\n')
     code, _, err = run(home, 'bench', '--limits', '--memory', '12')
     need = re.search(r'needs (\d+) MiB, 12 are available \(the limit that was given\)', err)

@@ -272,12 +272,12 @@ static void print_text(const struct conf *c, const struct bench *b)
     }
 }
 
-/* Tokens of the longest conversation that is measured. */
+/* Tokens of the longest conversation that is measured: an answer of one follows the prompt. */
 static int64_t longest(const struct conf *c)
 {
     const int64_t answer = depth_of(c) + answer_of(c);
-    const int64_t prompt = c->depth + c->prefill;
-    return (prompt > answer ? prompt : answer) + 1;
+    const int64_t prompt = c->depth + c->prefill + 1;
+    return prompt > answer ? prompt : answer;
 }
 
 static hearth_status bench_model(const struct conf *own, const char *path, struct bench *b)
@@ -319,15 +319,25 @@ static hearth_status measure_again(struct hearth_box *box, struct hearth_limits 
     return s;
 }
 
-/* Plans with *p, whose context the other options make where --ctx does not. A failure that a usual
- * context does not have is theirs, and is told with their names. */
+/* Plans with *p, whose context the other options make where --ctx does not, or is too small, which
+ * is refused. A failure that a usual context does not have is theirs, and is told with their names.
+ */
 static hearth_status plan_for(struct hearth_box *box, const struct conf *c, const char *path,
                               struct hearth_model_params *p, struct hearth_plan *out)
 {
     char text[ERR_TEXT_MAX];
     struct hearth_plan usual = { .size = sizeof usual };
+    const int64_t need = longest(c);
     const hearth_status s = hearth_plan_make(box, path, p, out);
-    if (s == HEARTH_OK || c->ctx > 0) {
+    if (s == HEARTH_OK && c->ctx > 0 && c->ctx < need) {
+        return (hearth_status)err_set(
+            ERR_USAGE,
+            "--ctx %lld is too little for --depth %lld, --prefill %lld, --decode %lld and --batch "
+            "%lld: give %lld or more, or leave it out",
+            (long long)c->ctx, (long long)c->depth, (long long)c->prefill, (long long)c->decode,
+            (long long)c->batch, (long long)need);
+    }
+    if (s == HEARTH_OK || c->ctx >= need) {
         return s;
     }
     snprintf(text, sizeof text, "%s", err_text());
@@ -346,7 +356,7 @@ int cmd_bench(const struct conf *c, const char *path)
     struct bench b = { .plan = { .size = sizeof b.plan } };
     struct conf own = *c;
     struct hearth_model_params p;
-    own.ctx = c->ctx > 0 ? c->ctx : longest(c);
+    own.ctx = c->ctx > longest(c) ? c->ctx : longest(c);
     own.parallel = c->batch;
     open_params(&own, &p);
     if (path == NULL && !c->is_kernels && !c->is_limits) {
