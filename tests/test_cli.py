@@ -5,6 +5,7 @@ FIXTURES is the folder that tests/fixtures/prepare.py fills; its tiny models mak
 test_run.py's, the store test_pull.py's, the server test_api.py's. Prints 'N passed, N failed'."""
 import base64
 import contextlib
+import ctypes
 import json
 import os
 import pty
@@ -24,10 +25,16 @@ COMMANDS = ['run', 'serve', 'plan', 'bench', 'tune', 'pull', 'list', 'show', 'rm
             'completion']
 
 
-def run(home, *args, data=b'', stdout=subprocess.PIPE):
+def drop_override():
+    """Before a program: root may no longer write where the mode of a file forbids it."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+
+def run(home, *args, data=b'', stdout=subprocess.PIPE, before=None):
     """(exit code, standard output, standard error)"""
     env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
-    r = subprocess.run([hearth, *args], input=data, stdout=stdout, stderr=subprocess.PIPE, env={**env, 'HOME': home}, cwd=home, timeout=60)
+    r = subprocess.run([hearth, *args], input=data, stdout=stdout, stderr=subprocess.PIPE, env={**env, 'HOME': home}, cwd=home, timeout=60,
+                       preexec_fn=before)
     return r.returncode, (r.stdout or b'').decode('utf-8', 'replace'), r.stderr.decode('utf-8', 'replace')
 
 
@@ -293,8 +300,15 @@ def test_tune(home):
     refused(home, ['tune', 'no.gguf'], 3, 'no.gguf')
     shutil.rmtree(os.path.dirname(path))
     open(os.path.dirname(path), 'w').close()
-    refused(home, ['tune', TINY, '--memory', '1'], 9, '.local/state/hearth')  # before the model is opened
+    advice = f'tune stores its profile in {os.path.dirname(path)}: mend that, or set XDG_STATE_HOME'
+    refused(home, ['tune', TINY, '--memory', '1'], 9, f'{os.path.dirname(path)}: exists and is no folder; {advice}')  # before the model is opened
     os.remove(os.path.dirname(path))
+    for mode in (0o500, 0o600):
+        os.mkdir(os.path.dirname(path), mode)
+        code, text, err = run(home, 'tune', TINY, '--memory', '1', before=drop_override)
+        check(f'tune: a folder of mode {mode:o}', code == 9 and text == '' and err == f'hearth: {os.path.dirname(path)}: cannot be written: Permission denied; {advice} '
+              'to a folder that can be written\n', (code, text, err))
+        os.rmdir(os.path.dirname(path))
 
 
 def test_bench(home):

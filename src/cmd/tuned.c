@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -89,10 +90,19 @@ struct tuned tuned_read(void)
 enum err tuned_prepare(struct buf *path)
 {
     struct stat s;
+    char why[ERR_TEXT_MAX];
     TRY(os_dir(OS_DIR_STATE, path));
-    TRY(os_make_dirs(buf_str(path)));
-    REQUIRE(access(buf_str(path), W_OK) == 0, ERR_IO, "%s: a profile cannot be stored there: %s",
-            buf_str(path), strerror(errno));
+    enum err e = os_make_dirs(buf_str(path));
+    if (e == ERR_OK && access(buf_str(path), W_OK | X_OK) != 0) {
+        e = err_set(ERR_IO, "%s: cannot be written: %s", buf_str(path), strerror(errno));
+    }
+    if (e != ERR_OK) {
+        snprintf(why, sizeof why, "%s", err_text());
+        return err_set(e,
+                       "%s; tune stores its profile in %s: mend that, or set XDG_STATE_HOME to a "
+                       "folder that can be written",
+                       why, buf_str(path));
+    }
     buf_reset(path);
     TRY(tuned_path(path));
     REQUIRE(stat(buf_str(path), &s) != 0 || S_ISREG(s.st_mode), ERR_IO,
