@@ -1,13 +1,14 @@
 /* test_be_cpu - operations of the CPU backend that no reference data of models sees by themselves
  *
- * Products joined by an activation function: the same bits as the products and the function one
- * after the other, whoever computes which part. What operations leave on a worker's stack is what
- * the plan says (BC-2): a thread whose stack holds a pattern computes the largest attention there
- * is, on each instruction set that this machine has; the lowest byte that changed tells how deep it
- * went. */
+ * Products, alone and joined by an activation function: the same bits as one call of the kernel,
+ * the bias and the function one after the other, whoever computes which part. What operations leave
+ * on a worker's stack is what the plan says (BC-2): a thread whose stack holds a pattern computes
+ * the largest attention there is, on each instruction set that this machine has; the lowest byte
+ * that changed tells how deep it went. */
 #include "back/be_cpu.h"
 
 #include "base/cpu.h"
+#include "checkkern.h"
 #include "kern/kern.h"
 #include "num/pack.h"
 
@@ -125,79 +126,169 @@ static void test_stack(void **state)
     }
 }
 
-#define ROWS_GLU 328 /* 20 panels and a half */
-#define COLS_GLU 64
+#define ROWS_GLU 328  /* 20 panels and a half */
+#define COLS_GLU 4096 /* so many that TOKS_GLU tokens of floats fill more than a block */
 #define TOKS_GLU 70
 #define LD_GLU   336
+#define N_OUT    2
+
+/* A backend, matrices for it, and what the kernels alone make of them. */
+struct products {
+    struct be_cpu cpu;
+    struct arena data, step;
+    struct team *team;
+    struct tensor w[N_OUT];
+    struct back_out out[N_OUT];
+    float *x;           /* [TOKS_GLU][COLS_GLU] */
+    float *want[N_OUT]; /* [TOKS_GLU][LD_GLU] */
+};
+
+static float *take_floats(struct arena *a, size_t n)
+{
+    float *p = arena_take(a, n * sizeof *p);
+    assert_non_null(p);
+    return p;
+}
 
 /* Weights, a bias and room for one product. */
-static void make_out(struct back_out *o, struct tensor *w, struct arena *data, unsigned seed)
+static void make_out(struct products *p, int i, enum quant_type type)
 {
-    float *rows = arena_take(data, sizeof(float) * ROWS_GLU * COLS_GLU);
-    float *bias = arena_take(data, sizeof(float) * ROWS_GLU);
-    assert_true(pack_shape(QUANT_F32, ROWS_GLU, COLS_GLU, w));
-    uint8_t *packed = arena_take(data, w->bytes);
-    o->y = arena_take(data, sizeof(float) * TOKS_GLU * LD_GLU);
-    assert_non_null(o->y);
-    for (unsigned i = 0; i < ROWS_GLU * COLS_GLU; i++) {
-        rows[i] = (float)((i + seed) * 2654435761u % 2001u) / 1000.0f - 1.0f;
-        bias[i / COLS_GLU] = rows[i];
+    struct checkkern_rand r = { (uint64_t)i + 1 };
+    size_t row = 0;
+    assert_true(quant_bytes(type, COLS_GLU, &row));
+    assert_true(pack_shape(type, ROWS_GLU, COLS_GLU, &p->w[i]));
+    uint8_t *rows = arena_take(&p->data, row * ROWS_GLU);
+    uint8_t *packed = arena_take(&p->data, p->w[i].bytes);
+    float *bias = take_floats(&p->data, ROWS_GLU);
+    assert_non_null(packed);
+    checkkern_rows(&r, type, rows, (size_t)ROWS_GLU * COLS_GLU, false);
+    pack_rows(&p->w[i], packed, 0, rows, ROWS_GLU);
+    for (int k = 0; k < ROWS_GLU; k++) {
+        bias[k] = checkkern_float(&r, CHECKKERN_PLAIN);
     }
-    pack_rows(w, packed, 0, (const uint8_t *)rows, ROWS_GLU);
-    w->data = packed;
-    o->w = w;
-    o->bias = bias;
+    p->w[i].data = packed;
+    p->want[i] = take_floats(&p->data, (size_t)TOKS_GLU * LD_GLU);
+    p->out[i] = (struct back_out){ &p->w[i], bias, take_floats(&p->data, TOKS_GLU * LD_GLU) };
 }
 
-static void check_glu(struct back *b, const struct kern_table *k, const struct back_out *out,
-                      int32_t n_out, int32_t n_tok)
+static void products_open(struct products *p, enum quant_type first, enum quant_type second,
+                          const struct kern_table *k, int n_worker)
 {
-    float x[TOKS_GLU * COLS_GLU];
-    float want[TOKS_GLU * ROWS_GLU];
+    *p = (struct products){ .x = NULL };
+    assert_int_equal(arena_open(&p->data, (size_t)64 << 20, false), ERR_OK);
+    assert_int_equal(arena_open(&p->step, (size_t)8 << 20, false), ERR_OK);
+    assert_int_equal(team_open(&p->team, n_worker), ERR_OK);
+    make_out(p, 0, first);
+    make_out(p, 1, second);
+    p->x = take_floats(&p->data, (size_t)TOKS_GLU * COLS_GLU);
     for (int32_t i = 0; i < TOKS_GLU * COLS_GLU; i++) {
-        x[i] = (float)(i * 37 % 1001) / 500.0f - 1.0f;
+        p->x[i] = (float)(i * 37 % 1001) / 500.0f - 1.0f;
     }
-    b->op->matmul(b, out, n_out, x, COLS_GLU, n_tok);
+    be_cpu_init(&p->cpu, &p->step, p->team, k);
+}
+
+static void products_close(struct products *p)
+{
+    team_close(p->team);
+    arena_close(&p->step);
+    arena_close(&p->data);
+}
+
+/* want[i] = x W[i] + bias, in one call of the kernel. */
+static void products_want(struct products *p, int i, int32_t n_tok)
+{
+    const struct kern_table *k = p->cpu.kern;
+    const struct tensor *w = &p->w[i];
+    struct kern_act a = { kern_act_kind_for(w->type), n_tok, COLS_GLU, NULL };
+    const size_t mark = arena_mark(&p->step);
+    a.data = arena_take(&p->step, kern_act_bytes(a.kind, n_tok, COLS_GLU));
+    assert_non_null(a.data);
+    k->act_prepare(&a, p->x, COLS_GLU, 0, kern_act_tiles(n_tok));
+    k->matmul(w, (struct kern_part){ 0, tensor_panels(w), 0, kern_act_tiles(n_tok) }, &a,
+              p->want[i], LD_GLU);
     for (int32_t t = 0; t < n_tok; t++) {
-        k->glu(KERN_FN_SILU, want + (size_t)t * ROWS_GLU, out[0].y + (size_t)t * LD_GLU,
-               n_out > 1 ? out[1].y + (size_t)t * LD_GLU : NULL, ROWS_GLU);
-        memset(out[0].y + (size_t)t * LD_GLU, 0, LD_GLU * sizeof(float));
+        k->add(p->want[i] + (size_t)t * LD_GLU, p->out[i].bias, ROWS_GLU);
     }
-    b->op->matmul_glu(b, KERN_FN_SILU, out, n_out, x, COLS_GLU, n_tok);
+    arena_rewind(&p->step, mark);
+}
+
+/* Nothing that is left of a result passes for one: all bits set are no number. */
+static void products_erase(struct products *p)
+{
+    for (int i = 0; i < N_OUT; i++) {
+        memset(p->out[i].y, 0xFF, (size_t)TOKS_GLU * LD_GLU * sizeof(float));
+    }
+}
+
+static void check_result(const struct products *p, int i, int32_t n_tok)
+{
+    const float *y = p->out[i].y;
     for (int32_t t = 0; t < n_tok; t++) {
-        assert_memory_equal(out[0].y + (size_t)t * LD_GLU, want + (size_t)t * ROWS_GLU,
+        assert_memory_equal(y + (size_t)t * LD_GLU, p->want[i] + (size_t)t * LD_GLU,
                             ROWS_GLU * sizeof(float));
     }
+    for (size_t k = (size_t)n_tok * LD_GLU; k < (size_t)TOKS_GLU * LD_GLU; k++) {
+        assert_memory_equal(y + k, "\xFF\xFF\xFF\xFF", sizeof(float));
+    }
 }
 
-static void test_glu(void **state)
+/* The first n_out products by themselves, then joined by an activation function. */
+static void check_products(struct products *p, int32_t n_out, int32_t n_tok, bool has_glu)
+{
+    struct back *b = &p->cpu.back;
+    products_erase(p);
+    b->op->matmul(b, p->out, n_out, p->x, COLS_GLU, n_tok);
+    for (int32_t i = 0; i < n_out; i++) {
+        products_want(p, i, n_tok);
+        check_result(p, i, n_tok);
+    }
+    if (!has_glu) {
+        return;
+    }
+    products_erase(p);
+    b->op->matmul_glu(b, KERN_FN_SILU, p->out, n_out, p->x, COLS_GLU, n_tok);
+    for (int32_t t = 0; t < n_tok; t++) {
+        float *want = p->want[0] + (size_t)t * LD_GLU;
+        const float *up = n_out > 1 ? p->want[1] + (size_t)t * LD_GLU : NULL;
+        p->cpu.kern->glu(KERN_FN_SILU, want, want, up, ROWS_GLU);
+    }
+    check_result(p, 0, n_tok);
+}
+
+/* One tile, two, three; more tokens than a block has, of types whose blocks differ. */
+static void test_products(void **state)
 {
     (void)state;
-    const int32_t toks[] = { 1, 5, TOKS_GLU };
-    const struct kern_table *k = kern_get(cpu_best());
-    struct arena data;
-    struct arena step;
-    struct team *team = NULL;
-    struct be_cpu cpu;
-    struct back_out out[2];
-    struct tensor w[2];
-    assert_int_equal(arena_open(&data, (size_t)4 << 20, false), ERR_OK);
-    assert_int_equal(arena_open(&step, (size_t)1 << 20, false), ERR_OK);
-    assert_int_equal(team_open(&team, 3), ERR_OK);
-    make_out(&out[0], &w[0], &data, 1);
-    make_out(&out[1], &w[1], &data, 2);
-    be_cpu_init(&cpu, &step, team, k);
-    for (size_t i = 0; i < sizeof toks / sizeof toks[0]; i++) {
-        check_glu(&cpu.back, k, out, 1, toks[i]);
-        check_glu(&cpu.back, k, out, 2, toks[i]);
+    const int32_t toks[] = { 1, 5, 17, 48, TOKS_GLU };
+    const enum quant_type types[] = { QUANT_F32, QUANT_Q4_0 };
+    assert_true(kern_act_tiles_at_once(KERN_ACT_F32, COLS_GLU) < kern_act_tiles(TOKS_GLU));
+    for (size_t i = 0; i < 4; i++) {
+        struct products p;
+        const enum quant_type type = types[i / 2];
+        products_open(&p, type, type, kern_get(cpu_best()), i % 2 == 0 ? 1 : 3);
+        for (size_t k = 0; k < sizeof toks / sizeof toks[0]; k++) {
+            check_products(&p, 1, toks[k], true);
+            check_products(&p, 2, toks[k], true);
+        }
+        products_close(&p);
     }
-    team_close(team);
-    arena_close(&step);
-    arena_close(&data);
+}
+
+/* Two forms of the same input in one line. */
+static void test_kinds(void **state)
+{
+    (void)state;
+    struct products p;
+    products_open(&p, QUANT_Q4_0, QUANT_F32, kern_get(cpu_best()), 3);
+    check_products(&p, 2, 48, false);
+    check_products(&p, 2, TOKS_GLU, false);
+    products_close(&p);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_glu), cmocka_unit_test(test_stack) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_products),
+                                        cmocka_unit_test(test_kinds),
+                                        cmocka_unit_test(test_stack) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
