@@ -26,6 +26,7 @@ struct gemm_run {
     const struct kern_table *ref, *t;
     uint64_t *hash;
     struct checkkern_rand rand;
+    struct checkkern_rand cuts; /* of calls: a draw of its own, so that data stay as they were */
     struct checkkern_buf rows, weights, x, y[2], act;
     int n_bad;
 };
@@ -121,7 +122,24 @@ static struct tensor weights(struct gemm_run *c, const struct shape *s)
     return w;
 }
 
-/* Panels and tiles in more calls than one: what a call is given must not depend on the rest. */
+/* After a call for a part and nothing else: whether it left alone what lies outside. */
+static bool is_inside(const struct shape *s, struct kern_part part, const float *y, size_t floats)
+{
+    const size_t from = (size_t)part.tile0 * KERN_TILE;
+    const size_t to = (size_t)kern_tok_end(s->n_tok, part.tile1);
+    for (size_t i = 0; i < floats; i++) {
+        const size_t tok = i / LD;
+        const size_t panel = i % LD / 16;
+        if (y[i] != UNWRITTEN && (tok < from || tok >= to || panel < (size_t)part.panel0 ||
+                                  panel >= (size_t)part.panel1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Panels and tiles in more calls than one: what a call is given must not depend on the rest, and it
+ * must do that and no more. */
 static void product(struct gemm_run *c, const struct kern_table *k, const struct tensor *w,
                     const struct shape *s, const float *x, float *y)
 {
@@ -135,13 +153,25 @@ static void product(struct gemm_run *c, const struct kern_table *k, const struct
     k->act_prepare(&a, x, (size_t)s->n_col, half, tiles);
     k->act_prepare(&a, x, (size_t)s->n_col, 0, half);
     const int32_t panels = tensor_panels(w);
-    const int32_t cut = checkkern_below(&c->rand, panels + 1);
+    const int32_t p0 = checkkern_below(&c->rand, panels + 1);
+    const int32_t p1 = p0 + checkkern_below(&c->cuts, panels - p0 + 1);
+    const int32_t t0 = checkkern_below(&c->cuts, tiles + 1);
+    const int32_t t1 = t0 + checkkern_below(&c->cuts, tiles - t0 + 1);
     for (size_t i = 0; i < floats; i++) {
         y[i] = UNWRITTEN;
     }
-    k->matmul(w, (struct kern_part){ cut, panels, half, tiles }, &a, y, LD);
-    k->matmul(w, (struct kern_part){ 0, cut, 0, tiles }, &a, y, LD);
-    k->matmul(w, (struct kern_part){ cut, panels, 0, half }, &a, y, LD);
+    const struct kern_part middle = { p0, p1, t0, t1 };
+    k->matmul(w, middle, &a, y, LD);
+    if (!is_inside(s, middle, y, floats)) {
+        printf("# %s: matmul %s, %d columns, %d tokens: panels %d to %d, tiles %d to %d: writes "
+               "beyond them\n",
+               k->name, quant_get(s->type)->name, s->n_col, s->n_tok, p0, p1, t0, t1);
+        c->n_bad++;
+    }
+    k->matmul(w, (struct kern_part){ p1, panels, t0, t1 }, &a, y, LD);
+    k->matmul(w, (struct kern_part){ 0, panels, t1, tiles }, &a, y, LD);
+    k->matmul(w, (struct kern_part){ 0, p0, t0, t1 }, &a, y, LD);
+    k->matmul(w, (struct kern_part){ 0, panels, 0, t0 }, &a, y, LD);
 }
 
 /* Less than a third of the units, each with the last of its groups. */
@@ -230,7 +260,7 @@ static void check_type(struct gemm_run *c, enum quant_type type)
 int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, enum quant_type type,
                    uint64_t *hash)
 {
-    struct gemm_run c = { .ref = ref, .t = t, .hash = hash, .rand = { 20261124 } };
+    struct gemm_run c = { .ref = ref, .t = t, .hash = hash, .rand = { 20261124 }, .cuts = { 7 } };
     checkkern_open(&c.rows, (size_t)N_ROW_MAX * N_COL_MAX * 4);
     checkkern_open(&c.weights, (size_t)N_ROW_MAX * N_COL_MAX * 4);
     checkkern_open(&c.x, (size_t)N_TOK_MAX * N_COL_MAX * 4);
