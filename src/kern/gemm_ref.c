@@ -30,7 +30,7 @@
 #define BLOCK_BYTES_MAX 512
 
 /* Tokens [from, to). */
-struct span {
+struct toks {
     int32_t from;
     int32_t to;
 };
@@ -45,9 +45,9 @@ struct act_read {
 
 static struct act_read act_unit_at(const struct kern_act *a, int32_t tok, int32_t u)
 {
-    const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
-    const uint8_t *p = gemm_tile_at(a, tok / TILE_MAX) + (size_t)u * unit_bytes(tile);
-    const int32_t t = tok % TILE_MAX;
+    const int32_t tile = gemm_tile(a->n_tok, tok / KERN_TILE);
+    const uint8_t *p = gemm_tile_at(a, tok / KERN_TILE) + (size_t)u * unit_bytes(tile);
+    const int32_t t = tok % KERN_TILE;
     const float *d = (const float *)(const void *)(p + UNIT * tile);
     struct act_read r = { .d = d[t], .a0 = d[tile + t], .a1 = d[2 * tile + t] };
     for (int g = 0; g < 8; g++) {
@@ -98,12 +98,12 @@ static float step_high(const struct tensor *w, int32_t row, const struct act_hig
 static float row_high(const struct tensor *w, int32_t row, const struct kern_act *a, int32_t tok,
                       float acc)
 {
-    const int32_t tile = gemm_tile(a->n_tok, tok / TILE_MAX);
-    const struct act_side *side = side_at(gemm_tile_at(a, tok / TILE_MAX), tile, a->n_col);
+    const int32_t tile = gemm_tile(a->n_tok, tok / KERN_TILE);
+    const struct act_side *side = side_at(gemm_tile_at(a, tok / KERN_TILE), tile, a->n_col);
     for (int g = 0; g < 8; g++) {
         const struct act_high *high = high_at(side, g, tile, a->n_col);
         for (int32_t i = 0; i < side->n[g]; i++) {
-            if (high[i].token == tok % TILE_MAX) {
+            if (high[i].token == tok % KERN_TILE) {
                 acc = step_high(w, row, &high[i], g, acc);
             }
         }
@@ -112,7 +112,7 @@ static float row_high(const struct tensor *w, int32_t row, const struct kern_act
 }
 
 /* A row beyond n_row is padding of the last panel; its outputs are 0. */
-static void row_units(const struct tensor *w, int32_t row, struct span of, const struct kern_act *a,
+static void row_units(const struct tensor *w, int32_t row, struct toks of, const struct kern_act *a,
                       float *y, size_t ldy)
 {
     uint8_t block[BLOCK_BYTES_MAX];
@@ -150,7 +150,7 @@ static void float_columns(const struct tensor *w, const uint8_t *panel, int32_t 
 
 /* Float weights: the chain of an output runs over the columns, whatever pieces they are decoded
  * in. */
-static void panel_floats(const struct tensor *w, int32_t panel, struct span of,
+static void panel_floats(const struct tensor *w, int32_t panel, struct toks of,
                          const struct kern_act *a, float *y, size_t ldy)
 {
     float columns[COLUMNS_AT_ONCE][LANES];
@@ -161,11 +161,11 @@ static void panel_floats(const struct tensor *w, int32_t panel, struct span of,
         const int32_t n = w->n_col - k0 < COLUMNS_AT_ONCE ? w->n_col - k0 : COLUMNS_AT_ONCE;
         float_columns(w, w->data + (size_t)panel * w->stride, k0, n, columns);
         for (int32_t t = of.from; t < of.to; t++) {
-            const size_t tile = (size_t)gemm_tile(a->n_tok, t / TILE_MAX);
-            const float *x = (const float *)(const void *)gemm_tile_at(a, t / TILE_MAX);
+            const size_t tile = (size_t)gemm_tile(a->n_tok, t / KERN_TILE);
+            const float *x = (const float *)(const void *)gemm_tile_at(a, t / KERN_TILE);
             float *acc = y + (size_t)t * ldy + (size_t)panel * LANES;
             for (int32_t k = 0; k < n; k++) {
-                const float v = x[(size_t)(k0 + k) * tile + (size_t)(t % TILE_MAX)];
+                const float v = x[(size_t)(k0 + k) * tile + (size_t)(t % KERN_TILE)];
                 for (int r = 0; r < LANES; r++) {
                     acc[r] = fmaf(columns[k][r], v, acc[r]);
                 }
@@ -177,7 +177,7 @@ static void panel_floats(const struct tensor *w, int32_t panel, struct span of,
 static void gemm_ref_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
                             float *y, size_t ldy)
 {
-    const struct span of = { part.tile0 * TILE_MAX, kern_tok_end(a->n_tok, part.tile1) };
+    const struct toks of = { part.tile0 * KERN_TILE, kern_tok_end(a->n_tok, part.tile1) };
     for (int32_t p = part.panel0; p < part.panel1; p++) {
         if (a->kind == KERN_ACT_F32) {
             panel_floats(w, p, of, a, y, ldy);

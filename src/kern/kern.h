@@ -33,6 +33,8 @@ enum kern_act_kind {
     KERN_ACT_COUNT,
 };
 
+#define KERN_TILE 16 /* tokens of a tile; the last one may have fewer */
+
 struct kern_act {
     enum kern_act_kind kind;
     int32_t n_tok;
@@ -45,11 +47,11 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type);
 /* Bytes that kern_act.data needs for n_tok >= 1 tokens of n_col columns, the last tile filled
  * up. */
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
-#define KERN_TILE 16                   /* tokens; the last tile may have fewer */
-int32_t kern_act_tiles(int32_t n_tok); /* tiles of tokens: the unit in which work is split */
-
+/* Tiles of n_tok tokens: the unit in which work is split. Any thread; cannot fail. */
+int32_t kern_act_tiles(int32_t n_tok);
 /* Tiles, at least 1, whose activations stay in a core's second-level cache while panels go by: a
- * part of more tiles reads them from farther away for each panel. */
+ * part of more tiles reads them from farther away for each panel; parts of fewer read the weights
+ * again for each of them. Any thread; cannot fail. */
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col);
 
 /* Rows of panels [panel0, panel1), tokens of tiles [tile0, tile1). */

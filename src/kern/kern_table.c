@@ -22,10 +22,6 @@
 #include <string.h>
 #include <strings.h>
 
-/* Bytes of activations that stay in a second-level cache beside the weights that pass through: a
- * quarter of 1 MB (x86-64 servers), half of 512 kB (ARM cores from Cortex-A76 and Neoverse N1). */
-#define CACHE_SHARE 250000u
-
 static struct kern_table tables[CPU_ISA_COUNT];
 static struct kern_table early_avx512;
 static bool has_dot; /* of bf16, with the bits of multiply-adds */
@@ -134,20 +130,23 @@ enum kern_act_kind kern_act_kind_for(enum quant_type weight_type)
 
 int32_t kern_act_tiles(int32_t n_tok)
 {
-    return gemm_tiles(n_tok);
+    return (n_tok + KERN_TILE - 1) / KERN_TILE;
 }
+
+/* Activations that stay in a second-level cache beside the weights that pass through: a quarter of
+ * 1 MB (x86-64 servers), half of 512 kB (ARM cores from Cortex-A76 and Neoverse N1). */
+#define CACHE_SHARE_BYTES 250000u
 
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col)
 {
-    const size_t tile = gemm_read_bytes(kind, TILE_MAX, n_col);
-    const size_t n = tile > 0 ? CACHE_SHARE / tile : 0;
-    return n > 1 ? (int32_t)(n < INT16_MAX ? n : INT16_MAX) : 1;
+    const size_t n = CACHE_SHARE_BYTES / gemm_read_bytes(kind, KERN_TILE, n_col);
+    return n > 1 ? (int32_t)n : 1;
 }
 
 size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
 {
-    const int32_t last = gemm_tiles(n_tok) - 1;
-    return (size_t)last * gemm_tile_bytes(kind, TILE_MAX, n_col) +
+    const int32_t last = kern_act_tiles(n_tok) - 1;
+    return (size_t)last * gemm_tile_bytes(kind, KERN_TILE, n_col) +
            gemm_tile_bytes(kind, gemm_tile(n_tok, last), n_col) + 64;
 }
 
