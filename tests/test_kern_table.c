@@ -10,8 +10,6 @@
 
 #include <cmocka.h>
 
-#define SHARE_BYTES 250000u
-
 /* What the panels of one tile of n_col columns read. */
 static size_t read_bytes(enum kern_act_kind kind, int32_t n_col)
 {
@@ -23,14 +21,15 @@ static size_t read_bytes(enum kern_act_kind kind, int32_t n_col)
 static void test_at_once(void **state)
 {
     (void)state;
+    const size_t share = cpu_get()->l2_bytes / 2;
     for (int kind = 0; kind < KERN_ACT_COUNT; kind++) {
         int32_t last = INT32_MAX;
         for (int32_t n_col = 32; n_col <= 65536; n_col += 32) {
             const int32_t n = kern_act_tiles_at_once((enum kern_act_kind)kind, n_col);
             const size_t each = read_bytes((enum kern_act_kind)kind, n_col);
             assert_in_range(n, 1, last);
-            assert_true(n == 1 || (size_t)n * each <= SHARE_BYTES);
-            assert_true((size_t)(n + 1) * each > SHARE_BYTES);
+            assert_true(n == 1 || (size_t)n * each <= share);
+            assert_true((size_t)(n + 1) * each > share);
             last = n;
         }
     }

@@ -2,7 +2,8 @@
  *
  * Detected once, from the processor itself (cpuid) and the system (which registers it saves, which
  * cores this process may use, how much of them its cgroup grants). Kernels are chosen by this at
- * run time from one program; a build never assumes more than the architecture's baseline.
+ * run time from one program; a build never assumes more than the architecture's baseline. How many
+ * tokens a product takes at once goes by the size of a core's second-level cache.
  *
  * Detection asks for exactly what the kernels' own compiler flags promise (meson.build): a kernel
  * built with an instruction that the processor lacks would end in a signal, not in an error.
@@ -44,6 +45,28 @@ static uint64_t saved_states(void)
     return (uint64_t)hi << 32 | lo;
 }
 
+#define CACHES_MAX 8 /* of a core */
+
+/* What a leaf that lists caches says of the second level, 0 where it does not: Intel's leaf 4 and
+ * AMD's 0x8000001D have one form (ways, partitions, bytes of a line, sets, all less 1). */
+static size_t l2_listed(uint32_t leaf)
+{
+    uint32_t a;
+    uint32_t b;
+    uint32_t sets;
+    uint32_t d;
+    for (uint32_t i = 0; i < CACHES_MAX; i++) {
+        if (!__get_cpuid_count(leaf, i, &a, &b, &sets, &d) || (a & 31) == 0) {
+            return 0;
+        }
+        if ((a >> 5 & 7) == 2) {
+            const size_t line = (size_t)((b & 4095) + 1) * ((b >> 12 & 1023) + 1);
+            return line * ((b >> 22) + 1) * ((size_t)sets + 1);
+        }
+    }
+    return 0;
+}
+
 static void detect_isa(struct cpu_info *c)
 {
     uint32_t a;
@@ -56,6 +79,8 @@ static void detect_isa(struct cpu_info *c)
                     &name[4 * i + 3]);
     }
     snprintf(c->name, sizeof c->name, "%.48s", (const char *)name);
+    const size_t l2 = l2_listed(4);
+    c->l2_bytes = l2 != 0 ? l2 : l2_listed(0x8000001D);
     if (!__get_cpuid(1, &a, &b, &cx, &d) || !(cx & bit_OSXSAVE)) {
         return;
     }
@@ -108,6 +133,8 @@ void cpu_pause(void)
 static void detect(void)
 {
     detect_isa(&info);
+    const size_t l2 = info.l2_bytes != 0 ? info.l2_bytes : CPU_L2_ASSUMED_BYTES;
+    info.l2_bytes = l2 < CPU_L2_MAX_BYTES ? l2 : CPU_L2_MAX_BYTES;
     cpu_set_t set;
     CPU_ZERO(&set);
     info.n_core = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)

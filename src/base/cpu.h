@@ -5,9 +5,13 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Instruction-set levels of the kernels, weakest first within an architecture. */
 enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_NEONDOT, CPU_ISA_COUNT };
+
+#define CPU_L2_ASSUMED_BYTES ((size_t)512 << 10) /* where the processor does not tell */
+#define CPU_L2_MAX_BYTES     ((size_t)2 << 20)   /* greater ones are shared by several cores */
 
 struct cpu_info {
     bool has_avx2;     /* AVX2 + FMA + F16C */
@@ -19,6 +23,7 @@ struct cpu_info {
     bool has_neon;
     bool has_dotprod;         /* sdot: optional from ARMv8.2 on */
     bool has_stream_prefetch; /* what is read in order comes sooner when nobody asks for it */
+    size_t l2_bytes;          /* second-level cache of a core, at most CPU_L2_MAX_BYTES */
     int n_core; /* cores this process may run on (affinity and cgroup quota respected) */
     char name[64];
 };

@@ -133,13 +133,10 @@ int32_t kern_act_tiles(int32_t n_tok)
     return (n_tok + KERN_TILE - 1) / KERN_TILE;
 }
 
-/* Activations that stay in a second-level cache beside the weights that pass through: a quarter of
- * 1 MB (x86-64 servers), half of 512 kB (ARM cores from Cortex-A76 and Neoverse N1). */
-#define CACHE_SHARE_BYTES 250000u
-
+/* Half of the cache: the other half is for the weights that pass through and for results. */
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col)
 {
-    const size_t n = CACHE_SHARE_BYTES / gemm_read_bytes(kind, KERN_TILE, n_col);
+    const size_t n = cpu_get()->l2_bytes / 2 / gemm_read_bytes(kind, KERN_TILE, n_col);
     return n > 1 ? (int32_t)n : 1;
 }
 
