@@ -6,9 +6,11 @@
  * run, because on shared machines both change by the minute; the read rate, which changes most,
  * again before each figure that it limits. Each figure is the best of some runs.
  *
- *     build/bench/kern ISA THREADS [TYPE [TOKENS]]    products of one instruction set
+ *     build/bench/kern ISA THREADS [TYPE [TOKENS [COLUMNS]]]   products of one instruction set
  *     build/bench/kern ISA THREADS attention [HEAD]   attention of one, heads of HEAD dimensions
  *     build/bench/kern all [THREADS]                  everything, as tables for docs/SPEED.md
+ *
+ * Parts of a product come in the order in which the engine hands them out (struct kern_line).
  *
  * `all` takes about two minutes. It goes through the instruction sets that this machine can run:
  * products of all types, attention over a cache that does not fit any cache of the processor (one
@@ -30,10 +32,13 @@
 #include <string.h>
 #include <time.h>
 
-#define N_COL      4096
+#define N_COL      4096  /* of weights where nothing else is asked for, and of vectors */
+#define N_COL_MAX  32768 /* asked for; a multiple of COL_UNIT */
+#define COL_UNIT   256   /* the greatest block of a type */
 #define ROWS_MADE  64
 #define BIG_BYTES  ((size_t)160 << 20)
 #define MANY_ROWS  2048
+#define BIG_ROWS   (BIG_BYTES / 512) /* at most */
 #define N_TOK_MAX  512
 #define BEST_OF    3
 #define MIN_RUN_US 30000
@@ -59,6 +64,8 @@ struct bench {
     struct arena arena;
     struct tensor w;
     struct kern_act act;
+    struct kern_line line;
+    int32_t n_col; /* of weights */
     float *x;
     float *y;
     const float *memory; /* [BIG_BYTES] */
@@ -164,19 +171,16 @@ static void measure_limits(struct bench *b)
 static void matmul_part(void *arg, int from, int to)
 {
     struct bench *b = arg;
-    const int32_t n_tile = kern_act_tiles(b->act.n_tok);
-    const int32_t at_once = kern_act_tiles_at_once(b->act.kind, b->act.n_col);
-    for (int32_t t = 0; t < n_tile; t += at_once) {
-        const int32_t end = t + at_once < n_tile ? t + at_once : n_tile;
-        b->k->matmul(&b->w, (struct kern_part){ from, to, t, end }, &b->act, b->y,
-                     (size_t)tensor_panels(&b->w) * 16);
+    struct kern_part p;
+    while (kern_line_next(&b->line, &from, to, &p)) {
+        b->k->matmul(&b->w, p, &b->act, b->y, (size_t)tensor_panels(&b->w) * 16);
     }
 }
 
 static void prepare_part(void *arg, int from, int to)
 {
     struct bench *b = arg;
-    b->k->act_prepare(&b->act, b->x, N_COL, from, to);
+    b->k->act_prepare(&b->act, b->x, (size_t)b->n_col, from, to);
 }
 
 static void make_weights(struct bench *b, enum quant_type type, int32_t n_row)
@@ -184,13 +188,13 @@ static void make_weights(struct bench *b, enum quant_type type, int32_t n_row)
     struct checkkern_rand r = { 7 };
     struct tensor made;
     size_t row = 0;
-    if (!pack_shape(type, ROWS_MADE, N_COL, &made) || !pack_shape(type, n_row, N_COL, &b->w) ||
-        !quant_bytes(type, N_COL, &row)) {
+    if (!pack_shape(type, ROWS_MADE, b->n_col, &made) ||
+        !pack_shape(type, n_row, b->n_col, &b->w) || !quant_bytes(type, (uint64_t)b->n_col, &row)) {
         exit(2);
     }
     uint8_t *rows = arena_take(&b->arena, row * ROWS_MADE);
     uint8_t *data = arena_take(&b->arena, b->w.bytes + 4096);
-    checkkern_rows(&r, type, rows, (size_t)N_COL * ROWS_MADE, false);
+    checkkern_rows(&r, type, rows, (size_t)b->n_col * ROWS_MADE, false);
     made.data = data;
     pack_rows(&made, data, 0, rows, ROWS_MADE);
     for (size_t at = made.bytes; at < b->w.bytes; at += made.bytes) {
@@ -211,16 +215,17 @@ static struct figures bench_tokens(struct bench *b, int32_t n_tok)
 {
     const size_t mark = arena_mark(&b->arena);
     const enum kern_act_kind kind = kern_act_kind_for(b->w.type);
-    b->act = (struct kern_act){ kind, n_tok, N_COL, NULL };
-    b->act.data = arena_take(&b->arena, kern_act_bytes(kind, n_tok, N_COL));
-    const int n_panel = tensor_panels(&b->w);
+    b->act = (struct kern_act){ kind, n_tok, b->n_col, NULL };
+    b->act.data = arena_take(&b->arena, kern_act_bytes(kind, n_tok, b->n_col));
+    b->line = kern_line_of(tensor_panels(&b->w), n_tok, kern_act_tiles_at_once(kind, b->n_col),
+                           team_size(b->team));
     const struct shared prepare = { prepare_part, kern_act_tiles(n_tok), 1 };
-    const struct shared product = { matmul_part, n_panel, n_panel / (8 * team_size(b->team)) + 1 };
+    const struct shared product = { matmul_part, b->line.n_place, b->line.grain };
     const double prepare_us = best_us(b->team, prepare, b);
     const double us = best_us(b->team, product, b);
     arena_rewind(&b->arena, mark);
     return (struct figures){ .gb_s = (double)b->w.bytes / us / 1e3,
-                             .gop_s = 2.0 * n_tok * b->w.n_row * (double)N_COL / us / 1e3,
+                             .gop_s = 2.0 * n_tok * b->w.n_row * (double)b->n_col / us / 1e3,
                              .prepare_us = prepare_us };
 }
 
@@ -230,11 +235,12 @@ static struct figures bench_product(struct bench *b, enum quant_type type, int32
 {
     const size_t mark = arena_mark(&b->arena);
     size_t row = 0;
-    if (!quant_bytes(type, N_COL, &row)) {
+    if (!quant_bytes(type, (uint64_t)b->n_col, &row)) {
         exit(2);
     }
-    const int32_t big = (int32_t)(b->load.big_bytes / row) / 16 * 16;
-    make_weights(b, type, !is_big ? b->load.many_rows : big > ROWS_MADE ? big : ROWS_MADE);
+    const size_t fit = b->load.big_bytes / row < BIG_ROWS ? b->load.big_bytes / row : BIG_ROWS;
+    const int32_t big = fit > ROWS_MADE ? (int32_t)(fit / 16 * 16) : ROWS_MADE;
+    make_weights(b, type, is_big || big < b->load.many_rows ? big : b->load.many_rows);
     const struct figures f = bench_tokens(b, n_tok);
     arena_rewind(&b->arena, mark);
     return f;
@@ -246,7 +252,7 @@ static void print_product(struct bench *b, enum quant_type type, int32_t n_tok)
     printf("%-8s %4d tokens: %7.1f GB/s (%3.0f %%) %7.1f GOP/s (%3.0f %%), prepare %6.1f ns per "
            "token and 32\n",
            quant_get(type)->name, n_tok, f.gb_s, 100.0 * f.gb_s / b->read_gb_s, f.gop_s,
-           100.0 * f.gop_s / b->int8_gop_s, f.prepare_us * 1e3 / n_tok / (N_COL / 32));
+           100.0 * f.gop_s / b->int8_gop_s, f.prepare_us * 1e3 / n_tok / (b->n_col / 32));
     fflush(stdout);
 }
 
@@ -456,23 +462,28 @@ static double bench_vec(struct bench *b, enum vec v)
 
 /* --- one instruction set, or all -------------------------------------------------------------- */
 
-static void bench_open(struct bench *b, const struct kern_table *t, int n_thread)
+static void bench_open(struct bench *b, const struct kern_table *t, int n_thread, int32_t n_col)
 {
-    /* 1.6 MB of random rows at most, twice the weights' copies, activations and results */
-    const size_t y_bytes = (size_t)16 * (BIG_BYTES / 512) * sizeof(float);
-    *b = (struct bench){ .k = t, .load = t->isa == CPU_SCALAR ? scalar_load : usual_load };
+    const size_t x_bytes = (size_t)N_TOK_MAX * (size_t)n_col * sizeof(float);
+    const size_t y_bytes = (size_t)16 * BIG_ROWS * sizeof(float);
+    /* rows that are made and one more, and activations: a float a column, as x; page borders */
+    const size_t more_bytes = (size_t)(ROWS_MADE + 1) * (size_t)n_col * sizeof(float) + (8u << 20);
+    *b = (struct bench){ .k = t,
+                         .load = t->isa == CPU_SCALAR ? scalar_load : usual_load,
+                         .n_col = n_col };
     if (team_open(&b->team, n_thread) != ERR_OK ||
-        arena_open(&b->arena, 2 * BIG_BYTES + 3 * y_bytes, true) != ERR_OK) {
+        arena_open(&b->arena, 2 * BIG_BYTES + 2 * x_bytes + 2 * y_bytes + more_bytes, true) !=
+            ERR_OK) {
         exit(2);
     }
     b->memory = arena_take(&b->arena, BIG_BYTES);
-    b->x = arena_take(&b->arena, (size_t)N_TOK_MAX * N_COL * sizeof(float));
+    b->x = arena_take(&b->arena, x_bytes);
     b->y = arena_take(&b->arena, 2 * y_bytes);
     if (b->memory == NULL || b->x == NULL || b->y == NULL) {
         exit(2);
     }
     struct checkkern_rand r = { 1 };
-    for (size_t i = 0; i < (size_t)N_TOK_MAX * N_COL; i++) {
+    for (size_t i = 0; i < x_bytes / sizeof(float); i++) {
         b->x[i] = checkkern_float(&r, CHECKKERN_PLAIN);
     }
     memset((void *)(uintptr_t)b->memory, FILL, BIG_BYTES);
@@ -491,11 +502,11 @@ static bool is_weight(uint32_t type)
 }
 
 static void bench_table(const struct kern_table *t, int n_thread, const char *type_name,
-                        int32_t n_tok)
+                        int32_t n_tok, int32_t n_col)
 {
     static const int32_t usual[] = { 1, 2, 4, 8, 16, 32, 64, 512 };
     struct bench b;
-    bench_open(&b, t, n_thread);
+    bench_open(&b, t, n_thread, n_col);
     b.load = usual_load; /* whatever it takes: these shapes were asked for */
     printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s; a job costs %.0f ns\n",
            t->name, n_thread, b.int8_gop_s, b.read_gb_s, b.job_ns);
@@ -573,7 +584,7 @@ static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
 {
     struct bench b;
     s->i_row = 0;
-    bench_open(&b, s->isa[i_isa], n_thread);
+    bench_open(&b, s->isa[i_isa], n_thread, N_COL);
     sheet_put(s, i_isa, "Limits", "memory read, GB/s", b.read_gb_s, 0.0);
     sheet_put(s, i_isa, "Limits", "int8, GOP/s", b.int8_gop_s, 0.0);
     sheet_put(s, i_isa, "Limits", "float, GFLOP/s", b.f32_gop_s, 0.0);
@@ -645,22 +656,24 @@ int main(int argc, char **argv)
     const bool is_all = argc > 1 && argc <= 3 && strcmp(argv[1], "all") == 0;
     const int n_thread = argc > 2 ? atoi(argv[2]) : is_all ? 1 : 0;
     const int n_tok = argc > 4 ? atoi(argv[4]) : 0;
+    const int n_col = argc > 5 ? atoi(argv[5]) : N_COL;
     if (is_all && n_thread >= 1) {
         return all(n_thread);
     }
-    if (n_thread < 1 || argc > 5 || n_tok < 0 || n_tok > N_TOK_MAX ||
-        !cpu_isa_parse(argv[1], &isa)) {
+    if (n_thread < 1 || argc > 6 || n_tok < 0 || n_tok > N_TOK_MAX || n_col < COL_UNIT ||
+        n_col > N_COL_MAX || n_col % COL_UNIT != 0 || !cpu_isa_parse(argv[1], &isa)) {
         fprintf(stderr,
-                "usage: kern scalar|avx2|avx512|neon|neondot THREADS [TYPE [TOKENS, up to %d]]\n"
+                "usage: kern scalar|avx2|avx512|neon|neondot THREADS [TYPE [TOKENS, up to %d "
+                "[COLUMNS, a multiple of %d up to %d]]]\n"
                 "       kern ISA THREADS attention [HEAD, up to %d]\n"
                 "       kern all [THREADS]\n",
-                N_TOK_MAX, HEAD);
+                N_TOK_MAX, COL_UNIT, N_COL_MAX, HEAD);
         return 2;
     }
     if (kern_get(isa) == NULL || !cpu_can(isa)) {
         fprintf(stderr, "kern: this machine cannot run %s\n", argv[1]);
         return 10;
     }
-    bench_table(kern_get(isa), n_thread, argc > 3 ? argv[3] : NULL, n_tok);
+    bench_table(kern_get(isa), n_thread, argc > 3 ? argv[3] : NULL, n_tok, n_col);
     return 0;
 }

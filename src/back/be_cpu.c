@@ -3,8 +3,9 @@
  * Each operation is a struct of arguments and a function that a worker runs on its share. There are
  * three shapes of sharing:
  *   - rows: tokens are handed out in chunks (norms, rotary, activation functions, sums);
- *   - panels: the 16-row panels of all weight matrices of one product form one line, which is
- *     handed out in chunks, so that q, k and v or gate and up meet at one barrier together;
+ *   - panels and tokens: the 16-row panels of all weight matrices of one product form one line,
+ *     which is gone through once for each block of tokens and handed out in chunks, so that q, k
+ *     and v or gate and up meet at one barrier together;
  *   - attention: see backend.c for how it is cut.
  * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
  * (q/k/v, attention, output, gate/up, down).
@@ -13,7 +14,9 @@
  * off its core delays only its own chunk. Which worker computes what differs from run to run; the
  * bits do not (BC-1).
  *
- * Rejected: one barrier per matrix, and static halves (a busy neighbour then halves the speed).
+ * Rejected: one barrier per matrix, and static halves (a busy neighbour then halves the speed);
+ * chunks of panels that take all tokens of a long prompt (each panel then reads all activations
+ * from the third-level cache: docs/SPEED.md, products of prompts on Zen 5).
  *
  * Next: kern/kern.h. */
 #include "back/be_cpu.h"
@@ -318,20 +321,19 @@ static int32_t rows_until(const struct tensor *w, int32_t panel)
     return r < w->n_row ? r : w->n_row;
 }
 
-/* All products of one input:  | panels of q | panels of k | panels of v |  is one line, handed out
- * in chunks. A chunk may span two matrices. With an activation function the line is of places: a
- * chunk has the same panels of both matrices, so that their results are joined in the cache of the
- * core that computed them. Many tokens are taken in blocks whose activations stay in that cache,
- * one line behind the other, so that a chunk has one block or two. */
+/* All products of one input: the panels of  | q | k | v |  are one line (struct kern_line). With an
+ * activation function a place of the line is the same panel of both matrices, so that their results
+ * are joined in the cache of the core that computed them. Many tokens are cut into blocks whose
+ * activations stay in that cache; the line is gone through once a block, which reads the weights
+ * once a block, too. A chunk is a run of places and may reach over borders of matrices and
+ * blocks. */
 struct matmul_job {
     const struct back_out *out;
     const float *x;
     size_t ldx;
     int32_t n_out;
     int32_t n_tok;
-    int32_t n_panel; /* of the line */
-    int32_t n_tile;
-    int32_t at_once; /* tiles of a block */
+    struct kern_line line;
     bool is_glu;
     enum kern_fn fn;
     const struct kern_table *k;
@@ -384,17 +386,13 @@ static void glu_part(const struct matmul_job *j, struct kern_part p)
     }
 }
 
-/* Places [from, to) of the lines of all blocks. */
+/* Places [from, to) of the line. */
 static void matmul_part(void *arg, int from, int to)
 {
     const struct matmul_job *j = arg;
-    while (from < to) {
-        const int32_t tile0 = from / j->n_panel * j->at_once;
-        const int32_t p0 = from % j->n_panel;
-        const int32_t p1 = p0 + to - from < j->n_panel ? p0 + to - from : j->n_panel;
-        const int32_t tile1 = tile0 + j->at_once < j->n_tile ? tile0 + j->at_once : j->n_tile;
-        (j->is_glu ? glu_part : line_part)(j, (struct kern_part){ p0, p1, tile0, tile1 });
-        from += p1 - p0;
+    struct kern_part p;
+    while (kern_line_next(&j->line, &from, to, &p)) {
+        (j->is_glu ? glu_part : line_part)(j, p);
     }
 }
 
@@ -402,8 +400,10 @@ static void matmul_run(struct be_cpu *c, struct matmul_job j)
 {
     struct arena *step = c->back.step;
     const size_t mark = arena_mark(step);
+    const int32_t n_tile = kern_act_tiles(j.n_tok);
+    int32_t n_panel = 0;
+    int32_t at_once = n_tile;
     j.k = c->kern;
-    j.n_tile = kern_act_tiles(j.n_tok);
     for (int32_t i = 0; i < j.n_out; i++) {
         const struct tensor *w = j.out[i].w;
         const enum kern_act_kind kind = kern_act_kind_for(w->type);
@@ -413,18 +413,15 @@ static void matmul_run(struct be_cpu *c, struct matmul_job j)
             act->data = arena_take(step, kern_act_bytes(kind, j.n_tok, w->n_col));
             assert(act->data != NULL);
             const struct prepare_args p = { act, j.x, j.ldx };
-            run_rows(c, prepare_tiles, &p, j.n_tile,
-                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)j.n_tile));
-            const int32_t at_once = kern_act_tiles_at_once(kind, w->n_col);
-            j.at_once = j.at_once == 0 || at_once < j.at_once ? at_once : j.at_once;
+            run_rows(c, prepare_tiles, &p, n_tile,
+                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)n_tile));
+            const int32_t most = kern_act_tiles_at_once(kind, w->n_col);
+            at_once = most < at_once ? most : at_once;
         }
-        j.n_panel = j.is_glu ? tensor_panels(w) : j.n_panel + tensor_panels(w);
+        n_panel = j.is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);
     }
-    /* Parts that are small against the whole even out; with few tokens they must also outweigh the
-     * handing out. */
-    const int32_t n_part = (j.n_tok > 64 ? 32 : 8) * team_size(c->team);
-    const int32_t n_place = j.n_panel * ((j.n_tile + j.at_once - 1) / j.at_once);
-    team_share(c->team, matmul_part, &j, n_place, n_place / n_part + 1);
+    j.line = kern_line_of(n_panel, j.n_tok, at_once, team_size(c->team));
+    team_share(c->team, matmul_part, &j, j.line.n_place, j.line.grain);
     arena_rewind(step, mark);
 }
 

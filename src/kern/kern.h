@@ -68,6 +68,23 @@ static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
     return tile1 * KERN_TILE < n_tok ? tile1 * KERN_TILE : n_tok;
 }
 
+/* The work of a product (or of several with one input), in the order in which it is handed out: the
+ * line of its panels, once for each block of tokens. A place is one panel times one block. */
+struct kern_line {
+    int32_t n_panel;
+    int32_t n_tile;
+    int32_t at_once; /* tiles of a block; the last one may have fewer */
+    int32_t n_place;
+    int32_t grain; /* places to hand out together */
+};
+
+/* For n_tok tokens whose blocks have at most `at_once` tiles (kern_act_tiles_at_once), and n_worker
+ * workers. Any thread; cannot fail. */
+struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker);
+/* Takes from places [*from, to) those that lie in the block of *from, as a part; false: there are
+ * none. Any thread; cannot fail. */
+bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out);
+
 /* --- activation functions --------------------------------------------------------------------- */
 enum kern_fn {
     KERN_FN_SILU,

@@ -5,8 +5,9 @@
  * never changes. Which levels exist is decided by the build's architecture, which of them may run
  * by cpu.h; only those are filled, since the fill functions use their level's instructions too.
  *
- * Small numbers about layouts that the layers above need (bytes of activations and pages) are here
- * too, so that planning and running ask the same function.
+ * Small numbers about layouts that the layers above need (bytes of activations and pages, the order
+ * of a product's parts) are here too, so that planning, running and measuring ask the same
+ * function.
  *
  * Next: back/backend.h. */
 #include "kern/kern.h"
@@ -19,6 +20,7 @@
 #define LANES_SCALAR
 #include "kern/gemm_act.h"
 
+#include <assert.h>
 #include <string.h>
 #include <strings.h>
 
@@ -145,6 +147,32 @@ size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
     const int32_t last = kern_act_tiles(n_tok) - 1;
     return (size_t)last * gemm_tile_bytes(kind, KERN_TILE, n_col) +
            gemm_tile_bytes(kind, gemm_tile(n_tok, last), n_col) + 64;
+}
+
+struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
+{
+    const int32_t n_tile = kern_act_tiles(n_tok);
+    const int32_t n_block = (n_tile + at_once - 1) / at_once;
+    assert(n_block <= INT32_MAX / n_panel); /* results alone would be 2 TB */
+    const int32_t n_place = n_block * n_panel;
+    /* Parts that are small against the whole even out; with few tokens they must also outweigh the
+     * handing out. */
+    const int32_t n_part = (n_tok > 64 ? 32 : 8) * n_worker;
+    return (struct kern_line){ n_panel, n_tile, at_once, n_place, n_place / n_part + 1 };
+}
+
+bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)
+{
+    if (*from >= to) {
+        return false;
+    }
+    const int32_t tile0 = *from / l->n_panel * l->at_once;
+    const int32_t p0 = *from % l->n_panel;
+    const int32_t p1 = to - *from < l->n_panel - p0 ? p0 + to - *from : l->n_panel;
+    const int32_t tile1 = l->at_once < l->n_tile - tile0 ? tile0 + l->at_once : l->n_tile;
+    *out = (struct kern_part){ p0, p1, tile0, tile1 };
+    *from += p1 - p0;
+    return true;
 }
 
 static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32", "bf16" };
