@@ -12,9 +12,11 @@
 #include "kern/kern.h"
 #include "num/pack.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -285,10 +287,76 @@ static void test_kinds(void **state)
     products_close(&p);
 }
 
+/* What the kernel was asked for: instead of computing it takes notes. */
+static struct {
+    _Atomic int n_seen[N_OUT][LD_GLU / 16][(TOKS_GLU + KERN_TILE - 1) / KERN_TILE];
+    _Atomic int n_part;
+    _Atomic int least_tiles;
+    _Atomic int most_tiles;
+    const struct tensor *w;
+} notes;
+
+static void note(const struct tensor *w, struct kern_part p, const struct kern_act *a, float *y,
+                 size_t ldy)
+{
+    (void)y, (void)ldy;
+    const int n = p.tile1 - p.tile0;
+    assert(0 <= p.panel0 && p.panel0 < p.panel1 && p.panel1 <= tensor_panels(w));
+    assert(0 <= p.tile0 && p.tile0 < p.tile1 && p.tile1 <= kern_act_tiles(a->n_tok));
+    for (int32_t i = p.panel0; i < p.panel1; i++) {
+        for (int32_t t = p.tile0; t < p.tile1; t++) {
+            notes.n_seen[w - notes.w][i][t]++;
+        }
+    }
+    for (int was = notes.least_tiles; n < was;) {
+        (void)atomic_compare_exchange_weak(&notes.least_tiles, &was, n);
+    }
+    for (int was = notes.most_tiles; n > was;) {
+        (void)atomic_compare_exchange_weak(&notes.most_tiles, &was, n);
+    }
+    notes.n_part++;
+}
+
+static void take_notes(struct products *p, int32_t n_out, int32_t n_tok)
+{
+    struct back *b = &p->cpu.back;
+    memset(&notes, 0, sizeof notes);
+    notes.w = p->w;
+    notes.least_tiles = INT32_MAX;
+    b->op->matmul(b, p->out, n_out, p->x, COLS_GLU, n_tok);
+    for (int32_t i = 0; i < n_out; i++) {
+        for (int32_t panel = 0; panel < tensor_panels(&p->w[i]); panel++) {
+            for (int32_t t = 0; t < kern_act_tiles(n_tok); t++) {
+                assert_int_equal(notes.n_seen[i][panel][t], 1);
+            }
+        }
+    }
+}
+
+/* Up to 64 tokens the weights are read once; beyond, a block has no more tiles than the greater of
+ * two forms allows. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    struct products p;
+    struct kern_table k = *kern_get(cpu_best());
+    const int32_t at_once = kern_act_tiles_at_once(KERN_ACT_F32, COLS_GLU);
+    k.matmul = note;
+    products_open(&p, QUANT_Q4_0, QUANT_F32, &k, 3);
+    take_notes(&p, 2, TOKS_GLU);
+    assert_true(notes.most_tiles <= at_once);
+    assert_true(notes.n_part > 6);
+    for (int32_t n_tok = 1; n_tok <= 64; n_tok += 21) {
+        take_notes(&p, 2, n_tok);
+        assert_int_equal(notes.least_tiles, kern_act_tiles(n_tok));
+    }
+    products_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_products),
-                                        cmocka_unit_test(test_kinds),
+                                        cmocka_unit_test(test_kinds), cmocka_unit_test(test_blocks),
                                         cmocka_unit_test(test_stack) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

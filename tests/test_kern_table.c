@@ -39,6 +39,7 @@ static void test_at_once(void **state)
 
 #define PANELS_MAX 90
 #define TILES_MAX  40
+#define FEW_TOKS   64
 
 static int32_t lesser(int32_t a, int32_t b)
 {
@@ -49,13 +50,17 @@ static int32_t lesser(int32_t a, int32_t b)
 static void check_line(const struct kern_line *l, int32_t at_once, int32_t grain)
 {
     uint8_t n_seen[PANELS_MAX][TILES_MAX] = { { 0 } };
+    int32_t least = l->n_tile;
+    int32_t most = 1;
     for (int32_t chunk = 0; chunk < l->n_place; chunk += grain) {
         int32_t from = chunk;
         struct kern_part p;
         while (kern_line_next(l, &from, lesser(chunk + grain, l->n_place), &p)) {
             assert_true(0 <= p.panel0 && p.panel0 < p.panel1 && p.panel1 <= l->n_panel);
             assert_true(0 <= p.tile0 && p.tile0 < p.tile1 && p.tile1 <= l->n_tile);
-            assert_in_range(p.tile1 - p.tile0, 1, at_once);
+            const int32_t n = p.tile1 - p.tile0;
+            least = lesser(least, n);
+            most = most > n ? most : n;
             for (int32_t i = p.panel0; i < p.panel1; i++) {
                 for (int32_t t = p.tile0; t < p.tile1; t++) {
                     n_seen[i][t]++;
@@ -63,6 +68,13 @@ static void check_line(const struct kern_line *l, int32_t at_once, int32_t grain
             }
         }
         assert_true(from >= lesser(chunk + grain, l->n_place));
+    }
+    if (l->n_tile <= FEW_TOKS / KERN_TILE) {
+        assert_int_equal(least, l->n_tile); /* weights are read once */
+    } else {
+        const int32_t n_block = (l->n_tile + at_once - 1) / at_once;
+        assert_int_equal(most, (l->n_tile + n_block - 1) / n_block);
+        assert_int_equal(least, l->n_tile / n_block); /* no block is a rest */
     }
     for (int32_t i = 0; i < l->n_panel; i++) {
         for (int32_t t = 0; t < l->n_tile; t++) {

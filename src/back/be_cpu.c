@@ -325,8 +325,8 @@ static int32_t rows_until(const struct tensor *w, int32_t panel)
  * activation function a place of the line is the same panel of both matrices, so that their results
  * are joined in the cache of the core that computed them. Many tokens are cut into blocks whose
  * activations stay in that cache; the line is gone through once a block, which reads the weights
- * once a block, too. A chunk is a run of places and may reach over borders of matrices and
- * blocks. */
+ * once a block, too; few tokens are one block. A chunk is a run of places and may reach over
+ * borders of matrices and blocks. */
 struct matmul_job {
     const struct back_out *out;
     const float *x;

@@ -73,13 +73,14 @@ static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
 struct kern_line {
     int32_t n_panel;
     int32_t n_tile;
-    int32_t at_once; /* tiles of a block; the last one may have fewer */
+    int32_t n_block; /* of nearly equal numbers of tiles */
     int32_t n_place;
     int32_t grain; /* places to hand out together */
 };
 
 /* For n_tok tokens whose blocks have at most `at_once` tiles (kern_act_tiles_at_once), and n_worker
- * workers. Any thread; cannot fail. */
+ * workers. Where tokens are few, weights are the limit: they are all one block. Any thread; cannot
+ * fail. */
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker);
 /* Takes from places [*from, to) those that lie in the block of *from, as a part; false: there are
  * none. Any thread; cannot fail. */

@@ -149,16 +149,18 @@ size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
            gemm_tile_bytes(kind, gemm_tile(n_tok, last), n_col) + 64;
 }
 
+#define FEW_TOKS 64 /* up to here products wait for weights rather than for activations */
+
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
 {
     const int32_t n_tile = kern_act_tiles(n_tok);
-    const int32_t n_block = (n_tile + at_once - 1) / at_once;
-    assert(n_block <= INT32_MAX / n_panel); /* results alone would be 2 TB */
+    const int32_t n_block = n_tok <= FEW_TOKS ? 1 : (n_tile + at_once - 1) / at_once;
+    assert(n_tile <= INT16_MAX && n_block <= INT32_MAX / n_panel); /* of results 2 TB */
     const int32_t n_place = n_block * n_panel;
     /* Parts that are small against the whole even out; with few tokens they must also outweigh the
      * handing out. */
-    const int32_t n_part = (n_tok > 64 ? 32 : 8) * n_worker;
-    return (struct kern_line){ n_panel, n_tile, at_once, n_place, n_place / n_part + 1 };
+    const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
+    return (struct kern_line){ n_panel, n_tile, n_block, n_place, n_place / n_part + 1 };
 }
 
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)
@@ -166,11 +168,11 @@ bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct
     if (*from >= to) {
         return false;
     }
-    const int32_t tile0 = *from / l->n_panel * l->at_once;
+    const int32_t block = *from / l->n_panel;
     const int32_t p0 = *from % l->n_panel;
     const int32_t p1 = to - *from < l->n_panel - p0 ? p0 + to - *from : l->n_panel;
-    const int32_t tile1 = l->at_once < l->n_tile - tile0 ? tile0 + l->at_once : l->n_tile;
-    *out = (struct kern_part){ p0, p1, tile0, tile1 };
+    *out = (struct kern_part){ p0, p1, block * l->n_tile / l->n_block,
+                               (block + 1) * l->n_tile / l->n_block };
     *from += p1 - p0;
     return true;
 }
