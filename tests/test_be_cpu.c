@@ -291,6 +291,7 @@ static void test_kinds(void **state)
 static struct {
     _Atomic int n_seen[N_OUT][LD_GLU / 16][(TOKS_GLU + KERN_TILE - 1) / KERN_TILE];
     _Atomic int n_part;
+    _Atomic int n_lone; /* parts with a panel that has no other, but for those that end a matrix */
     _Atomic int least_tiles;
     _Atomic int most_tiles;
     const struct tensor *w;
@@ -314,6 +315,7 @@ static void note(const struct tensor *w, struct kern_part p, const struct kern_a
     for (int was = notes.most_tiles; n > was;) {
         (void)atomic_compare_exchange_weak(&notes.most_tiles, &was, n);
     }
+    notes.n_lone += (p.panel1 - p.panel0) % KERN_PANELS != 0 && p.panel1 < tensor_panels(w);
     notes.n_part++;
 }
 
@@ -334,7 +336,7 @@ static void take_notes(struct products *p, int32_t n_out, int32_t n_tok)
 }
 
 /* Up to 64 tokens the weights are read once; beyond, a block has no more tiles than the greater of
- * two forms allows. */
+ * two forms allows. Panels of one matrix stay in pairs, over the borders of blocks, too. */
 static void test_blocks(void **state)
 {
     (void)state;
@@ -346,6 +348,8 @@ static void test_blocks(void **state)
     take_notes(&p, 2, TOKS_GLU);
     assert_true(notes.most_tiles <= at_once);
     assert_true(notes.n_part > 6);
+    take_notes(&p, 1, TOKS_GLU);
+    assert_int_equal(notes.n_lone, 0);
     for (int32_t n_tok = 1; n_tok <= 64; n_tok += 21) {
         take_notes(&p, 2, n_tok);
         assert_int_equal(notes.least_tiles, kern_act_tiles(n_tok));

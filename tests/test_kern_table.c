@@ -52,11 +52,13 @@ static void check_line(const struct kern_line *l, int32_t at_once, int32_t grain
     uint8_t n_seen[PANELS_MAX][TILES_MAX] = { { 0 } };
     int32_t least = l->n_tile;
     int32_t most = 1;
+    int32_t n_lone = 0;
     for (int32_t chunk = 0; chunk < l->n_place; chunk += grain) {
         int32_t from = chunk;
         struct kern_part p;
         while (kern_line_next(l, &from, lesser(chunk + grain, l->n_place), &p)) {
             assert_true(0 <= p.panel0 && p.panel0 < p.panel1 && p.panel1 <= l->n_panel);
+            n_lone += (p.panel1 - p.panel0) % KERN_PANELS != 0 && p.panel1 < l->n_panel;
             assert_true(0 <= p.tile0 && p.tile0 < p.tile1 && p.tile1 <= l->n_tile);
             const int32_t n = p.tile1 - p.tile0;
             least = lesser(least, n);
@@ -69,6 +71,7 @@ static void check_line(const struct kern_line *l, int32_t at_once, int32_t grain
         }
         assert_true(from >= lesser(chunk + grain, l->n_place));
     }
+    assert_true(n_lone == 0 || grain % KERN_PANELS != 0);
     if (l->n_tile <= FEW_TOKS / KERN_TILE) {
         assert_int_equal(least, l->n_tile); /* weights are read once */
     } else {
@@ -95,6 +98,7 @@ static void test_line(void **state)
                     const struct kern_line l = kern_line_of(panels[i], toks[k], at_once, n_worker);
                     assert_int_equal(l.n_panel, panels[i]);
                     assert_int_equal(l.n_tile, kern_act_tiles(toks[k]));
+                    assert_true(toks[k] == 1 || l.grain % KERN_PANELS == 0);
                     check_line(&l, at_once, l.grain);
                     check_line(&l, at_once, l.n_place);
                     check_line(&l, at_once, 7);

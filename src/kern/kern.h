@@ -68,8 +68,14 @@ static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
     return tile1 * KERN_TILE < n_tok ? tile1 * KERN_TILE : n_tok;
 }
 
+/* Panels that a kernel may multiply at once: one by itself may take it as long, so that parts of
+ * several tokens have a multiple of them, but for those that end a matrix. */
+#define KERN_PANELS 2
+
 /* The work of a product (or of several with one input), in the order in which it is handed out: the
- * line of its panels, once for each block of tokens. A place is one panel times one block. */
+ * line of its panels, once for each block of tokens. A place is one panel times one block; behind
+ * all blocks but the last there are empty ones, so that each block begins at a multiple of
+ * KERN_PANELS. */
 struct kern_line {
     int32_t n_panel;
     int32_t n_tile;

@@ -149,32 +149,44 @@ size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col)
            gemm_tile_bytes(kind, gemm_tile(n_tok, last), n_col) + 64;
 }
 
+static int32_t pairs_up(int32_t n)
+{
+    return (n + KERN_PANELS - 1) / KERN_PANELS * KERN_PANELS;
+}
+
 #define FEW_TOKS 64 /* up to here products wait for weights rather than for activations */
 
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
 {
     const int32_t n_tile = kern_act_tiles(n_tok);
     const int32_t n_block = n_tok <= FEW_TOKS ? 1 : (n_tile + at_once - 1) / at_once;
-    assert(n_tile <= INT16_MAX && n_block <= INT32_MAX / n_panel); /* of results 2 TB */
-    const int32_t n_place = n_block * n_panel;
+    const int32_t line = pairs_up(n_panel);
+    assert(n_tile <= INT16_MAX && n_block <= INT32_MAX / line); /* of results 2 TB */
+    const int32_t n_place = (n_block - 1) * line + n_panel;
     /* Parts that are small against the whole even out; with few tokens they must also outweigh the
-     * handing out. */
+     * handing out. A token alone has no use for pairs. */
     const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
-    return (struct kern_line){ n_panel, n_tile, n_block, n_place, n_place / n_part + 1 };
+    const int32_t grain = n_place / n_part + 1;
+    return (struct kern_line){ n_panel, n_tile, n_block, n_place,
+                               n_tok > 1 ? pairs_up(grain) : grain };
 }
 
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)
 {
-    if (*from >= to) {
-        return false;
+    const int32_t line = pairs_up(l->n_panel);
+    while (*from < to) {
+        const int32_t block = *from / line;
+        const int32_t p0 = *from % line;
+        const int32_t p1 = to - *from < line - p0 ? p0 + to - *from : line;
+        *from += p1 - p0;
+        if (p0 < l->n_panel) {
+            *out = (struct kern_part){ p0, p1 < l->n_panel ? p1 : l->n_panel,
+                                       block * l->n_tile / l->n_block,
+                                       (block + 1) * l->n_tile / l->n_block };
+            return true;
+        }
     }
-    const int32_t block = *from / l->n_panel;
-    const int32_t p0 = *from % l->n_panel;
-    const int32_t p1 = to - *from < l->n_panel - p0 ? p0 + to - *from : l->n_panel;
-    *out = (struct kern_part){ p0, p1, block * l->n_tile / l->n_block,
-                               (block + 1) * l->n_tile / l->n_block };
-    *from += p1 - p0;
-    return true;
+    return false;
 }
 
 static const char *const kv_names[KERN_KV_COUNT] = { "f16", "q8_0", "f32", "bf16" };
