@@ -50,7 +50,7 @@ INLINE rows r_set(float a)
     return _mm256_set1_ps(a);
 }
 
-INLINE rows r_spread(const float *p)
+INLINE rows r_broadcast(const float *p)
 {
     return r_set(*p);
 }

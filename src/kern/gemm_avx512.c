@@ -47,8 +47,9 @@ INLINE rows r_set(float a)
     return _mm512_set1_ps(a);
 }
 
-/* One float in all lanes, by way of an integer register. */
-INLINE rows r_spread(const float *p)
+/* One float in all lanes, loaded as an integer: Zen 5 makes two vector loads a cycle, which the
+ * activations use up. asm, since the compiler would broadcast from memory. */
+INLINE rows r_broadcast(const float *p)
 {
     int32_t bits;
     __m512i x;
@@ -286,20 +287,24 @@ INLINE __m512i times_eighths(__m512i x, int offset)
                                  : eighths(x, offset);
 }
 
-/* Chains of four products: two for a whole unit, since eight in a row wait for each other longer
- * than the processor looks ahead (Zen 5). */
+/* Where integer sums start. */
+INLINE __m512i sum_start(const int32_t *n8, int offset)
+{
+    return offset != 0 ? times_eighths(_mm512_set1_epi32(*n8), offset) : none();
+}
+
+/* Two chains for a whole unit, since eight products in a row wait for each other longer than the
+ * processor looks ahead (Zen 5). */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *q, int tile, int t, int g0, int g1,
                  const int32_t *n8, int offset)
 {
     (void)max;
-    __m512i s = offset != 0 ? times_eighths(_mm512_set1_epi32(*n8), offset) : none();
-    __m512i more = none();
-    const bool is_whole = g1 - g0 == 8;
+    __m512i s[2] = { sum_start(n8, offset), none() };
     UNROLL for (int g = g0; g < g1; g++)
     {
-        dot(is_whole && g % 2 == 1 ? &more : &s, u->w[g], q + (g * tile + t) * 4);
+        dot(&s[g1 - g0 == 8 ? g % 2 : 0], u->w[g], q + (g * tile + t) * 4);
     }
-    return _mm512_cvtepi32_ps(is_whole ? _mm512_add_epi32(s, more) : s);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(s[0], s[1]));
 }
 
 /* --- sub-scales in the codes ------------------------------------------------------------------ */

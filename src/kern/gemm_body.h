@@ -19,7 +19,7 @@
  * floats) and `struct unit` (w, d, sub, min, dmin, m), and these words, of which each takes step s
  * of 16 rows:
  *   r_set(a)  r_load(p)  r_store(p, x)  r_add  r_mul
- *   r_spread(p)                         r_set(*p), by another way than the loads of activations
+ *   r_broadcast(p)                      r_set(*p); a set may take it past its vector loads
  *   r_fma(x, y, z)  r_fnma(x, y, z)     x * y + z, z - x * y, rounded once
  *   r_halfs(p, s)  r_bfloats(p, s)      16-bit floats, widened exactly
  *   r_nibbles(p, s, shift)              (byte >> shift) & 15;  r_signed(p, s)  signed bytes
@@ -48,9 +48,8 @@
 #include "kern/gemm_act.h"
 #include "kern/peak_body.h"
 
-#define STEPS      (LANES / ROWS)
-#define AHEAD      8192 /* bytes between the block that is read and the one that is fetched */
-#define FOLDED_MAX 252  /* greatest code of Q3_K with sub-scales in it */
+#define STEPS (LANES / ROWS)
+#define AHEAD 8192 /* bytes between the block that is read and the one that is fetched */
 
 #include "kern/gemm_panel.h"
 
@@ -221,11 +220,12 @@ INLINE void decode_q1_0(const uint8_t *b, int j, int s, struct unit *u)
 /* What is known of a type at compile time. */
 struct how {
     enum form form;
-    int max;      /* the greatest code */
-    float offset; /* of codes, as `dots` leaves it */
-    bool is_book; /* of gemm_books.h */
-    int units;    /* per block */
-    size_t block; /* bytes of 16 rows */
+    int max;        /* the greatest code */
+    float offset;   /* of codes, as `dots` leaves it */
+    bool is_book;   /* of gemm_books.h */
+    bool is_folded; /* sub-scales are in the codes */
+    int units;      /* per block */
+    size_t block;   /* bytes of 16 rows */
 };
 
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
@@ -238,12 +238,11 @@ INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, 
     return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8, n8, (int)h->offset);
 }
 
-/* Whether scales are loaded by way of integer registers. That gains up to 6 % on Zen 5, where the
- * loads of activations are the limit, and costs as much for Q3_K, whose decode step is long, and
- * for types with two sums (2026-11). */
-INLINE bool takes_detour(const struct how *h, int tile)
+/* Whether scales come by r_broadcast: on Zen 5 that takes Q4_0 from 5.5 to 5.1 cycles, and costs
+ * Q3_K as much, whose decode step is long; of types with two sums none gains (docs/SPEED.md). */
+INLINE bool spares_loads(const struct how *h, int tile)
 {
-    return tile >= 8 && (h->form == FORM_PLAIN || h->form == FORM_M) && h->max != FOLDED_MAX;
+    return tile >= 8 && !h->is_folded && (h->form == FORM_PLAIN || h->form == FORM_M);
 }
 
 /* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
@@ -253,7 +252,7 @@ INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t 
 {
     const enum form form = h->form;
     const float *d = (const float *)(const void *)(a + UNIT * tile);
-    const rows da = takes_detour(h, tile) ? r_spread(d + t) : r_set(d[t]);
+    const rows da = spares_loads(h, tile) ? r_broadcast(d + t) : r_set(d[t]);
     const rows a0 = r_set(d[tile + t]);
     const rows a1 = r_set(d[2 * tile + t]);
     const rows scale = r_mul(u->d[0], da);
@@ -378,7 +377,7 @@ INLINE void high_group(decode_fn decode, const struct how *h, const uint8_t *w,
 INLINE void high_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
+    for (int32_t i = p->part.tile0; i < p->part.tile1; i++) {
         const int32_t tile = gemm_tile(p->a->n_tok, i);
         const struct act_side *side = side_at(gemm_tile_at(p->a, i), tile, p->w->n_col);
         float *y = p->y + (size_t)i * TILE_MAX * p->ldy + (size_t)panel * LANES;
@@ -411,7 +410,7 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
-    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
         const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
         const uint8_t *a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX);
         const int n = p->a->n_tok - tok;
@@ -442,9 +441,9 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
 /* form, greatest code and offset for tiles of up to 4 tokens, and with sub-scales in the codes */
 #define PANEL_FOLDED(name, form, max, offset, form_many, max_many, offset_many, block)             \
     PANEL_AS(, name, HOW(form, max, offset, false, 8, block), decode_##name##_folded,              \
-             HOW(form_many, max_many, offset_many, false, 8, block))
+             ((struct how){ form_many, max_many, offset_many, false, true, 8, block }))
 #define HOW(form, max, offset, is_book, units, block)                                              \
-    ((struct how){ form, max, offset, is_book, units, block })
+    ((struct how){ form, max, offset, is_book, false, units, block })
 #define PANEL_AS(target, name, how, decode_many, many)                                             \
     static target                                                                                  \
         __attribute__((noinline)) void high_##name(const struct product *p, int32_t panel)         \
@@ -476,7 +475,7 @@ PANEL(iq4_nl, FORM_PLAIN, 255, BYTE_OFFSET, 1, 16 * 18)
 PANEL(mxfp4, FORM_PLAIN, 28, 16.0f, 1, 16 * 17)
 #ifdef FOLD_OFFSET
 PANEL_FOLDED(q2_k, FORM_SUB2_MIN, 3, 0.0f, FORM_MIN, 45, 0.0f, 16 * 84)
-PANEL_FOLDED(q3_k, FORM_SUB2, 7, 4.0f, FORM_PLAIN, FOLDED_MAX, FOLD_OFFSET, 16 * 110)
+PANEL_FOLDED(q3_k, FORM_SUB2, 7, 4.0f, FORM_PLAIN, 252, FOLD_OFFSET, 16 * 110)
 #else
 PANEL(q2_k, FORM_SUB2_MIN, 3, 0.0f, 8, 16 * 84)
 PANEL(q3_k, FORM_SUB2, 7, 4.0f, 8, 16 * 110)
@@ -544,7 +543,7 @@ INLINE void float_tile(enum quant_type type, size_t each, int tile, const uint8_
 INLINE void float_panel(enum quant_type type, size_t each, const struct product *p, int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
-    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
         const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
         const float *x =
             (const float *)(const void *)gemm_tile_at(p->a, tok / TILE_MAX) + tok % TILE_MAX;

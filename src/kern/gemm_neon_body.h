@@ -545,7 +545,7 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
 INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
                       const struct product *p, int32_t panel)
 {
-    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
         const struct tile t = tile_at(p, panel, tok);
         switch (t.size) {
         case 16:
@@ -594,7 +594,7 @@ INLINE void high_run(scales_fn scales, codes_fn codes, const struct kind k, cons
                      int32_t panel)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
-    for (int32_t i = p->tile0; i < p->tile1; i++) {
+    for (int32_t i = p->part.tile0; i < p->part.tile1; i++) {
         const int32_t tile = gemm_tile(p->a->n_tok, i);
         const struct act_side *side = side_at(gemm_tile_at(p->a, i), tile, p->w->n_col);
         float *y = p->y + (size_t)i * TILE_MAX * p->ldy + (size_t)panel * LANES;
@@ -699,7 +699,7 @@ INLINE void float_tile(enum quant_type type, int size, const struct product *p, 
 
 INLINE void float_panel(enum quant_type type, const struct product *p, int32_t panel)
 {
-    for (int32_t tok = p->tile0 * TILE_MAX; tok < end_of(p); tok += TOGETHER) {
+    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
         const struct tile t = tile_at(p, panel, tok);
         switch (t.size) {
         case 16:

@@ -1,7 +1,7 @@
 /* gemm_panel - from a product to the panel function of its type (included by the gemm_*body.h)
  *
- * What does not depend on the instruction set: the forms that types have, which function serves
- * which type. The including file defines BOOK_TARGET before, where functions that read codebooks
+ * What does not depend on the instruction set: the forms that types have, and which function serves
+ * which type. The including file defines before it BOOK_TARGET, where functions that read codebooks
  * need an attribute, and afterwards a panel_NAME for each type. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
@@ -22,21 +22,15 @@ enum form {
     FORM_HALVED,   /* two float scales */
 };
 
-/* What one call of a panel function works on. */
+/* What a call of `matmul` works on. */
 struct product {
     const struct tensor *w;
     const struct kern_act *a;
     float *y;
     size_t ldy;
-    int32_t tile0; /* tiles of tokens */
-    int32_t tile1;
+    struct kern_part part;
+    int32_t tok_end; /* the first token beyond the part's tiles */
 };
-
-/* The first token beyond its tiles. */
-INLINE int32_t end_of(const struct product *p)
-{
-    return kern_tok_end(p->a->n_tok, p->tile1);
-}
 
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
@@ -91,11 +85,12 @@ static panel_fn panel_for(enum quant_type type)
     return fns[type];
 }
 
+/* The matmul entry of the table, see kern.h. */
 static void panel_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
                          float *y, size_t ldy)
 {
     const panel_fn panel = panel_for(w->type);
-    const struct product p = { w, a, y, ldy, part.tile0, part.tile1 };
+    const struct product p = { w, a, y, ldy, part, kern_tok_end(a->n_tok, part.tile1) };
     for (int32_t i = part.panel0; i < part.panel1; i++) {
         panel(&p, i);
     }
