@@ -72,11 +72,6 @@ INLINE int32_t gemm_tile(int32_t n_tok, int32_t i)
     return left <= 2 ? left : left <= 4 ? 4 : left <= 8 ? 8 : TILE_MAX;
 }
 
-INLINE int32_t gemm_tiles(int32_t n_tok)
-{
-    return (n_tok + TILE_MAX - 1) / TILE_MAX;
-}
-
 /* What each panel reads of a tile. */
 INLINE size_t gemm_read_bytes(enum kern_act_kind kind, int32_t tile, int32_t n_col)
 {

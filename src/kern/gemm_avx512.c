@@ -28,6 +28,7 @@
 #define TOGETHER    16 /* tokens whose sums stay in registers */
 #define BYTE_OFFSET 128.0f
 #define FOLD_OFFSET 124 /* of folded codes */
+#define PANELS      KERN_PANELS
 
 typedef __m512 rows;
 typedef __m512i isums;
@@ -305,6 +306,30 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *q, int tile, int 
         dot(&s[g1 - g0 == 8 ? g % 2 : 0], u->w[g], q + (g * tile + t) * 4);
     }
     return _mm512_cvtepi32_ps(_mm512_add_epi32(s[0], s[1]));
+}
+
+/* The same for two units; activations are loaded once for both. */
+INLINE void pair_dots(const struct unit *u, const uint8_t *q, int tile, int t, int g0, int g1,
+                      const int32_t *n8, int offset, rows *to)
+{
+    const __m512i start = sum_start(n8, offset);
+    __m512i s[2][2] = { { start, none() }, { start, none() } };
+    UNROLL for (int g = g0; g < g1; g++)
+    {
+        int32_t four;
+        memcpy(&four, q + (g * tile + t) * 4, sizeof four);
+        const __m512i a = _mm512_set1_epi32(four);
+        UNROLL for (int i = 0; i < 2; i++)
+        {
+            __asm__("vpdpbusd %2, %1, %0"
+                    : "+v"(s[i][g1 - g0 == 8 ? g % 2 : 0])
+                    : "v"(u[i].w[g]), "v"(a));
+        }
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        to[i] = _mm512_cvtepi32_ps(_mm512_add_epi32(s[i][0], s[i][1]));
+    }
 }
 
 /* --- sub-scales in the codes ------------------------------------------------------------------ */

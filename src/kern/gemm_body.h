@@ -40,7 +40,7 @@
  *                                       sums over groups [g0, g1) for token t, as exact floats;
  *                                       they start at *n8 * offset / 8; q: the integers
  * A set may define FOLD_OFFSET, and for some types decode_NAME_folded: codes times sub-scales, plus
- * that offset where they have a sign. */
+ * that offset where they have a sign; and PANELS as 2, and pair_dots (gemm_pair.h). */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -228,14 +228,53 @@ struct how {
     size_t block;   /* bytes of 16 rows */
 };
 
+/* Whether the halves of a unit have sums of their own. */
+INLINE bool has_halves(enum form form)
+{
+    return form == FORM_HALVED || form == FORM_SUB2 || form == FORM_SUB2_MIN;
+}
+
+/* gemm_act.h's n8 of token t, of half 0 or 1, or 2: both. */
+INLINE const int32_t *eighths_at(const uint8_t *a, int tile, int t, int part)
+{
+    return (const int32_t *)(const void *)(a + UNIT * tile) + (4 + part) * tile + t;
+}
+
 /* Sum of weight * activation for token t as floats, over half 0 or 1, or 2: both. What is to come
  * off the codes is where the integers start: n8 times offset / 8. */
 INLINE rows sum_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                    int part)
 {
+    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8,
+                eighths_at(a, tile, t, part), (int)h->offset);
+}
+
+/* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them,
+ * from its sums (of the halves, or of both in s[0]) and its scale da. Behind the 32 * tile integers
+ * of the unit: what gemm_act.h says, of the tile's tokens. */
+INLINE rows step_of(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
+                    const rows *s, rows da, rows acc)
+{
+    const enum form form = h->form;
     const float *d = (const float *)(const void *)(a + UNIT * tile);
-    const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile + t);
-    return dots(u, h->max, a, tile, t, part == 1 ? 4 : 0, part == 0 ? 4 : 8, n8, (int)h->offset);
+    const rows a0 = r_set(d[tile + t]);
+    const rows a1 = r_set(d[2 * tile + t]);
+    const rows scale = r_mul(u->d[0], da);
+    if (form == FORM_HALVED) {
+        return r_fma(s[1], r_mul(u->d[1], da), r_fma(s[0], scale, acc));
+    }
+    if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
+        acc = r_fma(r_fma(s[1], u->sub[1], r_mul(s[0], u->sub[0])), scale, acc);
+    } else {
+        acc = r_fma(s[0], scale, acc);
+    }
+    if (form == FORM_M) {
+        acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
+    } else if (form == FORM_SUB2_MIN || form == FORM_MIN) {
+        const rows sum = r_fma(u->min[1], a1, r_mul(u->min[0], a0));
+        acc = r_fnma(sum, r_mul(u->dmin, da), acc);
+    }
+    return acc;
 }
 
 /* Whether scales come by r_broadcast: on Zen 5 that takes Q4_0 from 5.5 to 5.1 cycles, and costs
@@ -245,35 +284,18 @@ INLINE bool spares_loads(const struct how *h, int tile)
     return tile >= 8 && !h->is_folded && (h->form == FORM_PLAIN || h->form == FORM_M);
 }
 
-/* The steps that one unit adds to the chain of token t, as docs/NUMERICS.md (Products) writes them.
- * Behind the 32 * tile integers of the unit: what gemm_act.h says, of the tile's tokens. */
 INLINE rows token_step(const struct unit *u, const struct how *h, const uint8_t *a, int tile, int t,
                        rows acc)
 {
-    const enum form form = h->form;
-    const float *d = (const float *)(const void *)(a + UNIT * tile);
-    const rows da = spares_loads(h, tile) ? r_broadcast(d + t) : r_set(d[t]);
-    const rows a0 = r_set(d[tile + t]);
-    const rows a1 = r_set(d[2 * tile + t]);
-    const rows scale = r_mul(u->d[0], da);
-    if (form == FORM_HALVED) {
-        acc = r_fma(sum_of(u, h, a, tile, t, 0), scale, acc);
-        return r_fma(sum_of(u, h, a, tile, t, 1), r_mul(u->d[1], da), acc);
-    }
-    if (form == FORM_SUB2 || form == FORM_SUB2_MIN) {
-        const rows s0 = r_mul(sum_of(u, h, a, tile, t, 0), u->sub[0]);
-        const rows s = r_fma(sum_of(u, h, a, tile, t, 1), u->sub[1], s0);
-        acc = r_fma(s, scale, acc);
+    const float *d = (const float *)(const void *)(a + UNIT * tile) + t;
+    rows s[2];
+    if (has_halves(h->form)) {
+        s[0] = sum_of(u, h, a, tile, t, 0);
+        s[1] = sum_of(u, h, a, tile, t, 1);
     } else {
-        acc = r_fma(sum_of(u, h, a, tile, t, 2), scale, acc);
+        s[0] = sum_of(u, h, a, tile, t, 2);
     }
-    if (form == FORM_M) {
-        acc = r_fma(u->m, r_set(d[3 * tile + t]), acc);
-    } else if (form == FORM_SUB2_MIN || form == FORM_MIN) {
-        const rows sum = r_fma(u->min[1], a1, r_mul(u->min[0], a0));
-        acc = r_fnma(sum, r_mul(u->dmin, da), acc);
-    }
-    return acc;
+    return step_of(u, h, a, tile, t, s, spares_loads(h, tile) ? r_broadcast(d) : r_set(*d), acc);
 }
 
 INLINE void store_tile(const rows *acc, int together, int n, float *y, size_t ldy)
@@ -404,13 +426,14 @@ INLINE bool is_part(int tile, int n)
 typedef void (*part_fn)(const uint8_t *w, int32_t n_block, const uint8_t *a, int n, float *y,
                         size_t ldy);
 
-/* `many`, with its own decode step: for tiles of 8 tokens and more. */
+/* One panel times the part's tokens from `tok` on. `many`, with its own decode step: for tiles of 8
+ * tokens and more. */
 INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, struct how many,
-                      part_fn part, const struct product *p, int32_t panel)
+                      part_fn part, const struct product *p, int32_t panel, int32_t tok)
 {
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t n_block = p->w->n_col / (UNIT * h.units);
-    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
+    for (; tok < p->tok_end; tok += TOGETHER) {
         const int32_t tile = gemm_tile(p->a->n_tok, tok / TILE_MAX);
         const uint8_t *a = gemm_tile_at(p->a, tok / TILE_MAX) + 4 * (tok % TILE_MAX);
         const int n = p->a->n_tok - tok;
@@ -430,6 +453,19 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
         }
     }
 }
+
+#if PANELS == 2
+#include "kern/gemm_pair.h"
+#else
+/* Of a set that takes one panel at once: no token is done. */
+INLINE int32_t pair_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
+{
+    (void)decode;
+    (void)h;
+    (void)panel;
+    return p->part.tile0 * TILE_MAX;
+}
+#endif
 
 /* name, what it needs beyond d, greatest code, offset of the codes, units and bytes of a block */
 #define PANEL(name, form, max, offset, units, block)                                               \
@@ -463,8 +499,11 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
     }                                                                                              \
     static target void panel_##name(const struct product *p, int32_t panel)                        \
     {                                                                                              \
-        panel_run(decode_##name, how, decode_many, many, part_##name, p, panel);                   \
-        high_##name(p, panel);                                                                     \
+        const int32_t tok = pair_run(decode_many, many, p, panel);                                 \
+        for (int32_t i = panel; i < panel + PANELS && i < p->part.panel1; i++) {                   \
+            panel_run(decode_##name, how, decode_many, many, part_##name, p, i, tok);              \
+            high_##name(p, i);                                                                     \
+        }                                                                                          \
     }
 PANEL(q4_0, FORM_PLAIN, 15, 8.0f, 1, 16 * 18)
 PANEL(q4_1, FORM_M, 15, 0.0f, 1, 16 * 20)
@@ -563,19 +602,26 @@ INLINE void float_panel(enum quant_type type, size_t each, const struct product 
     }
 }
 
+INLINE void float_panels(enum quant_type type, size_t each, const struct product *p, int32_t panel)
+{
+    for (int32_t i = panel; i < panel + PANELS && i < p->part.panel1; i++) {
+        float_panel(type, each, p, i);
+    }
+}
+
 static void panel_f32(const struct product *p, int32_t panel)
 {
-    float_panel(QUANT_F32, 4, p, panel);
+    float_panels(QUANT_F32, 4, p, panel);
 }
 
 static void panel_f16(const struct product *p, int32_t panel)
 {
-    float_panel(QUANT_F16, 2, p, panel);
+    float_panels(QUANT_F16, 2, p, panel);
 }
 
 static void panel_bf16(const struct product *p, int32_t panel)
 {
-    float_panel(QUANT_BF16, 2, p, panel);
+    float_panels(QUANT_BF16, 2, p, panel);
 }
 
 /* --- the entry -------------------------------------------------------------------------------- */

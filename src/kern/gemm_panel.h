@@ -2,7 +2,8 @@
  *
  * What does not depend on the instruction set: the forms that types have, and which function serves
  * which type. The including file defines before it BOOK_TARGET, where functions that read codebooks
- * need an attribute, and afterwards a panel_NAME for each type. */
+ * need an attribute, and PANELS, where they take more than one at once; afterwards a panel_NAME for
+ * each type. */
 #ifndef HEARTH_GEMM_PANEL_H
 #define HEARTH_GEMM_PANEL_H
 
@@ -10,6 +11,9 @@
 
 #ifndef BOOK_TARGET
 #define BOOK_TARGET
+#endif
+#ifndef PANELS
+#define PANELS 1 /* that a panel function takes at once */
 #endif
 
 /* What a type needs beyond sum * d: chosen at compile time. */
@@ -32,6 +36,7 @@ struct product {
     int32_t tok_end; /* the first token beyond the part's tiles */
 };
 
+/* Panels [panel, panel + PANELS), as far as the part reaches, times the part's tokens. */
 typedef void (*panel_fn)(const struct product *p, int32_t panel);
 
 /* Types by where their decode steps stand: X(enum, name of its function). */
@@ -91,7 +96,7 @@ static void panel_matmul(const struct tensor *w, struct kern_part part, const st
 {
     const panel_fn panel = panel_for(w->type);
     const struct product p = { w, a, y, ldy, part, kern_tok_end(a->n_tok, part.tile1) };
-    for (int32_t i = part.panel0; i < part.panel1; i++) {
+    for (int32_t i = part.panel0; i < part.panel1; i += PANELS) {
         panel(&p, i);
     }
 }
