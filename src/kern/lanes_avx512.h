@@ -208,12 +208,18 @@ INLINE ilanes f_start(int32_t sum)
     return (ilanes){ _mm512_set1_epi32(-128 * sum) };
 }
 
+/* Four bytes in all lanes: one load, whatever number of dot products takes it. */
+INLINE __m512i l_four_bytes(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
 /* In asm, here and below: gcc 12 moves the sums of the plain intrinsic between registers. */
 INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
 {
-    int32_t four;
-    memcpy(&four, y, sizeof four);
-    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(four));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(l_four_bytes(y)));
     return acc;
 }
 
@@ -223,9 +229,7 @@ INLINE ilanes f_dot(ilanes acc, bytes4 x, const int8_t *y)
 
 INLINE lanes l_dot_bf16(lanes acc, ilanes x, const uint16_t *y)
 {
-    uint32_t two;
-    memcpy(&two, y, sizeof two);
-    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(two));
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(l_four_bytes(y)));
     return acc;
 }
 
@@ -249,9 +253,7 @@ INLINE shorts2 t_load(const int8_t *p)
 
 INLINE ilanes t_dot(ilanes acc, shorts2 x, const int16_t *y)
 {
-    int32_t two;
-    memcpy(&two, y, sizeof two);
-    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(x.v), "m"(two));
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(l_four_bytes(y)));
     return acc;
 }
 
