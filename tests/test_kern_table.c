@@ -90,7 +90,7 @@ static void test_line(void **state)
 {
     (void)state;
     const int32_t panels[] = { 1, 2, 3, 21, 36, PANELS_MAX };
-    const int32_t toks[] = { 1, 16, 17, 64, 65, 80, 130, 512, TILES_MAX * KERN_TILE };
+    const int32_t toks[] = { 1, 16, 31, 32, 64, 65, 80, 130, 512, TILES_MAX * KERN_TILE };
     for (size_t i = 0; i < sizeof panels / sizeof panels[0]; i++) {
         for (size_t k = 0; k < sizeof toks / sizeof toks[0]; k++) {
             for (int32_t at_once = 1; at_once <= TILES_MAX + 1; at_once += 3) {
@@ -98,7 +98,7 @@ static void test_line(void **state)
                     const struct kern_line l = kern_line_of(panels[i], toks[k], at_once, n_worker);
                     assert_int_equal(l.n_panel, panels[i]);
                     assert_int_equal(l.n_tile, kern_act_tiles(toks[k]));
-                    assert_true(toks[k] == 1 || l.grain % KERN_PANELS == 0);
+                    assert_true(toks[k] < 2 * KERN_TILE || l.grain % KERN_PANELS == 0);
                     check_line(&l, at_once, l.grain);
                     check_line(&l, at_once, l.n_place);
                     check_line(&l, at_once, 7);

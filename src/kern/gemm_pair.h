@@ -11,13 +11,17 @@
  *             sums[token][2 panels][16 rows] += what step_of says
  *
  * So a unit is decoded once for up to 64 tokens, and an activation loaded once for 32 rows. Steps
- * and their order are those of panel_tile, and so are the bits. A panel without a neighbour is
- * taken twice, and its second result dropped.
+ * and their order are those of panel_tile, and so are the bits. A panel without a neighbour is left
+ * to panel_tile.
  *
  * One tile alone is slower this way: its weights come from memory, and where two streams are
  * decoded at once, their products wait. Figures: docs/SPEED.md, two panels at once. */
 #ifndef HEARTH_GEMM_PAIR_H
 #define HEARTH_GEMM_PAIR_H
+
+#include "kern/gemm_act.h"
+
+static_assert(PANELS == 2, "two units in registers");
 
 #define PAIR_TILES   4    /* at once: their sums take 8 kB of the first-level cache */
 #define PAIR_COL_MIN 1536 /* with fewer columns putting sums there and away again costs too much */
@@ -100,28 +104,30 @@ INLINE void pair_units(decode_fn decode, const struct how *h, const struct pair 
 INLINE int32_t pair_run(decode_fn decode, struct how h, const struct product *p, int32_t panel)
 {
     _Alignas(64) float sums[PAIR_TILES * TILE_MAX][2 * LANES];
-    const bool is_pair = panel + 1 < p->part.panel1;
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
-    const int32_t tok0 = p->part.tile0 * TILE_MAX;
-    const int32_t end = p->tok_end / TILE_MAX * TILE_MAX;
-    if (end - tok0 < 2 * TILE_MAX || p->w->n_col < PAIR_COL_MIN) {
-        return tok0;
+    const int32_t tile0 = p->part.tile0;
+    const int32_t n_tile = p->tok_end / TILE_MAX - tile0; /* whole ones */
+    if (n_tile < 2 || p->w->n_col < PAIR_COL_MIN || panel + 1 >= p->part.panel1) {
+        return tile0 * TILE_MAX;
     }
-    for (int32_t tok = tok0; tok < end; tok += PAIR_TILES * TILE_MAX) {
+    const int32_t n_pass = (n_tile + PAIR_TILES - 1) / PAIR_TILES; /* of nearly equal numbers */
+    for (int32_t i = 0; i < n_pass; i++) {
+        const int32_t t0 = tile0 + i * n_tile / n_pass;
+        const int32_t t1 = tile0 + (i + 1) * n_tile / n_pass;
         const struct pair k = {
             .p = p,
-            .w = { w, is_pair ? w + p->w->stride : w },
-            .n_tok = end - tok < PAIR_TILES * TILE_MAX ? end - tok : PAIR_TILES * TILE_MAX,
-            .a = gemm_tile_at(p->a, tok / TILE_MAX),
-            .y = p->y + (size_t)tok * p->ldy + (size_t)panel * LANES,
+            .w = { w, w + p->w->stride },
+            .n_tok = (t1 - t0) * TILE_MAX,
+            .a = gemm_tile_at(p->a, t0),
+            .y = p->y + (size_t)t0 * TILE_MAX * p->ldy + (size_t)panel * LANES,
             .sums = sums,
         };
         pair_units(decode, &h, &k);
         for (int32_t t = 0; t < k.n_tok; t++) {
-            memcpy(k.y + (size_t)t * p->ldy, sums[t], (is_pair ? 2 : 1) * LANES * sizeof(float));
+            memcpy(k.y + (size_t)t * p->ldy, sums[t], sizeof sums[t]);
         }
     }
-    return end;
+    return (tile0 + n_tile) * TILE_MAX;
 }
 
 #endif

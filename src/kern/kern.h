@@ -51,7 +51,7 @@ size_t kern_act_bytes(enum kern_act_kind kind, int32_t n_tok, int32_t n_col);
 int32_t kern_act_tiles(int32_t n_tok);
 /* Tiles, at least 1, whose activations stay in a core's second-level cache while panels go by: a
  * part of more tiles reads them from farther away for each panel; parts of fewer read the weights
- * again for each of them. Any thread; cannot fail. */
+ * again for each of them. n_col: of a weight matrix (pack_shape). Any thread; cannot fail. */
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col);
 
 /* Rows of panels [panel0, panel1), tokens of tiles [tile0, tile1). */
@@ -68,14 +68,15 @@ static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
     return tile1 * KERN_TILE < n_tok ? tile1 * KERN_TILE : n_tok;
 }
 
-/* Panels that a kernel may multiply at once: one by itself may take it as long, so that parts of
- * several tokens have a multiple of them, but for those that end a matrix. */
+/* Panels that a kernel may multiply at once where tokens are many: one by itself takes it longer
+ * than half of two, so that parts have a multiple of them, but for those that begin or end a
+ * matrix. */
 #define KERN_PANELS 2
 
 /* The work of a product (or of several with one input), in the order in which it is handed out: the
- * line of its panels, once for each block of tokens. A place is one panel times one block; behind
- * all blocks but the last there are empty ones, so that each block begins at a multiple of
- * KERN_PANELS. */
+ * line of its panels, once for each block of tokens. A place is one panel times one block; behind a
+ * line of an odd number of panels stands an empty one, but for the last block, so that each begins
+ * at a multiple of KERN_PANELS. */
 struct kern_line {
     int32_t n_panel;
     int32_t n_tile;
@@ -85,11 +86,10 @@ struct kern_line {
 };
 
 /* For n_tok tokens whose blocks have at most `at_once` tiles (kern_act_tiles_at_once), and n_worker
- * workers. Where tokens are few, weights are the limit: they are all one block. Any thread; cannot
- * fail. */
+ * workers. Up to 64 tokens are one block, since weights are the limit. Any thread; cannot fail. */
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker);
-/* Takes from places [*from, to) those that lie in the block of *from, as a part; false: there are
- * none. Any thread; cannot fail. */
+/* Takes from places [*from, to) those that lie in the block of *from, as a part; empty ones are
+ * passed over. false: there are none. Any thread; cannot fail. */
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out);
 
 /* --- activation functions --------------------------------------------------------------------- */
@@ -162,7 +162,7 @@ struct kern_table {
     void (*act_prepare)(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
                         int32_t tile1);
     /* y[t][r] = sum_k W[r][k] x[t][k] for the rows and tokens of the part; y's rows have room for
-     * n_row rounded up to 16 (ldy floats apart). Walks the part panel by panel. */
+     * n_row rounded up to 16 (ldy floats apart). Walks the part by one panel or two. */
     void (*matmul)(const struct tensor *w, struct kern_part part, const struct kern_act *a,
                    float *y, size_t ldy);
 

@@ -138,6 +138,7 @@ int32_t kern_act_tiles(int32_t n_tok)
 /* Half of the cache: the other half is for the weights that pass through and for results. */
 int32_t kern_act_tiles_at_once(enum kern_act_kind kind, int32_t n_col)
 {
+    assert(n_col >= UNIT || kind == KERN_ACT_F32);
     const size_t n = cpu_get()->l2_bytes / 2 / gemm_read_bytes(kind, KERN_TILE, n_col);
     return n > 1 ? (int32_t)n : 1;
 }
@@ -154,7 +155,8 @@ static int32_t pairs_up(int32_t n)
     return (n + KERN_PANELS - 1) / KERN_PANELS * KERN_PANELS;
 }
 
-#define FEW_TOKS 64 /* up to here products wait for weights rather than for activations */
+#define FEW_TOKS   64              /* up to here products wait for weights, not for activations */
+#define PAIRS_FROM (2 * KERN_TILE) /* tokens that a kernel multiplies with two panels at once */
 
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
 {
@@ -164,11 +166,11 @@ struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, i
     assert(n_tile <= INT16_MAX && n_block <= INT32_MAX / line); /* of results 2 TB */
     const int32_t n_place = (n_block - 1) * line + n_panel;
     /* Parts that are small against the whole even out; with few tokens they must also outweigh the
-     * handing out. A token alone has no use for pairs. */
+     * handing out. Few tokens have no use for pairs. */
     const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
     const int32_t grain = n_place / n_part + 1;
     return (struct kern_line){ n_panel, n_tile, n_block, n_place,
-                               n_tok > 1 ? pairs_up(grain) : grain };
+                               n_tok >= PAIRS_FROM ? pairs_up(grain) : grain };
 }
 
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)
