@@ -165,8 +165,8 @@ def parse_sweep(text, depth):
 
 class LlamaBench:
     """A program with llama-bench's command line; llama-batched-bench and llama-sweep-bench beside it are used when they are
-    there. Tried settings: weights repacked at load or not, where it knows the option (not repacked alone at depths that take
-    minutes); huge pages and flash attention on."""
+    there. Tried settings: weights repacked at load or not, where it knows the option (beyond a depth of 4096, which takes
+    minutes, only as they are); huge pages and flash attention on."""
 
     def __init__(self, path, name):
         self.path, self.name = path, name

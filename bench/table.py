@@ -9,8 +9,9 @@ brought to this machine's; they are marked with a star.
 
 The rows are cells: a model, a context depth, a cache type, a number of conversations, threads. The core ones take under two
 hours; --all adds the others. Every run of a program appends a line to OUT/runs.jsonl, and what is there is not measured
-again: stop and start it as you like, with --count N after N turns. A run that failed is tried again, once each time; another
-build of a program, or another number of threads, is measured anew. Each time OUT/table.csv, table.md and table.svg are written
+again: stop and start it as you like, with --count N after N turns. A run that failed is tried again, once each time; a
+setting that failed while another worked is left out from then on, which is told below the table; another build of a program, or
+another number of threads, is measured anew. Each time OUT/table.csv, table.md and table.svg are written
 from what there is: medians of the rounds, the range, and ratios of hearth to the others.
 
 The limits of the machine (hearth bench --limits) are read before and after every run, since the memory of some machines,

@@ -11,7 +11,9 @@
  *     sum          += w0 a0 + w1 a1 + w2 a2 + w3 a3, per lane
  *
  * Taking the activations from memory leaves, of 32 registers, eight for a unit's codes and 16 for
- * the sums of the tile's tokens, and the rest for scales.
+ * the sums of the tile's tokens, and the rest for scales. With many tokens (gemm_pair.h) 16 hold
+ * the codes of two panels instead: activations are loaded to a register, for both, and sums wait in
+ * memory.
  *
  * One instruction per inline asm: gcc 12 spills the accumulators of the plain intrinsic to the
  * stack, which costs half the speed (measured on Zen 5, 2026-11).

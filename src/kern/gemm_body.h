@@ -4,8 +4,9 @@
  * columns a decode step turns the packed bits into eight registers of codes (group g: 4 columns of
  * ROWS rows) and the scales into registers of floats; then each token of the tile takes eight
  * integer products with four activations broadcast from memory. The decode step is shared by up to
- * TOGETHER tokens of a tile. A set whose registers hold fewer than 16 rows takes a panel in STEPS
- * steps; step s has the rows from ROWS * s.
+ * TOGETHER tokens of a tile; with many tokens a set may take two panels at once (gemm_pair.h). A
+ * set whose registers hold fewer than 16 rows takes a panel in STEPS steps; step s has the rows
+ * from ROWS * s.
  *
  * Codes are unsigned (value + offset), because the products want one unsigned side. The offset
  * comes off as offset * sum of the activations, where the integer sums start. All numbers are
@@ -40,7 +41,8 @@
  *                                       sums over groups [g0, g1) for token t, as exact floats;
  *                                       they start at *n8 * offset / 8; q: the integers
  * A set may define FOLD_OFFSET, and for some types decode_NAME_folded: codes times sub-scales, plus
- * that offset where they have a sign; and PANELS as 2, and pair_dots (gemm_pair.h). */
+ * that offset where they have a sign; and PANELS as 2, with
+ *   pair_dots(u[2], q, tile, t, g0, g1, n8, offset, to[2])      as dots, of two units */
 #ifndef HEARTH_GEMM_BODY_H
 #define HEARTH_GEMM_BODY_H
 
@@ -454,7 +456,7 @@ INLINE void panel_run(decode_fn decode, struct how h, decode_fn decode_many, str
     }
 }
 
-#if PANELS == 2
+#if PANELS > 1
 #include "kern/gemm_pair.h"
 #else
 /* Of a set that takes one panel at once: no token is done. */
