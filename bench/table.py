@@ -165,6 +165,8 @@ def turn(a, c, p, best, level, work):
         figures, note = {}, ''
         try:
             with programs.Loop(c['is_busy']):
+                if c['start']:  # a first one brings the file into memory: what is measured is not the disk
+                    p.measure(asked, model, best)
                 found = p.measure(asked, model, best)
                 note = found.pop('note', '')
                 figures = {k: v for k, v in found.items() if i == 0 or not k.startswith('prefill')}
