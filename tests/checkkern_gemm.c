@@ -224,7 +224,7 @@ static void check_product(struct gemm_run *c, const struct shape *s)
     c->n_bad += !is_good;
 }
 
-/* Rows and tokens for which two panels are taken at once: parts with lone panels, 1 to 8 whole tiles
+/* Rows and tokens for which AVX-512 takes two panels at once: parts with lone panels, 1 to 8 whole tiles
  * and a rest. These came later: the stored hashes are without them. */
 static void check_wide(struct gemm_run *c, enum quant_type type, int32_t per_k)
 {
@@ -279,7 +279,9 @@ static void check_type(struct gemm_run *c, enum quant_type type)
         };
         check_product(c, &s);
     }
-    check_wide(c, type, per_k);
+    if (c->t->isa == CPU_AVX512) {
+        check_wide(c, type, per_k);
+    }
 }
 
 int checkkern_gemm(const struct kern_table *ref, const struct kern_table *t, enum quant_type type,
