@@ -11,9 +11,8 @@
 enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_NEON, CPU_NEONDOT, CPU_ISA_COUNT };
 
 #define CPU_L2_ASSUMED_BYTES ((size_t)512 << 10) /* where the processor does not tell */
-#define CPU_L2_MAX_BYTES                                                                           \
-    ((size_t)2 << 20) /* the most that is believed: greater ones are
-                                                     often shared by several cores */
+/* The most that is believed: greater ones are often shared by several cores. */
+#define CPU_L2_MAX_BYTES ((size_t)2 << 20)
 
 struct cpu_info {
     bool has_avx2;     /* AVX2 + FMA + F16C */

@@ -318,9 +318,7 @@ INLINE void pair_dots(const struct unit *u, const uint8_t *q, int tile, int t, i
     __m512i s[2][2] = { { start, none() }, { start, none() } };
     UNROLL for (int g = g0; g < g1; g++)
     {
-        int32_t four;
-        memcpy(&four, q + (g * tile + t) * 4, sizeof four);
-        const __m512i a = _mm512_set1_epi32(four);
+        const __m512i a = l_four_bytes(q + (g * tile + t) * 4);
         UNROLL for (int i = 0; i < 2; i++)
         {
             __asm__("vpdpbusd %2, %1, %0"

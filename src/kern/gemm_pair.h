@@ -107,7 +107,8 @@ INLINE int32_t pair_run(decode_fn decode, struct how h, const struct product *p,
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const int32_t tile0 = p->part.tile0;
     const int32_t n_tile = p->tok_end / TILE_MAX - tile0; /* whole ones */
-    if (n_tile < 2 || p->w->n_col < PAIR_COL_MIN || panel + 1 >= p->part.panel1) {
+    if (n_tile < KERN_PAIR_TOKS / TILE_MAX || p->w->n_col < PAIR_COL_MIN ||
+        panel + 1 >= p->part.panel1) {
         return tile0 * TILE_MAX;
     }
     const int32_t n_pass = (n_tile + PAIR_TILES - 1) / PAIR_TILES; /* of nearly equal numbers */

@@ -71,7 +71,8 @@ static inline int32_t kern_tok_end(int32_t n_tok, int32_t tile1)
 /* Panels that a kernel may multiply at once where tokens are many: one by itself takes it longer
  * than half of two, so that parts have a multiple of them, but for those that begin or end a
  * matrix. */
-#define KERN_PANELS 2
+#define KERN_PANELS    2
+#define KERN_PAIR_TOKS (2 * KERN_TILE) /* so many are many */
 
 /* The work of a product (or of several with one input), in the order in which it is handed out: the
  * line of its panels, once for each block of tokens. A place is one panel times one block; behind a

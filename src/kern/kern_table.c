@@ -155,8 +155,7 @@ static int32_t pairs_up(int32_t n)
     return (n + KERN_PANELS - 1) / KERN_PANELS * KERN_PANELS;
 }
 
-#define FEW_TOKS   64              /* up to here products wait for weights, not for activations */
-#define PAIRS_FROM (2 * KERN_TILE) /* tokens that a kernel multiplies with two panels at once */
+#define FEW_TOKS 64 /* up to here products wait for weights, not for activations */
 
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
 {
@@ -170,7 +169,7 @@ struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, i
     const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
     const int32_t grain = n_place / n_part + 1;
     return (struct kern_line){ n_panel, n_tile, n_block, n_place,
-                               n_tok >= PAIRS_FROM ? pairs_up(grain) : grain };
+                               n_tok >= KERN_PAIR_TOKS ? pairs_up(grain) : grain };
 }
 
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)
