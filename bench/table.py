@@ -28,6 +28,7 @@ import fnmatch
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,10 @@ def program_path(path, wanted):
 
 def peers(a):
     a.hearth = program_path(a.hearth, '--hearth wants the path of hearth')
+    python = shutil.which(a.python)
+    if python is None:
+        sys.exit(f'table: {a.python}: no program is there; --python wants the path or name of an interpreter')
+    a.python = os.path.abspath(python)  # programs are started in another folder
     found = [programs.Hearth(a.hearth)]
     if programs.has_llamacpp(a.python):
         found.append(programs.LlamaCpp(a.python))
@@ -121,7 +126,7 @@ def read_runs(path):
         for line in open(path, errors='replace'):
             try:
                 r = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if is_run(r):
                 runs.append(r)
@@ -252,9 +257,13 @@ def main():
         return
     todo = peers(a)
     try:
-        os.makedirs(a.out, exist_ok=True)
+        fill(a, todo)
     except OSError as e:
-        sys.exit(f'table: {a.out}: {e.strerror}; a folder is wanted')
+        sys.exit(f'table: {e.filename or a.out}: {e.strerror}; a folder that can be written is wanted')
+
+
+def fill(a, todo):
+    os.makedirs(a.out, exist_ok=True)
     a.models = os.path.abspath(a.models)
     path = os.path.join(a.out, 'runs.jsonl')
     runs = fresh(read_runs(path), todo, a.threads)

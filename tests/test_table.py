@@ -204,7 +204,7 @@ def test_again(b):
         for line in (b'5', b'null', b'{}', b'[]', b'{"cell": "tiny-q4_0"}', b'\xff\xfe', json.dumps(run_of('tiny-q4_0', 'peer') | {'figures': None}).encode(),
                      json.dumps(run_of('tiny-q4_0', 'peer', decode_tok_s='x')).encode(), json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=float('nan'))).encode(),
                      json.dumps(run_of('tiny-q4_0', 'hearth', read_gb_s=1.0)).encode(),
-                     json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=10**400)).encode()):
+                     json.dumps(run_of('tiny-q4_0', 'hearth', decode_tok_s=10**400)).encode(), b'[' * 10**5):
             f.write(line + b'\n')
     n = len(b.calls())
     r = b.run('--rounds', '2')
@@ -219,7 +219,8 @@ def test_again(b):
 
 def test_refused(b):
     for more, name, word in ((['--hearth', '/nonexistent'], 'peer', '/nonexistent'), (['--hearth', b.folder], 'peer', b.folder), ([], 'hearth', 'no other'), ([], 'a|b', 'letters'),
-                             (['--llama-bench', 'peer=' + b.folder + '/llama-bench'], 'peer', 'no other')):
+                             (['--llama-bench', 'peer=' + b.folder + '/llama-bench'], 'peer', 'no other'), (['--python', '/nonexistent'], 'peer', '--python wants'),
+                             (['--python', b.folder], 'peer', '--python wants')):
         r = b.run(*more, name=name)
         check(f'refused in a line: {more} {name}', r.returncode == 1 and word in r.stdout and r.stdout.count('\n') == 1, r.stdout)
     for more in (['--rounds', '0'], ['--count', '-1'], ['--threads', 'x'], ['--threads', '99999']):
@@ -227,7 +228,17 @@ def test_refused(b):
         check(f'refused: {more}', r.returncode == 2 and 'a whole number from' in r.stdout, r.stdout)
     open(b.out, 'w').close()
     r = b.run()
-    check('a file in place of the folder is said', r.returncode == 1 and 'a folder is wanted' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+    check('a file in place of the folder is said', r.returncode == 1 and 'a folder that can' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+    os.remove(b.out)
+    os.makedirs(b.out + '/runs.jsonl')
+    r = b.run()
+    check('a folder in place of the file of runs likewise', r.returncode == 1 and 'runs.jsonl: Is a dir' in r.stdout and r.stdout.count('\n') == 1, r.stdout)
+
+
+def test_python(b):
+    program(b.folder, 'python', "import json\nprint('1.0' if '-c' in a else json.dumps(dict(prefill_tok_s=1.0, decode_tok_s=2.0)))\n")
+    r = b.run('--only', 'tiny-q4_0', '--rounds', '1', '--python', os.path.relpath(b.folder + '/python'))
+    check('the path of an interpreter may be relative', r.returncode == 0 and b.rows()['tiny-q4_0', 'decode', 'llama.cpp']['median'] == '2', r.stdout)
 
 
 def test_stopped(b):
@@ -292,7 +303,7 @@ def test_parse():
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        for i, test in enumerate((test_whole, test_states, test_failing, test_one_setting, test_depth, test_again, test_refused, test_stopped)):
+        for i, test in enumerate((test_whole, test_states, test_failing, test_one_setting, test_depth, test_again, test_refused, test_python, test_stopped)):
             os.makedirs(f'{d}/{i}')
             test(Box(f'{d}/{i}'))
     test_report()
