@@ -27,6 +27,7 @@
 #include "base/os.h"
 #include "base/team.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -474,6 +475,7 @@ static void bench_open(struct bench *b, const struct kern_table *t, int n_thread
     if (team_open(&b->team, n_thread) != ERR_OK ||
         arena_open(&b->arena, 2 * BIG_BYTES + 2 * x_bytes + 2 * y_bytes + more_bytes, true) !=
             ERR_OK) {
+        fprintf(stderr, "kern: %s\n", err_text());
         exit(2);
     }
     b->memory = arena_take(&b->arena, BIG_BYTES);
@@ -650,13 +652,36 @@ static int all(int n_thread)
     return 0;
 }
 
+/* Of an argument that may be absent; -1 when it is no whole number above zero. */
+static int number(int argc, char **argv, int i, int absent)
+{
+    if (i >= argc) {
+        return absent;
+    }
+    char *end;
+    const long n = strtol(argv[i], &end, 10);
+    return *end != '\0' || n < 1 || n > INT_MAX ? -1 : (int)n;
+}
+
+/* Whether there is something to measure by that name. */
+static bool is_known(const char *name)
+{
+    for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
+        if (is_weight(type) && strcmp(name, quant_get(type)->name) == 0) {
+            return true;
+        }
+    }
+    return strcmp(name, "attention") == 0;
+}
+
 int main(int argc, char **argv)
 {
     enum cpu_isa isa;
     const bool is_all = argc > 1 && argc <= 3 && strcmp(argv[1], "all") == 0;
-    const int n_thread = argc > 2 ? atoi(argv[2]) : is_all ? 1 : 0;
-    const int n_tok = argc > 4 ? atoi(argv[4]) : 0;
-    const int n_col = argc > 5 ? atoi(argv[5]) : N_COL;
+    const char *name = argc > 3 ? argv[3] : NULL;
+    const int n_thread = number(argc, argv, 2, is_all ? 1 : 0);
+    const int n_tok = number(argc, argv, 4, 0);
+    const int n_col = number(argc, argv, 5, N_COL);
     if (is_all && n_thread >= 1) {
         return all(n_thread);
     }
@@ -674,6 +699,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "kern: this machine cannot run %s\n", argv[1]);
         return 10;
     }
-    bench_table(kern_get(isa), n_thread, argc > 3 ? argv[3] : NULL, n_tok, n_col);
+    if (name != NULL && (!is_known(name) || (strcmp(name, "attention") == 0 && n_tok > HEAD))) {
+        fprintf(stderr,
+                "kern: \"%s\": a type of weights is wanted, as Q4_0, or attention of a head of 1 "
+                "to %d\n",
+                name, HEAD);
+        return 2;
+    }
+    bench_table(kern_get(isa), n_thread, name, n_tok, n_col);
     return 0;
 }
