@@ -273,7 +273,7 @@ def test_tune(home):
     for change in ({'processor': 'another'}, {'version': '0'}, {'cores': 999}, {'batch': 0}, {'threads': -1}, {'batch': 'x'}, {'batch': 1 << 40}):
         json.dump({**stored, 'batch': 64, **change}, open(path, 'w'))
         n, err = batch()
-        check(f'a profile with {change} is passed over with a note', n == 512 and 'hearth tune' in err, (n, err))
+        check(f'a profile with {change} is passed over with a note', n == 512 and 'number of cores or version; run hearth tune' in err, (n, err))
     for text in ('', '{', '[]', 'x' * 10000):
         open(path, 'w').write(text)
         n, err = batch()

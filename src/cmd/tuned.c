@@ -49,8 +49,8 @@ static struct tuned take(const struct js *v, const char *path)
                          js_int(js_get(v, "cores")) == cpu_get()->n_core;
     if (!is_ours || n_thread < 1 || n_thread > THREAD_MAX || n_batch < 1 || n_batch > BATCH_MAX) {
         log_event(LOG_WARN, "tune",
-                  "msg=\"the profile is damaged, or of another processor or version; run hearth "
-                  "tune again\" path=\"%s\"",
+                  "msg=\"the profile is damaged, or of another processor, number of cores or "
+                  "version; run hearth tune again\" path=\"%s\"",
                   path);
         return (struct tuned){ 0 };
     }
