@@ -290,13 +290,105 @@ static void test_made_up(void **state)
     bare_close();
 }
 
+/* --- the check at start ----------------------------------------------------------------------- */
+
+static const struct kern_table *sound;
+static struct kern_table broken;
+static int32_t broken_col; /* of matrices with so many columns */
+
+/* One token alone comes out different. */
+static void broken_matmul(const struct tensor *w, struct kern_part part, const struct kern_act *a,
+                          float *y, size_t ldy)
+{
+    sound->matmul(w, part, a, y, ldy);
+    if (a->n_tok == 1 && w->n_col == broken_col) {
+        y[part.panel0 * TENSOR_PANEL_ROWS] *= 1.5f;
+    }
+}
+
+/* A kernel that breaks the contract is found: in the second half of a layer, and in the first. */
+static void test_check_kernels(void **state)
+{
+    (void)state;
+    bare_open(1);
+    assert_int_equal(engine_check(en), ERR_OK);
+    sound = en->cpu.kern;
+    broken = *sound;
+    broken.matmul = broken_matmul;
+    en->cpu.kern = &broken;
+    assert_int_equal(engine_check(en), ERR_OK);
+    const int32_t cols[] = { TINY_FF, TINY_EMBD };
+    for (int i = 0; i < 2; i++) {
+        broken_col = cols[i];
+        assert_int_equal(engine_check(en), ERR_FAILED);
+        assert_non_null(strstr(err_text(), "miscomputes"));
+    }
+    bare_close();
+}
+
+/* Turns the last panel of a matrix into NaNs, and back. */
+static void swap_panel(const struct tensor *t, uint8_t kept[])
+{
+    uint8_t *last = model.arena.base + (t->data - model.arena.base) + t->bytes - t->stride;
+    for (size_t i = 0; i < t->stride; i++) {
+        const uint8_t b = last[i];
+        last[i] = kept[i];
+        kept[i] = b;
+    }
+}
+
+/* Each row of the output matrix is looked at, the last one too. In a layer that was not computed
+ * damage shows in the first answer. */
+static void test_check_damage(void **state)
+{
+    (void)state;
+    static uint8_t kept[TENSOR_PANEL_ROWS * TINY_FF * sizeof(float)];
+    int32_t ids[4];
+    int n = 0;
+    enum engine_finish finish = ENGINE_FINISH_NONE;
+    memset(kept, 0xFF, sizeof kept);
+    bare_open(1);
+    swap_panel(&model.weights.output, kept);
+    assert_int_equal(engine_check(en), ERR_INTEGRITY);
+    swap_panel(&model.weights.output, kept);
+    assert_int_equal(engine_check(en), ERR_OK);
+    swap_panel(&model.weights.layer[1].down, kept);
+    assert_int_equal(engine_check(en), ERR_OK);
+    const int32_t handle = submit(3, 4, 0);
+    do {
+        assert_true(round_once());
+    } while (read_all(handle, ids, &n, &finish));
+    assert_int_equal(n, 0);
+    assert_int_equal(finish, ENGINE_FINISH_ERROR);
+    bare_close();
+}
+
+/* The first layer of each kind: another type, another window, another bias. */
+static void test_check_layers(void **state)
+{
+    (void)state;
+    static struct arch a;
+    static struct weights_layer layers[6];
+    static struct weights w = { .layer = layers };
+    struct plan_context x = { .decoder = { .arch = &a, .weights = &w } };
+    struct check c = { .x = &x };
+    a.n_layer = 6;
+    layers[2].down.type = layers[3].down.type = QUANT_Q6_K;
+    a.layer[3].is_window = true;
+    layers[5].q_b.n = 64;
+    choose_layers(&c);
+    const bool want[6] = { true, false, true, true, false, true };
+    assert_memory_equal(c.only, want, sizeof want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worst_end),     cmocka_unit_test(test_leave_queue),
         cmocka_unit_test(test_leave_step),    cmocka_unit_test(test_leave_alone),
         cmocka_unit_test(test_leave_guesses), cmocka_unit_test(test_late_in_queue),
-        cmocka_unit_test(test_made_up)
+        cmocka_unit_test(test_made_up),       cmocka_unit_test(test_check_kernels),
+        cmocka_unit_test(test_check_damage),  cmocka_unit_test(test_check_layers)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -240,6 +240,9 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         if (is_abandoned(d, i, begin_us)) {
             return err_set(ERR_CANCELLED, "step abandoned at layer %d of %d", i, a->n_layer);
         }
+        if (s->only != NULL && !s->only[i]) {
+            continue;
+        }
         if (a->join == ARCH_JOIN_SERIAL) {
             layer_serial(&p, i, x, h);
         } else {

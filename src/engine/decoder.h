@@ -39,6 +39,7 @@ struct decoder_step {
     int32_t n_tok;
     const struct back_run *runs; /* [n_run]; their pages must have room (kv_seq_grow) */
     int32_t n_run;
+    const bool *only; /* [n_layer] the layers to compute, for the check at start; NULL: all */
 };
 
 /* The caller has set what d borrows. Takes the frequencies from the arena (counting arenas too).

@@ -5,9 +5,9 @@
  * workspace of a step in a third. From the thread's start on nothing is allocated (EN-1).
  *
  * Before the first request the engine checks itself, and a small model that guesses: two tokens
- * computed in one step must give exactly the scores that they give one after another. A machine
- * that miscomputes, or a kernel that breaks the numeric contract, is found before it answers
- * anybody.
+ * computed in one step must give exactly the scores that they give one after another, through one
+ * layer of each kind that the model has. A machine that miscomputes, or a kernel that breaks the
+ * numeric contract, is found before it answers anybody.
  *
  * Next: engine.c, the thread. */
 #include "engine/engine_int.h"
@@ -75,12 +75,72 @@ static void size_text(struct engine *e, size_t piece_max)
 
 /* --- the check at start ----------------------------------------------------------------------- */
 
-/* The scores of n_vocab tokens after the last of n tokens of sequence 0, computed from `pos0` on;
- * copied to `to`. */
-static enum err check_step(struct engine *e, struct plan_context *x, int32_t pos0, int32_t n,
-                           float *to, int32_t n_vocab)
+#define CHECK_ROWS (64 * TENSOR_PANEL_ROWS) /* of the output matrix, in the second step */
+
+/* What the two steps share. */
+struct check {
+    struct engine *e;
+    struct plan_context *x;
+    bool only[ARCH_LAYER_MAX];
+};
+
+static bool is_like(const struct tensor *a, const struct tensor *b)
 {
+    return a->type == b->type && a->n_row == b->n_row && a->n_col == b->n_col;
+}
+
+/* Whether two layers are computed by the same kernels on the same shapes. */
+static bool is_same_kind(const struct plan_context *x, int32_t i, int32_t j)
+{
+    const struct arch_layer *ai = &x->decoder.arch->layer[i];
+    const struct arch_layer *aj = &x->decoder.arch->layer[j];
+    const struct weights_layer *a = &x->decoder.weights->layer[i];
+    const struct weights_layer *b = &x->decoder.weights->layer[j];
+    const bool has_same_vectors =
+        a->q_b.n == b->q_b.n && a->k_b.n == b->k_b.n && a->v_b.n == b->v_b.n &&
+        a->o_b.n == b->o_b.n && a->gate_b.n == b->gate_b.n && a->up_b.n == b->up_b.n &&
+        a->down_b.n == b->down_b.n && a->attn_norm.b.n == b->attn_norm.b.n &&
+        a->ffn_norm.b.n == b->ffn_norm.b.n;
+    return ai->is_window == aj->is_window && ai->has_rope == aj->has_rope && has_same_vectors &&
+           is_like(&a->q, &b->q) && is_like(&a->k, &b->k) && is_like(&a->v, &b->v) &&
+           is_like(&a->o, &b->o) && is_like(&a->gate, &b->gate) && is_like(&a->up, &b->up) &&
+           is_like(&a->down, &b->down);
+}
+
+/* The first layer of each kind. */
+static void choose_layers(struct check *c)
+{
+    for (int32_t i = 0; i < c->x->decoder.arch->n_layer; i++) {
+        bool is_new = true;
+        for (int32_t j = 0; j < i && is_new; j++) {
+            is_new = !c->only[j] || !is_same_kind(c->x, i, j);
+        }
+        c->only[i] = is_new;
+    }
+}
+
+/* The scores of the first n_row tokens. */
+static const float *score(const struct plan_context *x, const float *hidden, int32_t row,
+                          int32_t n_row)
+{
+    struct decoder d = x->decoder;
+    struct arch a = *d.arch;
+    struct weights w = *d.weights;
+    a.n_vocab = w.output.n_row = n_row;
+    w.output.bytes = w.output.stride * (size_t)tensor_panels(&w.output);
+    d.arch = &a;
+    d.weights = &w;
+    return decoder_logits(&d, hidden, &row, 1);
+}
+
+/* The scores of n_row tokens after the last of n tokens of sequence 0, computed from `pos0` on, by
+ * some of the layers; copied to `to`. */
+static enum err check_step(const struct check *c, int32_t pos0, int32_t n, float *to, int32_t n_row)
+{
+    struct engine *e = c->e;
+    struct plan_context *x = c->x;
     struct kv_seq *seq = &x->seqs[0];
+    const int32_t n_vocab = x->decoder.arch->n_vocab;
     const bool is_there = kv_seq_grow(&x->kv, seq, pos0 + n);
     REQUIRE(is_there, ERR_FAILED, "check at start: no pages");
     for (int32_t i = 0; i < n; i++) {
@@ -90,28 +150,33 @@ static enum err check_step(struct engine *e, struct plan_context *x, int32_t pos
     }
     e->runs[0] = (struct back_run){ .pages = seq->page, .n_tok = n, .pos0 = pos0 };
     const struct decoder_step step = {
-        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1, .only = c->only
     };
-    const int32_t row = n - 1;
     float *hidden = NULL;
     arena_rewind(&e->step, 0);
     TRY(decoder_forward(&x->decoder, &step, &hidden));
-    const float *logits = decoder_logits(&x->decoder, hidden, &row, 1);
-    memcpy(to, logits, (size_t)n_vocab * sizeof to[0]);
+    memcpy(to, score(x, hidden, n - 1, n_row), (size_t)n_row * sizeof to[0]);
     return ERR_OK;
 }
 
 /* The second of two tokens in one step, and then alone: equal bits are the contract (DE-1), and
- * unequal ones mean that a processor, its memory or a kernel is broken. Each step reads all
- * weights, which is much of a start: two are enough. */
+ * unequal ones mean that a processor, its memory or a kernel is broken.
+ *
+ * All layers would mean to read all weights twice, which is most of a start; layers of one kind
+ * run the same kernels on the same shapes, so one of each is computed. The scores of the first step
+ * are all looked at, and with them each row of the output matrix; damage in another layer makes the
+ * first answer fail (sample.c), as its scores go through all of them. */
 static enum err check_model(struct engine *e, struct plan_context *x, const char *whose)
 {
+    struct check c = { .e = e, .x = x };
     const int32_t n_own = x->decoder.arch->n_vocab;
     const int32_t n_vocab = n_own < e->parts.arch->n_vocab ? n_own : e->parts.arch->n_vocab;
+    const int32_t n_row = n_vocab < CHECK_ROWS ? n_vocab : CHECK_ROWS;
     const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
-    TRY(check_step(e, x, 0, n, e->row, n_vocab));
+    choose_layers(&c);
+    TRY(check_step(&c, 0, n, e->row, n_vocab));
     kv_seq_cut(&x->kv, &x->seqs[0], n - 1);
-    TRY(check_step(e, x, n - 1, 1, e->raw, n_vocab));
+    TRY(check_step(&c, n - 1, 1, e->raw, n_row));
     kv_seq_cut(&x->kv, &x->seqs[0], 0);
     for (int32_t i = 0; i < n_vocab; i++) {
         REQUIRE(isfinite(e->row[i]), ERR_INTEGRITY,
@@ -119,7 +184,7 @@ static enum err check_model(struct engine *e, struct plan_context *x, const char
                 "damaged",
                 whose, i);
     }
-    REQUIRE(memcmp(e->row, e->raw, (size_t)n_vocab * sizeof e->row[0]) == 0, ERR_FAILED,
+    REQUIRE(memcmp(e->row, e->raw, (size_t)n_row * sizeof e->row[0]) == 0, ERR_FAILED,
             "check at start%s: two tokens at once give other scores than one alone; this machine "
             "or build miscomputes",
             whose);
