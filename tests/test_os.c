@@ -3,6 +3,8 @@
  * Includes the .c: the functions that walk the tree take its top as a parameter, and the header has none. */
 #include "base/os.c"
 
+#include "base/mem.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -117,6 +119,24 @@ static void test_cores(void **state)
     assert_true(granted("3:cpu,cpuacct:/h\n0::/\n") == UINT64_MAX);
 }
 
+/* Both ways to count pages of 2 MB tell the same; how many there are is the kernel's choice. */
+static void test_huge(void **state)
+{
+    (void)state;
+    struct arena a;
+    uint64_t scanned = 0;
+    uint64_t n_read = 0;
+    uint64_t told = 0;
+    assert_int_equal(arena_open(&a, (size_t)9 << 20, true), ERR_OK);
+    assert_int_equal(read_huge((uintptr_t)a.base, a.cap, &n_read), ERR_OK);
+    if (scan_huge((uintptr_t)a.base, a.cap, &scanned)) {
+        assert_int_equal(scanned, n_read);
+    }
+    assert_int_equal(os_huge_bytes(a.base, a.cap, &told), ERR_OK);
+    assert_int_equal(told, n_read);
+    arena_close(&a);
+}
+
 static void test_this_box(void **state)
 {
     (void)state;
@@ -158,9 +178,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_held),
-        cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_cores),
-        cmocka_unit_test(test_this_box),  cmocka_unit_test(test_hidden_meminfo),
+        cmocka_unit_test(test_memory_v2),      cmocka_unit_test(test_memory_held),
+        cmocka_unit_test(test_memory_v1),      cmocka_unit_test(test_cores),
+        cmocka_unit_test(test_huge),           cmocka_unit_test(test_this_box),
+        cmocka_unit_test(test_hidden_meminfo),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

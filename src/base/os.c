@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -507,14 +508,68 @@ uint64_t os_memory_available(const char **limit_name)
 
 /* --- pages of 2 MB ------------------------------------------------------------------------- */
 
-/* Lines of /proc/self/smaps: "from-to flags ..." begins a mapping, "Name:  n kB" says more. */
-enum err os_huge_bytes(const void *at, size_t n, uint64_t *out)
+/* PAGEMAP_SCAN, Linux 6.7: older headers lack it. */
+struct huge_range {
+    uint64_t begin;
+    uint64_t end;
+    uint64_t categories;
+};
+struct huge_scan {
+    uint64_t size;
+    uint64_t flags;
+    uint64_t begin;
+    uint64_t end;
+    uint64_t walk_end; /* how far it came */
+    uint64_t ranges;   /* address of */
+    uint64_t n_range;
+    uint64_t max_pages;
+    uint64_t inverted;
+    uint64_t all_of;
+    uint64_t any_of;
+    uint64_t wanted; /* categories that tell ranges apart */
+};
+#define HUGE_SCAN   _IOWR('f', 16, struct huge_scan)
+#define HUGE_IS     (1u << 6)
+#define HUGE_RANGES 64
+
+/* Takes some 0.1 ms for a GB. false: the kernel does not know it, or /proc is closed to us. */
+static bool scan_huge(uintptr_t from, size_t n, uint64_t *out)
+{
+    struct huge_range r[HUGE_RANGES];
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct huge_scan s = { .size = sizeof s,
+                           .begin = from / page * page,
+                           .end = (from + n + page - 1) / page * page,
+                           .ranges = (uintptr_t)r,
+                           .n_range = HUGE_RANGES,
+                           .all_of = HUGE_IS,
+                           .wanted = HUGE_IS };
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t bytes = 0;
+    bool is_known = fd >= 0;
+    while (is_known && s.begin < s.end) {
+        const int k = ioctl(fd, HUGE_SCAN, &s);
+        is_known = k >= 0 && s.walk_end > s.begin;
+        for (int i = 0; i < k; i++) {
+            bytes += r[i].end - r[i].begin;
+        }
+        s.begin = s.walk_end;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    *out = is_known ? bytes : *out;
+    return is_known;
+}
+
+/* Lines of /proc/self/smaps: "from-to flags ..." begins a mapping, "Name:  n kB" says more. Visits
+ * each small page of the whole process: 20 ms for 400 MB of them. */
+static enum err read_huge(uintptr_t from, size_t n, uint64_t *out)
 {
     struct buf text;
     buf_init(&text, (size_t)4 << 20);
     uint64_t bytes = 0;
     bool is_ours = false;
-    const uintptr_t from = (uintptr_t)at;
     const enum err e = os_read_file("/proc/self/smaps", &text);
     const char *line = e == ERR_OK ? buf_str(&text) : NULL;
     while (line != NULL) {
@@ -530,8 +585,18 @@ enum err os_huge_bytes(const void *at, size_t n, uint64_t *out)
         line = end != NULL ? end + 1 : NULL;
     }
     buf_release(&text);
-    *out = e != ERR_OK ? *out : bytes < n ? bytes : n;
+    *out = e == ERR_OK ? bytes : *out;
     return e;
+}
+
+enum err os_huge_bytes(const void *at, size_t n, uint64_t *out)
+{
+    uint64_t bytes = 0;
+    if (!scan_huge((uintptr_t)at, n, &bytes)) {
+        TRY(read_huge((uintptr_t)at, n, &bytes));
+    }
+    *out = bytes < n ? bytes : n;
+    return ERR_OK;
 }
 
 const char *os_no_huge(void)

@@ -46,8 +46,8 @@ uint64_t os_rss_peak_bytes(void);   /* VmHWM */
  * limits; *limit_name (may be NULL) gets static text that says which. Without /proc/meminfo free
  * memory takes the place of MemAvailable, and the text says so. */
 uint64_t os_memory_available(const char **limit_name);
-/* How many of the n bytes from `at` on lie in pages of 2 MB: whole mappings are counted, at most n
- * is given. os_read_file's errors where /proc does not tell. */
+/* How many of the n bytes from `at` on lie in pages of 2 MB; a kernel before 6.7 counts whole
+ * mappings, of which at most n is given. os_read_file's errors where /proc does not tell. */
 enum err os_huge_bytes(const void *at, size_t n, uint64_t *out) MUST_USE;
 /* Why new memory gets no such pages: static text, or NULL. */
 const char *os_no_huge(void);
