@@ -236,9 +236,9 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
     return ERR_OK;
 }
 
-#define TOUCH_BYTES ((size_t)32 << 20)
+#define TOUCH_BYTES ((size_t)8 << 20)
 
-/* A cache that is faulted in by all workers: on a large box one core needs seconds for it. */
+/* Memory that is faulted in by all workers: on a large box one core needs seconds for a cache. */
 struct touch {
     const struct arena *arena;
     struct cell n_failed;
@@ -273,7 +273,7 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
             "requests: the arena is too small");
     TRY(open_touched(e, &e->context, plan->context_bytes));
-    TRY(arena_open(&e->step, plan->step_bytes, true));
+    TRY(open_touched(e, &e->step, plan->step_bytes));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
     if (e->parts.draft_arch != NULL) {
