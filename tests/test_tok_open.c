@@ -91,6 +91,35 @@ static void test_merges(void **state)
         ERR_OK);
 }
 
+/* Of many merges some are looked at; where these are strange all are counted. They may stand
+ * anywhere. */
+static void test_many_merges(void **state)
+{
+    (void)state;
+    enum { N = 30000 };
+    static const char *merges[N + 1];
+    merges[N] = END;
+    const char *const *tokens = LIST("a", "b", "ab");
+    for (int i = 0; i < N; i++) { /* 10.1 of a hundred, behind the others */
+        merges[i] = i < N - 3031 ? "a b" : "x y";
+    }
+    refuses("gpt2", tokens, merges, LIST("merges, entry 26969", "3031 of 30000"));
+    merges[N - 1] = merges[N - 2] = merges[N - 31] = "a b"; /* 3028 */
+    refuses("gpt2", tokens, merges, LIST("merges, entry 26969", "3028 of 30000"));
+    for (int i = 0; i < 28; i++) {
+        merges[N - 3031 + i] = "a b"; /* as many as are allowed */
+    }
+    assert_int_equal(open_with("gpt2", tokens, merges), ERR_OK);
+    for (int k = 2; k <= 9; k++) { /* one in k, at each place */
+        for (int at = 0; at < k; at++) {
+            for (int i = 0; i < N; i++) {
+                merges[i] = i % k == at ? "x y" : "a b";
+            }
+            assert_int_equal(open_with("gpt2", tokens, merges), ERR_INTEGRITY);
+        }
+    }
+}
+
 /* A million equal merges: the first counts, and each of the others is found at once. Searched one
  * after the other they would take longer than a test may. */
 static void test_equal_merges(void **state)
@@ -193,10 +222,10 @@ static void test_colliding_pieces(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_merges),
-                                        cmocka_unit_test(test_equal_merges),
-                                        cmocka_unit_test(test_word_pieces),
-                                        cmocka_unit_test(test_byte_pieces),
-                                        cmocka_unit_test(test_colliding_pieces) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_merges),       cmocka_unit_test(test_many_merges),
+        cmocka_unit_test(test_equal_merges), cmocka_unit_test(test_word_pieces),
+        cmocka_unit_test(test_byte_pieces),  cmocka_unit_test(test_colliding_pieces)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
