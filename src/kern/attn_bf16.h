@@ -34,21 +34,22 @@ INLINE lanes l_near_bf16(lanes x)
     return l_less(a, l_set(0x1p-50f), l_set(0.0f), rest);
 }
 
-/* Weights of 16 positions from x = score - maximum; returns them as floats. */
-INLINE lanes weights_bf16(enum form form, struct tile *t, int32_t i, int32_t pos, lanes x)
+/* Stores n weights v of query i + j, positions pos .. pos + 15, rounded; v becomes the rounded. */
+INLINE void store_weights_bf16(enum form form, struct tile *t, int32_t i, int n, int32_t pos,
+                               lanes *v)
 {
-    const lanes v = l_exp_weight(x, 3);
+    UNROLL for (int j = 0; j < n; j++)
+    {
 #if defined(LANES_HAVE_DOT)
-    if (form == FORM_DOT) {
-        uint16_t *u = &t->pair.u[i][pos];
-        l_store_bf16(u, l_less(v, l_set(0x1p-50f), l_set(0.0f), v));
-        return l_load_bf16(u);
-    }
+        if (form == FORM_DOT) {
+            v[j] = l_store_weights(&t->pair.u[i + j][pos], v[j]);
+            continue;
+        }
 #endif
+        v[j] = l_near_bf16(v[j]);
+        l_store(&t->w[i + j][pos], v[j]);
+    }
     (void)form;
-    const lanes w = l_near_bf16(v);
-    l_store(&t->w[i][pos], w);
-    return w;
 }
 
 /* --- writing --------------------------------------------------------------------------------- */

@@ -22,8 +22,8 @@
  *     query 1    s     s     s     s           TILE x pages running sums in registers
  *     ...
  *
- * Then row by row: scale, cap, hide, maximum, exp, sum (weigh), and the same picture for V with
- * groups of 16 dimensions in place of pages.
+ * Then WEIGHED rows at a time: scale, cap, hide, maximum, exp, sum (weigh), and the same picture
+ * for V with groups of 16 dimensions in place of pages.
  *
  * Next: back/be_cpu.c. */
 #ifndef HEARTH_ATTN_BODY_H
@@ -318,61 +318,127 @@ INLINE void set_step(struct tile *t, int32_t i, int32_t bits)
 /* Lanes of page p of the span that query i does not see become `fill`. */
 INLINE lanes hide(const struct tile *t, int32_t i, int32_t p, lanes x, float fill)
 {
-    if (p * KERN_PAGE >= t->lo[i] && (p + 1) * KERN_PAGE <= t->hi[i]) {
-        return x;
-    }
-    float v[LANES];
-    l_store(v, x);
-    for (int32_t k = 0; k < KERN_PAGE; k++) {
-        const int32_t pos = p * KERN_PAGE + k;
-        v[k] = pos >= t->lo[i] && pos < t->hi[i] ? v[k] : fill;
-    }
-    return l_load(v);
+    static const float lane[LANES] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const lanes at = l_load(lane);
+    const lanes lo = l_set((float)(t->lo[i] - p * KERN_PAGE));
+    const lanes hi = l_set((float)(t->hi[i] - p * KERN_PAGE));
+    return l_less(at, hi, l_less(at, lo, l_set(fill), x), l_set(fill));
 }
 
-/* Scales, caps and hides the scores of query i of the tile; then maximum, weights and their sum. */
-INLINE void weigh(enum form form, struct tile *t, int32_t i)
+/* Whether n queries from i on see all of page p. */
+INLINE bool is_seen(const struct tile *t, int32_t i, int n, int32_t p)
+{
+    bool is_all = true;
+    UNROLL for (int j = i; j < i + n; j++)
+    {
+        is_all = is_all && t->lo[j] <= p * KERN_PAGE && t->hi[j] >= (p + 1) * KERN_PAGE;
+    }
+    return is_all;
+}
+
+/* Scales and caps the scores of query i. */
+static NOINLINE void cap_scores(struct tile *t, int32_t i)
+{
+    const lanes scale = l_set(t->a->scale);
+    const lanes cap = l_set(t->a->cap);
+    for (int32_t p = t->page0; p < t->page1; p++) {
+        float *w = &t->w[i][p * KERN_PAGE];
+        l_store(w, l_mul(cap, l_tanh(l_div(l_mul(l_load(w), scale), cap))));
+    }
+}
+
+/* Weights of n queries from i on, positions pos .. pos + 15, from x = score - maximum. */
+INLINE void weights_of(enum form form, struct tile *t, int32_t i, int n, int32_t pos, lanes *x)
+{
+    if (form == FORM_BF16 || form == FORM_DOT) {
+        l_exp_weights(x, n, 3);
+        store_weights_bf16(form, t, i, n, pos, x);
+        return;
+    }
+    if (form == FORM_F32) {
+        UNROLL for (int j = 0; j < n; j++)
+        {
+            x[j] = l_exp(x[j]);
+        }
+    } else {
+        l_exp_weights(x, n, 4);
+    }
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        l_store(&t->w[i + j][pos], x[j]);
+    }
+}
+
+/* Of n queries from i on: scales and hides scores and finds the greatest, then makes them weights
+ * and sums these. Side by side, since maximum and sum are chains. */
+INLINE void weigh_some(enum form form, struct tile *t, int32_t i, int n)
 {
     const struct kern_attend *a = t->a;
-    const int32_t page0 = t->lo[i] / KERN_PAGE;
-    const int32_t page1 = (t->hi[i] + KERN_PAGE - 1) / KERN_PAGE;
-    const lanes scale = l_set(a->scale);
-    const lanes cap = l_set(a->cap);
-    lanes m = l_set(-HUGE_VALF);
-    for (int32_t p = page0; p < page1; p++) {
-        float *w = &t->w[i][p * KERN_PAGE];
-        lanes v = l_mul(l_load(w), scale);
+    const lanes scale = l_set(a->cap > 0.0f ? 1.0f : a->scale);
+    lanes m[TILE];
+    lanes sum[TILE];
+    ilanes most[TILE]; /* as bits: a NaN is greater than all */
+    UNROLL for (int j = 0; j < n; j++)
+    {
         if (a->cap > 0.0f) {
-            v = l_mul(cap, l_tanh(l_div(v, cap)));
+            cap_scores(t, i + j);
         }
-        v = hide(t, i, p, v, -HUGE_VALF);
-        l_store(w, v);
-        m = l_max(v, m);
+        m[j] = l_set(-HUGE_VALF);
+        sum[j] = l_set(0.0f);
+        most[j] = il_set(0);
     }
-    const float most = l_most(m);
-    const lanes max = l_set(most);
-    lanes sum = l_set(0.0f);
-    ilanes most_v = il_set(0); /* as bits: a NaN is greater than all */
-    for (int32_t p = page0; p < page1; p++) {
-        float *w = &t->w[i][p * KERN_PAGE];
-        const lanes x = l_sub(l_load(w), max);
-        lanes v;
-        if (form == FORM_BF16 || form == FORM_DOT) {
-            v = weights_bf16(form, t, i, p * KERN_PAGE, x);
-        } else {
-            v = form == FORM_F32 ? l_exp(x) : l_exp_weight(x, 4);
+    for (int32_t p = t->page0; p < t->page1; p++) {
+        const bool is_all = is_seen(t, i, n, p);
+        UNROLL for (int j = 0; j < n; j++)
+        {
+            float *w = &t->w[i + j][p * KERN_PAGE];
+            lanes v = l_mul(l_load(w), scale);
+            v = is_all ? v : hide(t, i + j, p, v, -HUGE_VALF);
             l_store(w, v);
-        }
-        sum = l_add(sum, v);
-        if (form == FORM_Q8_0) { /* what is hidden may have any scale */
-            v = hide(t, i, p, l_mul(v, l_load(&t->i8.v_most[p * KERN_PAGE])), 0.0f);
-            most_v = il_max(most_v, il_and(l_bits(v), il_set(0x7FFFFFFF)));
+            m[j] = l_max(v, m[j]);
         }
     }
-    a->m[t->i0 + i] = most;
-    a->s[t->i0 + i] = l_sum(sum);
-    if (form == FORM_Q8_0) {
-        set_step(t, i, il_most(most_v));
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        const float greatest = l_most(m[j]);
+        a->m[t->i0 + i + j] = greatest;
+        m[j] = l_set(greatest);
+    }
+    for (int32_t p = t->page0; p < t->page1; p++) {
+        lanes v[TILE];
+        UNROLL for (int j = 0; j < n; j++)
+        {
+            v[j] = l_sub(l_load(&t->w[i + j][p * KERN_PAGE]), m[j]);
+        }
+        weights_of(form, t, i, n, p * KERN_PAGE, v);
+        UNROLL for (int j = 0; j < n; j++)
+        {
+            sum[j] = l_add(sum[j], v[j]);
+            if (form == FORM_Q8_0) {
+                v[j] = l_mul(v[j], l_load(&t->i8.v_most[p * KERN_PAGE]));
+                /* what is hidden may have any scale */
+                v[j] = is_seen(t, i + j, 1, p) ? v[j] : hide(t, i + j, p, v[j], 0.0f);
+                most[j] = il_max(most[j], il_and(l_bits(v[j]), il_set(0x7FFFFFFF)));
+            }
+        }
+    }
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        a->s[t->i0 + i + j] = l_sum(sum[j]);
+        if (form == FORM_Q8_0) {
+            set_step(t, i + j, il_most(most[j]));
+        }
+    }
+}
+
+INLINE void weigh(enum form form, struct tile *t)
+{
+    int32_t i = 0;
+    for (; i + WEIGHED <= t->n; i += WEIGHED) {
+        weigh_some(form, t, i, WEIGHED);
+    }
+    for (; i < t->n; i++) {
+        weigh_some(form, t, i, 1);
     }
 }
 
@@ -530,11 +596,9 @@ static NOINLINE void weigh_block(struct tile *t, int32_t i, int32_t b)
     const bool is_usable = t->i8.inverse[i] != 0.0f;
     const lanes inverse = l_set(t->i8.inverse[i]);
     for (int32_t p = t->page0; p < t->page1; p++) {
-        const bool is_seen =
-            is_usable && (p + 1) * KERN_PAGE > t->lo[i] && p * KERN_PAGE < t->hi[i];
         const lanes w = l_mul(l_load(&t->w[i][p * KERN_PAGE]), inverse);
-        const lanes u = is_seen ? l_mul(w, l_load(d + p * KERN_PAGE)) : l_set(0.0f);
-        l_store_i16(&t->i8.u[i][p * KERN_PAGE], is_seen ? hide(t, i, p, u, 0.0f) : u);
+        const lanes u = is_usable ? l_mul(w, l_load(d + p * KERN_PAGE)) : l_set(0.0f);
+        l_store_i16(&t->i8.u[i][p * KERN_PAGE], is_seen(t, i, 1, p) ? u : hide(t, i, p, u, 0.0f));
     }
 }
 
@@ -677,9 +741,7 @@ INLINE void tile_n(enum form form, const struct form_fns *f, struct tile *t, int
     if (form == FORM_Q8_0 && t->i0 == 0) { /* scores prefetched them; they serve all tiles */
         widen_scales(t->a, t->i8.v_scale, t->i8.v_most);
     }
-    for (int32_t i = 0; i < t->n; i++) {
-        f->weigh(t, i);
-    }
+    f->weigh(t);
     for (int32_t i = t->n; i < n; i++) { /* so that no place holds an accidental NaN */
         memset(t->w[i], 0, sizeof t->w[i]);
         if (form == FORM_DOT) {
@@ -713,9 +775,9 @@ INLINE void tile_form(enum form form, const struct form_fns *f, struct tile *t)
 }
 
 #define FORM_FNS(name, form)                                                                       \
-    static NOINLINE void weigh_##name(struct tile *t, int32_t i)                                   \
+    static NOINLINE void weigh_##name(struct tile *t)                                              \
     {                                                                                              \
-        weigh(form, t, i);                                                                         \
+        weigh(form, t);                                                                            \
     }                                                                                              \
     static NOINLINE void one_##name(const struct tile *t, int32_t i, int32_t from, int32_t to)     \
     {                                                                                              \

@@ -8,11 +8,13 @@
 #include "kern/gemm_act.h"
 
 #if defined(LANES_AVX512)
-#define TILE   8
-#define CHAINS 16
+#define TILE    8
+#define CHAINS  16
+#define WEIGHED 4 /* queries whose weights are made side by side */
 #else
-#define TILE   4
-#define CHAINS 4
+#define TILE    4
+#define CHAINS  4
+#define WEIGHED 1
 #endif
 
 #define PAGES_MAX  4 /* side by side */
@@ -64,33 +66,52 @@ struct tile {
     _Alignas(64) float w[TILE][ROW]; /* scores, then weights */
 };
 
-/* exp(x) for a weight, x <= 0: 2^n times a polynomial. Degree 3 is within 2^-13, 4 within 2^-18.
- * See weight_of in attn_ref.c. */
-INLINE lanes l_exp_weight(lanes x, int degree)
+/* exp(x) for n weights, x <= 0: 2^k times a polynomial. Degree 3 is within 2^-13, 4 within 2^-18.
+ * See weight_of in attn_ref.c. Step by step for all n, since each step waits for the one before. */
+INLINE void l_exp_weights(lanes *x, int n, int degree)
 {
+    static const float of3[] = { 0x1.C3F760p-5f, 0x1.F0DE1Ap-3f, 0x1.62F31Ap-1f, 0x1.FFF692p-1f };
+    static const float of4[] = { 0x1.3997D6p-7f, 0x1.CA1440p-5f, 0x1.EC06DAp-3f, 0x1.62E0DCp-1f,
+                                 0x1.FFFFE8p-1f };
+    const float *factor = degree == 3 ? of3 : of4;
+    const lanes log2_e = l_set(0x1.715476p0f);
     const lanes big = l_set(0x1.8000FEp23f);
-    const lanes c = l_max(l_set(-88.0f), x);
-    const lanes t = l_fma(c, l_set(0x1.715476p0f), big);
-    const lanes f = l_fma(c, l_set(0x1.715476p0f), l_sub(big, t));
-    lanes p;
-    if (degree == 3) {
-        p = l_set(0x1.C3F760p-5f);
-        p = l_fma(p, f, l_set(0x1.F0DE1Ap-3f));
-        p = l_fma(p, f, l_set(0x1.62F31Ap-1f));
-        p = l_fma(p, f, l_set(0x1.FFF692p-1f));
-    } else {
-        p = l_set(0x1.3997D6p-7f);
-        p = l_fma(p, f, l_set(0x1.CA1440p-5f));
-        p = l_fma(p, f, l_set(0x1.EC06DAp-3f));
-        p = l_fma(p, f, l_set(0x1.62E0DCp-1f));
-        p = l_fma(p, f, l_set(0x1.FFFFE8p-1f));
+    lanes t[TILE];
+    lanes f[TILE];
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        x[j] = l_max(l_set(-88.0f), x[j]);
     }
-    return l_mul(p, l_power2(t)); /* n = -127 gives 0 */
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        t[j] = l_fma(x[j], log2_e, big);
+    }
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        f[j] = l_sub(big, t[j]);
+        t[j] = l_power2(t[j]); /* k = -127 gives 0 */
+    }
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        f[j] = l_fma(x[j], log2_e, f[j]);
+        x[j] = l_set(factor[0]);
+    }
+    UNROLL for (int i = 1; i <= degree; i++)
+    {
+        UNROLL for (int j = 0; j < n; j++)
+        {
+            x[j] = l_fma(x[j], f[j], l_set(factor[i]));
+        }
+    }
+    UNROLL for (int j = 0; j < n; j++)
+    {
+        x[j] = l_mul(x[j], t[j]);
+    }
 }
 
 /* Functions of one form that are not worth a copy for each number of queries. */
 struct form_fns {
-    void (*weigh)(struct tile *t, int32_t i);
+    void (*weigh)(struct tile *t);
     void (*value_one)(const struct tile *t, int32_t i, int32_t from, int32_t to);
 };
 

@@ -240,10 +240,17 @@ INLINE void l_store_bf16(uint16_t *p, lanes x)
     _mm256_storeu_si256((void *)p, y);
 }
 
-INLINE lanes l_load_bf16(const uint16_t *p)
+/* The same, with 0 for what is below 2^-50; returns what was stored. */
+INLINE lanes l_store_weights(uint16_t *p, lanes x)
 {
-    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
-    return (lanes){ _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)) };
+    const __mmask16 is_kept = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(0x1p-50f), _CMP_NLT_UQ);
+    const __m512i upper = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7,
+                                           0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+    __m256i y;
+    __asm__("vcvtneps2bf16 %1, %0%{%2%}%{z%}" : "=v"(y) : "v"(x.v), "Yk"(is_kept));
+    _mm256_storeu_si256((void *)p, y);
+    return (lanes){ _mm512_castsi512_ps(
+        _mm512_maskz_permutexvar_epi16(0xAAAAAAAA, upper, _mm512_castsi256_si512(y))) };
 }
 
 INLINE shorts2 t_load(const int8_t *p)
