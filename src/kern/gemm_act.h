@@ -10,7 +10,8 @@
  *                         with an offset start
  * so that one address with constant offsets reaches everything, and four columns of a token can be
  * broadcast by one instruction. Behind the units of the tile: struct act_side. For codebook types a
- * set may want a unit's integers in another order of columns (act_order_fn); all else is as before.
+ * set may want a unit's integers in another order of columns (act_order_fn), or groups of 8 columns,
+ * q[4][T][8]; all else is as before.
  *
  * A few channels of real models are tens of times greater than their neighbours, and a scale that
  * reaches them leaves the other 31 columns of their unit few steps. So what stands out of its row
@@ -230,6 +231,7 @@ struct act_tile {
     int32_t n_col;
     enum kern_act_kind kind;
     act_order_fn order;       /* of codebook types; NULL: as they are */
+    int32_t group;            /* columns of a group */
     const float *x[TILE_MAX]; /* NULL: a token that only fills the tile up */
     float limit[TILE_MAX];    /* beyond it a value stands out */
 };
@@ -258,8 +260,8 @@ INLINE void put_integers(const struct act_tile *p, uint8_t *to, struct act_unit 
         if (p->order != NULL && p->kind != KERN_ACT_I8) {
             p->order(p->kind == KERN_ACT_BOOK_HALVED, from[t].q);
         }
-        for (int g = 0; g < 8; g++) {
-            memcpy(to + (g * p->n + t) * 4, from[t].q + 4 * g, 4);
+        for (int32_t k = 0; k < UNIT; k += p->group) {
+            memcpy(to + k * p->n + p->group * t, from[t].q + k, (size_t)p->group);
         }
     }
 }
@@ -327,9 +329,10 @@ INLINE void prepare_f32(const struct act_tile *p)
     }
 }
 
-/* What sets may do in their own way, or NULL: an order for codebook types, and a tile of 16 tokens,
- * with the bits of prepare_i8. */
+/* What sets may do in their own way: columns of a group, 4 or 8; or NULL: an order for codebook
+ * types, and a tile of 16 tokens, with the bits of prepare_i8. */
 struct act_how {
+    int32_t group;
     act_order_fn order;
     void (*whole)(struct act_tile *p);
 };
@@ -343,6 +346,7 @@ INLINE void gemm_act_prepare_as(struct act_how how, const struct kern_act *a, co
                               .n = gemm_tile(a->n_tok, i),
                               .n_col = a->n_col,
                               .kind = a->kind,
+                              .group = how.group,
                               .order = how.order };
         for (int32_t t = 0; t < p.n; t++) {
             const int32_t tok = i * TILE_MAX + t;
@@ -361,7 +365,7 @@ INLINE void gemm_act_prepare_as(struct act_how how, const struct kern_act *a, co
 static void __attribute__((unused)) gemm_act_prepare(const struct kern_act *a, const float *x,
                                                      size_t ldx, int32_t tile0, int32_t tile1)
 {
-    gemm_act_prepare_as((struct act_how){ NULL, NULL }, a, x, ldx, tile0, tile1);
+    gemm_act_prepare_as((struct act_how){ 4, NULL, NULL }, a, x, ldx, tile0, tile1);
 }
 
 #endif

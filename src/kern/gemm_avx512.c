@@ -420,7 +420,7 @@ static void matmul_without_vbmi(const struct tensor *w, struct kern_part part,
 static void prepare_with_vbmi(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
                               int32_t tile1)
 {
-    gemm_act_prepare_as((struct act_how){ book_sort, act_whole }, a, x, ldx, tile0, tile1);
+    gemm_act_prepare_as((struct act_how){ 4, book_sort, act_whole }, a, x, ldx, tile0, tile1);
 }
 
 /* Whose codebook types take AVX2's products, which know no other order. */
@@ -429,7 +429,7 @@ static void prepare_without_vbmi(const struct kern_act *a, const float *x, size_
 {
     struct kern_act plain = *a;
     plain.kind = a->kind == KERN_ACT_F32 ? KERN_ACT_F32 : KERN_ACT_I8;
-    gemm_act_prepare_as((struct act_how){ NULL, act_whole }, &plain, x, ldx, tile0, tile1);
+    gemm_act_prepare_as((struct act_how){ 4, NULL, act_whole }, &plain, x, ldx, tile0, tile1);
 }
 
 void gemm_avx512_fill(struct kern_table *t, bool has_vbmi)

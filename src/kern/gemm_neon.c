@@ -23,12 +23,12 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, int tile,
-                 int together, int32x4_t *s)
+INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, int tile, int n,
+                 int32x4_t *s)
 {
     UNROLL for (int r = g0; r < g1; r += run)
     {
-        UNROLL for (int t = 0; t < together; t++)
+        UNROLL for (int t = 0; t < n; t++)
         {
             int16x8_t low = vdupq_n_s16(0);
             int16x8_t high = vdupq_n_s16(0);

@@ -6,8 +6,9 @@
  * all tokens of the tile.
  *
  * The including file brings `sums`, the only step that differs between processors:
- *     s[t] += codes of groups [g0, g1) * activations of token t, t below `together`
+ *     s[t] += codes of groups [g0, g1) * activations of token t, t below n
  * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
+ * Each s[t] starts with one number in all lanes.
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
  * used as they are; what is to come off, offset * sum of the activations, is where the integer sums
@@ -21,9 +22,10 @@
 
 #include "kern/lanes.h"
 
-#define QUADS    4 /* of a panel's rows */
-#define QUAD     (LANES / QUADS)
-#define TOGETHER 8 /* tokens that share a decode step */
+#define QUADS           4 /* of a panel's rows */
+#define QUAD            (LANES / QUADS)
+#define FLOATS_TOGETHER 8 /* tokens that share a float weight */
+#define TOGETHER        8 /* tokens that share a decode step */
 
 #include "kern/gemm_panel.h"
 
@@ -438,47 +440,57 @@ INLINE float32x4_t token_step(const struct unit *u, const struct kind k, int q, 
     return acc;
 }
 
-INLINE int together_of(int tile)
+INLINE int at_most(int n, int most)
 {
-    return tile < TOGETHER ? tile : TOGETHER;
+    return n < most ? n : most;
 }
 
 /* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8. part: half 0 or
- * 1, or 2: both. */
-INLINE void sums_start(const struct kind k, int part, int tile, const uint8_t *a, int32x4_t *s)
+ * 1, or 2: both. a, here and below: the unit's activations from the first of n tokens on. */
+INLINE void sums_start(const struct kind k, int part, int tile, const uint8_t *a, int n,
+                       int32x4_t *s)
 {
-    const int together = together_of(tile);
     const int32_t *n8 = (const int32_t *)(const void *)(a + (UNIT + 16 + 4 * part) * tile);
-    UNROLL for (int t = 0; t < together; t++)
+    UNROLL for (int t = 0; t < n; t++)
     {
         s[t] = vdupq_n_s32(k.offset != 0.0f ? n8[t] / 8 * (int32_t)k.offset : 0);
     }
 }
 
-/* Quad by quad: eight registers of codes and up to 16 of integer sums are all that 32 registers
- * hold. The two halves of a unit are summed apart only where a type scales them apart. */
+/* The two halves of a unit are summed apart only where a type scales them apart. */
+INLINE bool is_split(const struct kind k)
+{
+    return k.form == FORM_HALVED || k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN;
+}
+
+/* Quad q, whose codes are in w, of one unit for n tokens. */
+INLINE void toks_step(const int8x16_t w[8], const struct kind k, int q, const struct unit *u,
+                      const uint8_t *a, int tile, int n, float32x4_t *acc)
+{
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    int32x4_t s[2][TOGETHER];
+    sums_start(k, is_split(k) ? 0 : 2, tile, a, n, s[0]);
+    sums(w, 0, is_split(k) ? 4 : 8, k.run, a, tile, n, s[0]);
+    if (is_split(k)) {
+        sums_start(k, 1, tile, a, n, s[1]);
+        sums(w, 4, 8, k.run, a, tile, n, s[1]);
+    }
+    UNROLL for (int t = 0; t < n; t++)
+    {
+        const int32x4_t both[2] = { s[0][t], is_split(k) ? s[1][t] : s[0][t] };
+        acc[t] = token_step(u, k, q, d, tile, t, both, acc[t]);
+    }
+}
+
+/* Quad by quad: eight registers of codes and 16 of integer sums are all that 32 registers hold. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
                       const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
 {
-    const float *d = (const float *)(const void *)(a + UNIT * tile);
-    const int together = together_of(tile);
-    const bool is_split = k.form == FORM_HALVED || k.form == FORM_SUB2 || k.form == FORM_SUB2_MIN;
     UNROLL for (int q = 0; q < QUADS; q++)
     {
         int8x16_t w[8];
-        int32x4_t s[2][TOGETHER];
         codes(b, j, q, w);
-        sums_start(k, is_split ? 0 : 2, tile, a, s[0]);
-        sums(w, 0, is_split ? 4 : 8, k.run, a, tile, together, s[0]);
-        if (is_split) {
-            sums_start(k, 1, tile, a, s[1]);
-            sums(w, 4, 8, k.run, a, tile, together, s[1]);
-        }
-        UNROLL for (int t = 0; t < together; t++)
-        {
-            const int32x4_t both[2] = { s[0][t], is_split ? s[1][t] : s[0][t] };
-            acc[q][t] = token_step(u, k, q, d, tile, t, both, acc[q][t]);
-        }
+        toks_step(w, k, q, u, a, tile, at_most(tile, TOGETHER), acc[q]);
     }
 }
 
@@ -505,7 +517,7 @@ INLINE void zero_tile(float32x4_t acc[QUADS][TOGETHER], int together)
 
 /* --- one panel -------------------------------------------------------------------------------- */
 
-/* Up to TOGETHER tokens of a tile: where their activations and results are. */
+/* Tokens of a tile that are taken together: where their activations and results are. */
 struct tile {
     const uint8_t *a;
     float *y;
@@ -531,7 +543,7 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
     const uint8_t *w = p->w->data + (size_t)panel * p->w->stride;
     const uint8_t *a = t.a;
     const int32_t n_block = p->w->n_col / (UNIT * k.units);
-    zero_tile(acc, together_of(size));
+    zero_tile(acc, at_most(size, TOGETHER));
     for (int32_t block = 0; block < n_block; block++, w += k.block) {
         for (int j = 0; j < k.units; j++, a += unit_bytes(size)) {
             struct unit u;
@@ -539,7 +551,7 @@ INLINE void panel_tile(scales_fn scales, codes_fn codes, const struct kind k, in
             unit_step(codes, k, size, w, j, &u, a, acc);
         }
     }
-    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
+    store_tile(acc, at_most(size, TOGETHER), t.n, t.y, p->ldy);
 }
 
 INLINE void panel_run(scales_fn scales, codes_fn codes, const struct kind k,
@@ -661,7 +673,7 @@ INLINE void float_quads(enum quant_type type, int size, int q0, int n_quad, cons
                         int32_t n_col, const float *x, float32x4_t acc[QUADS][TOGETHER])
 {
     const size_t each = type == QUANT_F32 ? 4 : 2;
-    const int together = together_of(size);
+    const int together = at_most(size, FLOATS_TOGETHER);
     float32x4_t sum[QUADS][TOGETHER];
     zero_tile(sum, together);
     for (int32_t k = 0; k < n_col; k++, w += LANES * each, x += size) {
@@ -694,12 +706,12 @@ INLINE void float_tile(enum quant_type type, int size, const struct product *p, 
     {
         float_quads(type, size, q, n_quad, w, p->w->n_col, x, acc);
     }
-    store_tile(acc, together_of(size), t.n, t.y, p->ldy);
+    store_tile(acc, at_most(size, FLOATS_TOGETHER), t.n, t.y, p->ldy);
 }
 
 INLINE void float_panel(enum quant_type type, const struct product *p, int32_t panel)
 {
-    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += TOGETHER) {
+    for (int32_t tok = p->part.tile0 * TILE_MAX; tok < p->tok_end; tok += FLOATS_TOGETHER) {
         const struct tile t = tile_at(p, panel, tok);
         switch (t.size) {
         case 16:

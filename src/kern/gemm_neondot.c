@@ -36,13 +36,13 @@ INLINE int32x4_t dot_lane(int32x4_t s, int8x16_t w, int8x16_t a, int lane)
     }
 }
 
-INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, int tile,
-                 int together, int32x4_t *s)
+INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, int tile, int n,
+                 int32x4_t *s)
 {
     (void)run; /* lanes have 32 bits */
     UNROLL for (int g = g0; g < g1; g++)
     {
-        UNROLL for (int t = 0; t < together; t++)
+        UNROLL for (int t = 0; t < n; t++)
         {
             const int i = g * tile + t;
             const int8x16_t x = vld1q_s8((const int8_t *)a + i / 4 * 16);
