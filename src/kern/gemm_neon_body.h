@@ -8,7 +8,8 @@
  * The including file brings `sums`, the only step that differs between processors:
  *     s[t] += codes of groups [g0, g1) * activations of token t, t below n
  * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
- * Each s[t] starts with one number in all lanes.
+ * Each s[t] starts with one number in all lanes. It may define TOGETHER, the tokens that share a
+ * decode step, and GROUP, the columns of a group of its activations (gemm_act.h).
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
  * used as they are; what is to come off, offset * sum of the activations, is where the integer sums
@@ -24,8 +25,15 @@
 
 #define QUADS           4 /* of a panel's rows */
 #define QUAD            (LANES / QUADS)
-#define FLOATS_TOGETHER 8 /* tokens that share a float weight */
-#define TOGETHER        8 /* tokens that share a decode step */
+#define SUMS            16 /* registers of integer sums */
+#define FLOATS_TOGETHER 8  /* tokens that share a float weight */
+#ifndef TOGETHER
+#define TOGETHER 8
+#endif
+#ifndef GROUP
+#define GROUP 4
+#endif
+static_assert(GROUP == 4 || TOGETHER == TILE_MAX, "tile_at counts in groups of 4");
 
 #include "kern/gemm_panel.h"
 
@@ -446,11 +454,10 @@ INLINE int at_most(int n, int most)
 }
 
 /* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8. part: half 0 or
- * 1, or 2: both. a, here and below: the unit's activations from the first of n tokens on. */
-INLINE void sums_start(const struct kind k, int part, int tile, const uint8_t *a, int n,
-                       int32x4_t *s)
+ * 1, or 2: both. d: the tile's scales and sums, of n tokens, here and below from the first one on. */
+INLINE void sums_start(const struct kind k, int part, int tile, const float *d, int n, int32x4_t *s)
 {
-    const int32_t *n8 = (const int32_t *)(const void *)(a + (UNIT + 16 + 4 * part) * tile);
+    const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile);
     UNROLL for (int t = 0; t < n; t++)
     {
         s[t] = vdupq_n_s32(k.offset != 0.0f ? n8[t] / 8 * (int32_t)k.offset : 0);
@@ -465,14 +472,13 @@ INLINE bool is_split(const struct kind k)
 
 /* Quad q, whose codes are in w, of one unit for n tokens. */
 INLINE void toks_step(const int8x16_t w[8], const struct kind k, int q, const struct unit *u,
-                      const uint8_t *a, int tile, int n, float32x4_t *acc)
+                      const uint8_t *a, const float *d, int tile, int n, float32x4_t *acc)
 {
-    const float *d = (const float *)(const void *)(a + UNIT * tile);
-    int32x4_t s[2][TOGETHER];
-    sums_start(k, is_split(k) ? 0 : 2, tile, a, n, s[0]);
+    int32x4_t s[2][SUMS];
+    sums_start(k, is_split(k) ? 0 : 2, tile, d, n, s[0]);
     sums(w, 0, is_split(k) ? 4 : 8, k.run, a, tile, n, s[0]);
     if (is_split(k)) {
-        sums_start(k, 1, tile, a, n, s[1]);
+        sums_start(k, 1, tile, d, n, s[1]);
         sums(w, 4, 8, k.run, a, tile, n, s[1]);
     }
     UNROLL for (int t = 0; t < n; t++)
@@ -482,15 +488,37 @@ INLINE void toks_step(const int8x16_t w[8], const struct kind k, int q, const st
     }
 }
 
-/* Quad by quad: eight registers of codes and 16 of integer sums are all that 32 registers hold. */
+/* Quad q of one unit: eight registers of codes and SUMS of integer sums are all that 32 registers
+ * hold. */
+INLINE void quad_step(codes_fn codes, const struct kind k, int q, int tile, const uint8_t *b, int j,
+                      const struct unit *u, const uint8_t *a, float32x4_t acc[TOGETHER])
+{
+    const float *d = (const float *)(const void *)(a + UNIT * tile);
+    const int together = at_most(tile, TOGETHER);
+    const int n = at_most(together, is_split(k) ? SUMS / 2 : SUMS);
+    int8x16_t w[8];
+    codes(b, j, q, w);
+    UNROLL for (int t = 0; t < together; t += n)
+    {
+        toks_step(w, k, q, u, a + GROUP * t, d + t, tile, n, acc + t);
+    }
+}
+
+/* With 16 tokens the quads are a loop of the program: unrolled, gcc keeps activations of one for the
+ * next and puts sums on the stack instead. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
                       const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
 {
-    UNROLL for (int q = 0; q < QUADS; q++)
-    {
-        int8x16_t w[8];
-        codes(b, j, q, w);
-        toks_step(w, k, q, u, a, tile, at_most(tile, TOGETHER), acc[q]);
+    if (at_most(tile, TOGETHER) > 8) {
+        _Pragma("GCC unroll 1") for (int q = 0; q < QUADS; q++)
+        {
+            quad_step(codes, k, q, tile, b, j, u, a, acc[q]);
+        }
+    } else {
+        UNROLL for (int q = 0; q < QUADS; q++)
+        {
+            quad_step(codes, k, q, tile, b, j, u, a, acc[q]);
+        }
     }
 }
 
