@@ -12,8 +12,9 @@
  * decode step, and GROUP, the columns of a group of its activations (gemm_act.h).
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
- * used as they are; what is to come off, offset * sum of the activations, is where the integer sums
- * start: all numbers are integers below 2^24, and the bits equal those of gemm_ref.c.
+ * used as they are with few tokens: what is to come off, offset * sum of the activations, is where
+ * the integer sums start. With many it comes off the codes, once for all. All numbers are integers
+ * below 2^24, and the bits equal those of gemm_ref.c.
  *
  * The decode steps of codebook types stand in books_neon.h.
  *
@@ -453,6 +454,21 @@ INLINE int at_most(int n, int most)
     return n < most ? n : most;
 }
 
+/* Whether offsets come off the codes themselves: for many tokens that is less than where the sums
+ * of each start, and takes no registers. */
+INLINE bool is_signed(int tile)
+{
+    return tile >= 8;
+}
+
+INLINE void codes_signed(const struct kind k, int8x16_t w[8])
+{
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        w[g] = vsubq_s8(w[g], vdupq_n_s8((int8_t)k.offset));
+    }
+}
+
 /* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8. part: half 0 or
  * 1, or 2: both. d: the tile's scales and sums, of n tokens, here and below from the first one on. */
 INLINE void sums_start(const struct kind k, int part, int tile, const float *d, int n, int32x4_t *s)
@@ -460,7 +476,8 @@ INLINE void sums_start(const struct kind k, int part, int tile, const float *d, 
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile);
     UNROLL for (int t = 0; t < n; t++)
     {
-        s[t] = vdupq_n_s32(k.offset != 0.0f ? n8[t] / 8 * (int32_t)k.offset : 0);
+        s[t] =
+            vdupq_n_s32(k.offset != 0.0f && !is_signed(tile) ? n8[t] / 8 * (int32_t)k.offset : 0);
     }
 }
 
@@ -498,6 +515,9 @@ INLINE void quad_step(codes_fn codes, const struct kind k, int q, int tile, cons
     const int n = at_most(together, is_split(k) ? SUMS / 2 : SUMS);
     int8x16_t w[8];
     codes(b, j, q, w);
+    if (is_signed(tile)) {
+        codes_signed(k, w);
+    }
     UNROLL for (int t = 0; t < together; t += n)
     {
         toks_step(w, k, q, u, a + GROUP * t, d + t, tile, n, acc + t);
