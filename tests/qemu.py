@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""qemu.py FIXTURES SYSROOT HEARTH: a cross build for 64-bit ARM, run by qemu's user emulation on two processors: one with every
-extension (dot products) and one of ARMv8.0 (as on the Raspberry Pi 4), where an instruction that it lacks ends the program.
+"""qemu.py FIXTURES SYSROOT HEARTH: a cross build for 64-bit ARM, run by qemu's user emulation on three processors: one with every
+extension (products of matrices of bytes), one of ARMv8.2 with dot products alone and one of ARMv8.0 (as on the Raspberry Pi 4). An
+instruction that one of them lacks ends the program.
 
-On both: the unit tests with the kernel table's, which compares plain C, neon and neondot and the stored hashes, and five tiny
-models whose logits must be, byte for byte, those of HEARTH, the build for this machine, for all types of cache pages. The
+On all: the unit tests with the kernel table's, which compares plain C with each neon that it can run and the stored
+hashes, and five tiny models whose logits must be, byte for byte, those of HEARTH, the build for this machine, for all types of cache pages. The
 stored inputs of the fuzzers on the first. On x86-64 HEARTH itself too, on processors without AVX-512 and without AVX2: the models,
 with pages of f16. What is missing is named and counted as skipped. Prints 'N passed, N failed, N skipped'."""
 import json
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 fixtures, sysroot, native = sys.argv[1:4]
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 build = root + '/build-arm64'
-PROCESSORS = {'max': 'neondot', 'cortex-a72': 'neon'}  # and the kernels that it must choose
+PROCESSORS = {'max': 'neoni8mm', 'neoverse-n1': 'neondot', 'cortex-a72': 'neon'}  # and the kernels that it must choose
 LESSER = {'max': 'avx2', 'Nehalem': 'scalar'} if platform.machine() == 'x86_64' else {}
 MODELS = ('zoo/llama', 'zoo/gemma3', 'qzoo/q-q4_0', 'qzoo/q-q5_k', 'qzoo/q-iq3_xxs')
 TOOLS = {'aarch64-linux-gnu-gcc': 'gcc-aarch64-linux-gnu', 'qemu-aarch64': 'qemu-user', 'meson': 'meson', 'ninja': 'ninja-build'}

@@ -112,6 +112,7 @@ static void detect_isa(struct cpu_info *c)
     const unsigned long caps = getauxval(AT_HWCAP);
     c->has_neon = (caps & HWCAP_ASIMD) != 0;
     c->has_dotprod = (caps & HWCAP_ASIMDDP) != 0;
+    c->has_i8mm = c->has_dotprod && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
     snprintf(c->name, sizeof c->name, "aarch64");
 }
 #else
@@ -164,6 +165,8 @@ bool cpu_can(enum cpu_isa isa)
         return c->has_neon;
     case CPU_NEONDOT:
         return c->has_neon && c->has_dotprod;
+    case CPU_NEONI8MM:
+        return c->has_neon && c->has_i8mm;
     case CPU_ISA_COUNT:
         break;
     }
@@ -172,7 +175,8 @@ bool cpu_can(enum cpu_isa isa)
 
 enum cpu_isa cpu_best(void)
 {
-    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEONDOT, CPU_NEON };
+    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEONI8MM, CPU_NEONDOT,
+                                          CPU_NEON };
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         if (cpu_can(order[i])) {
             return order[i];
@@ -181,7 +185,8 @@ enum cpu_isa cpu_best(void)
     return CPU_SCALAR;
 }
 
-static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2", "avx512", "neon", "neondot" };
+static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2",    "avx512",
+                                                  "neon",   "neondot", "neoni8mm" };
 
 const char *cpu_isa_name(enum cpu_isa isa)
 {

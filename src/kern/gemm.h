@@ -16,5 +16,6 @@ void gemm_avx2_fill(struct kern_table *t);
 void gemm_avx512_fill(struct kern_table *t, bool has_vbmi);
 void gemm_neon_fill(struct kern_table *t);
 void gemm_neondot_fill(struct kern_table *t);
+void gemm_neoni8mm_fill(struct kern_table *t);
 
 #endif

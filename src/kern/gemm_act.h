@@ -10,8 +10,8 @@
  *                         with an offset start
  * so that one address with constant offsets reaches everything, and four columns of a token can be
  * broadcast by one instruction. Behind the units of the tile: struct act_side. For codebook types a
- * set may want a unit's integers in another order of columns (act_order_fn), or groups of 8 columns,
- * q[4][T][8]; all else is as before.
+ * set may want a unit's integers in another order of columns (act_order_fn), for all types groups
+ * of 8 columns, q[4][T][8]; all else is as before.
  *
  * A few channels of real models are tens of times greater than their neighbours, and a scale that
  * reaches them leaves the other 31 columns of their unit few steps. So what stands out of its row

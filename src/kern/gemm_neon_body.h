@@ -470,7 +470,7 @@ INLINE void codes_signed(const struct kind k, int8x16_t w[8])
 }
 
 /* Where the sums of a unit start: at what comes off the codes, n8 times offset / 8. part: half 0 or
- * 1, or 2: both. d: the tile's scales and sums, of n tokens, here and below from the first one on. */
+ * 1, or 2: both. d: the tile's scales and sums, here and below from the first of n tokens on. */
 INLINE void sums_start(const struct kind k, int part, int tile, const float *d, int n, int32x4_t *s)
 {
     const int32_t *n8 = (const int32_t *)(const void *)(d + (4 + part) * tile);
@@ -524,8 +524,8 @@ INLINE void quad_step(codes_fn codes, const struct kind k, int q, int tile, cons
     }
 }
 
-/* With 16 tokens the quads are a loop of the program: unrolled, gcc keeps activations of one for the
- * next and puts sums on the stack instead. */
+/* With 16 tokens the quads are a loop of the program: unrolled, gcc keeps activations of one for
+ * the next and puts sums on the stack instead. */
 INLINE void unit_step(codes_fn codes, const struct kind k, int tile, const uint8_t *b, int j,
                       const struct unit *u, const uint8_t *a, float32x4_t acc[QUADS][TOGETHER])
 {

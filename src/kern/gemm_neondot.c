@@ -11,7 +11,7 @@
  * Sources: num/quant.c for the formats, num/pack.c for the layout; Arm Architecture Reference
  * Manual for A-profile (SDOT).
  *
- * Next: kern/kern_table.c. */
+ * Next: gemm_neoni8mm.c. */
 #define LANES_NEON
 #include "kern/lanes.h"
 

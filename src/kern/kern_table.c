@@ -69,6 +69,12 @@ static void make_tables(void)
         vec_neon_fill(&tables[CPU_NEONDOT]);
         attn_neon_fill(&tables[CPU_NEONDOT]);
     }
+    start(&tables[CPU_NEONI8MM], CPU_NEONI8MM, "neon matrix products");
+    if (cpu_can(CPU_NEONI8MM)) {
+        gemm_neoni8mm_fill(&tables[CPU_NEONI8MM]);
+        vec_neon_fill(&tables[CPU_NEONI8MM]);
+        attn_neon_fill(&tables[CPU_NEONI8MM]);
+    }
 #endif
 }
 
@@ -104,7 +110,7 @@ void kern_describe(const struct kern_table *t, struct buf *out)
     for (int i = 0; i < CPU_ISA_COUNT; i++) {
         const bool is_built = kern_get((enum cpu_isa)i) != NULL;
         const bool can_run = is_built && cpu_can((enum cpu_isa)i);
-        buf_printf(out, "available  %-7s %s\n", cpu_isa_name((enum cpu_isa)i),
+        buf_printf(out, "available  %-8s %s\n", cpu_isa_name((enum cpu_isa)i),
                    can_run    ? "yes"
                    : is_built ? "no: this processor lacks it"
                               : "no: another architecture");
