@@ -109,7 +109,7 @@ static bool round_once(void)
 static bool read_all(int32_t handle, int32_t *ids, int *n, enum engine_finish *finish)
 {
     static char text[ENGINE_TEXT_MAX];
-    struct engine_event event;
+    struct engine_event event = { .token = -1 };
     enum err err;
     while ((err = engine_next(en, handle, 0, &event, text)) == ERR_OK) {
         if (event.kind == ENGINE_TOKEN) {
