@@ -1,4 +1,4 @@
-/* books_avx2 - codebooks by loads of whole groups (included by gemm_avx2.c)
+/* books_avx2 - codebooks by loads of whole groups (included by words_avx2.h)
  *
  * An entry is kept as the bytes of its levels, 8 or 4 of them, and each index costs one load: no
  * register holds a table of 256 entries. Two rows' entries meet in a register by a load of either
