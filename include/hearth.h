@@ -50,8 +50,8 @@ struct hearth_box;
 
 struct hearth_box_params {
     size_t size;
-    int32_t n_thread; /* 0: one per core this process may use */
-    const char *isa;  /* NULL: best; "scalar", "avx2", "avx512", "neon", "neondot", "neoni8mm" */
+    int32_t n_thread;      /* 0: one per core this process may use */
+    const char *isa;       /* NULL: best; for tests one that `hearth bench --kernels` lists */
     uint64_t memory_bytes; /* most memory to use; 0: what the box and its cgroup have free */
 };
 

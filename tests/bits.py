@@ -13,7 +13,7 @@ import tempfile
 hearth, fixtures = sys.argv[1:3]
 MODELS = ['zoo/llama', 'zoo/gemma3', 'zoo/phi3-mini', 'zoo/starcoder2', 'zoo/cohere2'] + [
     'qzoo/q-' + t for t in ('q4_0', 'q4_1', 'q5_0', 'q8_0', 'q2_k', 'q3_k', 'q4_k', 'q5_k', 'q6_k', 'iq2_xxs', 'iq3_s', 'iq4_xs', 'mxfp4', 'nvfp4', 'tq1_0')]
-ISAS = ('scalar', 'neon', 'neondot', 'neoni8mm') if platform.machine() == 'aarch64' else ('scalar', 'avx2', 'avx512')  # the others: tests/qemu.py
+ISAS = ('scalar', 'neon', 'neondot', 'neoni8mm') if platform.machine() == 'aarch64' else ('scalar', 'avx2', 'avxvnni', 'avx512')  # the others: tests/qemu.py
 VARIANTS = ([('isa ' + i, ['--isa', i], None) for i in ISAS]
             + [(f'threads {n}', ['--threads', str(n)], None) for n in (2, 3)] + [('batch of 7', ['--beside', '6'], None)]
             + [('chunks ' + str(c[:3]), [], c) for c in ([1] * 600, [5, 1, 17, 2, 30] + [7] * 90, [64] * 10)])

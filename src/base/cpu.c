@@ -159,6 +159,8 @@ bool cpu_can(enum cpu_isa isa)
         return true;
     case CPU_AVX2:
         return c->has_avx2;
+    case CPU_AVXVNNI:
+        return c->has_avx_vnni;
     case CPU_AVX512:
         return c->has_avx512_vnni;
     case CPU_NEON:
@@ -175,8 +177,8 @@ bool cpu_can(enum cpu_isa isa)
 
 enum cpu_isa cpu_best(void)
 {
-    static const enum cpu_isa order[] = { CPU_AVX512, CPU_AVX2, CPU_NEONI8MM, CPU_NEONDOT,
-                                          CPU_NEON };
+    static const enum cpu_isa order[] = { CPU_AVX512,   CPU_AVXVNNI, CPU_AVX2,
+                                          CPU_NEONI8MM, CPU_NEONDOT, CPU_NEON };
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         if (cpu_can(order[i])) {
             return order[i];
@@ -185,7 +187,7 @@ enum cpu_isa cpu_best(void)
     return CPU_SCALAR;
 }
 
-static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2",    "avx512",
+static const char *const names[CPU_ISA_COUNT] = { "scalar", "avx2",    "avxvnni", "avx512",
                                                   "neon",   "neondot", "neoni8mm" };
 
 const char *cpu_isa_name(enum cpu_isa isa)

@@ -11,6 +11,7 @@
 enum cpu_isa {
     CPU_SCALAR,
     CPU_AVX2,
+    CPU_AVXVNNI,
     CPU_AVX512,
     CPU_NEON,
     CPU_NEONDOT,
@@ -24,7 +25,7 @@ enum cpu_isa {
 
 struct cpu_info {
     bool has_avx2;     /* AVX2 + FMA + F16C */
-    bool has_avx_vnni; /* 256-bit vpdpbusd */
+    bool has_avx_vnni; /* and 256-bit vpdpbusd */
     bool has_avx512;   /* F, BW, DQ, VL */
     bool has_avx512_vnni;
     bool has_avx512_vbmi; /* and GFNI */

@@ -13,6 +13,7 @@ void gemm_avx2_matmul(const struct tensor *w, struct kern_part part, const struc
 
 void gemm_ref_fill(struct kern_table *t);
 void gemm_avx2_fill(struct kern_table *t);
+void gemm_avxvnni_fill(struct kern_table *t);
 void gemm_avx512_fill(struct kern_table *t, bool has_vbmi);
 void gemm_neon_fill(struct kern_table *t);
 void gemm_neondot_fill(struct kern_table *t);

@@ -13,13 +13,12 @@
  * Integer sums stay in registers: the instructions of a group stand in one inline asm, because gcc
  * 12 turns a chain of additions into a tree, and runs out of registers for its leaves.
  *
- * Rejected for codes of 8 bits: two products of half the code each, twice the multiplications. The
- * dot products of AVX-VNNI are not used yet.
+ * Rejected for codes of 8 bits: two products of half the code each, twice the multiplications.
  *
  * Sources: num/quant.c for the formats, num/pack.c for the layout; Intel 64 and IA-32 Software
  * Developer's Manual, volume 2, for the instructions. Speed: docs/SPEED.md, Kernels.
  *
- * Next: gemm_avx512.c. */
+ * Next: gemm_avxvnni.c. */
 #define BYTE_OFFSET 0.0f /* `ready` takes it off */
 #include "kern/words_avx2.h"
 

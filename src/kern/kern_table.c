@@ -43,11 +43,17 @@ static void make_tables(void)
     start(&tables[CPU_SCALAR], CPU_SCALAR, "scalar");
 #if defined(__x86_64__)
     start(&tables[CPU_AVX2], CPU_AVX2, "avx2");
+    start(&tables[CPU_AVXVNNI], CPU_AVXVNNI, "avx vnni");
     start(&tables[CPU_AVX512], CPU_AVX512, "avx512 vnni");
     if (cpu_can(CPU_AVX2)) {
         gemm_avx2_fill(&tables[CPU_AVX2]);
         vec_avx2_fill(&tables[CPU_AVX2]);
         attn_avx2_fill(&tables[CPU_AVX2]);
+    }
+    if (cpu_can(CPU_AVXVNNI)) {
+        gemm_avxvnni_fill(&tables[CPU_AVXVNNI]);
+        vec_avx2_fill(&tables[CPU_AVXVNNI]);
+        attn_avx2_fill(&tables[CPU_AVXVNNI]);
     }
     if (cpu_can(CPU_AVX512)) {
         vec_avx512_fill(&tables[CPU_AVX512]);

@@ -18,8 +18,8 @@
 typedef __m256 rows;
 typedef __m256i isums;
 
-/* A unit of 8 rows. Where signs stand aside, `w` is the unsigned side of the product, and `sign` has
- * bytes less than 0 for a minus, above 0 for a plus (or w = 0). */
+/* A unit of 8 rows. Where signs stand aside, `w` is the unsigned side of the product, and `sign`
+ * has bytes less than 0 for a minus, above 0 for a plus (or w = 0). */
 struct unit {
     __m256i w[8];    /* codes: group g, byte 4 * row + t */
     __m256i sign[8]; /* of levels of codebooks, and what `ready` makes */
