@@ -214,6 +214,18 @@ def test_models(home):
     check('rm', json.loads(run(home, 'rm', 'a', '--json')[1])['freed_bytes'] > 0 and run(home, 'list')[1].count('not here') == 2)
 
 
+def test_damage(home):
+    """Weights that are no numbers in a layer that the check at start passes over: a service does not become ready, an answer fails."""
+    data = bytearray(open(TINY, 'rb').read())
+    at = len(data) * 8 // 10 // 64 * 64  # in the second of two layers
+    data[at:at + 64] = b'\xff' * 64
+    with open(home + '/damaged.gguf', 'wb') as f:
+        f.write(data)
+    code, out, err = run(home, 'serve', '--model', 'damaged.gguf', '--port', '0')
+    check('damage: serve', code == 5 and 'the weights are damaged' in err.split('\n')[-2], (code, out, err))
+    refused(home, ['run', 'damaged.gguf', '--raw', '-n', '1', 'hello'], 1, 'scores that are not numbers')
+
+
 def test_plan(home):
     code, text, err = run(home, 'plan', TINY, '--ctx', '64', '--parallel', '2', '--kv', 'q8_0', '--json')
     p = json.loads(text)
@@ -531,7 +543,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_plan, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -338,7 +338,7 @@ static void swap_panel(const struct tensor *t, uint8_t kept[])
 }
 
 /* Each row of the output matrix is looked at, the last one too. In a layer that was not computed
- * damage shows in the first answer. */
+ * damage shows in the first answer, or at start to those who want all weights read. */
 static void test_check_damage(void **state)
 {
     (void)state;
@@ -353,6 +353,9 @@ static void test_check_damage(void **state)
     swap_panel(&model.weights.output, kept);
     assert_int_equal(engine_check(en), ERR_OK);
     swap_panel(&model.weights.layer[1].down, kept);
+    en->config.checks_all = true;
+    assert_int_equal(engine_check(en), ERR_INTEGRITY);
+    en->config.checks_all = false;
     assert_int_equal(engine_check(en), ERR_OK);
     const int32_t handle = submit(3, 4, 0);
     do {

@@ -134,8 +134,9 @@ static const float *score(const struct plan_context *x, const float *hidden, int
 }
 
 /* The scores of n_row tokens after the last of n tokens of sequence 0, computed from `pos0` on, by
- * some of the layers; copied to `to`. */
-static enum err check_step(const struct check *c, int32_t pos0, int32_t n, float *to, int32_t n_row)
+ * the layers `only` or all; copied to `to`. */
+static enum err check_step(const struct check *c, const bool *only, int32_t pos0, int32_t n,
+                           float *to, int32_t n_row)
 {
     struct engine *e = c->e;
     struct plan_context *x = c->x;
@@ -150,12 +151,24 @@ static enum err check_step(const struct check *c, int32_t pos0, int32_t n, float
     }
     e->runs[0] = (struct back_run){ .pages = seq->page, .n_tok = n, .pos0 = pos0 };
     const struct decoder_step step = {
-        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1, .only = c->only
+        .tokens = e->tokens, .pos = e->pos, .n_tok = n, .runs = e->runs, .n_run = 1, .only = only
     };
     float *hidden = NULL;
     arena_rewind(&e->step, 0);
     TRY(decoder_forward(&x->decoder, &step, &hidden));
     memcpy(to, score(x, hidden, n - 1, n_row), (size_t)n_row * sizeof to[0]);
+    return ERR_OK;
+}
+
+/* Scores that are no numbers come of weights that are none. */
+static enum err check_scores(const float *row, int32_t n_vocab, const char *whose)
+{
+    for (int32_t i = 0; i < n_vocab; i++) {
+        REQUIRE(isfinite(row[i]), ERR_INTEGRITY,
+                "check at start%s: the score of token %d is not a finite number; the weights are "
+                "damaged",
+                whose, i);
+    }
     return ERR_OK;
 }
 
@@ -165,7 +178,8 @@ static enum err check_step(const struct check *c, int32_t pos0, int32_t n, float
  * All layers would mean to read all weights twice, which is most of a start; layers of one kind
  * run the same kernels on the same shapes, so one of each is computed. The scores of the first step
  * are all looked at, and with them each row of the output matrix; damage in another layer makes the
- * first answer fail (sample.c), as its scores go through all of them. */
+ * first answer fail (sample.c), as its scores go through all of them. A service must not call
+ * itself ready before that: it has one token go through all layers (checks_all). */
 static enum err check_model(struct engine *e, struct plan_context *x, const char *whose)
 {
     struct check c = { .e = e, .x = x };
@@ -174,16 +188,16 @@ static enum err check_model(struct engine *e, struct plan_context *x, const char
     const int32_t n_row = n_vocab < CHECK_ROWS ? n_vocab : CHECK_ROWS;
     const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
     choose_layers(&c);
-    TRY(check_step(&c, 0, n, e->row, n_vocab));
-    kv_seq_cut(&x->kv, &x->seqs[0], n - 1);
-    TRY(check_step(&c, n - 1, 1, e->raw, n_row));
-    kv_seq_cut(&x->kv, &x->seqs[0], 0);
-    for (int32_t i = 0; i < n_vocab; i++) {
-        REQUIRE(isfinite(e->row[i]), ERR_INTEGRITY,
-                "check at start%s: the score of token %d is not a finite number; the weights are "
-                "damaged",
-                whose, i);
+    if (e->config.checks_all) {
+        TRY(check_step(&c, NULL, 0, 1, e->row, n_vocab));
+        kv_seq_cut(&x->kv, &x->seqs[0], 0);
+        TRY(check_scores(e->row, n_vocab, whose));
     }
+    TRY(check_step(&c, c.only, 0, n, e->row, n_vocab));
+    kv_seq_cut(&x->kv, &x->seqs[0], n - 1);
+    TRY(check_step(&c, c.only, n - 1, 1, e->raw, n_row));
+    kv_seq_cut(&x->kv, &x->seqs[0], 0);
+    TRY(check_scores(e->row, n_vocab, whose));
     REQUIRE(memcmp(e->row, e->raw, (size_t)n_row * sizeof e->row[0]) == 0, ERR_FAILED,
             "check at start%s: two tokens at once give other scores than one alone; this machine "
             "or build miscomputes",

@@ -22,6 +22,7 @@ struct plan_config {
     int32_t n_batch;
     enum kern_kv kv;
     int32_t n_worker;
+    bool checks_all; /* see engine_open.c, the check at start */
 };
 
 /* Steps of a small model that guesses (draft.c), for which the plan has room: tokens of one text

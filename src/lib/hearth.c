@@ -233,6 +233,7 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
         .n_batch = p->n_batch > 0 ? p->n_batch : BATCH_DEFAULT,
         .kv = KERN_KV_F16,
         .n_worker = box->n_thread,
+        .checks_all = p->check_all != 0,
     };
     c->n_batch = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
     REQUIRE(p->kv == NULL || kern_kv_parse(p->kv, &c->kv), ERR_USAGE,
