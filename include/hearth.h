@@ -84,7 +84,7 @@ struct hearth_model_params {
     void (*progress)(void *arg, double done); /* 0..1 while loading; may be NULL */
     void *progress_arg;
     uint64_t extra_bytes; /* what the caller takes beside the model, HEARTH_TEXT_BYTES too */
-    int32_t check_all;    /* 1: the check at start reads all weights, not one layer of each kind */
+    int32_t checks_all;   /* 1: at start a token goes through all layers, not one of each kind */
 };
 
 #define HEARTH_PLAN_PARTS 24
@@ -122,7 +122,7 @@ HEARTH_API void hearth_model_init(struct hearth_model_params *p);
 HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
                                           const struct hearth_model_params *p,
                                           struct hearth_plan *out);
-/* Loads, starts and checks the engine. HEARTH_MEMORY: it does not fit. The box outlives the model. */
+/* Loads, starts, checks (INTEGRITY, FAILED). MEMORY: no room. The box must outlive the model. */
 HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                            const struct hearth_model_params *p,
                                            struct hearth_model **model);

@@ -223,7 +223,7 @@ def test_damage(home):
         f.write(data)
     code, out, err = run(home, 'serve', '--model', 'damaged.gguf', '--port', '0')
     check('damage: serve', code == 5 and 'the weights are damaged' in err.split('\n')[-2], (code, out, err))
-    refused(home, ['run', 'damaged.gguf', '--raw', '-n', '1', 'hello'], 1, 'scores that are not numbers')
+    refused(home, ['run', 'damaged.gguf', '--raw', '-n', '1', 'hello'], 5, 'the scores are not numbers')
 
 
 def test_plan(home):

@@ -94,12 +94,15 @@ static void test_damaged(void **state)
         .n_ctx = 64, .n_parallel = 1, .n_queue = 1, .n_batch = 16, .n_worker = 1
     };
     struct plan plan;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         assert_int_equal(model_open(&model, NULL, 1), ERR_OK);
         assert_int_equal(model_open(&small, NULL, 1), ERR_OK);
         model.small = &small;
-        if (i > 0) {
+        const struct tensor *down = &small.weights.layer[1].down; /* not the first of its kind */
+        if (i == 1) {
             memset(small.arena.base, 0xFF, small.weights.arena_bytes); /* no numbers */
+        } else if (i == 2) {
+            memset(small.arena.base + (down->data - small.arena.base), 0xFF, down->bytes);
         }
         assert_int_equal(engine_bare(&en, &model, &c, &plan), i > 0 ? ERR_INTEGRITY : ERR_OK);
         assert_true(i == 0 ||

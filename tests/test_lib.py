@@ -28,7 +28,7 @@ class BoxParams(c.Structure):
 
 class ModelParams(c.Structure):
     _fields_ = [('size', c.c_size_t), ('n_ctx', c.c_int32), ('n_parallel', c.c_int32), ('n_queue', c.c_int32), ('n_batch', c.c_int32),
-                ('kv', c.c_char_p), ('draft', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p), ('extra_bytes', c.c_uint64), ('check_all', c.c_int32)]
+                ('kv', c.c_char_p), ('draft', c.c_char_p), ('progress', c.c_void_p), ('progress_arg', c.c_void_p), ('extra_bytes', c.c_uint64), ('checks_all', c.c_int32)]
 
 
 class Bias(c.Structure):

@@ -14,6 +14,7 @@
  * Next: base/lines.c. */
 #include "base/os.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -528,6 +529,8 @@ struct huge_scan {
     uint64_t any_of;
     uint64_t wanted; /* categories that tell ranges apart */
 };
+static_assert(sizeof(struct huge_range) == 24 && sizeof(struct huge_scan) == 96,
+              "these are the kernel's");
 #define HUGE_SCAN   _IOWR('f', 16, struct huge_scan)
 #define HUGE_IS     (1u << 6)
 #define HUGE_RANGES 64

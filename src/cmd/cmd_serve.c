@@ -133,7 +133,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     open_params(c, &p.model);
     p.model.n_queue = (int32_t)c->queue;
     p.model.extra_bytes = cmd_serve_extra_bytes(c);
-    p.model.check_all = 1; /* ready means that all weights give answers */
+    p.model.checks_all = 1; /* ready: a token went through all layers */
     make_plan(box, path, &p.model, &p.plan);
     sigset_t both;
     sigset_t before;

@@ -105,8 +105,8 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
                               const struct tok *tok, uint64_t *out) MUST_USE;
 
 /* Takes the planned memory, starts the thread, waits for its check: two tokens computed together
- * must give the bits that they give one after another, and finite scores. ERR_FAILED when they do
- * not. */
+ * must give the bits that they give one after another, and finite scores (engine_open.c says
+ * through which layers). ERR_FAILED, ERR_INTEGRITY when they do not. */
 enum err engine_open(struct engine **out, const struct engine_parts *parts,
                      const struct plan *plan) MUST_USE;
 void engine_close(struct engine *e); /* ends all requests; accepts NULL */

@@ -144,8 +144,8 @@ void engine_step_run(struct engine *e, int32_t n_tok); /* without it */
 
 /* --- engine_open.c --- */
 
-/* Two tokens in one step and in two must give the same bits, of each model; ERR_FAILED,
- * ERR_INTEGRITY. */
+/* Two tokens in one step and in two must give the same bits, of each model, through one layer of
+ * each kind; ERR_FAILED, ERR_INTEGRITY. */
 enum err engine_check(struct engine *e) MUST_USE;
 
 #endif

@@ -6,8 +6,8 @@
  *
  * Before the first request the engine checks itself, and a small model that guesses: two tokens
  * computed in one step must give exactly the scores that they give one after another, through one
- * layer of each kind that the model has. A machine that miscomputes, or a kernel that breaks the
- * numeric contract, is found before it answers anybody.
+ * layer of each kind that the model has. A kernel that breaks the numeric contract is found before
+ * it answers anybody; a machine that miscomputes only where it does so in those layers.
  *
  * Next: engine.c, the thread. */
 #include "engine/engine_int.h"
@@ -179,7 +179,8 @@ static enum err check_scores(const float *row, int32_t n_vocab, const char *whos
  * run the same kernels on the same shapes, so one of each is computed. The scores of the first step
  * are all looked at, and with them each row of the output matrix; damage in another layer makes the
  * first answer fail (sample.c), as its scores go through all of them. A service must not call
- * itself ready before that: it has one token go through all layers (checks_all). */
+ * itself ready before that, and nobody would see it in a model that guesses: there one token goes
+ * through all layers. */
 static enum err check_model(struct engine *e, struct plan_context *x, const char *whose)
 {
     struct check c = { .e = e, .x = x };
@@ -188,7 +189,7 @@ static enum err check_model(struct engine *e, struct plan_context *x, const char
     const int32_t n_row = n_vocab < CHECK_ROWS ? n_vocab : CHECK_ROWS;
     const int32_t n = e->config.n_ctx >= 2 && e->config.n_batch >= 2 ? 2 : 1;
     choose_layers(&c);
-    if (e->config.checks_all) {
+    if (e->config.checks_all || x == &e->draft.x) {
         TRY(check_step(&c, NULL, 0, 1, e->row, n_vocab));
         kv_seq_cut(&x->kv, &x->seqs[0], 0);
         TRY(check_scores(e->row, n_vocab, whose));

@@ -6,8 +6,8 @@
  * G, and another the second halves, 2 G + 1. Indices of more than 8 bits are put together for 32
  * groups at once and stored, to be read one by one.
  *
- * Levels are the unsigned side of the product as they are; the sign goes to the activation
- * (gemm_avx2.c), so masks of signs become bytes of 1 and -1.
+ * Levels come without signs; masks of signs become bytes of 1 and -1, which `ready` and `dots`
+ * bring to the activation (gemm_avx2.c) or the level (gemm_avxvnni.c).
  *
  * Rejected: gathers, at 0.36 ns an entry of 4 bytes and 0.41 of 8 against 0.2 (Zen 4, 2026-11). */
 #ifndef HEARTH_BOOKS_AVX2_H

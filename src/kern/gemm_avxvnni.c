@@ -47,7 +47,7 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
     dot(sum, u->w[g], a);
 }
 
-/* offset / 8 is a power of two, or one of two. */
+/* offset is a power of two; n8 is a multiple of 8, so that a shift to the right is exact. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
                  const int32_t *n8, int offset)
 {

@@ -1,4 +1,4 @@
-/* words_avx2 - words of gemm_body.h that AVX2 and AVX-VNNI share (included by gemm_avx*.c)
+/* words_avx2 - words of gemm_body.h that AVX2 and AVX-VNNI share (included by both)
  *
  * Registers of 8 rows, so a panel takes two steps. How codes are loaded and turned into bytes is
  * here; what multiplies them (`ready`, `add_dot`, `dots`) in gemm_avx2.c and gemm_avxvnni.c.
@@ -22,7 +22,7 @@ typedef __m256i isums;
  * has bytes less than 0 for a minus, above 0 for a plus (or w = 0). */
 struct unit {
     __m256i w[8];    /* codes: group g, byte 4 * row + t */
-    __m256i sign[8]; /* of levels of codebooks, and what `ready` makes */
+    __m256i sign[8]; /* of levels of codebooks, and what gemm_avx2.c makes */
     rows d[2];       /* scales of the halves (equal but for NVFP4) */
     rows sub[2];     /* integer sub-scales */
     rows min[2];     /* integer minima */

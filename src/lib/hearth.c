@@ -233,7 +233,7 @@ static enum err make_config(const struct hearth_box *box, const struct arch *a,
         .n_batch = p->n_batch > 0 ? p->n_batch : BATCH_DEFAULT,
         .kv = KERN_KV_F16,
         .n_worker = box->n_thread,
-        .checks_all = p->check_all != 0,
+        .checks_all = p->checks_all != 0,
     };
     c->n_batch = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
     REQUIRE(p->kv == NULL || kern_kv_parse(p->kv, &c->kv), ERR_USAGE,
@@ -834,6 +834,9 @@ hearth_status hearth_submit(struct hearth_model *model, const struct hearth_requ
     return HEARTH_OK;
 }
 
+#define NO_NUMBERS                                                                                 \
+    "the scores are not numbers: the weights are damaged, or this machine miscomputes"
+
 hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                           struct hearth_event *out)
 {
@@ -865,8 +868,7 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
         .queue_us = v->queue_us,
         .prefill_us = v->prefill_us,
         .decode_us = v->decode_us,
-        .error =
-            v->finish == ENGINE_FINISH_ERROR ? "the model gave scores that are not numbers" : NULL,
+        .error = v->finish == ENGINE_FINISH_ERROR ? NO_NUMBERS : NULL,
     };
     return HEARTH_OK;
 }

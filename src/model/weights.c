@@ -492,7 +492,8 @@ static enum err load_matrix(struct loader *ld, const struct piece *p, uint8_t *s
 }
 
 /* Vectors are norms, biases and factors: one number that is not finite spoils every answer, so each
- * is looked at. The matrices' turn comes when the engine checks itself. */
+ * is looked at. The matrices' turn comes when the engine checks itself, or with the first answer
+ * (engine_open.c). */
 static enum err check_vec(const struct gguf *g, const struct weights_load *l, const float *v)
 {
     for (int32_t i = 0; i < l->vec->n; i++) {
