@@ -326,10 +326,13 @@ static void test_check_kernels(void **state)
     bare_close();
 }
 
+#define KEPT_MAX (TENSOR_PANEL_ROWS * TINY_FF * sizeof(float))
+
 /* Turns the last panel of a matrix into NaNs, and back. */
 static void swap_panel(const struct tensor *t, uint8_t kept[])
 {
     uint8_t *last = model.arena.base + (t->data - model.arena.base) + t->bytes - t->stride;
+    assert_true(t->stride <= KEPT_MAX);
     for (size_t i = 0; i < t->stride; i++) {
         const uint8_t b = last[i];
         last[i] = kept[i];
@@ -342,7 +345,7 @@ static void swap_panel(const struct tensor *t, uint8_t kept[])
 static void test_check_damage(void **state)
 {
     (void)state;
-    static uint8_t kept[TENSOR_PANEL_ROWS * TINY_FF * sizeof(float)];
+    static uint8_t kept[KEPT_MAX];
     int32_t ids[4];
     int n = 0;
     enum engine_finish finish = ENGINE_FINISH_NONE;
@@ -366,22 +369,36 @@ static void test_check_damage(void **state)
     bare_close();
 }
 
-/* The first layer of each kind: another type, another window, another bias. */
+/* The first layer of each kind. Each layer but three differs from the first in one thing. */
 static void test_check_layers(void **state)
 {
     (void)state;
     static struct arch a;
-    static struct weights_layer layers[6];
-    static struct weights w = { .layer = layers };
+    static struct weights_layer w_layer[19];
+    static struct weights w = { .layer = w_layer };
     struct plan_context x = { .decoder = { .arch = &a, .weights = &w } };
     struct check c = { .x = &x };
-    a.n_layer = 6;
-    layers[2].down.type = layers[3].down.type = QUANT_Q6_K;
-    a.layer[3].is_window = true;
-    layers[5].q_b.n = 64;
+    struct weights_layer *l = w_layer;
+    a.n_layer = 19;
+    l[1].q.type = l[2].k.type = l[3].v.type = l[4].o.type = QUANT_Q6_K;
+    l[5].gate.n_row = l[6].up.n_row = 64;
+    l[7].down.n_col = 64;
+    l[8].q_b.n = l[9].k_b.n = l[10].v_b.n = l[11].o_b.n = 64;
+    l[12].gate_b.n = l[13].up_b.n = l[14].down_b.n = 64;
+    l[15].attn_norm.b.n = l[16].ffn_norm.b.n = 64;
+    a.layer[17].is_window = true;
+    a.layer[18].has_rope = true;
     choose_layers(&c);
-    const bool want[6] = { true, false, true, true, false, true };
-    assert_memory_equal(c.only, want, sizeof want);
+    for (int i = 0; i < 19; i++) {
+        assert_true(c.only[i]);
+    }
+    a.layer[18].has_rope = false; /* as the first */
+    l[16].ffn_norm.b.n = 0;       /* as the first */
+    l[15] = l[14];                /* as the one before */
+    choose_layers(&c);
+    for (int i = 0; i < 19; i++) {
+        assert_int_equal(c.only[i], i != 15 && i != 16 && i != 18);
+    }
 }
 
 int main(void)
