@@ -23,6 +23,7 @@
  * Next: tests/checkkern.h. */
 #include "checkkern.h"
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/team.h"
@@ -688,11 +689,11 @@ int main(int argc, char **argv)
     if (n_thread < 1 || argc > 6 || n_tok < 0 || n_tok > N_TOK_MAX || n_col < COL_UNIT ||
         n_col > N_COL_MAX || n_col % COL_UNIT != 0 || !cpu_isa_parse(argv[1], &isa)) {
         fprintf(stderr,
-                "usage: kern scalar|avx2|avxvnni|avx512|neon|neondot|neoni8mm THREADS [TYPE "
-                "[TOKENS, up to %d "
+                "usage: kern ISA THREADS [TYPE [TOKENS, up to %d "
                 "[COLUMNS, a multiple of %d up to %d]]]\n"
                 "       kern ISA THREADS attention [HEAD, up to %d]\n"
-                "       kern all [THREADS]\n",
+                "       kern all [THREADS]\n"
+                "ISA: one of " CPU_ISA_NAMES "\n",
                 N_TOK_MAX, COL_UNIT, N_COL_MAX, HEAD);
         return 2;
     }

@@ -19,6 +19,9 @@ enum cpu_isa {
     CPU_ISA_COUNT
 };
 
+/* Their names, for messages. */
+#define CPU_ISA_NAMES "scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm"
+
 #define CPU_L2_ASSUMED_BYTES ((size_t)512 << 10) /* where the processor does not tell */
 /* The most that is believed: greater ones are often shared by several cores. */
 #define CPU_L2_MAX_BYTES ((size_t)2 << 20)

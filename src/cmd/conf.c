@@ -12,6 +12,8 @@
  * Next: cmd/main.c. */
 #include "cmd/conf.h"
 
+#include "base/cpu.h"
+
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -135,9 +137,8 @@ static const struct option {
       BIT(RUN) | BIT(SERVE) | BIT(PLAN), KIND_TEXT, O(draft), 0, 0, 0 },
     { "threads", NULL, "N", "threads that compute (default: one per core)", COMPUTES, KIND_INT,
       O(threads), 1, 256, 0 },
-    { "isa", NULL, "NAME",
-      "instruction set, for tests: scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm",
-      COMPUTES, KIND_TEXT, O(isa), 0, 0, 0 },
+    { "isa", NULL, "NAME", "instruction set, for tests: " CPU_ISA_NAMES, COMPUTES, KIND_TEXT,
+      O(isa), 0, 0, 0 },
     { "memory", NULL, "MIB", "most memory to use, in MiB (default: what is free)",
       MODELS | BIT(TUNE), KIND_INT, O(memory_mib), 1, 1 << 30, 0 },
     { "max-tokens", "n", "N", "most tokens of an answer (default: what the context leaves)",

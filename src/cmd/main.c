@@ -71,7 +71,7 @@ static int run_logits(const struct conf *c, const char *path)
         return usage("--kv: f16, bf16, q8_0 or f32 is wanted");
     }
     if (c->isa != NULL && !cpu_isa_parse(c->isa, &p.isa)) {
-        return usage("--isa: scalar, avx2, avxvnni, avx512, neon, neondot or neoni8mm is wanted");
+        return usage("--isa: one of " CPU_ISA_NAMES " is wanted");
     }
     if (!cpu_can(p.isa) || kern_get(p.isa) == NULL) {
         return fail(

@@ -135,9 +135,7 @@ static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b
     b->memory_bytes = p->memory_bytes;
     if (p->isa != NULL) {
         REQUIRE(cpu_isa_parse(p->isa, &b->isa), ERR_USAGE,
-                "instruction set \"%s\" is unknown (scalar, avx2, avxvnni, avx512, neon, neondot, "
-                "neoni8mm)",
-                p->isa);
+                "instruction set \"%s\" is unknown (" CPU_ISA_NAMES ")", p->isa);
     }
     REQUIRE(cpu_can(b->isa) && kern_get(b->isa) != NULL, ERR_UNSUPPORTED,
             "this processor cannot run %s kernels", cpu_isa_name(b->isa));
