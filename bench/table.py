@@ -259,7 +259,8 @@ def main():
     try:
         fill(a, todo)
     except OSError as e:
-        sys.exit(f'table: {e.filename or a.out}: {e.strerror}; a folder that can be written is wanted')
+        wanted_folder = '; a folder that can be written is wanted' if str(e.filename).startswith(a.out) else ''
+        sys.exit(f'table: {e.filename or "writing"}: {e.strerror}{wanted_folder}')
 
 
 def fill(a, todo):
