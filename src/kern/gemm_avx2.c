@@ -114,12 +114,9 @@ INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int 
         }
     }
     if (offset != 0) {
-        const __m256i at = _mm256_set1_epi32(*n8);
-        const int shift = __builtin_ctz((unsigned)offset) - 3;
-        sum = _mm256_add_epi32(sum, shift >= 0 ? _mm256_slli_epi32(at, shift)
-                                               : _mm256_srai_epi32(at, -shift));
+        sum = _mm256_add_epi32(sum, sum_start(n8, offset));
     }
-    return _mm256_cvtepi32_ps(sum);
+    return i_float(sum);
 }
 
 #include "kern/gemm_body.h"

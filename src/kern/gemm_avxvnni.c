@@ -47,14 +47,11 @@ INLINE void add_dot(isums *sum, const struct unit *u, int max, int g, const int8
     dot(sum, u->w[g], a);
 }
 
-/* offset is a power of two; n8 is a multiple of 8, so that a shift to the right is exact. */
 INLINE rows dots(const struct unit *u, int max, const uint8_t *a, int tile, int t, int g0, int g1,
                  const int32_t *n8, int offset)
 {
     (void)max;
-    const int shift = offset != 0 ? __builtin_ctz((unsigned)offset) - 3 : 0;
-    __m256i sum = offset != 0 ? i_set(*n8) : none();
-    sum = shift >= 0 ? _mm256_slli_epi32(sum, shift) : _mm256_srai_epi32(sum, -shift);
+    isums sum = sum_start(n8, offset);
     UNROLL for (int g = g0; g < g1; g++)
     {
         dot(&sum, u->w[g], a + (g * tile + t) * 4);

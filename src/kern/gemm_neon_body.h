@@ -8,8 +8,9 @@
  * The including file brings `sums`, the only step that differs between processors:
  *     s[t] += codes of groups [g0, g1) * activations of token t, t below n
  * with what it must know about the size of codes to keep 16-bit sums from overflowing (kind.run).
- * Each s[t] starts with one number in all lanes. It may define TOGETHER, the tokens that share a
- * decode step, and GROUP, the columns of a group of its activations (gemm_act.h).
+ * Each s[t] starts with one number in all lanes. PEAK_STEP is the instruction that multiplies and
+ * PEAK_MACS the multiply-adds of one. The file may define TOGETHER, the tokens that share a decode
+ * step, and GROUP, the columns of a group of its activations (gemm_act.h).
  *
  * Codes are signed bytes. Where the file's codes are unsigned (Q4_0, Q5_0, Q3_K, Q6_K) they are
  * used as they are with few tokens: what is to come off, offset * sum of the activations, is where
@@ -794,6 +795,44 @@ static void panel_f16(const struct product *p, int32_t panel)
 static void panel_bf16(const struct product *p, int32_t panel)
 {
     float_panel(QUANT_BF16, p, panel);
+}
+
+/* --- the entries ------------------------------------------------------------------------------ */
+
+static void act_prepare(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
+                        int32_t tile1)
+{
+    gemm_act_prepare_as((struct act_how){ GROUP, NULL, NULL }, a, x, ldx, tile0, tile1);
+}
+
+static uint64_t peak_int8(uint32_t n, uint32_t *sink)
+{
+    int32x4_t acc[16];
+    const int8x16_t a = vdupq_n_s8(3);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        acc[i] = vdupq_n_s32(0);
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < 16; i++)
+        {
+            __asm__ volatile(PEAK_STEP : "+w"(acc[i]) : "w"(a));
+        }
+    }
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        *sink += (uint32_t)vaddvq_s32(acc[i]);
+    }
+    return (uint64_t)n * 16 * PEAK_MACS * 2;
+}
+
+INLINE void body_fill(struct kern_table *t)
+{
+    peak_fill(t);
+    books_fill();
+    t->peak_int8 = peak_int8;
+    t->act_prepare = act_prepare;
+    t->matmul = panel_matmul;
 }
 
 #endif

@@ -19,7 +19,9 @@
 #include "kern/gemm_act.h"
 #include "kern/peak_body.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL    _Pragma("GCC unroll 16")
+#define PEAK_STEP "sdot %0.4s, %1.16b, %1.16b"
+#define PEAK_MACS 16
 
 /* The instruction takes the lane as a constant; after inlining one case is left. */
 INLINE int32x4_t dot_lane(int32x4_t s, int8x16_t w, int8x16_t a, int lane)
@@ -53,32 +55,7 @@ INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, 
 
 #include "kern/gemm_neon_body.h"
 
-static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
-{
-    int32x4_t acc[16];
-    const int8x16_t a = vdupq_n_s8(3);
-    UNROLL for (int i = 0; i < 16; i++)
-    {
-        acc[i] = vdupq_n_s32(0);
-    }
-    for (uint32_t k = 0; k < n; k++) {
-        UNROLL for (int i = 0; i < 16; i++)
-        {
-            __asm__ volatile("sdot %0.4s, %1.16b, %1.16b" : "+w"(acc[i]) : "w"(a));
-        }
-    }
-    UNROLL for (int i = 0; i < 16; i++)
-    {
-        *sink += (uint32_t)vaddvq_s32(acc[i]);
-    }
-    return (uint64_t)n * 16 * 16 * 2;
-}
-
 void gemm_neondot_fill(struct kern_table *t)
 {
-    peak_fill(t);
-    books_fill();
-    t->peak_int8 = gemm_peak_int8;
-    t->act_prepare = gemm_act_prepare;
-    t->matmul = panel_matmul;
+    body_fill(t);
 }

@@ -31,9 +31,11 @@
 #include "kern/gemm_act.h"
 #include "kern/peak_body.h"
 
-#define UNROLL   _Pragma("GCC unroll 16")
-#define TOGETHER TILE_MAX
-#define GROUP    8 /* columns of activations that lie together */
+#define UNROLL    _Pragma("GCC unroll 16")
+#define PEAK_STEP "smmla %0.4s, %1.16b, %1.16b"
+#define PEAK_MACS 32
+#define TOGETHER  TILE_MAX
+#define GROUP     8 /* columns of activations that lie together */
 
 /* One token, whose groups of 4 columns lie one behind the other. */
 INLINE int32x4_t sums_single(const int8x16_t *w, int g0, int g1, const uint8_t *a, int32x4_t s)
@@ -83,38 +85,7 @@ INLINE void sums(const int8x16_t *w, int g0, int g1, int run, const uint8_t *a, 
 
 #include "kern/gemm_neon_body.h"
 
-static void act_prepare(const struct kern_act *a, const float *x, size_t ldx, int32_t tile0,
-                        int32_t tile1)
-{
-    gemm_act_prepare_as((struct act_how){ GROUP, NULL, NULL }, a, x, ldx, tile0, tile1);
-}
-
-static uint64_t gemm_peak_int8(uint32_t n, uint32_t *sink)
-{
-    int32x4_t acc[16];
-    const int8x16_t a = vdupq_n_s8(3);
-    UNROLL for (int i = 0; i < 16; i++)
-    {
-        acc[i] = vdupq_n_s32(0);
-    }
-    for (uint32_t k = 0; k < n; k++) {
-        UNROLL for (int i = 0; i < 16; i++)
-        {
-            __asm__ volatile("smmla %0.4s, %1.16b, %1.16b" : "+w"(acc[i]) : "w"(a));
-        }
-    }
-    UNROLL for (int i = 0; i < 16; i++)
-    {
-        *sink += (uint32_t)vaddvq_s32(acc[i]);
-    }
-    return (uint64_t)n * 16 * 32 * 2;
-}
-
 void gemm_neoni8mm_fill(struct kern_table *t)
 {
-    peak_fill(t);
-    books_fill();
-    t->peak_int8 = gemm_peak_int8;
-    t->act_prepare = act_prepare;
-    t->matmul = panel_matmul;
+    body_fill(t);
 }

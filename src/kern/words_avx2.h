@@ -237,4 +237,13 @@ INLINE rows i_float(isums x)
     return _mm256_cvtepi32_ps(x);
 }
 
+/* n8 * offset / 8: offset is a power of two, n8 a multiple of 8, so that a shift to the right is
+ * exact. */
+INLINE isums sum_start(const int32_t *n8, int offset)
+{
+    const int shift = offset != 0 ? __builtin_ctz((unsigned)offset) - 3 : 0;
+    const isums at = offset != 0 ? i_set(*n8) : none();
+    return shift >= 0 ? _mm256_slli_epi32(at, shift) : _mm256_srai_epi32(at, -shift);
+}
+
 #endif
