@@ -96,13 +96,6 @@ const struct kern_table *kern_get_early_avx512(void)
     return early_avx512.name != NULL ? &early_avx512 : NULL;
 }
 
-/* Levels that differ in products alone share the rest with one below (make_tables). */
-static const char *rest_name(enum cpu_isa isa)
-{
-    const bool is_neon = isa == CPU_NEONDOT || isa == CPU_NEONI8MM;
-    return cpu_isa_name(is_neon ? CPU_NEON : isa == CPU_AVXVNNI ? CPU_AVX2 : isa);
-}
-
 void kern_describe(const struct kern_table *t, struct buf *out)
 {
     const struct cpu_info *c = cpu_get();
@@ -112,8 +105,8 @@ void kern_describe(const struct kern_table *t, struct buf *out)
     if (t->isa == CPU_AVX512 && !c->has_avx512_vbmi) {
         buf_printf(out, "codebooks  avx2: this processor lacks AVX-512 VBMI\n");
     }
-    buf_printf(out, "vectors    %s: %s\n", rest_name(t->isa), why);
-    buf_printf(out, "attention  %s: %s\n", rest_name(t->isa), why);
+    buf_printf(out, "vectors    %s: %s\n", cpu_isa_name(t->isa), why);
+    buf_printf(out, "attention  %s: %s\n", cpu_isa_name(t->isa), why);
     if (t->isa == CPU_AVX512) {
         buf_printf(out, "bf16 pages %s\n",
                    has_dot              ? "dot products of AVX512_BF16"
