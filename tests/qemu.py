@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 fixtures, sysroot, native = sys.argv[1:4]
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 build = root + '/build-arm64'
-PROCESSORS = {'max': 'neoni8mm', 'neoverse-n1': 'neondot', 'cortex-a72': 'neon'}  # and the kernels that it must choose
+PROCESSORS = {'max': 'neon matrix products', 'neoverse-n1': 'neon dot products', 'cortex-a72': 'neon'}  # and the kernels that it must choose
 LESSER = {'max': 'avx2', 'Nehalem': 'scalar'} if platform.machine() == 'x86_64' else {}
 MODELS = ('zoo/llama', 'zoo/gemma3', 'qzoo/q-q4_0', 'qzoo/q-q5_k', 'qzoo/q-iq3_xxs')
 TOOLS = {'aarch64-linux-gnu-gcc': 'gcc-aarch64-linux-gnu', 'qemu-aarch64': 'qemu-user', 'meson': 'meson', 'ninja': 'ninja-build'}
@@ -120,7 +120,7 @@ with ThreadPoolExecutor(2) as pool:
     found |= {('x86-64 ' + p, c): pool.submit(logits, native_on(p), *c) for p in LESSER for c in cases if c[1] == 'f16'}
     for p, isa, program in [(p, isa, [*on(p), build + '/hearth']) for p, isa in PROCESSORS.items()] + [(p, isa, native_on(p)) for p, isa in LESSER.items()]:
         r = sh([*program, 'bench', '--kernels'])
-        check(f'{p} chooses {isa}', re.search(fr'^vectors +{isa}: best of this processor$', r.stdout, re.M), r.stdout)
+        check(f'{p} chooses {isa}', re.search(fr'^products +{isa}: best of this processor$', r.stdout, re.M), r.stdout)
     for p in PROCESSORS:
         count(f'unit tests on {p}', units[p].result())
     count('fuzz seeds', seeds.result())

@@ -96,17 +96,26 @@ const struct kern_table *kern_get_early_avx512(void)
     return early_avx512.name != NULL ? &early_avx512 : NULL;
 }
 
+/* The level whose vectors and attention a level uses: some have products of their own only. */
+static enum cpu_isa base_of(enum cpu_isa isa)
+{
+    return isa == CPU_AVXVNNI                          ? CPU_AVX2
+           : isa == CPU_NEONDOT || isa == CPU_NEONI8MM ? CPU_NEON
+                                                       : isa;
+}
+
 void kern_describe(const struct kern_table *t, struct buf *out)
 {
     const struct cpu_info *c = cpu_get();
+    const char *base = cpu_isa_name(base_of(t->isa));
     const char *why = t->isa == cpu_best() ? "best of this processor" : "chosen by option";
     buf_printf(out, "processor  %s\n", c->name);
     buf_printf(out, "products   %s: %s\n", t->name, why);
     if (t->isa == CPU_AVX512 && !c->has_avx512_vbmi) {
         buf_printf(out, "codebooks  avx2: this processor lacks AVX-512 VBMI\n");
     }
-    buf_printf(out, "vectors    %s: %s\n", cpu_isa_name(t->isa), why);
-    buf_printf(out, "attention  %s: %s\n", cpu_isa_name(t->isa), why);
+    buf_printf(out, "vectors    %s: %s\n", base, why);
+    buf_printf(out, "attention  %s: %s\n", base, why);
     if (t->isa == CPU_AVX512) {
         buf_printf(out, "bf16 pages %s\n",
                    has_dot              ? "dot products of AVX512_BF16"
