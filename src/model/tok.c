@@ -192,7 +192,7 @@ static size_t count_strange(const struct tok *t, size_t n, size_t *first)
 
 /* A vocabulary that somebody cut down may keep merges of the tokens it lost: they change nothing
  * but the cutting of rare words. A file whose merges belong to another vocabulary is refused. Three
- * look-ups for each of 280,000 merges took half of opening; so some are looked at first, and all
+ * look-ups for each of 280,000 merges took a fifth of opening; so some are looked at first, and all
  * where of these half as many are strange as are allowed. */
 static enum err check_merges(const struct tok *t, const struct gguf *g)
 {
