@@ -38,9 +38,10 @@
 #define N_COL_MAX  32768 /* asked for; a multiple of COL_UNIT */
 #define COL_UNIT   256   /* the greatest block of a type */
 #define ROWS_MADE  64
-#define BIG_BYTES  ((size_t)160 << 20)
+#define BIG_MB     160 /* of weights or pages that are read once, at least */
+#define BIG_CACHES 4   /* times the box's caches */
+#define ROW_LEAST  512 /* bytes of a row where that many are read */
 #define MANY_ROWS  2048
-#define BIG_ROWS   (BIG_BYTES / 512) /* at most */
 #define N_TOK_MAX  512
 #define BEST_OF    3
 #define MIN_RUN_US 30000
@@ -52,12 +53,12 @@
 
 /* How much work one figure takes. */
 struct load {
-    size_t big_bytes; /* of weights or pages that are read once */
+    size_t big_bytes; /* of weights or pages that are read once; 0: what is far beyond caches */
     int32_t many_rows;
     int32_t many_tok;
     uint32_t peak_n;
 };
-static const struct load usual_load = { BIG_BYTES, MANY_ROWS, N_TOK_MAX, PEAK_N };
+static const struct load usual_load = { 0, MANY_ROWS, N_TOK_MAX, PEAK_N };
 static const struct load scalar_load = { (size_t)1 << 20, 64, 16, PEAK_N / 100 };
 
 struct bench {
@@ -70,7 +71,8 @@ struct bench {
     int32_t n_col; /* of weights */
     float *x;
     float *y;
-    const float *memory; /* [BIG_BYTES] */
+    const float *memory; /* [far_mb << 18] */
+    int far_mb;          /* what is far beyond caches */
     struct load load;
     double read_gb_s;
     double int8_gop_s;
@@ -154,8 +156,8 @@ static double peak_gop_s(struct bench *b, team_part_fn fn)
 
 static void measure_read(struct bench *b)
 {
-    b->read_gb_s =
-        (double)BIG_BYTES / best_us(b->team, (struct shared){ read_part, 160, 4 }, b) / 1e3;
+    const double us = best_us(b->team, (struct shared){ read_part, b->far_mb, 4 }, b);
+    b->read_gb_s = (double)((size_t)b->far_mb << 20) / us / 1e3;
 }
 
 static void measure_limits(struct bench *b)
@@ -240,7 +242,7 @@ static struct figures bench_product(struct bench *b, enum quant_type type, int32
     if (!quant_bytes(type, (uint64_t)b->n_col, &row)) {
         exit(2);
     }
-    const size_t fit = b->load.big_bytes / row < BIG_ROWS ? b->load.big_bytes / row : BIG_ROWS;
+    const size_t fit = b->load.big_bytes / (row > ROW_LEAST ? row : ROW_LEAST);
     const int32_t big = fit > ROWS_MADE ? (int32_t)(fit / 16 * 16) : ROWS_MADE;
     make_weights(b, type, is_big || big < b->load.many_rows ? big : b->load.many_rows);
     const struct figures f = bench_tokens(b, n_tok);
@@ -464,22 +466,32 @@ static double bench_vec(struct bench *b, enum vec v)
 
 /* --- one instruction set, or all -------------------------------------------------------------- */
 
+static int far_mb(void)
+{
+    const uint64_t mb = BIG_CACHES * os_cache_bytes() >> 20;
+    return mb > BIG_MB ? (int)mb : BIG_MB;
+}
+
 static void bench_open(struct bench *b, const struct kern_table *t, int n_thread, int32_t n_col)
 {
+    const int far = far_mb();
+    const size_t far_bytes = (size_t)far << 20;
     const size_t x_bytes = (size_t)N_TOK_MAX * (size_t)n_col * sizeof(float);
-    const size_t y_bytes = (size_t)16 * BIG_ROWS * sizeof(float);
+    const size_t y_bytes = (size_t)16 * (far_bytes / ROW_LEAST) * sizeof(float);
     /* rows that are made and one more, and activations: a float a column, as x; page borders */
     const size_t more_bytes = (size_t)(ROWS_MADE + 1) * (size_t)n_col * sizeof(float) + (8u << 20);
     *b = (struct bench){ .k = t,
                          .load = t->isa == CPU_SCALAR ? scalar_load : usual_load,
+                         .far_mb = far,
                          .n_col = n_col };
+    b->load.big_bytes = b->load.big_bytes != 0 ? b->load.big_bytes : far_bytes;
     if (team_open(&b->team, n_thread) != ERR_OK ||
-        arena_open(&b->arena, 2 * BIG_BYTES + 2 * x_bytes + 2 * y_bytes + more_bytes, true) !=
+        arena_open(&b->arena, 2 * far_bytes + 2 * x_bytes + 2 * y_bytes + more_bytes, true) !=
             ERR_OK) {
         fprintf(stderr, "kern: %s\n", err_text());
         exit(2);
     }
-    b->memory = arena_take(&b->arena, BIG_BYTES);
+    b->memory = arena_take(&b->arena, far_bytes);
     b->x = arena_take(&b->arena, x_bytes);
     b->y = arena_take(&b->arena, 2 * y_bytes);
     if (b->memory == NULL || b->x == NULL || b->y == NULL) {
@@ -489,7 +501,7 @@ static void bench_open(struct bench *b, const struct kern_table *t, int n_thread
     for (size_t i = 0; i < x_bytes / sizeof(float); i++) {
         b->x[i] = checkkern_float(&r, CHECKKERN_PLAIN);
     }
-    memset((void *)(uintptr_t)b->memory, FILL, BIG_BYTES);
+    memset((void *)(uintptr_t)b->memory, FILL, far_bytes);
     measure_limits(b);
 }
 
@@ -511,6 +523,7 @@ static void bench_table(const struct kern_table *t, int n_thread, const char *ty
     struct bench b;
     bench_open(&b, t, n_thread, n_col);
     b.load = usual_load; /* whatever it takes: these shapes were asked for */
+    b.load.big_bytes = (size_t)b.far_mb << 20;
     printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s; a job costs %.0f ns\n",
            t->name, n_thread, b.int8_gop_s, b.read_gb_s, b.job_ns);
     if (type_name != NULL && strcmp(type_name, "attention") == 0) {

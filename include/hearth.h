@@ -59,7 +59,7 @@ struct hearth_limits { /* measured now, takes about a second: by all threads and
     struct hearth_rates {
         double read_gb_s, int8_gop_s, f32_gflop_s, bf16_gflop_s; /* 0: no such instruction */
     } all, one;                                                  /* multiply and add are two */
-    uint64_t n_thread, read_bytes; /* read: 384 MiB, or what memory_bytes leaves (a cache's?) */
+    uint64_t n_thread, read_bytes, wanted_bytes; /* 4 caches, 384 MiB or more; read: if allowed */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);

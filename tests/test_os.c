@@ -134,7 +134,34 @@ static void test_huge(void **state)
     }
     assert_int_equal(os_huge_bytes(a.base, a.cap, &told), ERR_OK);
     assert_int_equal(told, n_read);
+    const size_t each = (size_t)2 << 20; /* a page is counted in the part where it lies */
+    uint64_t sum = 0;
+    for (size_t at = 0; at < a.cap && scan_huge((uintptr_t)a.base, a.cap, &scanned); at += each) {
+        const size_t n = a.cap - at < each ? a.cap - at : each;
+        assert_int_equal(os_huge_bytes(a.base + at, n, &told), ERR_OK);
+        assert_true(told == 0 || told == n);
+        sum += told;
+    }
+    assert_true(sum == 0 || sum == scanned);
     arena_close(&a);
+}
+
+/* A processor of two parts with a cache each, a core without a third level, one that is off. */
+static void test_caches(void **state)
+{
+    (void)state;
+    put("cpu0/cache/index2/size", "1024K\n");
+    put("cpu0/cache/index3/size", "32768K\n");
+    put("cpu0/cache/index3/shared_cpu_list", "0,2\n");
+    put("cpu2/cache/index3/size", "32768K\n");
+    put("cpu2/cache/index3/shared_cpu_list", "0,2\n");
+    put("cpu3/cache/index3/size", "16384K\n");
+    put("cpu3/cache/index3/shared_cpu_list", "3-5\n");
+    put("cpu6/cache/index2/size", "512K\n");
+    put("cpu6/cache/index2/shared_cpu_list", "6\n");
+    assert_int_equal(caches_below(top, 8), (32768 + 16384 + 512) * 1024);
+    assert_int_equal(caches_below(top, 3), 32768 * 1024);
+    assert_int_equal(caches_below("/tmp/gone", 8), 0);
 }
 
 static void test_this_box(void **state)
@@ -178,10 +205,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2),      cmocka_unit_test(test_memory_held),
-        cmocka_unit_test(test_memory_v1),      cmocka_unit_test(test_cores),
-        cmocka_unit_test(test_huge),           cmocka_unit_test(test_this_box),
-        cmocka_unit_test(test_hidden_meminfo),
+        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_held),
+        cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_cores),
+        cmocka_unit_test(test_huge),      cmocka_unit_test(test_caches),
+        cmocka_unit_test(test_this_box),  cmocka_unit_test(test_hidden_meminfo),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -480,6 +480,28 @@ uint32_t os_cores_granted(void)
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
+/* The last cache of each core, once for all that share it: at the first of them. */
+static uint64_t caches_below(const char *top, long n_cpu)
+{
+    char folder[256];
+    uint64_t sum = 0;
+    for (long cpu = 0; cpu < n_cpu; cpu++) {
+        uint64_t kb = UINT64_MAX;
+        for (int i = 3; i >= 2 && kb == UINT64_MAX; i--) {
+            snprintf(folder, sizeof folder, "%s/cpu%ld/cache/index%d", top, cpu, i);
+            kb = number_in(folder, "size", NULL);
+        }
+        const bool is_first = number_in(folder, "shared_cpu_list", NULL) == (uint64_t)cpu;
+        sum += kb != UINT64_MAX && is_first ? kb * 1024 : 0;
+    }
+    return sum;
+}
+
+uint64_t os_cache_bytes(void)
+{
+    return caches_below("/sys/devices/system/cpu", sysconf(_SC_NPROCESSORS_CONF));
+}
+
 /* What the kernel thinks can be taken. Where /proc is hidden (a sandbox): what is wholly free, as
  * the kernel tells that without a file. It is less, as no page cache counts, but no invented 0. */
 static uint64_t box_memory(const char *meminfo, const char **name)

@@ -51,6 +51,8 @@ uint64_t os_memory_available(const char **limit_name);
 enum err os_huge_bytes(const void *at, size_t n, uint64_t *out) MUST_USE;
 /* Why new memory gets no such pages: static text, or NULL. */
 const char *os_no_huge(void);
+/* Caches of the last level, all together; 0 where the kernel does not tell (/sys). */
+uint64_t os_cache_bytes(void);
 /* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
  */
 uint32_t os_cores_granted(void);

@@ -25,7 +25,6 @@
 #define BATCH_MAX 256
 #define PROMPTS   3  /* that are timed */
 #define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
-#define CACHED    ((uint64_t)256 << 20) /* of fewer bytes, caches hold a good part */
 
 struct result {
     double prefill_tok_s;
@@ -246,11 +245,12 @@ static void print_text(const struct conf *c, const struct bench *b)
     if (c->is_limits) {
         print_limits(&b->l);
     }
-    if (b->has_limits && b->l.read_bytes < CACHED) {
+    const uint64_t cached = b->l.wanted_bytes / 3 * 2; /* of fewer, caches hold a good part */
+    if (b->has_limits && b->l.read_bytes < cached) {
         printf("caches may hold a part of the %llu MiB that could be read: memory alone may be "
                "slower; for its speed, allow %llu MiB more\n",
                (unsigned long long)b->l.read_bytes >> 20,
-               (unsigned long long)(CACHED - b->l.read_bytes) >> 20);
+               (unsigned long long)(cached - b->l.read_bytes) >> 20);
     }
     if (!b->has_model) {
         return;

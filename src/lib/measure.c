@@ -1,7 +1,8 @@
 /* measure - the box's limits: how fast it reads memory and multiplies
  *
  * Each figure is the best of runs over a tenth of a second, by the kernels' own loops (kern.h),
- * with all threads and with one.
+ * with all threads and with one. What is read is several times the caches of the box: a server's
+ * hold hundreds of megabytes, and reading these again and again tells nothing of its memory.
  *
  * Next: lib/hearth.c. */
 #include "lib/measure.h"
@@ -13,7 +14,8 @@
 #include "base/os.h"
 #include "base/team.h"
 
-#define MEASURE_BYTES  ((uint64_t)384 << 20) /* far beyond most caches */
+#define MEASURE_BYTES  ((uint64_t)384 << 20)
+#define MEASURE_CACHES 4 /* times their bytes: what one pass leaves in them helps the next little */
 #define MEASURE_LEAST  ((uint64_t)16 << 20)
 #define MEASURE_CHUNKS 64
 #define MEASURE_ROUNDS 10000
@@ -22,13 +24,22 @@
 /* One measurement on the threads of the team. */
 struct measure {
     struct team *team;
-    const float *data; /* NULL: arithmetic, by `peak` */
-    size_t n_each;     /* floats per chunk */
+    float *data;
+    size_t n_each; /* floats per chunk */
     uint32_t (*read_all)(const float *p, size_t n);
-    uint64_t (*peak)(uint32_t n, uint32_t *sink);
+    uint64_t (*peak)(uint32_t n, uint32_t *sink); /* NULL: reading */
     struct cell ops;
     struct cell sink;
 };
+
+/* Pages of zeros may be one page to a hypervisor. */
+static void fill_part(void *arg, int from, int to)
+{
+    const struct measure *m = arg;
+    for (size_t i = (size_t)from * m->n_each; i < (size_t)to * m->n_each; i++) {
+        m->data[i] = (float)(i * 2654435761u % 1048573u);
+    }
+}
 
 static void measure_part(void *arg, int from, int to)
 {
@@ -63,12 +74,15 @@ static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint3
     return best;
 }
 
-static enum err measure_rates(const struct kern_table *k, int n_thread, const float *data,
-                              size_t n_each, struct hearth_rates *out)
+static enum err measure_rates(const struct kern_table *k, int n_thread, float *data, size_t n_each,
+                              bool is_new, struct hearth_rates *out)
 {
     struct measure m = { .data = data, .n_each = n_each, .read_all = k->read_all };
     const bool has_bf16 = k->peak_bf16 != NULL && cpu_get()->has_avx512_bf16;
     TRY(team_open(&m.team, n_thread));
+    if (is_new) {
+        team_share(m.team, fill_part, &m, MEASURE_CHUNKS, 1);
+    }
     out->read_gb_s = measure_best(&m, NULL);
     out->int8_gop_s = measure_best(&m, k->peak_int8);
     out->f32_gflop_s = measure_best(&m, k->peak_f32);
@@ -78,7 +92,7 @@ static enum err measure_rates(const struct kern_table *k, int n_thread, const fl
 }
 
 /* How much to read: within what the owner allows and the box has. */
-static enum err measure_size(int32_t n_thread, uint64_t most_bytes, uint64_t *bytes)
+static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct hearth_limits *l)
 {
     const char *from = NULL;
     const uint64_t rss = os_rss_bytes();
@@ -92,7 +106,9 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, uint64_t *by
             "measuring needs %llu MiB, %llu are available (%s): allow more",
             (unsigned long long)((held + MEASURE_LEAST) >> 20) + 1, (unsigned long long)all >> 20,
             from);
-    *bytes = all - held < MEASURE_BYTES ? (all - held) >> 20 << 20 : MEASURE_BYTES;
+    const uint64_t caches = MEASURE_CACHES * os_cache_bytes() >> 20 << 20;
+    l->wanted_bytes = caches > MEASURE_BYTES ? caches : MEASURE_BYTES;
+    l->read_bytes = all - held < l->wanted_bytes ? (all - held) >> 20 << 20 : l->wanted_bytes;
     return ERR_OK;
 }
 
@@ -101,17 +117,14 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
 {
     struct arena data = { 0 };
     struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
-    TRY(measure_size(n_thread, most_bytes, &l.read_bytes));
+    TRY(measure_size(n_thread, most_bytes, &l));
     const size_t bytes = (size_t)l.read_bytes;
     TRY(arena_open(&data, bytes + 65536, true));
-    float *fill = (float *)(void *)data.base; /* pages of zeros may be one page to a hypervisor */
-    for (size_t i = 0; i < data.cap / sizeof fill[0]; i++) {
-        fill[i] = (float)(i * 2654435761u % 1048573u);
-    }
-    const size_t n_each = bytes / sizeof fill[0] / MEASURE_CHUNKS;
-    enum err e = measure_rates(k, n_thread, fill, n_each, &l.all);
+    float *floats = (float *)(void *)data.base;
+    const size_t n_each = bytes / sizeof floats[0] / MEASURE_CHUNKS;
+    enum err e = measure_rates(k, n_thread, floats, n_each, true, &l.all);
     l.one = l.all;
-    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, fill, n_each, &l.one) : e;
+    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, floats, n_each, false, &l.one) : e;
     if (e == ERR_OK) {
         *out = l;
     }
