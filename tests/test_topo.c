@@ -138,6 +138,8 @@ static void test_hybrid(void **state)
     if (can_read(&t, buf_str(&out), NULL)) {
         assert_int_equal(t.n_core, 24);
         assert_int_equal(t.n_kind, 2);
+        assert_int_equal(topo_fast_of(&t, 24), 8);
+        assert_int_equal(topo_fast_of(&t, 6), 6);
         check_order(&t);
         for (int32_t i = 0; i < 8; i++) { /* the fast ones first, one processor of each */
             assert_int_equal(t.core[i].cpu, 16 + 2 * i);

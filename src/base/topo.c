@@ -113,6 +113,20 @@ int32_t topo_threads_of(const struct topo *t, uint32_t n_granted)
     return n > 0 ? (int32_t)n : 1;
 }
 
+int32_t topo_fast(void)
+{
+    return topo_fast_of(topo_get(), topo_threads());
+}
+
+int32_t topo_fast_of(const struct topo *t, int32_t n_thread)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < t->n_core && n < n_thread; i++) {
+        n += t->core[i].kind == 0;
+    }
+    return n;
+}
+
 void topo_bind(const struct topo *t, int32_t i)
 {
     if (i >= t->n_core || (t->n_node == 1 && t->n_kind == 1)) {

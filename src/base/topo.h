@@ -36,6 +36,9 @@ const struct topo *topo_get(void);
  * than the cgroup's share of processor time, rounded up. Any thread. */
 int32_t topo_threads(void);
 int32_t topo_threads_of(const struct topo *t, uint32_t n_granted);
+/* How many of these have a core of the fastest kind. Any thread. */
+int32_t topo_fast(void);
+int32_t topo_fast_of(const struct topo *t, int32_t n_thread);
 
 /* Reads a machine. text: hwloc's XML or its short form ("pack:2 core:8 pu:2"), NULL: this one.
  * allowed: logical processors that may be used, NULL: all. ERR_UNSUPPORTED without hwloc,

@@ -5,8 +5,9 @@
  * computed in one piece (large pieces use the weights longer, small ones stay in the caches). The
  * defaults are measured first, then other numbers of threads, then other pieces with the best
  * threads. Another setting must be clearly better, since times vary, also than the defaults
- * measured again at the end. What does not fit into the minute is left out and said (a small model
- * tells as much as a large one); so is, in silence, what does not fit into memory.
+ * measured again at the end. A few tokens tell first how many can be measured in some seconds. What
+ * does not fit into the minute is left out and said (a small model tells as much as a large one);
+ * so is, in silence, what does not fit into memory.
  *
  * Rejected: prefetch distances and tiles, which are constants of the kernels: making them variable
  * cost more than any choice gained.
@@ -26,9 +27,12 @@
 
 #define PROMPT    1024
 #define ANSWER    24
+#define PROBE     16 /* tokens of the prompt that tells how long the others take */
+#define PROMPT_US 20000000
+#define ANSWER_US 5000000
 #define BUDGET_US 50000000
 #define BETTER    1.03 /* of what is measured, to be taken for better */
-#define TRIES     6
+#define TRIES     7
 
 struct setting {
     struct tuned set;
@@ -42,6 +46,8 @@ struct tune {
     struct setting all[TRIES]; /* the first: the defaults */
     int n;
     int best;
+    int32_t n_prompt; /* tokens that are measured; 0: not known yet */
+    int32_t n_answer;
     struct progress bar;
     uint64_t longest_us;
     bool is_cut; /* time was over before everything was tried */
@@ -55,10 +61,10 @@ static void show(void *arg, double done)
 }
 
 static hearth_status answer(struct tune *t, struct hearth_model *m, const int32_t *ids, int32_t n,
-                            struct hearth_event *e)
+                            int32_t n_answer, struct hearth_event *e)
 {
     struct hearth_request *r = NULL;
-    hearth_status s = trial_submit(m, ids, n, 0, ANSWER, &r);
+    hearth_status s = trial_submit(m, ids, n, 0, n_answer, &r);
     s = s == HEARTH_OK ? trial_drain(r, &t->bar, t->n / (TRIES + 2.0), e) : s;
     hearth_request_close(r);
     return s;
@@ -69,20 +75,39 @@ static double rate(double n, uint64_t us)
     return us > 0 ? 1e6 * n / (double)us : 0.0;
 }
 
+/* How many tokens take at most so long, when n took us. */
+static int32_t within(uint64_t most_us, uint64_t us, int32_t n, int32_t least, int32_t most)
+{
+    const uint64_t fit = us > 0 ? most_us * (uint64_t)n / us : (uint64_t)most;
+    return fit < (uint64_t)least ? least : fit < (uint64_t)most ? (int32_t)fit : most;
+}
+
+/* Chooses what is measured with every setting. */
+static hearth_status probe(struct tune *t, struct hearth_model *m, const int32_t *ids, int32_t most)
+{
+    const int32_t n = most < PROBE ? most : PROBE;
+    struct hearth_event e = { 0 };
+    const hearth_status s = answer(t, m, ids, n, 2, &e);
+    t->n_prompt = within(PROMPT_US, e.prefill_us, n, n, most);
+    t->n_answer = within(ANSWER_US, e.decode_us, 1, 2, ANSWER);
+    t->is_cut = t->n_prompt < most;
+    return s;
+}
+
 /* The best of two, or one when that takes long. */
 static hearth_status measure_model(struct tune *t, struct hearth_model *m, struct setting *r)
 {
     static int32_t ids[PROMPT];
     struct hearth_model_info info;
     hearth_model_get_info(m, &info);
-    const int32_t n = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
-    trial_tokens(ids, n, info.n_vocab, 0);
+    const int32_t most = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
+    trial_tokens(ids, most, info.n_vocab, 0);
+    hearth_status s = t->n_prompt > 0 ? HEARTH_OK : probe(t, m, ids, most);
     const uint64_t begin = os_now_us();
-    hearth_status s = HEARTH_OK;
     for (int i = 0; i < 2 && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
         struct hearth_event e = { 0 };
-        s = answer(t, m, ids, n, &e);
-        r->prefill_tok_s = fmax(r->prefill_tok_s, rate(n, e.prefill_us));
+        s = answer(t, m, ids, t->n_prompt, t->n_answer, &e);
+        r->prefill_tok_s = fmax(r->prefill_tok_s, rate(t->n_prompt, e.prefill_us));
         r->decode_tok_s = fmax(r->decode_tok_s, rate(e.n_generated - 1, e.decode_us));
     }
     return s;
@@ -147,14 +172,18 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
     return s == HEARTH_MEMORY && t->n > 0 ? HEARTH_OK : s;
 }
 
-/* Threads to try beside the usual n: one less, which leaves a core to the others, half, and all
- * logical processors. At most 3; returns how many. */
-static int other_threads(int32_t n, int32_t n_logical, int32_t out[3])
+/* Threads to try beside the usual n: one less, which leaves a core to the others, half, all logical
+ * processors, and one for each of the fastest cores. At most 4; returns how many. */
+static int other_threads(int32_t n, int32_t n_logical, int32_t n_fast, int32_t out[4])
 {
-    const int32_t all[] = { n - 1, n / 2, n_logical };
+    const int32_t all[] = { n - 1, n / 2, n_logical, n_fast };
     int n_out = 0;
-    for (int i = 0; i < 3; i++) {
-        if (all[i] > 0 && all[i] != n && (i != 1 || all[1] != all[0])) {
+    for (int i = 0; i < 4; i++) {
+        bool is_new = all[i] > 0 && all[i] != n;
+        for (int k = 0; k < i; k++) {
+            is_new = is_new && all[k] != all[i];
+        }
+        if (is_new) {
             out[n_out++] = all[i];
         }
     }
@@ -192,14 +221,14 @@ static hearth_status try_all(struct tune *t)
 {
     static const int32_t pieces[] = { 256, 1024 };
     const int32_t n_usual = topo_threads();
-    int32_t other[3];
-    const int n_other = other_threads(n_usual, cpu_get()->n_core, other);
+    int32_t other[4];
+    const int n_other = other_threads(n_usual, cpu_get()->n_core, topo_fast(), other);
     hearth_status s = try_one(t, (struct tuned){ n_usual, 512 }, false);
     for (int i = 0; i < n_other && s == HEARTH_OK; i++) {
         s = try_one(t, (struct tuned){ other[i], 512 }, false);
     }
     const int32_t n_thread = t->all[t->best].set.n_thread;
-    for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
+    for (int i = 0; i < 2 && s == HEARTH_OK && !t->is_cut; i++) { /* a short prompt is one piece */
         s = try_one(t, (struct tuned){ n_thread, pieces[i] }, true);
     }
     return s == HEARTH_OK ? confirm(t) : s;
