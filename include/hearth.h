@@ -97,9 +97,9 @@ struct hearth_plan {
     struct {
         const char *name;
         uint64_t bytes;
-    } part[HEARTH_PLAN_PARTS];          /* static names */
-    uint64_t step_read_bytes;           /* memory read to decode one token with an empty cache */
-    uint64_t token_kv_bytes, token_ops; /* per token: cache; integer operations, in a prompt */
+    } part[HEARTH_PLAN_PARTS];           /* static names */
+    uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of integers, in a prompt */
+    uint64_t token_kv_bytes, window_kv_bytes, window; /* its cache; that of layers with a window */
 };
 
 struct hearth_model_info {

@@ -20,7 +20,7 @@ import time
 from checks import check, finish
 
 hearth, fixtures = map(os.path.abspath, sys.argv[1:3])
-TINY, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
+TINY, GEMMA, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/zoo/gemma3.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
 COMMANDS = ['run', 'serve', 'plan', 'bench', 'tune', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
             'completion']
 
@@ -326,14 +326,23 @@ def test_tune(home):
 def test_bench(home):
     code, text, _ = run(home, 'bench', TINY, '--prefill', '16', '--decode', '8', '--depth', '20', '--batch', '3', '--threads', '1', '--kv', 'q8_0', '--json')
     b = json.loads(text)
-    numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_int8_percent']
+    numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_int8_percent', 'decode_gop_s', 'decode_int8_percent']
     check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
     near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
     check('bench: the share is that of the figure', near, b)
     layers = [t['shape'] for t in json.loads(run(home, 'show', TINY, '--json')[1])['tensors'] if t['name'].startswith('blk.') and len(t['shape']) == 2]
     per_token = b['prefill_gop_s'] * 1e9 / b['prefill_tok_s'] / sum(2 * x * y for x, y in layers)
     check('bench: operations of a prompt are those of the layers', len(layers) == 14 and 0.9 < per_token < 1.1, (per_token, layers))
-    info = json.loads(run(home, 'show', TINY, '--json')[1])['metadata']['llama.context_length']
+    shown = json.loads(run(home, 'show', TINY, '--json')[1])
+    rows, cols = next(t['shape'] for t in shown['tensors'] if t['name'] == 'token_embd.weight')
+    ratio = (b['decode_gop_s'] / b['decode_tok_s'] - b['prefill_gop_s'] / b['prefill_tok_s']) * 1e9 / (2 * rows * cols)
+    check('bench: operations of an answer count the output matrix', 0.5 < ratio < 1.5, ratio)
+    info = shown['metadata']['llama.context_length']
+    p = json.loads(run(home, 'plan', GEMMA, '--json')[1])  # 6 of 7 layers see 16 positions
+    check('plan --json: layers with a window', (p['window'], p['window_kv_bytes'] * 7) == (16, p['token_kv_bytes'] * 6), p)
+    w = json.loads(run(home, 'bench', GEMMA, '--prefill', '16', '--decode', '8', '--depth', '900', '--json')[1])
+    read = 1e9 * w['decode_read_gb_s'] / w['decode_tok_s'] / (p['step_read_bytes'] + p['token_kv_bytes'] / 7 * (900 + 6 * 16))
+    check('bench: what a window leaves out is not read', 0.95 < read < 1.05, (read, w))
     refused(home, ['bench', TINY, '--depth', '16777216'], 2, 'context of 16777729 tokens', '16777216', 'lower --depth (16777216), --prefill (512) or --decode (64)')
     refused(home, ['bench', TINY, '--decode', str(info)], 11, f'made for {info}: lower --depth (0), --prefill (512) or --decode ({info})')
     refused(home, ['bench', TINY, '--ctx', str(info + 1)], 11, f'context of {info + 1} tokens was asked for; this model was made for {info}\n')

@@ -147,19 +147,30 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
 struct shares {
     double read_gb_s;
     double read_percent;
-    double gop_s;
+    double gop_s; /* of the prompt */
     double int8_percent;
+    double answer_gop_s;
+    double answer_int8_percent;
 };
 
 static struct shares shares_of(const struct conf *c, const struct bench *b)
 {
-    const double kv_bytes = (double)b->plan.token_kv_bytes * (double)(c->depth * c->batch);
+    const uint64_t depth = (uint64_t)c->depth;
+    const uint64_t seen = depth < b->plan.window ? depth : b->plan.window;
+    const uint64_t each =
+        (b->plan.token_kv_bytes - b->plan.window_kv_bytes) * depth + b->plan.window_kv_bytes * seen;
+    const double kv_bytes = (double)each * (double)c->batch;
+    const double token_ops = (double)b->plan.token_ops;
+    const double answer_ops = token_ops + 2.0 * (double)b->info.n_vocab * (double)b->info.n_embd;
+    const double int8_gop_s = b->l.all.int8_gop_s;
     const double step_bytes = (double)b->plan.step_read_bytes + kv_bytes;
     struct shares v = { 0 };
     v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;
-    v.gop_s = b->r.prefill_tok_s * (double)b->plan.token_ops / 1e9;
+    v.gop_s = b->r.prefill_tok_s * token_ops / 1e9;
+    v.answer_gop_s = b->r.decode_tok_s * answer_ops / 1e9;
     v.read_percent = b->l.all.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.all.read_gb_s : 0.0;
-    v.int8_percent = b->l.all.int8_gop_s > 0.0 ? 100.0 * v.gop_s / b->l.all.int8_gop_s : 0.0;
+    v.int8_percent = int8_gop_s > 0.0 ? 100.0 * v.gop_s / int8_gop_s : 0.0;
+    v.answer_int8_percent = int8_gop_s > 0.0 ? 100.0 * v.answer_gop_s / int8_gop_s : 0.0;
     return v;
 }
 
@@ -190,10 +201,12 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                ", \"model\": \"%s\", \"type\": \"%s\", \"prefill\": %lld, \"decode\": %lld, "
                "\"depth\": %lld, \"batch\": %lld, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, "
                "\"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
-               "\"prefill_gop_s\": %.1f, \"prefill_int8_percent\": %.1f",
+               "\"prefill_gop_s\": %.1f, \"prefill_int8_percent\": %.1f, "
+               "\"decode_gop_s\": %.1f, \"decode_int8_percent\": %.1f",
                b->info.arch, b->info.type, (long long)c->prefill, (long long)c->decode,
                (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s, b->r.decode_tok_s,
-               v.read_gb_s, v.read_percent, v.gop_s, v.int8_percent);
+               v.read_gb_s, v.read_percent, v.gop_s, v.int8_percent, v.answer_gop_s,
+               v.answer_int8_percent);
 }
 
 static void print_json(const struct conf *c, const struct bench *b)
@@ -266,6 +279,10 @@ static void print_text(const struct conf *c, const struct bench *b)
            "depth %lld\n",
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
+    if (c->batch > 1) {
+        printf("%44s %7.1f GOP/s, %.0f %% of the int8 peak\n", "", v.answer_gop_s,
+               v.answer_int8_percent);
+    }
     if (v.read_percent > 100.0) {
         puts("  more than the bandwidth: part of the model stays in the caches, or the machine's "
              "memory was slower\n  while the limit was measured");

@@ -60,12 +60,13 @@ static void print_json(const struct hearth_plan *p, uint64_t serve_bytes)
     printf("{\"version\": 1, \"total_bytes\": %llu, \"available_bytes\": %llu, \"available_from\": "
            "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
            "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
-           "\"token_kv_bytes\": %llu, "
+           "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
            "\"parts\": [",
            (unsigned long long)p->total_bytes, (unsigned long long)p->available_bytes,
            p->available_from, p->fits ? "true" : "false", (unsigned long long)all,
            all <= p->available_bytes ? "true" : "false", p->n_ctx, p->n_parallel, p->n_batch,
-           (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes);
+           (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes,
+           (unsigned long long)p->window_kv_bytes, (unsigned long long)p->window);
     for (int32_t i = 0; i < p->n_part; i++) {
         printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                (unsigned long long)p->part[i].bytes);

@@ -49,6 +49,8 @@ struct plan {
     size_t step_bytes;        /* arena: workspace, of both models */
     uint64_t step_read_bytes; /* to decode one token with an empty cache */
     uint64_t tok_kv_bytes;
+    uint64_t window_kv_bytes; /* of these in layers that see `window` positions only */
+    uint64_t window;
     uint64_t tok_ops; /* of products, for a token of a prompt: all but the output matrix */
 };
 

@@ -376,6 +376,8 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .n_part = p->n_part,
                                  .step_read_bytes = p->step_read_bytes,
                                  .token_kv_bytes = p->tok_kv_bytes,
+                                 .window_kv_bytes = p->window_kv_bytes,
+                                 .window = p->window,
                                  .token_ops = p->tok_ops };
     for (int32_t i = 0; i < p->n_part; i++) {
         out->part[i].name = p->part[i].name;
