@@ -8,7 +8,9 @@
  *     and v or gate and up meet at one barrier together;
  *   - attention: see backend.c for how it is cut.
  * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
- * (q/k/v, attention, output, gate/up, down).
+ * (q/k/v, attention, output, gate/up, down), and more often in attention where a long context is
+ * cut into more pieces than its workspace holds. Many tokens meet 16 times
+ * (docs/decisions/0008-meetings.md).
  *
  * Whoever is through with its share of the chunks takes others', so a worker that the system takes
  * off its core delays only its own chunk. Which worker computes what differs from run to run; the
