@@ -9,8 +9,8 @@
  * does not fit into the minute is left out and said (a small model tells as much as a large one);
  * so is, in silence, what does not fit into memory.
  *
- * Rejected: prefetch distances and tiles, which are constants of the kernels: making them variable
- * cost more than any choice gained.
+ * Rejected: prefetch distances and tiles: the processor, its caches and the shape decide those
+ * (cpu.h, kern_line); seven distances and three sizes of parts gained nothing (docs/SPEED.md).
  *
  * Only the public library is used. Next: cmd/tuned.c. */
 #include "cmd/cmd_tune.h"
