@@ -604,7 +604,9 @@ static void sheet_fill(struct sheet *s, int i_isa, int n_thread)
     sheet_put(s, i_isa, "Limits", "memory read, GB/s", b.read_gb_s, 0.0);
     sheet_put(s, i_isa, "Limits", "int8, GOP/s", b.int8_gop_s, 0.0);
     sheet_put(s, i_isa, "Limits", "float, GFLOP/s", b.f32_gop_s, 0.0);
-    sheet_put(s, i_isa, "Limits", "a job of 16 parts costs, ns", b.job_ns, 0.0);
+    if (n_thread > 1) {
+        sheet_put(s, i_isa, "Limits", "a job of 16 parts costs, ns", b.job_ns, 0.0);
+    }
     sheet_products(s, i_isa, &b);
     for (int kv = 0; kv < KERN_KV_COUNT; kv++) {
         measure_read(&b);
