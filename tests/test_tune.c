@@ -2,7 +2,7 @@
  *
  * Includes cmd_tune.c and what it uses: on a real box a speed that changes between two measurements
  * cannot be had when it is wanted. The box here has 4 cores of 2 logical processors each, so it is
- * tried with 4, 3, 2 and 8 threads and then with two other pieces. A world is a short table: a
+ * tried with 4, 3, 2 and 8 threads (and one a fast core) and then with two other pieces. A world is a short table: a
  * setting, from which of its measurements on, and how fast it is then. */
 #include "cmd/trial.c"
 
@@ -25,6 +25,7 @@ static int32_t box_fast = 4;
 #include <cmocka.h>
 
 #define USUAL_TOK_S 100.0 /* of what has no row */
+#define FAST        1000.0
 #define DEFAULTS    4, 512
 
 struct speed {
@@ -39,6 +40,7 @@ static struct world {
     int n_row;
     uint64_t now_us;
     uint64_t cost_us; /* of loading a model */
+    double times;     /* as fast as the rows say */
     int64_t n_prompt; /* of the last request */
     int32_t n_answer;
     int32_t n_thread, n_batch;
@@ -139,8 +141,10 @@ hearth_status hearth_next(struct hearth_request *r, uint64_t timeout_us, struct 
     (void)r;
     (void)timeout_us;
     *out = (struct hearth_event){ .kind = HEARTH_EVENT_END, .n_generated = world.n_answer };
-    out->prefill_us = (uint64_t)(1e6 * (double)world.n_prompt / world.now.prefill_tok_s);
-    out->decode_us = (uint64_t)(1e6 * (world.n_answer - 1) / world.now.decode_tok_s);
+    out->prefill_us =
+        (uint64_t)(1e6 * (double)world.n_prompt / world.now.prefill_tok_s / world.times);
+    out->decode_us = (uint64_t)(1e6 * (world.n_answer - 1) / world.now.decode_tok_s / world.times);
+    world.now_us += out->prefill_us + out->decode_us;
     return HEARTH_OK;
 }
 
@@ -168,17 +172,22 @@ enum err tuned_write(const struct tuned *t, const char *path)
     return ERR_OK;
 }
 
-/* Tunes in a world of those rows; the exit code. */
-static int tune(const struct speed *rows, int n_row, uint64_t cost_us)
+/* Tunes in a world of those rows, so many times as fast; the exit code. */
+static int tune_at(double times, const struct speed *rows, int n_row, uint64_t cost_us)
 {
     const struct os_hooks hooks = { .now_us = world_now_us };
     const struct conf c = { .is_json = true };
     os_hook(&hooks);
-    world = (struct world){ .rows = rows, .n_row = n_row, .cost_us = cost_us };
+    world = (struct world){ .rows = rows, .n_row = n_row, .cost_us = cost_us, .times = times };
     const int code = cmd_tune(&c, "model");
     os_hook(NULL);
     assert_int_equal(world.n_left_open, 0);
     return code;
+}
+
+static int tune(const struct speed *rows, int n_row, uint64_t cost_us)
+{
+    return tune_at(FAST, rows, n_row, cost_us);
 }
 
 static void expect(int32_t n_thread, int32_t n_batch, int n_defaults)
@@ -206,15 +215,22 @@ static void test_defaults(void **state)
     box_fast = 4;
 }
 
-/* A slow box measures fewer tokens, and no pieces of a prompt that is one. */
+/* Slow boxes measure fewer tokens, keep to the minute, and still find what is better. */
 static void test_slow(void **state)
 {
     (void)state;
-    const struct speed rows[] = { { DEFAULTS, 0, 2.0, 0.5, HEARTH_OK } };
-    assert_int_equal(tune(rows, 1, 1000), 0);
-    assert_int_equal(world.n_prompt, PROMPT_US / 500000);
-    assert_int_equal(world.n_answer, 2);
-    assert_int_equal(world.n_open, 4 + 1); /* other threads, and the defaults again */
+    const struct speed rows[] = { { 3, 512, 0, 150.0, 150.0, HEARTH_OK } };
+    static const double times[] = { 1.0, 0.3, 0.1 };
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(tune_at(times[i], rows, 1, 1000000), 0);
+        expect(3, 512, 2);
+        assert_in_range(world.now_us, 10000000, 60000000);
+        assert_in_range(world.n_prompt, PROBE, PROMPT_US * times[i] / 10000.0);
+    }
+    assert_int_equal(tune_at(0.005, rows, 1, 1000000), 0); /* 0.5 tok/s: two settings at most */
+    expect(4, 512, 1);
+    assert_in_range(world.now_us, 32000000, 60000000);
+    assert_int_equal(world.n_prompt, PROBE);
 }
 
 /* What is better stays so beside the defaults measured again: threads by prompts and answers,
@@ -255,17 +271,19 @@ static void test_not_confirmed(void **state)
     }
 }
 
-/* What cannot be confirmed is not taken: no time is left, or no memory. */
+/* What cannot be confirmed is not tried, for lack of time, or not taken, for lack of memory. */
 static void test_cannot_confirm(void **state)
 {
     (void)state;
     const struct speed rows[] = { { 2, 512, 0, 200.0, 200.0, HEARTH_OK },
                                   { DEFAULTS, 1, USUAL_TOK_S, USUAL_TOK_S, HEARTH_MEMORY } };
-    assert_int_equal(tune(rows, 1, BUDGET_US / TRIES), 0); /* the time suffices */
-    expect(2, 512, 2);
-    assert_int_equal(tune(rows, 1, BUDGET_US / TRIES + 1), 0);
-    expect(4, 512, 1);
-    assert_int_equal(world.n_open, TRIES - 1);
+    const uint64_t some_us = 500000; /* what is computed takes less */
+    assert_int_equal(tune(rows, 1, BUDGET_US / 4 - some_us), 0);
+    expect(2, 512, 2); /* the third of three, and time to confirm it */
+    assert_int_equal(world.n_open, 4);
+    assert_int_equal(tune(rows, 1, BUDGET_US / 4 + some_us), 0);
+    expect(4, 512, 1); /* what could not be confirmed is not tried */
+    assert_int_equal(world.n_open, 2);
     assert_int_equal(tune(rows, 2, 1000), 0);
     expect(4, 512, 2);
 }

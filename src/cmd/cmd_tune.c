@@ -10,7 +10,7 @@
  * so is, in silence, what does not fit into memory.
  *
  * Rejected: prefetch distances and tiles: the processor, its caches and the shape decide those
- * (cpu.h, kern_line); seven distances and three sizes of parts gained nothing (docs/SPEED.md).
+ * (cpu.h, kern_line), and six other distances gained nothing (docs/SPEED.md).
  *
  * Only the public library is used. Next: cmd/tuned.c. */
 #include "cmd/cmd_tune.h"
@@ -28,8 +28,8 @@
 #define PROMPT    1024
 #define ANSWER    24
 #define PROBE     16 /* tokens of the prompt that tells how long the others take */
-#define PROMPT_US 20000000
-#define ANSWER_US 5000000
+#define PROMPT_US 4000000
+#define ANSWER_US 1500000
 #define BUDGET_US 50000000
 #define BETTER    1.03 /* of what is measured, to be taken for better */
 #define TRIES     7
@@ -76,21 +76,33 @@ static double rate(double n, uint64_t us)
 }
 
 /* How many tokens take at most so long, when n took us. */
-static int32_t within(uint64_t most_us, uint64_t us, int32_t n, int32_t least, int32_t most)
+static int32_t tok_within(uint64_t most_us, uint64_t us, int32_t n, int32_t least, int32_t most)
 {
     const uint64_t fit = us > 0 ? most_us * (uint64_t)n / us : (uint64_t)most;
     return fit < (uint64_t)least ? least : fit < (uint64_t)most ? (int32_t)fit : most;
 }
 
-/* Chooses what is measured with every setting. */
-static hearth_status probe(struct tune *t, struct hearth_model *m, const int32_t *ids, int32_t most)
+static hearth_status measure_once(struct tune *t, struct hearth_model *m, const int32_t *ids,
+                                  int32_t n, int32_t n_answer, struct setting *r,
+                                  struct hearth_event *e)
+{
+    const hearth_status s = answer(t, m, ids, n, n_answer, e);
+    r->prefill_tok_s = fmax(r->prefill_tok_s, rate(n, e->prefill_us));
+    r->decode_tok_s = fmax(r->decode_tok_s, rate(e->n_generated - 1, e->decode_us));
+    return s;
+}
+
+/* Chooses what is measured with every setting. On a slow box the few tokens are that already. */
+static hearth_status probe(struct tune *t, struct hearth_model *m, const int32_t *ids, int32_t most,
+                           struct setting *r)
 {
     const int32_t n = most < PROBE ? most : PROBE;
     struct hearth_event e = { 0 };
-    const hearth_status s = answer(t, m, ids, n, 2, &e);
-    t->n_prompt = within(PROMPT_US, e.prefill_us, n, n, most);
-    t->n_answer = within(ANSWER_US, e.decode_us, 1, 2, ANSWER);
-    t->is_cut = t->n_prompt < most;
+    struct setting first = *r;
+    const hearth_status s = measure_once(t, m, ids, n, 2, &first, &e);
+    t->n_prompt = tok_within(PROMPT_US, e.prefill_us, n, n, most);
+    t->n_answer = tok_within(ANSWER_US, e.decode_us, 1, 2, ANSWER);
+    *r = t->n_prompt == n && t->n_answer == 2 ? first : *r;
     return s;
 }
 
@@ -102,13 +114,12 @@ static hearth_status measure_model(struct tune *t, struct hearth_model *m, struc
     hearth_model_get_info(m, &info);
     const int32_t most = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
     trial_tokens(ids, most, info.n_vocab, 0);
-    hearth_status s = t->n_prompt > 0 ? HEARTH_OK : probe(t, m, ids, most);
+    hearth_status s = t->n_prompt > 0 ? HEARTH_OK : probe(t, m, ids, most, r);
+    const bool is_done = r->prefill_tok_s > 0.0; /* by the probe */
     const uint64_t begin = os_now_us();
-    for (int i = 0; i < 2 && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
+    for (int i = 0; i < 2 && !is_done && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
         struct hearth_event e = { 0 };
-        s = answer(t, m, ids, t->n_prompt, t->n_answer, &e);
-        r->prefill_tok_s = fmax(r->prefill_tok_s, rate(t->n_prompt, e.prefill_us));
-        r->decode_tok_s = fmax(r->decode_tok_s, rate(e.n_generated - 1, e.decode_us));
+        s = measure_once(t, m, ids, t->n_prompt, t->n_answer, r, &e);
     }
     return s;
 }
@@ -146,16 +157,17 @@ static double worth(const struct setting *r, bool is_by_prompt)
     return is_by_prompt ? r->prefill_tok_s : sqrt(r->prefill_tok_s * r->decode_tok_s);
 }
 
-static bool has_time(const struct tune *t)
+/* For n more settings. */
+static bool has_time(const struct tune *t, uint64_t n)
 {
-    return os_now_us() - t->bar.begin_us + t->longest_us <= BUDGET_US;
+    return os_now_us() - t->bar.begin_us + n * t->longest_us <= BUDGET_US;
 }
 
 /* Measures one more setting; it becomes the best when it is clearly better. */
 static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt)
 {
     const uint64_t begin = os_now_us();
-    if (t->n > 0 && !has_time(t)) {
+    if (t->n > 0 && !has_time(t, 2)) { /* what is better is worth nothing unconfirmed */
         t->is_cut = true;
         return HEARTH_OK;
     }
@@ -172,11 +184,11 @@ static hearth_status try_one(struct tune *t, struct tuned set, bool is_by_prompt
     return s == HEARTH_MEMORY && t->n > 0 ? HEARTH_OK : s;
 }
 
-/* Threads to try beside the usual n: one less, which leaves a core to the others, half, all logical
- * processors, and one for each of the fastest cores. At most 4; returns how many. */
+/* Threads to try beside the usual n: one for each of the fastest cores, one less, which leaves a
+ * core to the others, half, and all logical processors. At most 4; returns how many. */
 static int other_threads(int32_t n, int32_t n_logical, int32_t n_fast, int32_t out[4])
 {
-    const int32_t all[] = { n - 1, n / 2, n_logical, n_fast };
+    const int32_t all[] = { n_fast, n - 1, n / 2, n_logical };
     int n_out = 0;
     for (int i = 0; i < 4; i++) {
         bool is_new = all[i] > 0 && all[i] != n;
@@ -201,7 +213,7 @@ static hearth_status confirm(struct tune *t)
     if (t->best == 0) {
         return HEARTH_OK;
     }
-    const bool has = has_time(t);
+    const bool has = has_time(t, 1);
     t->is_cut = t->is_cut || !has;
     const hearth_status s = has ? measure(t, &again) : HEARTH_MEMORY;
     if (s != HEARTH_OK) {
@@ -228,8 +240,10 @@ static hearth_status try_all(struct tune *t)
         s = try_one(t, (struct tuned){ other[i], 512 }, false);
     }
     const int32_t n_thread = t->all[t->best].set.n_thread;
-    for (int i = 0; i < 2 && s == HEARTH_OK && !t->is_cut; i++) { /* a short prompt is one piece */
-        s = try_one(t, (struct tuned){ n_thread, pieces[i] }, true);
+    for (int i = 0; i < 2 && s == HEARTH_OK; i++) {
+        if (t->n_prompt > (pieces[i] < 512 ? pieces[i] : 512)) { /* else no other pieces than now */
+            s = try_one(t, (struct tuned){ n_thread, pieces[i] }, true);
+        }
     }
     return s == HEARTH_OK ? confirm(t) : s;
 }
