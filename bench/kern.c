@@ -12,7 +12,7 @@
  *
  * Parts of a product come in the order in which the engine hands them out (struct kern_line).
  *
- * `all` takes about two minutes. It goes through the instruction sets that this machine can run:
+ * `all` takes one to two minutes. It goes through the instruction sets that this machine can run:
  * products of all types, attention over a cache that does not fit any cache of the processor (one
  * query: limited by memory) and with 16 queries that share the pages (limited by arithmetic), and
  * the vector functions on 4096 floats. The plain C form is slow on purpose; it gets smaller shapes.
@@ -34,22 +34,21 @@
 #include <string.h>
 #include <time.h>
 
-#define N_COL      4096  /* of weights where nothing else is asked for, and of vectors */
-#define N_COL_MAX  32768 /* asked for; a multiple of COL_UNIT */
-#define COL_UNIT   256   /* the greatest block of a type */
-#define ROWS_MADE  64
-#define BIG_MB     160 /* of weights or pages that are read once, at least */
-#define BIG_CACHES 4   /* times the box's caches */
-#define ROW_LEAST  512 /* bytes of a row where that many are read */
-#define MANY_ROWS  2048
-#define N_TOK_MAX  512
-#define BEST_OF    3
-#define MIN_RUN_US 30000
-#define PEAK_N     200000
-#define SMALL_N    100 /* some microseconds for 16 parts */
-#define ROWS_MAX   96
-#define HEAD       128  /* dimensions of an attention head */
-#define FILL       0x2C /* bytes of memory and pages: ordinary numbers as float, half and int8 */
+#define N_COL           4096  /* of weights where nothing else is asked for, and of vectors */
+#define N_COL_MAX       32768 /* asked for; a multiple of COL_UNIT */
+#define COL_UNIT        256   /* the greatest block of a type */
+#define ROWS_MADE       64
+#define BIG_MB          160 /* of weights or pages that are read once, at least */
+#define ROW_LEAST_BYTES 512 /* bytes of a row where that many are read */
+#define MANY_ROWS       2048
+#define N_TOK_MAX       512
+#define BEST_OF         3
+#define MIN_RUN_US      30000
+#define PEAK_N          200000
+#define SMALL_N         100 /* some microseconds for 16 parts */
+#define ROWS_MAX        96
+#define HEAD            128 /* dimensions of an attention head */
+#define FILL            0x2C /* bytes of memory and pages: ordinary numbers as float, half and int8 */
 
 /* How much work one figure takes. */
 struct load {
@@ -242,7 +241,7 @@ static struct figures bench_product(struct bench *b, enum quant_type type, int32
     if (!quant_bytes(type, (uint64_t)b->n_col, &row)) {
         exit(2);
     }
-    const size_t fit = b->load.big_bytes / (row > ROW_LEAST ? row : ROW_LEAST);
+    const size_t fit = b->load.big_bytes / (row > ROW_LEAST_BYTES ? row : ROW_LEAST_BYTES);
     const int32_t big = fit > ROWS_MADE ? (int32_t)(fit / 16 * 16) : ROWS_MADE;
     make_weights(b, type, is_big || big < b->load.many_rows ? big : b->load.many_rows);
     const struct figures f = bench_tokens(b, n_tok);
@@ -466,18 +465,12 @@ static double bench_vec(struct bench *b, enum vec v)
 
 /* --- one instruction set, or all -------------------------------------------------------------- */
 
-static int far_mb(void)
-{
-    const uint64_t mb = BIG_CACHES * os_cache_bytes() >> 20;
-    return mb > BIG_MB ? (int)mb : BIG_MB;
-}
-
 static void bench_open(struct bench *b, const struct kern_table *t, int n_thread, int32_t n_col)
 {
-    const int far = far_mb();
+    const int far = (int)(os_beyond_caches((uint64_t)BIG_MB << 20) >> 20);
     const size_t far_bytes = (size_t)far << 20;
     const size_t x_bytes = (size_t)N_TOK_MAX * (size_t)n_col * sizeof(float);
-    const size_t y_bytes = (size_t)16 * (far_bytes / ROW_LEAST) * sizeof(float);
+    const size_t y_bytes = (size_t)16 * (far_bytes / ROW_LEAST_BYTES) * sizeof(float);
     /* rows that are made and one more, and activations: a float a column, as x; page borders */
     const size_t more_bytes = (size_t)(ROWS_MADE + 1) * (size_t)n_col * sizeof(float) + (8u << 20);
     *b = (struct bench){ .k = t,

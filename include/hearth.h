@@ -55,11 +55,12 @@ struct hearth_box_params {
     uint64_t memory_bytes; /* most memory to use; 0: what the box and its cgroup have free */
 };
 
-struct hearth_limits { /* measured now, takes about a second: by all threads and by one */
+struct hearth_limits { /* measured now, takes a second or more: by all threads, by one */
     struct hearth_rates {
         double read_gb_s, int8_gop_s, f32_gflop_s, bf16_gflop_s; /* 0: no such instruction */
     } all, one;                                                  /* multiply and add are two */
-    uint64_t n_thread, read_bytes, wanted_bytes; /* 4 caches, 384 MiB or more; read: if allowed */
+    uint64_t n_thread, read_bytes;                               /* of memory, again and again */
+    uint64_t wanted_bytes; /* so much that caches hold little of it; may not be free */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);
@@ -92,20 +93,19 @@ struct hearth_plan {
     size_t size;
     uint64_t total_bytes, available_bytes;
     const char *available_from; /* static text: what the limit is */
-    int32_t fits;
-    int32_t n_ctx, n_parallel, n_batch, n_part;
+    int32_t fits, n_ctx, n_parallel, n_batch, n_part;
     struct {
         const char *name;
         uint64_t bytes;
     } part[HEARTH_PLAN_PARTS];           /* static names */
-    uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of integers, in a prompt */
-    uint64_t token_kv_bytes, window_kv_bytes, window; /* its cache; that of layers with a window */
+    uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of products, in a prompt */
+    uint64_t token_kv_bytes;             /* cache of a token */
+    uint64_t window_kv_bytes, window;    /* its part in layers that see so many positions only */
 };
 
 struct hearth_model_info {
     size_t size;
-    char name[128];
-    char arch[32];
+    char name[128], arch[32];
     char type[16]; /* the most frequent weight type */
     char tokenizer[48];
     uint64_t n_param;

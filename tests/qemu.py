@@ -121,6 +121,7 @@ with ThreadPoolExecutor(2) as pool:
     for p, isa, program in [(p, isa, [*on(p), build + '/hearth']) for p, isa in PROCESSORS.items()] + [(p, isa, native_on(p)) for p, isa in LESSER.items()]:
         r = sh([*program, 'bench', '--kernels'])
         check(f'{p} chooses {isa}', re.search(fr'^products +{isa}: best of this processor$', r.stdout, re.M), r.stdout)
+        check(f'{p}: whose vectors', re.search(fr'^vectors +{isa.split()[0]}: best of this processor$', r.stdout, re.M), r.stdout)
     for p in PROCESSORS:
         count(f'unit tests on {p}', units[p].result())
     count('fuzz seeds', seeds.result())

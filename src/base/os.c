@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -480,26 +481,42 @@ uint32_t os_cores_granted(void)
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
-/* The last cache of each core, once for all that share it: at the first of them. */
-static uint64_t caches_below(const char *top, long n_cpu)
+#define CACHE_MAX_KB     ((uint64_t)4 << 20) /* a greater one is no figure */
+#define BEYOND_CACHES    4
+#define BEYOND_MAX_BYTES ((uint64_t)2 << 30)
+
+/* The third-level cache of each of the cores, else the second, once for all that share it: those
+ * whose lists begin with the same core. */
+static uint64_t caches_below(const char *top, const cpu_set_t *cores)
 {
     char folder[256];
+    bool seen[CPU_SETSIZE] = { false };
     uint64_t sum = 0;
-    for (long cpu = 0; cpu < n_cpu; cpu++) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         uint64_t kb = UINT64_MAX;
-        for (int i = 3; i >= 2 && kb == UINT64_MAX; i--) {
-            snprintf(folder, sizeof folder, "%s/cpu%ld/cache/index%d", top, cpu, i);
+        for (int i = 3; i >= 2 && kb == UINT64_MAX && CPU_ISSET(cpu, cores); i--) {
+            snprintf(folder, sizeof folder, "%s/cpu%d/cache/index%d", top, cpu, i);
             kb = number_in(folder, "size", NULL);
         }
-        const bool is_first = number_in(folder, "shared_cpu_list", NULL) == (uint64_t)cpu;
-        sum += kb != UINT64_MAX && is_first ? kb * 1024 : 0;
+        const uint64_t first =
+            kb < CACHE_MAX_KB ? number_in(folder, "shared_cpu_list", NULL) : UINT64_MAX;
+        if (first < CPU_SETSIZE && !seen[first]) {
+            seen[first] = true;
+            sum += kb * 1024;
+        }
     }
     return sum;
 }
 
-uint64_t os_cache_bytes(void)
+uint64_t os_beyond_caches(uint64_t least_bytes)
 {
-    return caches_below("/sys/devices/system/cpu", sysconf(_SC_NPROCESSORS_CONF));
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    const bool knows = sched_getaffinity(0, sizeof cores, &cores) == 0;
+    const uint64_t caches = knows ? caches_below("/sys/devices/system/cpu", &cores) : 0;
+    const uint64_t far = BEYOND_CACHES * caches >> 20 << 20;
+    const uint64_t most = far < BEYOND_MAX_BYTES ? far : BEYOND_MAX_BYTES;
+    return most > least_bytes ? most : least_bytes;
 }
 
 /* What the kernel thinks can be taken. Where /proc is hidden (a sandbox): what is wholly free, as

@@ -51,8 +51,9 @@ uint64_t os_memory_available(const char **limit_name);
 enum err os_huge_bytes(const void *at, size_t n, uint64_t *out) MUST_USE;
 /* Why new memory gets no such pages: static text, or NULL. */
 const char *os_no_huge(void);
-/* Caches of the last level, all together; 0 where the kernel does not tell (/sys). */
-uint64_t os_cache_bytes(void);
+/* So much memory that caches hold little of it: four times those of the last level of all cores
+ * that this process may use (/sys), but least_bytes..2 GiB. */
+uint64_t os_beyond_caches(uint64_t least_bytes);
 /* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
  */
 uint32_t os_cores_granted(void);

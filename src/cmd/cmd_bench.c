@@ -156,7 +156,8 @@ struct shares {
 static struct shares shares_of(const struct conf *c, const struct bench *b)
 {
     const uint64_t depth = (uint64_t)c->depth;
-    const uint64_t seen = depth < b->plan.window ? depth : b->plan.window;
+    const uint64_t window = b->plan.window > 0 ? b->plan.window - 1 : 0; /* without the token */
+    const uint64_t seen = depth < window ? depth : window;
     const uint64_t each =
         (b->plan.token_kv_bytes - b->plan.window_kv_bytes) * depth + b->plan.window_kv_bytes * seen;
     const double kv_bytes = (double)each * (double)c->batch;
@@ -220,8 +221,10 @@ static void print_json(const struct conf *c, const struct bench *b)
     if (b->has_limits) {
         json_rates(&out, &b->l.all);
         buf_printf(&out,
-                   ", \"threads\": %llu, \"read_bytes\": %llu, \"one_thread\": {\"threads\": 1",
-                   (unsigned long long)b->l.n_thread, (unsigned long long)b->l.read_bytes);
+                   ", \"threads\": %llu, \"read_bytes\": %llu, \"wanted_bytes\": %llu, "
+                   "\"one_thread\": {\"threads\": 1",
+                   (unsigned long long)b->l.n_thread, (unsigned long long)b->l.read_bytes,
+                   (unsigned long long)b->l.wanted_bytes);
         json_rates(&out, &b->l.one);
         buf_add_char(&out, '}');
     }

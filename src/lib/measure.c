@@ -1,8 +1,9 @@
 /* measure - the box's limits: how fast it reads memory and multiplies
  *
- * Each figure is the best of runs over a tenth of a second, by the kernels' own loops (kern.h),
- * with all threads and with one. What is read is several times the caches of the box: a server's
- * hold hundreds of megabytes, and reading these again and again tells nothing of its memory.
+ * Each figure is the best of five runs and of a tenth of a second, by the kernels' own loops
+ * (kern.h), with all threads and with one. What is read is several times the caches of the box: a
+ * server's hold hundreds of megabytes, and reading these again and again tells nothing of its
+ * memory.
  *
  * Next: lib/hearth.c. */
 #include "lib/measure.h"
@@ -15,7 +16,6 @@
 #include "base/team.h"
 
 #define MEASURE_BYTES  ((uint64_t)384 << 20)
-#define MEASURE_CACHES 4 /* times their bytes: what one pass leaves in them helps the next little */
 #define MEASURE_LEAST  ((uint64_t)16 << 20)
 #define MEASURE_CHUNKS 64
 #define MEASURE_ROUNDS 10000
@@ -106,9 +106,10 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct heart
             "measuring needs %llu MiB, %llu are available (%s): allow more",
             (unsigned long long)((held + MEASURE_LEAST) >> 20) + 1, (unsigned long long)all >> 20,
             from);
-    const uint64_t caches = MEASURE_CACHES * os_cache_bytes() >> 20 << 20;
-    l->wanted_bytes = caches > MEASURE_BYTES ? caches : MEASURE_BYTES;
-    l->read_bytes = all - held < l->wanted_bytes ? (all - held) >> 20 << 20 : l->wanted_bytes;
+    const uint64_t half = (all - held) / 2; /* a large cache is no reason to take all there is */
+    const uint64_t free = half > MEASURE_BYTES ? half : all - held;
+    l->wanted_bytes = os_beyond_caches(MEASURE_BYTES);
+    l->read_bytes = free < l->wanted_bytes ? free >> 20 << 20 : l->wanted_bytes;
     return ERR_OK;
 }
 
@@ -119,7 +120,7 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
     TRY(measure_size(n_thread, most_bytes, &l));
     const size_t bytes = (size_t)l.read_bytes;
-    TRY(arena_open(&data, bytes + 65536, true));
+    TRY(arena_open(&data, bytes + 65536, false)); /* the team touches it */
     float *floats = (float *)(void *)data.base;
     const size_t n_each = bytes / sizeof floats[0] / MEASURE_CHUNKS;
     enum err e = measure_rates(k, n_thread, floats, n_each, true, &l.all);
