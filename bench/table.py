@@ -49,7 +49,9 @@ def cell(model, depth=0, kv='f16', batch=1, threads=0, start='', is_busy=False, 
     long = model.startswith(('8b', '70b'))
     name = model + (f' depth {depth}' if depth else '') + (f' cache {kv}' if kv != 'f16' else '') + (f' batch {batch}' if batch > 1 else '')
     name += (f' threads {threads}' if threads else '') + (f' start from {start}' if start else '') + (' busy' if is_busy else '')
-    prefill = 8 if batch > 1 else 64 if model.startswith('70b') else 512  # of 70B some programs compute one token a second
+    is_huge = model.startswith('70b')  # llama.cpp takes over five minutes for 512 tokens
+    name += ' prompt 64' if is_huge else ''
+    prefill = 8 if batch > 1 else 64 if is_huge else 512
     return dict(name=name, model=model, depth=depth, kv=kv, batch=batch, threads=threads, start=start, is_busy=is_busy,
                 is_core=is_core, prefill=prefill, decode=16 if long else 32 if batch > 1 or depth or is_busy else 64)
 
