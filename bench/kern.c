@@ -52,12 +52,12 @@
 
 /* How much work one figure takes. */
 struct load {
-    size_t big_bytes; /* of weights or pages that are read once; 0: what is far beyond caches */
+    size_t big_bytes; /* of weights or pages that are read once, at most */
     int32_t many_rows;
     int32_t many_tok;
     uint32_t peak_n;
 };
-static const struct load usual_load = { 0, MANY_ROWS, N_TOK_MAX, PEAK_N };
+static const struct load usual_load = { SIZE_MAX, MANY_ROWS, N_TOK_MAX, PEAK_N };
 static const struct load scalar_load = { (size_t)1 << 20, 64, 16, PEAK_N / 100 };
 
 struct bench {
@@ -153,6 +153,13 @@ static double peak_gop_s(struct bench *b, team_part_fn fn)
     return ops / best_us(b->team, work, b) / 1e3;
 }
 
+/* Of weights or pages that are read once. */
+static size_t big_bytes(const struct bench *b)
+{
+    const size_t far_bytes = (size_t)b->far_mb << 20;
+    return b->load.big_bytes < far_bytes ? b->load.big_bytes : far_bytes;
+}
+
 static void measure_read(struct bench *b)
 {
     const double us = best_us(b->team, (struct shared){ read_part, b->far_mb, 4 }, b);
@@ -241,7 +248,7 @@ static struct figures bench_product(struct bench *b, enum quant_type type, int32
     if (!quant_bytes(type, (uint64_t)b->n_col, &row)) {
         exit(2);
     }
-    const size_t fit = b->load.big_bytes / (row > ROW_LEAST_BYTES ? row : ROW_LEAST_BYTES);
+    const size_t fit = big_bytes(b) / (row > ROW_LEAST_BYTES ? row : ROW_LEAST_BYTES);
     const int32_t big = fit > ROWS_MADE ? (int32_t)(fit / 16 * 16) : ROWS_MADE;
     make_weights(b, type, is_big || big < b->load.many_rows ? big : b->load.many_rows);
     const struct figures f = bench_tokens(b, n_tok);
@@ -319,8 +326,9 @@ static void attend_part(void *arg, int from, int to)
 static struct figures bench_attend(struct bench *b, enum kern_kv kv, int32_t head, int32_t n_query)
 {
     const size_t span = KERN_SPAN_PAGES * (kern_kv_k_bytes(kv, head) + kern_kv_v_bytes(kv, head));
-    const size_t near = b->load.big_bytes < (size_t)4 << 20 ? b->load.big_bytes : (size_t)4 << 20;
-    const size_t bytes = n_query == KERN_QUERIES ? near : b->load.big_bytes;
+    const size_t big = big_bytes(b);
+    const size_t near = big < (size_t)4 << 20 ? big : (size_t)4 << 20;
+    const size_t bytes = n_query == KERN_QUERIES ? near : big;
     struct attend_job j = { .b = b,
                             .kv = kv,
                             .head = head,
@@ -477,7 +485,6 @@ static void bench_open(struct bench *b, const struct kern_table *t, int n_thread
                          .load = t->isa == CPU_SCALAR ? scalar_load : usual_load,
                          .far_mb = far,
                          .n_col = n_col };
-    b->load.big_bytes = b->load.big_bytes != 0 ? b->load.big_bytes : far_bytes;
     if (team_open(&b->team, n_thread) != ERR_OK ||
         arena_open(&b->arena, 2 * far_bytes + 2 * x_bytes + 2 * y_bytes + more_bytes, true) !=
             ERR_OK) {
@@ -516,7 +523,6 @@ static void bench_table(const struct kern_table *t, int n_thread, const char *ty
     struct bench b;
     bench_open(&b, t, n_thread, n_col);
     b.load = usual_load; /* whatever it takes: these shapes were asked for */
-    b.load.big_bytes = (size_t)b.far_mb << 20;
     printf("%s, %d threads\nlimits: int8 %.0f GOP/s, memory %.1f GB/s; a job costs %.0f ns\n",
            t->name, n_thread, b.int8_gop_s, b.read_gb_s, b.job_ns);
     if (type_name != NULL && strcmp(type_name, "attention") == 0) {

@@ -107,9 +107,9 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct heart
             (unsigned long long)((held + MEASURE_LEAST) >> 20) + 1, (unsigned long long)all >> 20,
             from);
     const uint64_t half = (all - held) / 2; /* a large cache is no reason to take all there is */
-    const uint64_t free = half > MEASURE_BYTES ? half : all - held;
+    const uint64_t usable = half > MEASURE_BYTES ? half : all - held;
     l->wanted_bytes = os_beyond_caches(MEASURE_BYTES);
-    l->read_bytes = free < l->wanted_bytes ? free >> 20 << 20 : l->wanted_bytes;
+    l->read_bytes = usable < l->wanted_bytes ? usable >> 20 << 20 : l->wanted_bytes;
     return ERR_OK;
 }
 
