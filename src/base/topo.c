@@ -7,10 +7,10 @@
  * who else runs. Where all cores are alike nothing is bound: two programs that each bind to the
  * first cores would fight for them.
  *
- * Weights are read by all threads, page by page from all nodes in turn (topo_spread). Rejected for
- * now: panels on the node of the threads that read them. Helpers of slow workers would read across
- * nodes anyway, and it needs a machine to measure on; all of this was tested with made-up machines
- * only (tests/test_topo.c).
+ * Weights and caches are read by all threads, page by page from all nodes in turn (topo_spread).
+ * Rejected for now: panels on the node of the threads that read them. Helpers of slow workers would
+ * read across nodes anyway, and it needs a machine to measure on; all of this was tested with
+ * made-up machines only (tests/test_topo.c).
  *
  * Without hwloc (topo_plain.c), and where it fails, each allowed logical processor counts as a core
  * of one node.

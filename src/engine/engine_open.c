@@ -14,6 +14,7 @@
 
 #include "base/event.h"
 #include "base/os.h"
+#include "base/topo.h"
 
 #include <math.h>
 #include <string.h>
@@ -272,6 +273,7 @@ static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
 {
     struct touch t = { .arena = a };
     TRY(arena_open(a, n_bytes, false));
+    topo_spread(a->base, a->cap); /* a cache fills from its begin: not the memory of one node */
     team_share(e->parts.team, touch_part, &t, (int)(a->cap / TOUCH_BYTES) + 1, 1);
     return cell_get(&t.n_failed) == 0 ? ERR_OK : arena_touch(a, 0, a->cap); /* says why */
 }
