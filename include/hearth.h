@@ -91,8 +91,8 @@ struct hearth_model_params {
 #define HEARTH_PLAN_PARTS 24
 struct hearth_plan {
     size_t size;
-    uint64_t total_bytes, available_bytes;
-    const char *available_from; /* static text: what the limit is */
+    uint64_t total_bytes, least_bytes, available_bytes; /* least: what no smaller context saves */
+    const char *available_from;                         /* static text: what the limit is */
     int32_t fits, n_ctx, n_parallel, n_batch, n_part;
     struct {
         const char *name;

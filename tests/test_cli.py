@@ -113,7 +113,9 @@ def test_usage(home):
     refused(home, ['run', TINY, 'x', '-n4'], 2, '-n4', 'did you mean -n 4?')
     refused(home, ['plan', TINY, '--kv', 'q4'], 2, 'q4', 'f16, bf16, q8_0, f32')
     for kv, is_advised in (('f16', True), ('q8_0', False)):
-        code, text, _ = run(home, 'plan', TINY, '--kv', kv, '--memory', '1')
+        p = json.loads(run(home, 'plan', TINY, '--kv', kv, '--ctx', '1024', '--parallel', '64', '--json')[1])
+        some = str((p['least_bytes'] + p['total_bytes']) // 2 >> 20)
+        code, text, _ = run(home, 'plan', TINY, '--kv', kv, '--ctx', '1024', '--parallel', '64', '--memory', some)
         check(f'plan that does not fit with {kv}', code == 4 and 'MiB are missing' in text and ('--kv q8_0' in text) == is_advised, text)
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')

@@ -26,7 +26,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool has_small_kv)
+static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool has_small_kv,
+                       bool has_draft)
 {
     const double mib = 1024.0 * 1024.0;
     const uint64_t all = p->total_bytes + serve_bytes;
@@ -41,10 +42,13 @@ static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool h
     printf("\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
            p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / mib,
            (double)p->token_kv_bytes / 1024.0);
+    const bool helps_context = p->least_bytes < p->available_bytes;
     if (!p->fits) {
-        printf("Choose a smaller --ctx,%s fewer at once, or a smaller model: %.1f MiB are "
-               "missing.\n",
-               has_small_kv ? "" : " --kv q8_0,",
+        printf("Choose %s%s%s%sa smaller model%s: %.1f MiB are missing.\n",
+               helps_context ? "a smaller --ctx" : "",
+               helps_context && p->n_parallel > 1 ? ", fewer at once" : "",
+               helps_context && !has_small_kv ? ", --kv q8_0" : "", helps_context ? " or " : "",
+               has_draft ? " or no --draft" : "",
                ceil((double)(p->total_bytes - p->available_bytes) / mib * 10.0) / 10.0);
     }
     printf("As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for clients, "
@@ -57,16 +61,18 @@ static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool h
 static void print_json(const struct hearth_plan *p, uint64_t serve_bytes)
 {
     const uint64_t all = p->total_bytes + serve_bytes;
-    printf("{\"version\": 1, \"total_bytes\": %llu, \"available_bytes\": %llu, \"available_from\": "
+    printf("{\"version\": 1, \"total_bytes\": %llu, \"least_bytes\": %llu, "
+           "\"available_bytes\": %llu, \"available_from\": "
            "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
            "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
            "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
            "\"parts\": [",
-           (unsigned long long)p->total_bytes, (unsigned long long)p->available_bytes,
-           p->available_from, p->fits ? "true" : "false", (unsigned long long)all,
-           all <= p->available_bytes ? "true" : "false", p->n_ctx, p->n_parallel, p->n_batch,
-           (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes,
-           (unsigned long long)p->window_kv_bytes, (unsigned long long)p->window);
+           (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
+           (unsigned long long)p->available_bytes, p->available_from, p->fits ? "true" : "false",
+           (unsigned long long)all, all <= p->available_bytes ? "true" : "false", p->n_ctx,
+           p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
+           (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
+           (unsigned long long)p->window);
     for (int32_t i = 0; i < p->n_part; i++) {
         printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                (unsigned long long)p->part[i].bytes);
@@ -89,7 +95,8 @@ int cmd_plan(const struct conf *c, const char *path)
     if (c->is_json) {
         print_json(&plan, cmd_serve_extra_bytes(c));
     } else {
-        print_text(&plan, cmd_serve_extra_bytes(c), c->kv != NULL && strcmp(c->kv, "q8_0") == 0);
+        print_text(&plan, cmd_serve_extra_bytes(c), c->kv != NULL && strcmp(c->kv, "q8_0") == 0,
+                   c->draft != NULL);
     }
     return plan.fits ? 0 : (int)HEARTH_MEMORY;
 }

@@ -72,6 +72,13 @@ static void add_part(struct plan *p, const char *name, uint64_t bytes)
     }
 }
 
+/* The same for what does not depend on contexts. */
+static void add_fixed(struct plan *p, const char *name, uint64_t bytes)
+{
+    add_part(p, name, bytes);
+    p->least_bytes += bytes;
+}
+
 /* A model on arenas that only count. Must not move: its parts point to each other. */
 struct dry {
     struct arena context;
@@ -143,24 +150,25 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     TRY(measure(&t, a, w));
     if (beside->draft_arch != NULL) {
         TRY(measure_draft(&t, beside->draft_arch, beside->draft_weights));
-        add_part(&t, "draft weights", beside->draft_weights->arena_bytes);
+        add_fixed(&t, "draft weights", beside->draft_weights->arena_bytes);
         add_part(&t, "draft cache", t.draft_bytes);
     }
-    add_part(&t, "weights", w->arena_bytes);
+    add_fixed(&t, "weights", w->arena_bytes);
     add_part(&t, "cache", kv);
     add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
     add_part(&t, "workspace", t.step_bytes);
-    add_part(&t, "tokenizer", beside->tokenizer_bytes);
-    add_part(&t, "template", beside->template_bytes);
+    add_fixed(&t, "tokenizer", beside->tokenizer_bytes);
+    add_fixed(&t, "template", beside->template_bytes);
     add_part(&t, "requests", beside->request_bytes);
-    add_part(&t, "program and libraries", beside->program_bytes);
-    add_part(&t, "server", beside->extra_bytes);
+    add_fixed(&t, "program and libraries", beside->program_bytes);
+    add_fixed(&t, "server", beside->extra_bytes);
     const size_t draft_scratch =
         beside->draft_arch != NULL ? beside->draft_weights->scratch_bytes : 0;
     const size_t scratch = w->scratch_bytes > draft_scratch ? w->scratch_bytes : draft_scratch;
     const uint64_t loading = (uint64_t)c->n_worker * scratch;
     const uint64_t later = t.context_bytes + t.draft_bytes + t.step_bytes + beside->request_bytes;
     add_part(&t, "loading, given back", loading > later ? loading - later : 0);
+    t.least_bytes += loading;
     const char *from = "";
     t.available_bytes = os_memory_available(&from);
     t.available_from = from;

@@ -41,6 +41,7 @@ struct plan {
     struct plan_part part[PLAN_PARTS];
     int32_t n_part;
     uint64_t total_bytes;
+    uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
     uint64_t available_bytes;
     const char *available_from; /* static */
     bool fits;

@@ -353,12 +353,15 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
 static enum err refuse_if_too_large(const struct plan *p, bool has_draft)
 {
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
+    const bool helps_context = p->least_bytes < p->available_bytes;
     REQUIRE(p->fits, ERR_MEMORY,
             "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB are "
-            "available (%s): choose a smaller context, fewer at once, or a smaller %smodel",
+            "available (%s): choose %s%s%sa smaller %smodel",
             has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
             p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
-            p->available_from, has_draft ? "or no draft " : "");
+            p->available_from, helps_context ? "a smaller context" : "",
+            helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
+            helps_context ? " or " : "", has_draft ? "or no draft " : "");
     return ERR_OK;
 }
 
@@ -368,6 +371,7 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
     *out = (struct hearth_plan){ .size = sizeof *out,
                                  .total_bytes = p->total_bytes,
                                  .available_bytes = p->available_bytes,
+                                 .least_bytes = p->least_bytes,
                                  .available_from = p->available_from,
                                  .fits = p->fits,
                                  .n_ctx = p->config.n_ctx,
