@@ -92,8 +92,9 @@ class Hearth:
             return self.first(model, cell['start'] == 'image')
         out, _, _ = start([self.path, 'bench', model, '--json', *sizes(cell)])
         b = json.loads(out)
-        keep = ('prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_percent', 'prefill_int8_percent')
-        return {k: b[k] for k in keep}
+        keep = ('prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_percent')
+        share = {'prefill_int8_percent': b['prefill_peak_percent']} if b['peak'] == 'int8' else {}
+        return {k: b[k] for k in keep} | share
 
     def first(self, model, is_image):
         """From the start of the process to its end after one token; an image is packed into a store beside the models, unless there is one that

@@ -58,9 +58,9 @@ struct hearth_box_params {
 struct hearth_limits { /* measured now, takes a second or more: by all threads, by one */
     struct hearth_rates {
         double read_gb_s, int8_gop_s, f32_gflop_s, bf16_gflop_s; /* 0: no such instruction */
-    } all, one;                                                  /* multiply and add are two */
-    uint64_t n_thread, read_bytes;                               /* of memory, again and again */
-    uint64_t wanted_bytes; /* so much that caches hold little of it; may not be free */
+        double core_share; /* of their time, that the threads were on a core: 1, unless shared */
+    } all, one;            /* multiply and add are two */
+    uint64_t n_thread, read_bytes, wanted_bytes; /* wanted, so that caches hold little of it */
 };
 
 HEARTH_API void hearth_box_init(struct hearth_box_params *p);

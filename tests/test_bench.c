@@ -150,6 +150,17 @@ void open_close(struct open_model *o)
     (void)o;
 }
 
+bool open_is_tuned(void)
+{
+    return false;
+}
+
+hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+{
+    (void)advice;
+    return p->fits ? HEARTH_OK : HEARTH_MEMORY;
+}
+
 int open_fail(hearth_status status)
 {
     return (int)status;

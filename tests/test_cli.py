@@ -12,6 +12,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -268,12 +269,25 @@ def test_plan(home):
 
 def test_tune(home):
     """The stored profile is used, options have precedence, and one of another box or version is passed over with a note."""
-    path = os.path.join(home, '.local/state/hearth/tune.json')
+    folder = os.path.join(home, '.local/state/hearth')
     code, text, err = run(home, 'tune', TINY, '--json')
-    t, stored = json.loads(text), json.load(open(path))
+    check('tune: what is best for a model in the caches is not stored', code == 0 and json.loads(text)['stored'] is None and os.listdir(folder) == [], (text, err))
+    text = run(home, 'tune', TINY)[1]
+    check('tune says why', 'not stored: so small a model' in text and 'stored in' not in text and os.listdir(folder) == [], text)
+    code, shown = interrupted(home, 'tune', CHAT)
+    check('tune: an interrupt', code == -signal.SIGINT and re.search(r'\r\x1b\[Khearth: interrupted, nothing was stored\r\n$', shown) and os.listdir(folder) == [], (code, shown))
+    code, text, err = run(home, 'tune', CHAT, '--json')
+    t = json.loads(text)
+    path = t['stored']
+    stored = json.load(open(path))
     check('tune --json', code == 0 and t['before']['batch'] == 512 and t['before']['prefill_tok_s'] > 0 and t['after']['decode_tok_s'] > 0 and
-          t['tried'] >= 2 and 'tuning' not in err, (t, err))
+          t['tried'] >= 2 and 0 < t['core_percent'] <= 100 and re.fullmatch(re.escape(folder) + r'/tune-\d+\.json', path) and 'tuning' not in err, (t, err))
     check('tune stores what it found', (stored['threads'], stored['batch']) == (t['after']['threads'], t['after']['batch']), (t, stored))
+    one = {min(os.sched_getaffinity(0))}
+    text = run(home, 'tune', CHAT, before=lambda: os.sched_setaffinity(0, one))[1]
+    own = path.replace(os.path.basename(path), 'tune-1.json')
+    check('tune: a process with one core has a profile of its own', f'stored in {own}' in text and ' 1 thread, ' in text, text)
+    check('tune: which leaves that of the box', path == own or json.load(open(path)) == stored)
 
     def batch(*more):
         code, text, err = run(home, 'plan', TINY, '--ctx', '512', '--json', *more)
@@ -281,13 +295,21 @@ def test_tune(home):
     json.dump({**stored, 'threads': 1, 'batch': 64}, open(path, 'w'))
     check('plan uses the profile', batch() == (64, ''), batch())
     check('the log says so', 'threads=1 batch=64' in batch('-v')[1], batch('-v'))
-    check('bench uses it', json.loads(run(home, 'bench', '--limits', '--json')[1])['threads'] == 1)
-    check('an option has precedence', json.loads(run(home, 'bench', '--limits', '--threads', '2', '--json')[1])['threads'] == 2)
+    b = json.loads(run(home, 'bench', '--limits', '--json')[1])
+    check('bench uses it', (b['threads'], b['tuned']) == (1, True), b)
+    b = json.loads(run(home, 'bench', TINY, '--prefill', '8', '--decode', '2', '--ctx', '512', '--json')[1])
+    check('its pieces too', b['piece'] == 64, b)
+    check('and says so', '\n1 thread, as hearth tune chose' in run(home, 'bench', '--limits')[1])
+    b = json.loads(run(home, 'bench', '--limits', '--threads', '2', '--json')[1])
+    check('an option has precedence', b['threads'] == 2, b)
+    check('and no other is told', 'as hearth tune chose' not in run(home, 'bench', '--limits', '--threads', '2')[1])
     usual = run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1]
-    for change in ({'processor': 'another'}, {'version': '0'}, {'cores': 999}, {'batch': 0}, {'threads': -1}, {'batch': 'x'}, {'batch': 1 << 40}):
+    changes = [({'processor': 'another'}, 'of another processor'), ({'version': '0'}, 'of another version of hearth'),
+               *(({k: v}, 'damaged') for k, v in (('batch', 0), ('threads', -1), ('threads', int(re.search(r'tune-(\d+)', path)[1]) + 1), ('batch', 'x'), ('batch', 1 << 40)))]
+    for change, why in changes:
         json.dump({**stored, 'batch': 64, **change}, open(path, 'w'))
         n, err = batch()
-        check(f'a profile with {change} is passed over with a note', n == 512 and 'number of cores or version; run hearth tune' in err, (n, err))
+        check(f'a profile with {change} is passed over with a note', n == 512 and f'the profile is {why} and not used; run hearth tune again' in err, (n, err))
     for text in ('', '{', '[]', 'x' * 10000):
         open(path, 'w').write(text)
         n, err = batch()
@@ -299,16 +321,17 @@ def test_tune(home):
     refused(home, ['tune', TINY], 9, 'no ordinary file')
     os.rmdir(path)
 
-    def need(n):
+    def need(n, *more):
         json.dump({**stored, 'threads': t['before']['threads'], 'batch': n}, open(path, 'w'))
-        return json.loads(run(home, 'plan', CHAT, '--json')[1])['total_bytes'] >> 20
+        return json.loads(run(home, 'plan', CHAT, '--json', *more)[1])['total_bytes'] >> 20
     usual_mib, large_mib = need(512), need(4096)
     p = json.loads(run(home, 'plan', CHAT, '--json', '--memory', str((usual_mib + large_mib) // 2))[1])
     check('a profile never keeps a model from starting', large_mib > usual_mib + 8 and p['fits'] and p['batch'] == 512, (usual_mib, large_mib, p))
-    code, text, err = run(home, 'tune', CHAT, '--json', '--memory', str((usual_mib + need(1024)) // 2))
+    least = need(512, '--ctx', '1049')  # tune asks for no more context than it measures
+    code, text, err = run(home, 'tune', CHAT, '--json', '--memory', str((least + need(1024, '--ctx', '1049')) // 2))
     sizes = json.loads(text or '{}')
-    # prompts of TINY have 512 tokens, so pieces of 1024 are not tried there; here they do not fit
-    check('tune leaves out what does not fit', code == 0 and sizes['after']['batch'] <= 512 and sizes['tried'] == t['tried'], (code, text, err, t))
+    check('tune leaves out what does not fit', code == 0 and sizes['after']['batch'] <= 512 and sizes['tried'] <= t['tried'], (code, text, err, t))
+    refused(home, ['tune', CHAT, '--memory', str(least - 20)], 4, 'this needs ', '): choose a smaller model\n')
     os.remove(path)
     check('without a profile no note', batch() == (512, ''), batch())
     check('answers are the same with and without', run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1] == usual)
@@ -329,7 +352,7 @@ def test_tune(home):
 def test_bench(home):
     code, text, _ = run(home, 'bench', TINY, '--prefill', '16', '--decode', '8', '--depth', '20', '--batch', '3', '--threads', '1', '--kv', 'q8_0', '--json')
     b = json.loads(text)
-    numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_int8_percent', 'decode_gop_s', 'decode_int8_percent']
+    numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_peak_percent', 'decode_gop_s', 'decode_peak_percent']
     check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
     near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
     check('bench: the share is that of the figure', near, b)
@@ -353,6 +376,20 @@ def test_bench(home):
         refused(home, ['bench', TINY, *args, '--ctx', str(least - 1)], 2, f'--ctx {least - 1} is too little', f'give {least} or more')
         code, _, err = run(home, 'bench', TINY, *args, '--ctx', str(least))
         check(f'bench {args}: the least context works', code == 0, err)
+    p = json.loads(run(home, 'plan', CHAT, '--ctx', '8192', '--json')[1])
+    kept = sum(x['bytes'] for x in p['parts'] if x['name'] in ('weights', 'tokenizer', 'template', 'program and libraries'))
+    check('plan --json: what no smaller context saves', kept <= p['least_bytes'] < p['total_bytes'] - (100 << 20), p)
+    some, less = str((p['least_bytes'] + p['total_bytes']) // 2 >> 20), str((kept >> 20) - 10)
+    for args, advice in ((['bench', CHAT, '--depth', '8000', '--decode', '8', '--prefill', '8'], 'lower --depth, --prefill, --decode or --batch, or choose a smaller model\n'),
+                         (['bench', CHAT, '--ctx', '8192'], 'lower --ctx or --batch, or choose a smaller model\n'),
+                         (['run', CHAT, 'a', '--ctx', '8192'], 'choose a smaller context or a smaller model\n')):
+        refused(home, [*args, '--memory', some], 4, f'{some}.0 MiB are available', advice)
+        refused(home, [*args, '--memory', less], 4, ' MiB are available (the limit that was given): choose a smaller model\n')
+    text = run(home, 'plan', CHAT, '--ctx', '8192', '--memory', less)[1]
+    check('plan: no smaller context would do', re.search(r'^Choose a smaller model: [0-9.]+ MiB are missing\.$', text, re.M), text)
+    check('bench: the peak is that of its arithmetic', (b['type'], b['peak']) == ('F32', 'f32') and abs(100 * b['prefill_gop_s'] / b['f32_gflop_s'] - b['prefill_peak_percent']) < 1, b)
+    q = json.loads(run(home, 'bench', CHAT, '--prefill', '16', '--decode', '4', '--json')[1])
+    check('bench: that of weights of few bits too', q['peak'] == 'int8' and abs(100 * q['prefill_gop_s'] / q['int8_gop_s'] - q['prefill_peak_percent']) < 1, q)
     refused(home, ['bench', TINY, '--depth', str(info), '--ctx', '9'], 11, f'made for {info}: lower --depth ({info})')
     refused(home, ['bench', TINY, '--kv', 'q4'], 2, 'f32)\n')
     code, _, err = run(home, 'bench', '--limits', '--memory', '12')
@@ -371,16 +408,23 @@ def test_bench(home):
     check('bench --limits: of one thread', b['threads'] == 1 and all(b[k] == b['one_thread'][k] for k in rates), b)
     text = run(home, 'bench', '--limits')[1]
     check('bench --limits: caches', 'caches' not in text, text)
+    many = str(min(3 * len(os.sched_getaffinity(0)), 256))
+    text = run(home, 'bench', '--limits', '--threads', many)[1]
+    b = json.loads(run(home, 'bench', '--limits', '--threads', many, '--json')[1])
+    shares = [int(re.search(r'^the threads got (\d+) % of their time on the cores', text, re.M)[1]), b['core_percent']]
+    check('bench --limits: threads that do not get their cores', all(x < 80 for x in shares), (text, b))
     for args in (['--limits'], [TINY, '--prefill', '4', '--decode', '4']):
         text = run(home, 'bench', *args, '--memory', '100')[1]
-        read, more = map(int, re.search(r'^caches may .* (\d+) MiB that could be read: .* allow (\d+) MiB more$', text, re.M).groups())
-        check(f'bench {args}: caches', read < 100 and read + more == 256, text)
-    text = run(home, 'bench', '--limits', '--memory', str(100 + more + 8))[1]
-    check('bench --limits: so much more suffices', 'caches' not in text, text)
+        read, wanted = map(int, re.search(r'^caches may .* (\d+) MiB that could be read: .* shows with (\d+) MiB$', text, re.M).groups())
+        check(f'bench {args}: caches', read < 100 and wanted == b['wanted_bytes'] >> 20, text)
+    text = run(home, 'bench', '--limits', '--memory', str(2 * wanted + 64))[1]
+    check('bench --limits: so much suffices', 'caches' not in text, text)
     check('bench --limits as text', re.search(r'^int8 peak +[0-9.]+ +[0-9.]+  GOP/s$', text, re.M), text)
     code, text, _ = run(home, 'bench', '--kernels')
     check('bench --kernels', code == 0 and re.search(r'^products +\w+', text, re.M) and re.search(r'^available +scalar +yes', text, re.M), text)
-    check('bench --kernels --json', json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels'] == text.splitlines())
+    k = json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels']
+    told = [f'{name:11}{value}' for name, value in k.items() if name != 'available'] + [f'available  {level:9}{value}' for level, value in k['available'].items()]
+    check('bench --kernels --json', sorted(told) == sorted(x.rstrip() for x in text.splitlines()), (k, text))
     text = run(home, 'bench', '--kernels', '--isa', 'scalar')[1]
     check('bench --kernels --isa', re.search(r'^products +scalar', text, re.M), text)
     if re.search(r'^available +avxvnni +yes', text, re.M):
@@ -401,6 +445,23 @@ def on_terminal(home, *args):
         out = p.stdout.read().decode()
     os.close(master)
     return p.returncode, out, shown.decode()
+
+
+def interrupted(home, *args):
+    """(exit code, what the terminal got) of a program that is interrupted when its bar is seen."""
+    master, slave = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
+    with subprocess.Popen([hearth, *args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=slave, env={**env, 'HOME': home},
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as p:
+        os.close(slave)
+        shown = b''
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(master, 65536):
+                if b'[' in piece and shown == b'':
+                    p.send_signal(signal.SIGINT)
+                shown += piece
+    os.close(master)
+    return p.returncode, shown.decode()
 
 
 def test_bars(home):

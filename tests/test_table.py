@@ -36,7 +36,7 @@ elif '--limits' in a:
     print(json.dumps(dict(read_gb_s=reads[min(calls, len(reads)) - 1], int8_gop_s=900.0)))
 else:
     n = sum('bench' in l for l in open(log))
-    print(json.dumps(dict(prefill_tok_s=400.0 + n, decode_tok_s=60.0, read_gb_s=50.0, int8_gop_s=900.0, decode_read_percent=80.0, prefill_int8_percent=60.0)))
+    print(json.dumps(dict(prefill_tok_s=400.0 + n, decode_tok_s=60.0, read_gb_s=50.0, int8_gop_s=900.0, decode_read_percent=80.0, prefill_peak_percent=60.0, peak='int8')))
 """
 BENCH = """
 import json

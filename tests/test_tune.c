@@ -11,6 +11,8 @@
 
 static struct cpu_info box_cpu = { .n_core = 8 };
 static int32_t box_fast = 4;
+static uint64_t step_read_bytes = 1000000000; /* of the model */
+static int32_t no_plan_batch;                 /* pieces for which not even a plan has memory */
 #define cpu_get()      (&box_cpu)
 #define topo_threads() 4
 #define topo_fast()    box_fast
@@ -57,6 +59,13 @@ static uint64_t world_now_us(void)
     return world.now_us;
 }
 
+static double cores_had = 4.0; /* of those that the threads of the defaults want */
+
+static uint64_t world_cpu_us(void)
+{
+    return (uint64_t)((double)world.now_us * cores_had);
+}
+
 hearth_status hearth_box_open(const struct hearth_box_params *p, struct hearth_box **out)
 {
     (void)out;
@@ -85,7 +94,12 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
     (void)box;
     (void)path;
     out->n_batch = p->n_batch;
-    out->n_ctx = 4096;
+    if (world.n_open > 0 && p->n_batch == no_plan_batch) {
+        world.now.status = HEARTH_MEMORY; /* nothing is open */
+        return HEARTH_MEMORY;
+    }
+    out->n_ctx = p->n_ctx > 0 ? p->n_ctx : 4096;
+    out->step_read_bytes = step_read_bytes;
     return HEARTH_OK;
 }
 
@@ -95,6 +109,7 @@ hearth_status hearth_model_open(struct hearth_box *box, const char *path,
     (void)box;
     (void)path;
     (void)out;
+    assert_int_equal(p->n_ctx, PROMPT + ANSWER + 1); /* memory for what is measured, no more */
     const int i_time = world.n_thread == 4 && p->n_batch == 512 ? world.n_defaults++ : 0;
     world.now = (struct speed){ .prefill_tok_s = USUAL_TOK_S, .decode_tok_s = USUAL_TOK_S };
     for (int i = 0; i < world.n_row; i++) {
@@ -153,6 +168,13 @@ void hearth_request_close(struct hearth_request *r)
     (void)r;
 }
 
+hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+{
+    (void)p;
+    (void)advice;
+    return HEARTH_OK;
+}
+
 int open_fail(hearth_status status)
 {
     return (int)status;
@@ -175,7 +197,7 @@ enum err tuned_write(const struct tuned *t, const char *path)
 /* Tunes in a world of those rows, so many times as fast; the exit code. */
 static int tune_at(double times, const struct speed *rows, int n_row, uint64_t cost_us)
 {
-    const struct os_hooks hooks = { .now_us = world_now_us };
+    const struct os_hooks hooks = { .now_us = world_now_us, .cpu_us = world_cpu_us };
     const struct conf c = { .is_json = true };
     os_hook(&hooks);
     world = (struct world){ .rows = rows, .n_row = n_row, .cost_us = cost_us, .times = times };
@@ -271,6 +293,43 @@ static void test_not_confirmed(void **state)
     }
 }
 
+/* Of a model in the caches nothing is stored. */
+static void test_small(void **state)
+{
+    (void)state;
+    const struct speed rows[] = { { 1, 512, 0, 150.0, 150.0, HEARTH_OK } };
+    step_read_bytes = SMALL - 1;
+    assert_int_equal(tune(rows, 1, 1000), 0);
+    assert_false(world.is_stored);
+    step_read_bytes = SMALL;
+    assert_int_equal(tune(rows, 1, 1000), 0);
+    assert_true(world.is_stored);
+    no_plan_batch = 1024; /* says nothing of the model */
+    assert_int_equal(tune(rows, 1, 1000), 0);
+    assert_true(world.is_stored);
+    no_plan_batch = 0;
+}
+
+/* How much of the cores the threads had, is that of the defaults, by the probe or by what follows. */
+static void test_share(void **state)
+{
+    (void)state;
+    const double shares[] = { 0.5, 0.79, 0.81, 1.0 };
+    const struct os_hooks hooks = { .now_us = world_now_us, .cpu_us = world_cpu_us };
+    const struct conf c = { 0 };
+    os_hook(&hooks);
+    for (int i = 0; i < 8; i++) {
+        struct tune t = { .conf = &c, .path = "model" };
+        cores_had = 4.0 * shares[i / 2];
+        world = (struct world){ .cost_us = 1000, .times = i % 2 ? FAST : 0.005 };
+        assert_int_equal(try_one(&t, (struct tuned){ DEFAULTS }, false), HEARTH_OK);
+        assert_true(fabs(t.core_share - shares[i / 2]) < 0.01);
+        assert_int_equal(t.core_share < SHARED, i / 2 < 2);
+    }
+    cores_had = 4.0;
+    os_hook(NULL);
+}
+
 /* What cannot be confirmed is not tried, for lack of time, or not taken, for lack of memory. */
 static void test_cannot_confirm(void **state)
 {
@@ -303,7 +362,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_confirmed),
-        cmocka_unit_test(test_not_confirmed), cmocka_unit_test(test_cannot_confirm),
+        cmocka_unit_test(test_not_confirmed), cmocka_unit_test(test_small),
+        cmocka_unit_test(test_share),         cmocka_unit_test(test_cannot_confirm),
         cmocka_unit_test(test_fails),         cmocka_unit_test(test_slow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

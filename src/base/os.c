@@ -238,6 +238,16 @@ uint64_t os_now_us(void)
     return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }
 
+uint64_t os_cpu_us(void)
+{
+    if (hooks.cpu_us != NULL) {
+        return hooks.cpu_us();
+    }
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
 int64_t os_wall_s(void)
 {
     return hooks.wall_s != NULL ? hooks.wall_s() : (int64_t)time(NULL);

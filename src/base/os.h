@@ -37,6 +37,7 @@ enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
 bool os_exists(const char *path);
 
 uint64_t os_now_us(void);           /* monotonic clock */
+uint64_t os_cpu_us(void);           /* time that the cores gave all threads of this process */
 int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */
 uint64_t os_rss_bytes(void);        /* VmRSS now */
@@ -67,6 +68,7 @@ enum err os_dir(enum os_dir which, struct buf *out) MUST_USE;
 /* Tests replace what they want to own; NULL members keep the real thing. */
 struct os_hooks {
     uint64_t (*now_us)(void);
+    uint64_t (*cpu_us)(void);
     int64_t (*wall_s)(void);
     void (*random)(void *to, size_t n);
     long (*pread)(int fd, void *to, size_t n, uint64_t at); /* as pread(2) */

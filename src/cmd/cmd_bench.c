@@ -21,10 +21,12 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define BATCH_MAX 256
-#define PROMPTS   3  /* that are timed */
-#define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
+#define PROMPTS   3   /* that are timed */
+#define SHARED    0.9 /* of the threads' time on the cores; less: something takes part */
+#define AHEAD     64  /* tokens that an answer which nobody reads may be ahead, at most */
 
 struct result {
     double prefill_tok_s;
@@ -147,11 +149,19 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
 struct shares {
     double read_gb_s;
     double read_percent;
+    const char *peak; /* that of the weights' arithmetic: "int8" or "float" */
+    double peak_gop_s;
     double gop_s; /* of the prompt */
-    double int8_percent;
+    double peak_percent;
     double answer_gop_s;
-    double answer_int8_percent;
+    double answer_peak_percent;
 };
+
+/* Weights that are floats are multiplied as such. */
+static bool is_float(const char *type)
+{
+    return strcmp(type, "F32") == 0 || strcmp(type, "F16") == 0 || strcmp(type, "BF16") == 0;
+}
 
 static struct shares shares_of(const struct conf *c, const struct bench *b)
 {
@@ -163,51 +173,80 @@ static struct shares shares_of(const struct conf *c, const struct bench *b)
     const double kv_bytes = (double)each * (double)c->batch;
     const double token_ops = (double)b->plan.token_ops;
     const double answer_ops = token_ops + 2.0 * (double)b->info.n_vocab * (double)b->info.n_embd;
-    const double int8_gop_s = b->l.all.int8_gop_s;
+    const bool by_float = is_float(b->info.type);
     const double step_bytes = (double)b->plan.step_read_bytes + kv_bytes;
-    struct shares v = { 0 };
+    struct shares v = { .peak = by_float ? "float" : "int8" };
+    v.peak_gop_s = by_float ? b->l.all.f32_gflop_s : b->l.all.int8_gop_s;
     v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;
     v.gop_s = b->r.prefill_tok_s * token_ops / 1e9;
     v.answer_gop_s = b->r.decode_tok_s * answer_ops / 1e9;
     v.read_percent = b->l.all.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.all.read_gb_s : 0.0;
-    v.int8_percent = int8_gop_s > 0.0 ? 100.0 * v.gop_s / int8_gop_s : 0.0;
-    v.answer_int8_percent = int8_gop_s > 0.0 ? 100.0 * v.answer_gop_s / int8_gop_s : 0.0;
+    v.peak_percent = v.peak_gop_s > 0.0 ? 100.0 * v.gop_s / v.peak_gop_s : 0.0;
+    v.answer_peak_percent = v.peak_gop_s > 0.0 ? 100.0 * v.answer_gop_s / v.peak_gop_s : 0.0;
     return v;
 }
 
+/* Cuts off what stands before column n, without the blanks at its end. */
+static struct view cut(struct view *line, size_t n)
+{
+    struct view v = view_part(*line, 0, n);
+    *line = view_from(*line, n);
+    while (v.n > 0 && v.p[v.n - 1] == ' ') {
+        v.n--;
+    }
+    return v;
+}
+
+/* The lines' two columns; of the levels that are "available" one object. */
 static void json_kernels(struct buf *out, const char *text)
 {
-    buf_add_str(out, ", \"kernels\": [");
+    bool in_levels = false;
+    buf_add_str(out, ", \"kernels\": {");
     for (struct view rest = view_of(text); rest.n > 0;) {
         const size_t n = view_find(rest, VIEW("\n"), 0);
+        struct view line = view_part(rest, 0, n);
+        struct view name = cut(&line, 11);
+        const bool is_level = view_eq(name, VIEW("available"));
+        buf_add_str(out, in_levels && !is_level ? "}" : "");
         buf_add_str(out, rest.p != text ? ", " : "");
-        js_put_string(out, view_part(rest, 0, n), false);
+        buf_add_str(out, is_level && !in_levels ? "\"available\": {" : "");
+        name = is_level ? cut(&line, 9) : name;
+        js_put_string(out, name, false);
+        buf_add_str(out, ": ");
+        js_put_string(out, line, false);
+        in_levels = is_level;
         rest = view_from(rest, n < rest.n ? n + 1 : rest.n);
     }
-    buf_add_char(out, ']');
+    buf_add_str(out, in_levels ? "}}" : "}");
 }
 
 static void json_rates(struct buf *out, const struct hearth_rates *r)
 {
-    buf_printf(out,
-               ", \"read_gb_s\": %.2f, \"int8_gop_s\": %.1f, \"f32_gflop_s\": %.1f, "
-               "\"bf16_gflop_s\": %.1f",
-               r->read_gb_s, r->int8_gop_s, r->f32_gflop_s, r->bf16_gflop_s);
+    buf_printf(out, ", \"read_gb_s\": %.2f, \"int8_gop_s\": %.1f, \"f32_gflop_s\": %.1f, ",
+               r->read_gb_s, r->int8_gop_s, r->f32_gflop_s);
+    if (r->bf16_gflop_s > 0.0) {
+        buf_printf(out, "\"bf16_gflop_s\": %.1f", r->bf16_gflop_s);
+    } else {
+        buf_add_str(out, "\"bf16_gflop_s\": null"); /* no such instruction */
+    }
+    buf_printf(out, ", \"core_percent\": %.1f", 100.0 * r->core_share);
 }
 
 static void json_model(struct buf *out, const struct conf *c, const struct bench *b)
 {
     const struct shares v = shares_of(c, b);
     buf_printf(out,
-               ", \"model\": \"%s\", \"type\": \"%s\", \"prefill\": %lld, \"decode\": %lld, "
+               ", \"model\": \"%s\", \"type\": \"%s\", \"piece\": %d, \"prefill\": %lld, "
+               "\"decode\": %lld, "
                "\"depth\": %lld, \"batch\": %lld, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, "
                "\"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
-               "\"prefill_gop_s\": %.1f, \"prefill_int8_percent\": %.1f, "
-               "\"decode_gop_s\": %.1f, \"decode_int8_percent\": %.1f",
-               b->info.arch, b->info.type, (long long)c->prefill, (long long)c->decode,
-               (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s, b->r.decode_tok_s,
-               v.read_gb_s, v.read_percent, v.gop_s, v.int8_percent, v.answer_gop_s,
-               v.answer_int8_percent);
+               "\"peak\": \"%s\", \"prefill_gop_s\": %.1f, \"prefill_peak_percent\": %.1f, "
+               "\"decode_gop_s\": %.1f, \"decode_peak_percent\": %.1f",
+               b->info.arch, b->info.type, b->plan.n_batch, (long long)c->prefill,
+               (long long)c->decode, (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s,
+               b->r.decode_tok_s, v.read_gb_s, v.read_percent,
+               is_float(b->info.type) ? "f32" : "int8", v.gop_s, v.peak_percent, v.answer_gop_s,
+               v.answer_peak_percent);
 }
 
 static void print_json(const struct conf *c, const struct bench *b)
@@ -221,10 +260,10 @@ static void print_json(const struct conf *c, const struct bench *b)
     if (b->has_limits) {
         json_rates(&out, &b->l.all);
         buf_printf(&out,
-                   ", \"threads\": %llu, \"read_bytes\": %llu, \"wanted_bytes\": %llu, "
-                   "\"one_thread\": {\"threads\": 1",
-                   (unsigned long long)b->l.n_thread, (unsigned long long)b->l.read_bytes,
-                   (unsigned long long)b->l.wanted_bytes);
+                   ", \"threads\": %llu, \"tuned\": %s, \"read_bytes\": %llu, "
+                   "\"wanted_bytes\": %llu, \"one_thread\": {\"threads\": 1",
+                   (unsigned long long)b->l.n_thread, open_is_tuned() ? "true" : "false",
+                   (unsigned long long)b->l.read_bytes, (unsigned long long)b->l.wanted_bytes);
         json_rates(&out, &b->l.one);
         buf_add_char(&out, '}');
     }
@@ -253,6 +292,26 @@ static void print_limits(const struct hearth_limits *l)
     printf("read: %llu MiB\n", (unsigned long long)l->read_bytes >> 20);
 }
 
+/* What may be wrong with the limits, or is not as one may think. */
+static void print_remarks(const struct conf *c, const struct hearth_limits *l)
+{
+    if (l->read_bytes < l->wanted_bytes / 3 * 2) { /* then caches hold a good part */
+        printf("caches may hold a part of the %llu MiB that could be read: memory alone may be "
+               "slower, and shows with %llu MiB\n",
+               (unsigned long long)l->read_bytes >> 20, (unsigned long long)l->wanted_bytes >> 20);
+    }
+    if (l->all.core_share < SHARED) {
+        printf("the threads got %.0f %% of their time on the cores: there are fewer cores, other "
+               "programs ran, or a quota (cgroup)\ngrants a share; the limits are those of the "
+               "best moment and may not last\n",
+               100.0 * l->all.core_share);
+    }
+    if (open_is_tuned() && c->threads == 0) {
+        printf("%llu %s, as hearth tune chose; --threads N measures others\n",
+               (unsigned long long)l->n_thread, l->n_thread == 1 ? "thread" : "threads");
+    }
+}
+
 static void print_text(const struct conf *c, const struct bench *b)
 {
     if (c->is_kernels) {
@@ -261,12 +320,8 @@ static void print_text(const struct conf *c, const struct bench *b)
     if (c->is_limits) {
         print_limits(&b->l);
     }
-    const uint64_t cached = b->l.wanted_bytes / 3 * 2; /* of fewer, caches hold a good part */
-    if (b->has_limits && b->l.read_bytes < cached) {
-        printf("caches may hold a part of the %llu MiB that could be read: memory alone may be "
-               "slower; for its speed, allow %llu MiB more\n",
-               (unsigned long long)b->l.read_bytes >> 20,
-               (unsigned long long)(cached - b->l.read_bytes) >> 20);
+    if (b->has_limits) {
+        print_remarks(c, &b->l);
     }
     if (!b->has_model) {
         return;
@@ -274,17 +329,17 @@ static void print_text(const struct conf *c, const struct bench *b)
     const struct shares v = shares_of(c, b);
     printf("%s %s, %.1f million parameters\n", b->info.arch, b->info.type,
            (double)b->info.n_param / 1e6);
-    printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the int8 peak (%.0f), "
+    printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the %s peak (%.0f), "
            "depth %lld\n",
-           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.int8_percent, b->l.all.int8_gop_s,
+           b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.peak_percent, v.peak, v.peak_gop_s,
            (long long)c->depth);
     printf("  answer  %9.1f tok/s  %5lld at once   %7.1f GB/s, %.0f %% of memory bandwidth (%.1f), "
            "depth %lld\n",
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
     if (c->batch > 1) {
-        printf("%44s %7.1f GOP/s, %.0f %% of the int8 peak\n", "", v.answer_gop_s,
-               v.answer_int8_percent);
+        printf("%44s %7.1f GOP/s, %.0f %% of the %s peak\n", "", v.answer_gop_s,
+               v.answer_peak_percent, v.peak);
     }
     if (v.read_percent > 100.0) {
         puts("  more than the bandwidth: part of the model stays in the caches, or the machine's "
@@ -323,7 +378,8 @@ static struct hearth_rates better_rates(struct hearth_rates a, struct hearth_rat
     return (struct hearth_rates){ .read_gb_s = fmax(a.read_gb_s, b.read_gb_s),
                                   .int8_gop_s = fmax(a.int8_gop_s, b.int8_gop_s),
                                   .f32_gflop_s = fmax(a.f32_gflop_s, b.f32_gflop_s),
-                                  .bf16_gflop_s = fmax(a.bf16_gflop_s, b.bf16_gflop_s) };
+                                  .bf16_gflop_s = fmax(a.bf16_gflop_s, b.bf16_gflop_s),
+                                  .core_share = fmin(a.core_share, b.core_share) };
 }
 
 /* The limits of before and after a model was measured: the better ones count, since a neighbour on
@@ -357,7 +413,11 @@ static hearth_status plan_for(struct hearth_box *box, const struct conf *c, cons
             (long long)c->ctx, (long long)c->depth, (long long)c->prefill, (long long)c->decode,
             (long long)c->batch, (long long)need);
     }
-    if (s == HEARTH_OK || c->ctx >= need) {
+    if (s == HEARTH_OK) {
+        return open_fits(out, c->ctx > need ? "lower --ctx or --batch, or "
+                                            : "lower --depth, --prefill, --decode or --batch, or ");
+    }
+    if (c->ctx >= need) {
         return s;
     }
     snprintf(text, sizeof text, "%s", err_text());
@@ -383,15 +443,15 @@ int cmd_bench(const struct conf *c, const char *path)
         return open_fail(
             (hearth_status)err_set(ERR_USAGE, "bench needs a MODEL, --kernels or --limits"));
     }
+    trial_interruptible("hearth: interrupted\n");
     hearth_status s = open_box(c, &box);
     if (s == HEARTH_OK && c->is_kernels) {
         hearth_box_kernels(box, b.kernels, sizeof b.kernels);
     }
-    b.plan.fits = 1;
     if (s == HEARTH_OK && path != NULL) { /* refused before anything is measured */
         s = plan_for(box, c, path, &p, &b.plan);
     }
-    if (s == HEARTH_OK && b.plan.fits && (c->is_limits || path != NULL)) {
+    if (s == HEARTH_OK && (c->is_limits || path != NULL)) {
         s = hearth_box_measure(box, &b.l);
         b.has_limits = s == HEARTH_OK;
     }

@@ -6,8 +6,9 @@
  * defaults are measured first, then other numbers of threads, then other pieces with the best
  * threads. Another setting must be clearly better, since times vary, also than the defaults
  * measured again at the end. A few tokens tell first how many can be measured in some seconds. What
- * does not fit into the minute is left out and said (a small model tells as much as a large one);
- * so is, in silence, what does not fit into memory.
+ * does not fit into the minute is left out and said; so is, in silence, what does not fit into
+ * memory. A model that reads little for a token may stay in the caches, and its best settings are
+ * not those of others: they are shown and not stored.
  *
  * Rejected: prefetch distances and tiles: the processor, its caches and the shape decide those
  * (cpu.h, kern_line), and six other distances gained nothing (docs/SPEED.md).
@@ -16,6 +17,7 @@
 #include "cmd/cmd_tune.h"
 
 #include "base/cpu.h"
+#include "base/js.h"
 #include "base/os.h"
 #include "base/topo.h"
 #include "cmd/open.h"
@@ -31,7 +33,9 @@
 #define PROMPT_US 4000000
 #define ANSWER_US 1500000
 #define BUDGET_US 50000000
-#define BETTER    1.03 /* of what is measured, to be taken for better */
+#define BETTER    1.03                 /* of what is measured, to be taken for better */
+#define SMALL     ((uint64_t)32 << 20) /* bytes a token reads; caches of most boxes hold fewer */
+#define SHARED    0.8 /* of the threads' time on the cores; less: other programs take part */
 #define TRIES     7
 
 struct setting {
@@ -50,7 +54,9 @@ struct tune {
     int32_t n_answer;
     struct progress bar;
     uint64_t longest_us;
-    bool is_cut; /* time was over before everything was tried */
+    double core_share; /* of the threads' time, that they got with the defaults */
+    bool is_small;     /* the model: what is best for it says nothing of others */
+    bool is_cut;       /* time was over before everything was tried */
 };
 
 static void show(void *arg, double done)
@@ -106,7 +112,7 @@ static hearth_status probe(struct tune *t, struct hearth_model *m, const int32_t
     return s;
 }
 
-/* The best of two, or one when that takes long. */
+/* The best of two, or one when that takes long; of the defaults also the share of the cores. */
 static hearth_status measure_model(struct tune *t, struct hearth_model *m, struct setting *r)
 {
     static int32_t ids[PROMPT];
@@ -114,12 +120,18 @@ static hearth_status measure_model(struct tune *t, struct hearth_model *m, struc
     hearth_model_get_info(m, &info);
     const int32_t most = info.n_ctx > PROMPT + ANSWER ? PROMPT : info.n_ctx / 2;
     trial_tokens(ids, most, info.n_vocab, 0);
+    const uint64_t probe_begin = os_now_us();
+    const uint64_t cpu_begin = os_cpu_us();
     hearth_status s = t->n_prompt > 0 ? HEARTH_OK : probe(t, m, ids, most, r);
     const bool is_done = r->prefill_tok_s > 0.0; /* by the probe */
     const uint64_t begin = os_now_us();
     for (int i = 0; i < 2 && !is_done && s == HEARTH_OK && os_now_us() - begin < 3000000; i++) {
         struct hearth_event e = { 0 };
         s = measure_once(t, m, ids, t->n_prompt, t->n_answer, r, &e);
+    }
+    const uint64_t all_us = (os_now_us() - probe_begin) * (uint64_t)r->set.n_thread;
+    if (t->n == 0 && all_us > 0) {
+        t->core_share = fmin((double)(os_cpu_us() - cpu_begin) / (double)all_us, 1.0);
     }
     return s;
 }
@@ -141,6 +153,12 @@ static hearth_status measure(struct tune *t, struct setting *r)
     mp.progress_arg = t;
     hearth_status s = hearth_box_open(&bp, &box);
     s = s == HEARTH_OK ? hearth_plan_make(box, t->path, &mp, &plan) : s;
+    if (s == HEARTH_OK && plan.n_ctx > PROMPT + ANSWER + 1) { /* no more than is measured */
+        mp.n_ctx = PROMPT + ANSWER + 1;
+        s = hearth_plan_make(box, t->path, &mp, &plan);
+    }
+    s = s == HEARTH_OK ? open_fits(&plan, "") : s;
+    t->is_small = t->is_small || (s == HEARTH_OK && plan.step_read_bytes < SMALL);
     if (s == HEARTH_OK && plan.n_batch != mp.n_batch && plan.n_batch < plan.n_ctx) {
         s = HEARTH_MEMORY; /* the plan took smaller pieces */
     }
@@ -255,32 +273,67 @@ static void print_try(const char *name, const struct setting *r, bool is_json)
                "\"decode_tok_s\": %.2f}, ",
                name, r->set.n_thread, r->set.n_batch, r->prefill_tok_s, r->decode_tok_s);
     } else {
-        printf("%-7s %3d threads, prompts in pieces of %4d: prompt %8.1f tok/s, answer %7.1f "
+        printf("%-7s %3d %-8s prompts in pieces of %4d: prompt %8.1f tok/s, answer %7.1f "
                "tok/s\n",
-               name, r->set.n_thread, r->set.n_batch, r->prefill_tok_s, r->decode_tok_s);
+               name, r->set.n_thread, r->set.n_thread == 1 ? "thread," : "threads,", r->set.n_batch,
+               r->prefill_tok_s, r->decode_tok_s);
     }
+}
+
+static void print_end(const struct tune *t, const char *where)
+{
+    printf("%d settings were tried%s\n", t->n,
+           t->is_cut ? "; the others did not fit into a minute: take a smaller model" : "");
+    if (t->core_share < SHARED) {
+        printf("the threads got %.0f %% of their time on the cores: other programs ran, or a quota "
+               "(cgroup) grants a share only;\nwithout them other settings may be best\n",
+               100.0 * t->core_share);
+    }
+    if (t->is_small) {
+        puts("not stored: so small a model may stay in the caches, and what is best for it is not "
+             "for others;\ntake one of which a token reads 32 MiB or more (hearth plan tells)");
+    } else {
+        printf("stored in %s; run, serve, plan and bench use it\n", where);
+    }
+}
+
+static void print_end_json(const struct tune *t, const char *where)
+{
+    struct buf out;
+    buf_init(&out, 65536);
+    buf_printf(&out, "\"tried\": %d, \"cut\": %s, \"core_percent\": %.1f, \"stored\": ", t->n,
+               t->is_cut ? "true" : "false", 100.0 * t->core_share);
+    if (t->is_small) {
+        buf_add_str(&out, "null");
+    } else {
+        js_put_string(&out, view_of(where), false);
+    }
+    printf("%s}\n", buf_str(&out));
+    buf_release(&out);
 }
 
 int cmd_tune(const struct conf *c, const char *path)
 {
-    struct tune t = { .conf = c, .path = path };
+    struct tune t = { .conf = c, .path = path, .core_share = 1.0 };
     struct buf where;
+    trial_interruptible("hearth: interrupted, nothing was stored\n");
     progress_begin_short(&t.bar, "tuning", 0);
     buf_init(&where, 4096);
     hearth_status s = (hearth_status)tuned_prepare(&where);
     s = s == HEARTH_OK ? try_all(&t) : s;
     progress_share(&t.bar, 1.0);
-    s = s == HEARTH_OK ? (hearth_status)tuned_write(&t.all[t.best].set, buf_str(&where)) : s;
+    trial_interruptible(NULL); /* what is said would no longer be true */
+    if (s == HEARTH_OK && !t.is_small) {
+        s = (hearth_status)tuned_write(&t.all[t.best].set, buf_str(&where));
+    }
     if (s == HEARTH_OK) {
         fputs(c->is_json ? "{\"version\": 1, " : "", stdout);
         print_try("before", &t.all[0], c->is_json);
         print_try("after", &t.all[t.best], c->is_json);
         if (c->is_json) {
-            printf("\"tried\": %d, \"cut\": %s}\n", t.n, t.is_cut ? "true" : "false");
+            print_end_json(&t, buf_str(&where));
         } else {
-            printf("%d settings were tried%s\n", t.n,
-                   t.is_cut ? "; the others did not fit into a minute: take a smaller model" : "");
-            printf("stored in %s; run, serve, plan and bench use it\n", buf_str(&where));
+            print_end(&t, buf_str(&where));
         }
     }
     buf_release(&where);

@@ -62,9 +62,11 @@ static const struct command {
                      "With --kernels or --limits no MODEL is needed.", 0, 1 },
     [CONF_TUNE] = { "tune", "MODEL", "find the best settings for this box, and store them",
                     "Measures threads and the size of the pieces in which prompts are computed, in "
-                    "under a minute; any model of a usual size does. run, serve, plan and bench "
-                    "use what is stored in ~/.local/state/hearth/tune.json; answers do not change "
-                    "by it. Options have precedence; remove the file to be without it.",
+                    "under a minute; any model does of which a token reads 32 MiB or more. run, "
+                    "serve, plan and bench use what is stored in "
+                    "~/.local/state/hearth/tune-N.json, N being the number of logical processors "
+                    "that may be used; answers do not change by it. Options have precedence; "
+                    "remove the file to be without it.",
                     1, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
                     "NAME is a known short name, or that of a model in the store, which is then "
@@ -677,10 +679,11 @@ void conf_man(struct buf *out)
         buf_printf(out, ".TP\n.B %d\n%s\n", exits[i].code, exits[i].what);
     }
     buf_add_str(
-        out, ".SH FILES\n.TP\n.I ~/.local/share/hearth\nthe models and their index "
-             "($XDG_DATA_HOME)\n.TP\n.I ~/.local/state/hearth/run\\-history\nwhat was "
-             "typed in hearth run ($XDG_STATE_HOME)\n.TP\n.I ~/.local/state/hearth/tune.json\nwhat "
-             "hearth tune found best ($XDG_STATE_HOME)\n");
+        out,
+        ".SH FILES\n.TP\n.I ~/.local/share/hearth\nthe models and their index "
+        "($XDG_DATA_HOME)\n.TP\n.I ~/.local/state/hearth/run\\-history\nwhat was "
+        "typed in hearth run ($XDG_STATE_HOME)\n.TP\n.I ~/.local/state/hearth/tune\\-N.json\nwhat "
+        "hearth tune found best ($XDG_STATE_HOME)\n");
 }
 
 /* --- completion ------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 #include "cmd/progress.h"
 #include "cmd/tuned.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,6 +41,24 @@ void open_params(const struct conf *c, struct hearth_model_params *p)
     p->n_batch = tuned_read().n_batch;
     p->kv = c->kv;
     p->draft = c->draft;
+}
+
+bool open_is_tuned(void)
+{
+    return tuned_read().n_batch > 0;
+}
+
+hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+{
+    const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
+    if (p->fits) {
+        return HEARTH_OK;
+    }
+    return (hearth_status)err_set(
+        ERR_MEMORY, "this needs %.1f MiB, %.1f MiB are available (%s): %schoose a smaller model",
+        ceil((double)p->total_bytes / tenth) / 10.0,
+        floor((double)p->available_bytes / tenth) / 10.0, p->available_from,
+        p->least_bytes < p->available_bytes ? advice : "");
 }
 
 static void show_bar(void *arg, double done)

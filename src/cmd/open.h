@@ -21,6 +21,13 @@ hearth_status open_box(const struct conf *c, struct hearth_box **box) MUST_USE;
 /* Fills p from --ctx, --parallel and --kv; texts are borrowed from c. Cannot fail. */
 void open_params(const struct conf *c, struct hearth_model_params *p);
 
+/* Whether what no option says is as `hearth tune` chose it. */
+bool open_is_tuned(void);
+
+/* HEARTH_MEMORY, with both numbers and `advice`, unless a plan fits; `advice` is left out where
+ * only a smaller model would do. */
+hearth_status open_fits(const struct hearth_plan *p, const char *advice) MUST_USE;
+
 /* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file;
  * the plan has extra_bytes for what the command takes beside the model.
  * `out` comes zeroed, and goes to open_close in any case. Errors of open_box and

@@ -1,10 +1,45 @@
 /* trial - requests that are made to be timed
  *
  * Their text does not matter and repeats from run to run: tokens from a fixed sequence, the most
- * probable answer, no end before its length, and nothing guessed.
+ * probable answer, no end before its length, and nothing guessed. An interrupt ends the program as
+ * it does any other; it is only told what became of the work.
  *
  * Next: cmd/cmd_bench.c. */
 #include "cmd/trial.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *interrupted; /* owner: the main thread, before signals come */
+static bool has_bar;
+
+static void say(const char *text)
+{
+    if (write(STDERR_FILENO, text, strlen(text)) < 0) {
+        return; /* nobody is left to be told */
+    }
+}
+
+static void on_interrupt(int sig)
+{
+    say(has_bar ? "\r\x1b[K" : "");
+    say(interrupted);
+    raise(sig); /* as usual, since the action was for once */
+}
+
+void trial_interruptible(const char *line)
+{
+    const struct sigaction act = { .sa_handler = line != NULL ? on_interrupt : SIG_DFL,
+                                   .sa_flags = (int)SA_RESETHAND };
+    struct sigaction old;
+    interrupted = line != NULL ? line : interrupted;
+    has_bar = isatty(STDERR_FILENO) == 1;
+    if (sigaction(SIGINT, NULL, &old) == 0 &&
+        old.sa_handler != SIG_IGN) { /* as of a shell's background jobs */
+        sigaction(SIGINT, &act, NULL);
+    }
+}
 
 void trial_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed)
 {

@@ -5,6 +5,10 @@
 #include "cmd/progress.h"
 #include "hearth.h"
 
+/* From now on SIGINT ends the program as usual, but wipes a bar off first and says `line`: static,
+ * with its end of line; NULL: it says nothing again. Owner: the main thread. */
+void trial_interruptible(const char *line);
+
 /* n tokens of a vocabulary of n_vocab; another seed, other tokens. */
 void trial_tokens(int32_t *ids, int64_t n, int32_t n_vocab, uint32_t seed);
 

@@ -1,10 +1,13 @@
 /* tuned - the settings that `hearth tune` found best on this box
  *
  * The file is state, not configuration: the program made it and can make it again, nobody edits it.
- * It says for which processor, how many cores and which version of hearth it holds; one that says
- * something else is passed over with a note, since other kernels have other best settings. A file
- * that makes no sense is passed over in the same way: it may never keep a model from starting
- * (pieces of a prompt that do not fit become the usual ones, hearth.h).
+ * There is one for each number of logical processors that may be used, so that a process bound to
+ * some of them (taskset, a container) neither uses nor overwrites what holds for all; two sets of
+ * the same size share one. It says for which processor and
+ * version of hearth it holds; one that says something else is passed over with a note, since other
+ * kernels have other best settings. A file that makes no sense is passed over in the same way: it
+ * may never keep a model from starting (pieces of a prompt that do not fit become the usual ones,
+ * hearth.h).
  *
  * Rejected: a profile per model. What is best depends on the box far more than on the model, and a
  * model that comes later should gain too.
@@ -24,14 +27,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MAX   4096
-#define THREAD_MAX 256
-#define BATCH_MAX  8192
+#define FILE_MAX  4096
+#define BATCH_MAX 8192
 
 static enum err tuned_path(struct buf *path)
 {
     TRY(os_dir(OS_DIR_STATE, path));
-    buf_add_str(path, "/tune.json");
+    buf_printf(path, "/tune-%d.json", cpu_get()->n_core);
     return ERR_OK;
 }
 
@@ -40,20 +42,36 @@ static bool is_text(const struct js *v, const char *text)
     return view_eq(js_string(v), view_of(text));
 }
 
-static struct tuned take(const struct js *v, const char *path)
+/* Why it does not hold here; NULL: it does. */
+static const char *why_not(const struct js *v)
 {
     const int64_t n_thread = js_int(js_get(v, "threads"));
     const int64_t n_batch = js_int(js_get(v, "batch"));
-    const bool is_ours = is_text(js_get(v, "version"), HEARTH_VERSION) &&
-                         is_text(js_get(v, "processor"), cpu_get()->name) &&
-                         js_int(js_get(v, "cores")) == cpu_get()->n_core;
-    if (!is_ours || n_thread < 1 || n_thread > THREAD_MAX || n_batch < 1 || n_batch > BATCH_MAX) {
+    if (js_string(js_get(v, "version")).p == NULL || js_string(js_get(v, "processor")).p == NULL) {
+        return "damaged";
+    }
+    if (!is_text(js_get(v, "version"), HEARTH_VERSION)) {
+        return "of another version of hearth";
+    }
+    if (!is_text(js_get(v, "processor"), cpu_get()->name)) {
+        return "of another processor";
+    }
+    const bool is_usable =
+        n_thread >= 1 && n_thread <= cpu_get()->n_core && n_batch >= 1 && n_batch <= BATCH_MAX;
+    return is_usable ? NULL : "damaged";
+}
+
+static struct tuned take(const struct js *v, const char *path)
+{
+    const char *why = why_not(v);
+    if (why != NULL) {
         log_event(LOG_WARN, "tune",
-                  "msg=\"the profile is damaged, or of another processor, number of cores or "
-                  "version; run hearth tune again\" path=\"%s\"",
+                  "msg=\"the profile is %s and not used; run hearth tune again\" path=\"%s\"", why,
                   path);
         return (struct tuned){ 0 };
     }
+    const int64_t n_thread = js_int(js_get(v, "threads"));
+    const int64_t n_batch = js_int(js_get(v, "batch"));
     log_event(LOG_INFO, "tune", "msg=\"profile\" threads=%" PRId64 " batch=%" PRId64 " path=\"%s\"",
               n_thread, n_batch, path);
     return (struct tuned){ (int32_t)n_thread, (int32_t)n_batch };
@@ -119,8 +137,7 @@ enum err tuned_write(const struct tuned *t, const char *path)
     js_put_string(&text, view_of(HEARTH_VERSION), false);
     buf_add_str(&text, ", \"processor\": ");
     js_put_string(&text, view_of(cpu_get()->name), false);
-    buf_printf(&text, ", \"cores\": %d, \"threads\": %d, \"batch\": %d}\n", cpu_get()->n_core,
-               t->n_thread, t->n_batch);
+    buf_printf(&text, ", \"threads\": %d, \"batch\": %d}\n", t->n_thread, t->n_batch);
     const enum err e = os_write_file(path, (struct view){ buf_str(&text), text.n });
     buf_release(&text);
     return e;

@@ -14,8 +14,8 @@ struct tuned {
     int32_t n_batch;  /* tokens of a prompt computed in one piece; 0: the default */
 };
 
-/* What is stored for this processor and version; zeros without it, or when it is of another box,
- * which is logged. Reads the file once. Owner: the main thread. */
+/* What is stored for this processor, version and number of cores; zeros without it, or when it is
+ * of another box, which is logged. Reads the file once. Owner: the main thread. */
 struct tuned tuned_read(void);
 /* Where it is stored; makes the folder. Errors of the file system, before anything is measured. */
 enum err tuned_prepare(struct buf *path) MUST_USE;

@@ -1,9 +1,11 @@
 /* measure - the box's limits: how fast it reads memory and multiplies
  *
  * Each figure is the best of five runs and of a tenth of a second, by the kernels' own loops
- * (kern.h), with all threads and with one. What is read is several times the caches of the box: a
- * server's hold hundreds of megabytes, and reading these again and again tells nothing of its
- * memory.
+ * (kern.h), with all threads and with one. Where the threads do not get their cores, since other
+ * programs run or a cgroup grants a share only, they are looked at for longer, to find a moment
+ * in which they do; how much of their time they got is told. What is read is several times the
+ * caches of the box: a server's hold hundreds of megabytes, and reading these again and again tells
+ * nothing of its memory.
  *
  * Next: lib/hearth.c. */
 #include "lib/measure.h"
@@ -17,17 +19,23 @@
 
 #define MEASURE_BYTES  ((uint64_t)384 << 20)
 #define MEASURE_LEAST  ((uint64_t)16 << 20)
-#define MEASURE_CHUNKS 64
+#define MEASURE_CHUNKS 64   /* at least; each thread gets as many */
+#define MEASURE_FLOATS 1024 /* what a chunk is a multiple of */
 #define MEASURE_ROUNDS 10000
 #define MEASURE_US     100000
+#define MEASURE_BUSY   5   /* times as long where cores are shared */
+#define MEASURE_SHARE  0.9 /* of the threads' time; less: they are */
 
 /* One measurement on the threads of the team. */
 struct measure {
     struct team *team;
+    int n_chunk;
     float *data;
     size_t n_each; /* floats per chunk */
     uint32_t (*read_all)(const float *p, size_t n);
     uint64_t (*peak)(uint32_t n, uint32_t *sink); /* NULL: reading */
+    uint64_t wall_us;                             /* of all measurements */
+    uint64_t cpu_us;
     struct cell ops;
     struct cell sink;
 };
@@ -56,6 +64,13 @@ static void measure_part(void *arg, int from, int to)
     cell_add(&m->sink, sink);
 }
 
+/* Of the time that passed for all threads, what they got. */
+static double share_of(const struct measure *m, uint64_t cpu_us, uint64_t wall_us)
+{
+    const double all = (double)wall_us * team_size(m->team);
+    return all > (double)cpu_us ? (double)cpu_us / all : 1.0;
+}
+
 /* Best of short runs, in units of 10^9 per second; peak NULL: of reading. They go on for a while,
  * since a system may take dozens of milliseconds to give a new thread a core of its own. */
 static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint32_t *sink))
@@ -63,30 +78,44 @@ static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint3
     double best = 0.0;
     m->peak = peak;
     const uint64_t start = os_now_us();
-    for (int i = 0; i < 5 || os_now_us() - start < MEASURE_US; i++) {
+    const uint64_t cpu_start = os_cpu_us();
+    uint64_t wall_us = 0;
+    uint64_t cpu_us = 0;
+    uint64_t least_us = MEASURE_US;
+    for (int i = 0; i < 5 || wall_us < least_us; i++) {
         cell_set(&m->ops, 0);
         const uint64_t begin = os_now_us();
-        team_share(m->team, measure_part, m, MEASURE_CHUNKS, 1);
+        team_share(m->team, measure_part, m, m->n_chunk, 1);
         const double us = (double)(os_now_us() - begin);
         const double rate = us > 0.0 ? (double)cell_get(&m->ops) / us / 1e3 : 0.0;
         best = rate > best ? rate : best;
+        wall_us = os_now_us() - start;
+        cpu_us = os_cpu_us() - cpu_start;
+        const bool is_shared =
+            wall_us > MEASURE_US / 2 && share_of(m, cpu_us, wall_us) < MEASURE_SHARE;
+        least_us = is_shared ? MEASURE_US * MEASURE_BUSY : MEASURE_US;
     }
+    m->wall_us += wall_us;
+    m->cpu_us += cpu_us;
     return best;
 }
 
-static enum err measure_rates(const struct kern_table *k, int n_thread, float *data, size_t n_each,
+static enum err measure_rates(const struct kern_table *k, int n_thread, float *data, size_t n_float,
                               bool is_new, struct hearth_rates *out)
 {
-    struct measure m = { .data = data, .n_each = n_each, .read_all = k->read_all };
+    struct measure m = { .data = data, .read_all = k->read_all };
+    m.n_chunk = (MEASURE_CHUNKS + n_thread - 1) / n_thread * n_thread;
+    m.n_each = n_float / (size_t)m.n_chunk / MEASURE_FLOATS * MEASURE_FLOATS;
     const bool has_bf16 = k->peak_bf16 != NULL && cpu_get()->has_avx512_bf16;
     TRY(team_open(&m.team, n_thread));
     if (is_new) {
-        team_share(m.team, fill_part, &m, MEASURE_CHUNKS, 1);
+        team_share(m.team, fill_part, &m, m.n_chunk, 1);
     }
     out->read_gb_s = measure_best(&m, NULL);
     out->int8_gop_s = measure_best(&m, k->peak_int8);
     out->f32_gflop_s = measure_best(&m, k->peak_f32);
     out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
+    out->core_share = share_of(&m, m.cpu_us, m.wall_us);
     team_close(m.team);
     return ERR_OK;
 }
@@ -122,10 +151,10 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     const size_t bytes = (size_t)l.read_bytes;
     TRY(arena_open(&data, bytes + 65536, false)); /* the team touches it */
     float *floats = (float *)(void *)data.base;
-    const size_t n_each = bytes / sizeof floats[0] / MEASURE_CHUNKS;
-    enum err e = measure_rates(k, n_thread, floats, n_each, true, &l.all);
+    const size_t n_float = bytes / sizeof floats[0];
+    enum err e = measure_rates(k, n_thread, floats, n_float, true, &l.all);
     l.one = l.all;
-    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, floats, n_each, false, &l.one) : e;
+    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, floats, n_float, false, &l.one) : e;
     if (e == ERR_OK) {
         *out = l;
     }
