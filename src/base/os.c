@@ -272,21 +272,28 @@ void os_random(void *to, size_t n)
 
 /* --- memory -------------------------------------------------------------------------------- */
 
-/* The number on the line of a file that begins with `key`; UINT64_MAX when there is none. */
-static uint64_t number_after(const char *path, const char *key)
+/* The number on the line of a text that begins with `key`; UINT64_MAX when there is none. */
+static uint64_t number_in_text(const char *text, const char *key)
 {
-    struct buf text;
-    buf_init(&text, 65536);
     const size_t n = strlen(key);
     uint64_t v = UINT64_MAX;
-    const char *line = os_read_file(path, &text) == ERR_OK ? buf_str(&text) : NULL;
-    while (line != NULL && v == UINT64_MAX) {
+    for (const char *line = text; line != NULL && v == UINT64_MAX;) {
         if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
             v = strtoull(line + n + 1 + strspn(line + n + 1, " \t"), NULL, 10);
         }
         const char *end = strchr(line, '\n');
         line = end != NULL ? end + 1 : NULL;
     }
+    return v;
+}
+
+/* The same for a file. */
+static uint64_t number_after(const char *path, const char *key)
+{
+    struct buf text;
+    buf_init(&text, 65536);
+    const bool is_read = os_read_file(path, &text) == ERR_OK;
+    const uint64_t v = is_read ? number_in_text(buf_str(&text), key) : UINT64_MAX;
     buf_release(&text);
     return v;
 }
@@ -298,6 +305,12 @@ static uint64_t kb_after(const char *path, const char *key)
     return v == UINT64_MAX ? 0 : v * 1024;
 }
 
+static uint64_t kb_in_text(const char *text, const char *key)
+{
+    const uint64_t v = number_in_text(text, key);
+    return v == UINT64_MAX ? 0 : v * 1024;
+}
+
 uint64_t os_rss_bytes(void)
 {
     return kb_after("/proc/self/status", "VmRSS");
@@ -306,6 +319,18 @@ uint64_t os_rss_bytes(void)
 uint64_t os_rss_peak_bytes(void)
 {
     return kb_after("/proc/self/status", "VmHWM");
+}
+
+void os_held(struct os_held *out)
+{
+    struct buf text;
+    buf_init(&text, 65536);
+    const char *t = os_read_file("/proc/self/status", &text) == ERR_OK ? buf_str(&text) : "";
+    *out = (struct os_held){ .own_bytes = kb_in_text(t, "RssAnon") + kb_in_text(t, "RssShmem"),
+                             .file_bytes = kb_in_text(t, "RssFile"),
+                             .code_bytes = kb_in_text(t, "VmExe") + kb_in_text(t, "VmLib"),
+                             .table_bytes = kb_in_text(t, "VmPTE") };
+    buf_release(&text);
 }
 
 /* --- cgroups -------------------------------------------------------------------------------

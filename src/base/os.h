@@ -42,6 +42,14 @@ int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */
 uint64_t os_rss_bytes(void);        /* VmRSS now */
 uint64_t os_rss_peak_bytes(void);   /* VmHWM */
+/* What this process has now, as the kernel counts it; zeros where /proc is hidden. */
+struct os_held {
+    uint64_t own_bytes;   /* memory that no file stands behind */
+    uint64_t file_bytes;  /* pages of files: the program and its libraries, as far as read in */
+    uint64_t code_bytes;  /* code of these, read in or not */
+    uint64_t table_bytes; /* page tables, which a cgroup counts too */
+};
+void os_held(struct os_held *out);
 /* Memory this process may have, what it holds already (os_rss_bytes) included: the least of
  * MemAvailable and what its cgroups (v1 and v2, all ancestors) leave, and never more than their
  * limits; *limit_name (may be NULL) gets static text that says which. Without /proc/meminfo free

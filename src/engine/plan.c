@@ -6,9 +6,11 @@
  * answer, and a token of every answer with all guesses. What the plan says is therefore what the
  * run takes.
  *
- * The remaining lines are measured (program and libraries: resident memory before the model is
- * opened) or counted by their owners (tokenizer, template, requests). Loading needs read buffers
- * that are given back before the cache is touched, so they count only where they exceed it.
+ * The remaining lines are measured (program and libraries: what is held before the model is opened,
+ * and their code) or counted by their owners (tokenizer, template, requests). Loading needs read
+ * buffers and the files' directories, which are given back before the cache is touched, so they
+ * count only where they exceed it. What the kernel keeps for the process is no resident memory, but
+ * a cgroup counts it: page tables follow from the sum, stacks of threads and the rest are known.
  *
  * Available is the least of the owner's limit, the kernel's MemAvailable and what the cgroups
  * leave, plus what this process holds already, since that is part of the total.
@@ -20,6 +22,16 @@
 #include "base/os.h"
 #include "base/team.h"
 #include "engine/guess.h"
+
+/* A page table has 8 bytes for each 4 KiB; x86 and ARM keep that also behind a page of 2 MB, which
+ * may be split. Tables of higher levels are a 512th of that; each mapping may begin a page of its
+ * own at two levels, and there are some eight. */
+#define TABLES_SHARE       512
+#define TABLES_APART_BYTES ((uint64_t)64 << 10)
+
+/* By how much what the process holds before the plan differs from start to start: a few pages, as
+ * addresses do. What one start says must do for the next. */
+#define NOISE_BYTES ((uint64_t)32 << 10)
 
 enum err plan_take(struct plan_context *x, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, struct back *back, struct arena *context)
@@ -77,6 +89,15 @@ static void add_fixed(struct plan *p, const char *name, uint64_t bytes)
 {
     add_part(p, name, bytes);
     p->least_bytes += bytes;
+}
+
+/* Last, as all other lines have page tables. Nothing where the caller knows of nothing. */
+static void add_kernel(struct plan *p, uint64_t held)
+{
+    const uint64_t apart = held > 0 ? held + TABLES_APART_BYTES : 0;
+    const uint64_t least = held > 0 ? apart + p->least_bytes / TABLES_SHARE : 0;
+    add_part(p, "kernel: tables, stacks", held > 0 ? apart + p->total_bytes / TABLES_SHARE : 0);
+    p->least_bytes += least;
 }
 
 /* A model on arenas that only count. Must not move: its parts point to each other. */
@@ -165,10 +186,11 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     const size_t draft_scratch =
         beside->draft_arch != NULL ? beside->draft_weights->scratch_bytes : 0;
     const size_t scratch = w->scratch_bytes > draft_scratch ? w->scratch_bytes : draft_scratch;
-    const uint64_t loading = (uint64_t)c->n_worker * scratch;
+    const uint64_t loading = (uint64_t)c->n_worker * scratch + beside->header_bytes;
     const uint64_t later = t.context_bytes + t.draft_bytes + t.step_bytes + beside->request_bytes;
     add_part(&t, "loading, given back", loading > later ? loading - later : 0);
     t.least_bytes += loading;
+    add_kernel(&t, beside->kernel_bytes);
     const char *from = "";
     t.available_bytes = os_memory_available(&from);
     t.available_from = from;
@@ -176,7 +198,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
         t.available_bytes = beside->limit_bytes;
         t.available_from = "the limit that was given";
     }
-    t.fits = t.total_bytes <= t.available_bytes;
+    t.fits = t.total_bytes <= t.available_bytes + NOISE_BYTES;
     *p = t;
     return ERR_OK;
 }

@@ -52,6 +52,9 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
 #define THREADS_MAX      256
 #define JSON_DEPTH       64
 #define CODE_LATER_BYTES ((size_t)1 << 20)  /* of the program, not yet read in: 0.7 MB are used */
+#define KERNEL_BYTES     ((size_t)96 << 10) /* that the kernel has for a process: 40 are used */
+#define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
+#define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
 #define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
 
 struct hearth_box {
@@ -280,10 +283,12 @@ static enum err check_vocabulary(const struct tok *large, const struct tok *smal
 }
 
 static enum err small_plan(struct small *s, const struct tok *large, const struct plan_config *c,
-                           const char *path)
+                           const char *path, uint64_t *header_bytes)
 {
     struct tok *tok = NULL;
+    const size_t held = mem_used_bytes();
     TRY(gguf_open(&s->gguf, path));
+    *header_bytes += mem_used_bytes() - held;
     TRY(arch_read(&s->arch, s->gguf));
     TRY(weights_bind(&s->weights, &s->arch, s->gguf));
     REQUIRE(s->arch.n_ctx_train >= c->n_ctx, ERR_LIMIT,
@@ -314,6 +319,21 @@ static void small_close(struct small *s)
     }
 }
 
+/* What the process has before the model is opened, and what the kernel has for it. Code comes into
+ * memory as it is used, in pieces that depend on addresses, which differ from start to start: some
+ * 0.8 MB of the program's 7. All code that is mapped is more than what comes and always the same,
+ * so that what `hearth plan` says is what the next start needs. */
+static void measure_program(int32_t n_worker, struct plan_beside *out)
+{
+    struct os_held h;
+    os_held(&h);
+    const uint64_t later = h.file_bytes + CODE_LATER_BYTES;
+    out->program_bytes = h.own_bytes + (later > h.code_bytes ? later : h.code_bytes) +
+                         (uint64_t)n_worker * BE_CPU_STACK_BYTES;
+    out->kernel_bytes =
+        KERNEL_BYTES + h.table_bytes + (uint64_t)(n_worker + THREADS_BESIDE) * KERNEL_THREAD;
+}
+
 /* Directory, numbers, slots, tokenizer, template and plan: all that needs no weights. */
 static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
@@ -321,10 +341,11 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     struct plan_config c;
     REQUIRE(p->size == sizeof *p, ERR_USAGE,
             "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
-    struct plan_beside beside = { .program_bytes = os_rss_bytes(),
-                                  .extra_bytes = p->extra_bytes,
-                                  .limit_bytes = box->memory_bytes };
+    struct plan_beside beside = { .extra_bytes = p->extra_bytes, .limit_bytes = box->memory_bytes };
+    measure_program(box->n_thread, &beside);
+    const size_t held = mem_used_bytes();
     TRY(gguf_open(&m->gguf, path));
+    beside.header_bytes = mem_used_bytes() - held;
     TRY(arch_read(&m->arch, m->gguf));
     TRY(make_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
@@ -332,16 +353,16 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     if (p->draft != NULL) {
         m->small = mem_alloc(sizeof *m->small);
         REQUIRE(m->small != NULL, ERR_MEMORY, "no memory for a draft model");
-        TRY(small_plan(m->small, m->tok, &c, p->draft));
+        TRY(small_plan(m->small, m->tok, &c, p->draft, &beside.header_bytes));
         beside.draft_arch = &m->small->arch;
         beside.draft_weights = &m->small->weights;
     }
-    beside.tokenizer_bytes = mem_used_bytes();
+    const size_t with_tok = mem_used_bytes();
+    beside.tokenizer_bytes = with_tok - held - beside.header_bytes;
     TRY(open_template(m));
-    beside.template_bytes = mem_used_bytes() - beside.tokenizer_bytes;
+    beside.template_bytes = mem_used_bytes() - with_tok;
     TRY(check_rows(m->tok, &m->arch, path));
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
-    beside.program_bytes += (uint64_t)c.n_worker * BE_CPU_STACK_BYTES + CODE_LATER_BYTES;
     TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
     if (!m->plan.fits && c.n_batch > BATCH_DEFAULT) {
         c.n_batch = BATCH_DEFAULT;

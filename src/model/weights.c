@@ -75,6 +75,14 @@ static enum err missing(const struct binder *b)
                    gguf_path(b->g), b->name, b->a->recipe->name);
 }
 
+/* What a worker reads of a tensor at once: all of it, or a piece, or the least rows. */
+static void need_scratch(struct binder *b, const struct gguf_tensor *t, size_t least)
+{
+    const size_t piece = t->bytes < LOAD_PIECE ? (size_t)t->bytes : LOAD_PIECE;
+    const size_t need = mem_round(least > piece ? least : piece, 64); /* workers' lie in a row */
+    b->w->scratch_bytes = need > b->w->scratch_bytes ? need : b->w->scratch_bytes;
+}
+
 /* Binds rows [row0, row0 + n_row) of tensor b->name, which must have n_row_all rows. */
 static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_all, int64_t row0,
                           int64_t n_row, int64_t n_col)
@@ -99,8 +107,7 @@ static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_a
         !mem_mul(row_bytes, LOAD_ROWS_MIN, &row_bytes)) {
         return err_set(ERR_LIMIT, "%s: tensor %s: rows too long", gguf_path(b->g), b->name);
     }
-    const size_t need = row_bytes > LOAD_PIECE ? row_bytes : LOAD_PIECE;
-    b->w->scratch_bytes = need > b->w->scratch_bytes ? need : b->w->scratch_bytes;
+    need_scratch(b, t, row_bytes);
     b->w->n_param += (uint64_t)n_row * (uint64_t)n_col;
     return add_load(b, (struct weights_load){ .from = t, .row0 = (int32_t)row0, .matrix = slot },
                     slot->bytes);
@@ -121,6 +128,7 @@ static enum err bind_vec(struct binder *b, struct weights_vec *slot, int64_t n_a
     REQUIRE(quant_get(t->type)->decode != NULL && quant_get(t->type)->block == 1, ERR_UNSUPPORTED,
             "%s: tensor %s: a vector of type %s", gguf_path(b->g), b->name,
             quant_get(t->type)->name);
+    need_scratch(b, t, 0);
     slot->n = (int32_t)n;
     b->w->n_param += (uint64_t)n;
     const size_t room = ((size_t)n + 15) / 16 * 16 * sizeof(float);
