@@ -3,7 +3,7 @@
 
 check   unit tests, gates, stored inputs of the fuzzers; downloads nothing
 test    also the reference fixtures (tests/fixtures; packages by pinned version into the user's cache folder)
-Options: --build DIR (default build-test), --only NAME[,NAME] (suites by name), -v."""
+Options: --build DIR (default build-test), --only NAME[,NAME] (suites by name), --all (what takes minutes: 200 random plans), -v."""
 import argparse
 import os
 import re
@@ -76,6 +76,7 @@ def main():
     ap.add_argument('what', choices=['check', 'test'])
     ap.add_argument('--build', default=ROOT + '/build-test')
     ap.add_argument('--only', default='')
+    ap.add_argument('--all', action='store_true')
     ap.add_argument('-v', action='store_true')
     a = ap.parse_args()
     build(a.build)
@@ -101,6 +102,7 @@ def main():
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),
                    Suite('install', [sys.executable, ROOT + '/tests/test_install.py', a.build, CACHE + '/fixtures/zoo/llama.gguf']),
+                   Suite('memory', [py, ROOT + '/tests/test_memory.py', a.build, CACHE + '/fixtures'] + ['--all'] * a.all),
                    Suite('run', [sys.executable, ROOT + '/tests/test_run.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('demo', [sys.executable, ROOT + '/tests/test_demo.py', a.build, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('page', [py, ROOT + '/tests/test_page.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf', '--out', a.build]),

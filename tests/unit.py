@@ -9,7 +9,7 @@ import sys
 
 build = sys.argv[1]
 passed = failed = skipped = 0
-for exe in sorted(p for p in glob.glob(build + '/tests/*') if os.access(p, os.X_OK) and os.path.isfile(p)):
+for exe in sorted(p for p in glob.glob(build + '/tests/test_*') if os.access(p, os.X_OK) and os.path.isfile(p)):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     r = subprocess.run([*sys.argv[2:], exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=root,
                        env={**os.environ, 'CMOCKA_MESSAGE_OUTPUT': 'TAP'}, timeout=900)
