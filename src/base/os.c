@@ -57,9 +57,12 @@ static enum err cannot_open(const char *path)
                    path, strerror(why));
 }
 
-enum err os_open(struct os_file *f, const char *path)
+static enum err open_with(struct os_file *f, const char *path, int flags)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
+    /* a FIFO must not block us */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags);
+    REQUIRE(fd >= 0 || flags == 0 || errno != EINVAL, ERR_UNSUPPORTED,
+            "%s: its file system does not read past the page cache", path);
     if (fd < 0) {
         return cannot_open(path);
     }
@@ -76,6 +79,16 @@ enum err os_open(struct os_file *f, const char *path)
     return ERR_OK;
 }
 
+enum err os_open(struct os_file *f, const char *path)
+{
+    return open_with(f, path, 0);
+}
+
+enum err os_open_direct(struct os_file *f, const char *path)
+{
+    return open_with(f, path, O_DIRECT);
+}
+
 void os_close(struct os_file *f)
 {
     if (f->fd >= 0) {
@@ -84,17 +97,33 @@ void os_close(struct os_file *f)
     f->fd = -1;
 }
 
+long os_read_some(const struct os_file *f, void *to, size_t n, uint64_t at)
+{
+    const long got =
+        hooks.pread != NULL ? hooks.pread(f->fd, to, n, at) : (long)pread(f->fd, to, n, (off_t)at);
+    return got >= 0 ? got : -(long)errno;
+}
+
+long os_read_end(uint64_t at, size_t n, long got)
+{
+    return hooks.read_end != NULL ? hooks.read_end(at, n, got) : got;
+}
+
+void os_read_drop(const struct os_file *f, uint64_t at, size_t n)
+{
+    (void)posix_fadvise(f->fd, (off_t)at, (off_t)n, POSIX_FADV_DONTNEED);
+}
+
 enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at)
 {
     char *p = to;
     while (n > 0) {
-        const ssize_t got = hooks.pread != NULL ? (ssize_t)hooks.pread(f->fd, p, n, at)
-                                                : pread(f->fd, p, n, (off_t)at);
-        if (got < 0 && errno == EINTR) {
+        const long got = os_read_some(f, p, n, at);
+        if (got == -EINTR) {
             continue;
         }
         REQUIRE(got >= 0, ERR_IO, "reading %zu bytes at %llu: %s", n, (unsigned long long)at,
-                strerror(errno));
+                strerror((int)-got));
         REQUIRE(got > 0, ERR_INTEGRITY,
                 "the file ends at byte %llu, %zu bytes too early: it changed while it was read",
                 (unsigned long long)at, n);
@@ -105,17 +134,24 @@ enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at)
     return ERR_OK;
 }
 
-enum err os_unchanged(const struct os_file *f, const char *path)
+#define NOBODY_WRITES "while it was read; try again when nobody writes to it"
+
+enum err os_same(const struct os_file *f, const char *path)
 {
     struct stat st;
-    struct stat named;
     REQUIRE(fstat(f->fd, &st) == 0, ERR_IO, "%s: %s", path, strerror(errno));
-    const bool is_same = (uint64_t)st.st_size == f->size && mtime_of(&st) == f->mtime_ns;
-    const bool is_there = stat(path, &named) == 0 && (uint64_t)named.st_ino == f->inode &&
-                          (uint64_t)named.st_dev == f->device;
-    REQUIRE(is_same && is_there, ERR_INTEGRITY,
-            "%s: the file %s while it was read; try again when nobody writes to it", path,
-            is_same ? "was replaced" : "changed");
+    REQUIRE((uint64_t)st.st_size == f->size && mtime_of(&st) == f->mtime_ns, ERR_INTEGRITY,
+            "%s: the file changed " NOBODY_WRITES, path);
+    return ERR_OK;
+}
+
+enum err os_unchanged(const struct os_file *f, const char *path)
+{
+    struct stat named;
+    TRY(os_same(f, path));
+    REQUIRE(stat(path, &named) == 0 && (uint64_t)named.st_ino == f->inode &&
+                (uint64_t)named.st_dev == f->device,
+            ERR_INTEGRITY, "%s: the file was replaced " NOBODY_WRITES, path);
     return ERR_OK;
 }
 

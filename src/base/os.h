@@ -24,9 +24,21 @@ struct os_file {
 
 /* Opens a regular file for reading; ERR_NOT_FOUND, ERR_IO. `path` stays the caller's. */
 enum err os_open(struct os_file *f, const char *path) MUST_USE;
+/* The same past the page cache (O_DIRECT): places, lengths and memory must be aligned.
+ * ERR_UNSUPPORTED where the file system does not do that. */
+enum err os_open_direct(struct os_file *f, const char *path) MUST_USE;
 void os_close(struct os_file *f); /* accepts fd == -1 */
 /* Reads exactly n bytes at `at`. A short file is ERR_INTEGRITY: it shrank under us. */
 enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at) MUST_USE;
+/* One pread(2): bytes read, or -errno. */
+long os_read_some(const struct os_file *f, void *to, size_t n, uint64_t at);
+/* What a read that the kernel did by itself brought (bytes or -errno), as the hook has it. */
+long os_read_end(uint64_t at, size_t n, long got);
+/* Tells the page cache that [at, at + n) is not needed again. */
+void os_read_drop(const struct os_file *f, uint64_t at, size_t n);
+/* ERR_INTEGRITY when size or mtime differ from those at open: what was opened has changed. `path`
+ * is for the text. */
+enum err os_same(const struct os_file *f, const char *path) MUST_USE;
 /* ERR_INTEGRITY when size or mtime differ from those at open, or `path` now names another file. */
 enum err os_unchanged(const struct os_file *f, const char *path) MUST_USE;
 /* Whole file into `out` (its maximum bounds the size). */
@@ -80,6 +92,7 @@ struct os_hooks {
     int64_t (*wall_s)(void);
     void (*random)(void *to, size_t n);
     long (*pread)(int fd, void *to, size_t n, uint64_t at); /* as pread(2) */
+    long (*read_end)(uint64_t at, size_t n, long got);      /* see os_read_end */
 };
 void os_hook(const struct os_hooks *hooks); /* keeps a copy; NULL resets */
 
