@@ -40,6 +40,7 @@ BANNED = [  # pattern, files where it is allowed, what to use
     (r'#\s*include\s*<microhttpd\.h>', r'serve/http\.c$', 'serve/http.h'),
     (r'#\s*include\s*<histedit\.h>', r'cmd/edit_line\.c$', 'cmd/edit.h'),
     (r'#\s*include\s*<hwloc', r'base/topo_hwloc\.c$', 'base/topo.h'),
+    (r'#\s*include\s*<liburing', r'base/ring_uring\.c$', 'base/ring.h'),
     (r'#\s*include\s*<curl/', r'fetch/fetch\.c$', 'hearth-fetch'),
     (r'\b(TODO|FIXME|XXX)\b', r'$^', 'an issue'),
 ]

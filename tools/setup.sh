@@ -3,7 +3,8 @@
 # not ask. Sets: build demo check test.
 set -eu
 BUILD="build-essential meson ninja-build pkg-config python3 libmicrohttpd-dev libgnutls28-dev libjansson-dev \
-libhwloc-dev libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev node-marked"
+libhwloc-dev libsqlite3-dev libutf8proc-dev zlib1g-dev libcurl4-gnutls-dev libedit-dev \
+liburing-dev node-marked"
 DEMO="python3-pip"
 CHECK="libcmocka-dev pmccabe clang-format-19"
 TEST="python3-venv chromium clang-19 libclang-rt-19-dev gcc-aarch64-linux-gnu \

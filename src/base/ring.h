@@ -1,0 +1,52 @@
+/* ring - many large reads of one file in flight, past the page cache (base/ring.c)
+ *
+ * A read is cut into pieces that go side by side; what does not fit waits in a bounded queue and is
+ * started by the owner's next call, whichever that is. ring_open takes all memory; later calls
+ * allocate nothing. Owner: one thread, which blocks in ring_wait and ring_close alone.
+ * RI-1  only what is in flight writes to memory, and nothing is in flight of a ticket that
+ *       ring_wait has answered for, nor after ring_close.
+ * RI-2  tickets are answered in order: one is whole when its bytes and those of all before are.
+ * RI-3  at most RING_PIECES pieces are in flight and at most RING_TICKETS tickets are open.
+ * RI-4  an error makes void all tickets started until it was returned, and none started later. */
+#ifndef HEARTH_RING_H
+#define HEARTH_RING_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ring;
+
+#define RING_ALIGN       4096 /* of places, lengths and memory */
+#define RING_TICKETS     1024 /* open at a time */
+#define RING_PIECES      256  /* in flight at a time */
+#define RING_PIECE_BYTES (2u << 20)
+
+/* Opens path for reading past the page cache (O_DIRECT). Where the file system refuses that it is
+ * read through the cache, which is told to drop what was read: ring_is_direct is false then.
+ * ERR_NOT_FOUND, ERR_LIMIT, ERR_IO, ERR_MEMORY. Keeps a copy of path. */
+enum err ring_open(struct ring **out, const char *path) MUST_USE;
+void ring_close(struct ring *r); /* waits for what is in flight, drops the queue; accepts NULL */
+bool ring_is_direct(const struct ring *r);
+const char *ring_how(const struct ring *r); /* static text: "io_uring", "pread by 8 threads" */
+/* The most that a ring takes, its threads and the kernel's part included; none is file data. */
+size_t ring_bytes(void);
+
+/* Starts reading [at, at + n) to `to`, all multiples of RING_ALIGN, n > 0; the file may end inside
+ * the last RING_ALIGN bytes, and what lies behind its end is undefined then. The memory should be
+ * touched. *ticket grows by one with each call; the first is 1. Never waits for the disk.
+ * ERR_USAGE (not aligned, or beyond the file), ERR_BUSY (RING_TICKETS are open). */
+enum err ring_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *ticket) MUST_USE;
+
+/* Waits until that read is whole, and all before it. ERR_IO with path, place and reason;
+ * ERR_INTEGRITY when the file is shorter, or its size or mtime changed since it was opened;
+ * ERR_USAGE for a ticket that was never given; 0 is always whole. After an error nothing is in
+ * flight, all tickets so far are void (waiting for one gives the same error), and the ring can be
+ * used on. */
+enum err ring_wait(struct ring *r, uint64_t ticket) MUST_USE;
+/* Whether ring_wait would return at once; also moves the queue on. */
+bool ring_poll(struct ring *r, uint64_t ticket);
+
+#endif
