@@ -155,8 +155,9 @@ bool open_is_tuned(void)
     return false;
 }
 
-hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const char *advice)
 {
+    (void)c;
     (void)advice;
     return p->fits ? HEARTH_OK : HEARTH_MEMORY;
 }

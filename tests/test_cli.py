@@ -267,6 +267,14 @@ def test_plan(home):
     refused(home, ['plan', TINY, '--ctx', '100000'], 11, '100000', 'made for')
 
 
+def made_up(home, folder, setting):
+    """The profile that tune would store."""
+    kernels = json.loads(run(home, 'bench', '--kernels', '--json')[1])['kernels']
+    n = int(re.search(r'on (\d+) core', kernels['threads'])[1])
+    with open(os.path.join(folder, f'tune-{n}.json'), 'w') as f:
+        json.dump({'version': run(home, '--version')[1].split()[1], 'processor': kernels['processor'], **setting}, f)
+
+
 def test_tune(home):
     """The stored profile is used, options have precedence, and one of another box or version is passed over with a note."""
     folder = os.path.join(home, '.local/state/hearth')
@@ -278,15 +286,19 @@ def test_tune(home):
     check('tune: an interrupt', code == -signal.SIGINT and re.search(r'\r\x1b\[Khearth: interrupted, nothing was stored\r\n$', shown) and os.listdir(folder) == [], (code, shown))
     code, text, err = run(home, 'tune', CHAT, '--json')
     t = json.loads(text)
+    if t['core_percent'] < 80:  # this machine is busy: nothing is stored, so the profile is made here
+        check('tune on a busy box', code == 75 and t['stored'] is None and 'tune again when the box is idle' in err and os.listdir(folder) == [], (text, err))
+        made_up(home, folder, t['after'])
+        code, err, t['stored'] = 0, '', os.path.join(folder, os.listdir(folder)[0])
     path = t['stored']
     stored = json.load(open(path))
     check('tune --json', code == 0 and t['before']['batch'] == 512 and t['before']['prefill_tok_s'] > 0 and t['after']['decode_tok_s'] > 0 and
           t['tried'] >= 2 and 0 < t['core_percent'] <= 100 and re.fullmatch(re.escape(folder) + r'/tune-\d+\.json', path) and 'tuning' not in err, (t, err))
     check('tune stores what it found', (stored['threads'], stored['batch']) == (t['after']['threads'], t['after']['batch']), (t, stored))
     one = {min(os.sched_getaffinity(0))}
-    text = run(home, 'tune', CHAT, before=lambda: os.sched_setaffinity(0, one))[1]
+    code, text, err = run(home, 'tune', CHAT, before=lambda: os.sched_setaffinity(0, one))
     own = path.replace(os.path.basename(path), 'tune-1.json')
-    check('tune: a process with one core has a profile of its own', f'stored in {own}' in text and ' 1 thread, ' in text, text)
+    check('tune: a process with one core has a profile of its own', (f'stored in {own}' in text and code == 0 or code == 75) and ' 1 thread, ' in text, (code, text, err))
     check('tune: which leaves that of the box', path == own or json.load(open(path)) == stored)
 
     def batch(*more):
@@ -300,6 +312,7 @@ def test_tune(home):
     b = json.loads(run(home, 'bench', TINY, '--prefill', '8', '--decode', '2', '--ctx', '512', '--json')[1])
     check('its pieces too', b['piece'] == 64, b)
     check('and says so', '\n1 thread, as hearth tune chose' in run(home, 'bench', '--limits')[1])
+    check('plan too', 'pieces of 64 (threads and pieces as hearth tune chose)' in run(home, 'plan', TINY, '--ctx', '512')[1])
     b = json.loads(run(home, 'bench', '--limits', '--threads', '2', '--json')[1])
     check('an option has precedence', b['threads'] == 2, b)
     check('and no other is told', 'as hearth tune chose' not in run(home, 'bench', '--limits', '--threads', '2')[1])
@@ -328,10 +341,10 @@ def test_tune(home):
     p = json.loads(run(home, 'plan', CHAT, '--json', '--memory', str((usual_mib + large_mib) // 2))[1])
     check('a profile never keeps a model from starting', large_mib > usual_mib + 8 and p['fits'] and p['batch'] == 512, (usual_mib, large_mib, p))
     least = need(512, '--ctx', '1049')  # tune asks for no more context than it measures
-    code, text, err = run(home, 'tune', CHAT, '--json', '--memory', str((least + need(1024, '--ctx', '1049')) // 2))
+    code, text, err = run(home, 'tune', CHAT, '--json', '--memory', str((least + need(1024, '--ctx', '1049')) // 2 + 2))
     sizes = json.loads(text or '{}')
-    check('tune leaves out what does not fit', code == 0 and sizes['after']['batch'] <= 512 and sizes['tried'] <= t['tried'], (code, text, err, t))
-    refused(home, ['tune', CHAT, '--memory', str(least - 20)], 4, 'this needs ', '): choose a smaller model\n')
+    check('tune leaves out what does not fit', code in (0, 75) and sizes['after']['batch'] <= 512 and sizes['tried'] <= t['tried'], (code, text, err, t))
+    refused(home, ['tune', CHAT, '--memory', str(least - 20)], 4, 'this needs ', '): choose a smaller model, or a larger --memory\n')
     os.remove(path)
     check('without a profile no note', batch() == (512, ''), batch())
     check('answers are the same with and without', run(home, 'run', TINY, 'a', '--raw', '--temp', '0', '-n', '8')[1] == usual)
@@ -369,8 +382,8 @@ def test_bench(home):
     w = json.loads(run(home, 'bench', GEMMA, '--prefill', '16', '--decode', '8', '--depth', '900', '--json')[1])
     read = 1e9 * w['decode_read_gb_s'] / w['decode_tok_s'] / (p['step_read_bytes'] + p['token_kv_bytes'] / 7 * (900 + 6 * 16))
     check('bench: what a window leaves out is not read', 0.95 < read < 1.05, (read, w))
-    refused(home, ['bench', TINY, '--depth', '16777216'], 2, 'context of 16777729 tokens', '16777216', 'lower --depth (16777216), --prefill (512) or --decode (64)')
-    refused(home, ['bench', TINY, '--decode', str(info)], 11, f'made for {info}: lower --depth (0), --prefill (512) or --decode ({info})')
+    refused(home, ['bench', TINY, '--depth', '16777216'], 2, 'context of 16777729 tokens', '16777216', 'lower --depth (16777216), --prefill (512), --decode (64) or --batch (1)')
+    refused(home, ['bench', TINY, '--decode', str(info)], 11, f'made for {info}: lower --depth (0), --prefill (512), --decode ({info}) or --batch (1)')
     refused(home, ['bench', TINY, '--ctx', str(info + 1)], 11, f'context of {info + 1} tokens was asked for; this model was made for {info}\n')
     for args, least in ((['--prefill', '32'], 73), (['--prefill', '100', '--depth', '20'], 121), (['--prefill', '4', '--decode', '3', '--depth', '40', '--batch', '2'], 108)):
         refused(home, ['bench', TINY, *args, '--ctx', str(least - 1)], 2, f'--ctx {least - 1} is too little', f'give {least} or more')
@@ -380,15 +393,21 @@ def test_bench(home):
     kept = sum(x['bytes'] for x in p['parts'] if x['name'] in ('weights', 'tokenizer', 'template', 'program and libraries'))
     check('plan --json: what no smaller context saves', kept <= p['least_bytes'] < p['total_bytes'] - (100 << 20), p)
     some, less = str((p['least_bytes'] + p['total_bytes']) // 2 >> 20), str((kept >> 20) - 10)
-    for args, advice in ((['bench', CHAT, '--depth', '8000', '--decode', '8', '--prefill', '8'], 'lower --depth, --prefill, --decode or --batch, or choose a smaller model\n'),
-                         (['bench', CHAT, '--ctx', '8192'], 'lower --ctx or --batch, or choose a smaller model\n'),
-                         (['run', CHAT, 'a', '--ctx', '8192'], 'choose a smaller context or a smaller model\n')):
+    for args, advice in ((['bench', CHAT, '--depth', '8000', '--decode', '8', '--prefill', '8'], 'lower --depth, --prefill, --decode or --batch, or choose a smaller model, or a larger --memory\n'),
+                         (['bench', CHAT, '--ctx', '8192'], 'lower --ctx or --batch, or choose a smaller model, or a larger --memory\n'),
+                         (['run', CHAT, 'a', '--ctx', '8192'], 'choose a smaller context or a smaller model, or allow more\n')):
         refused(home, [*args, '--memory', some], 4, f'{some}.0 MiB are available', advice)
-        refused(home, [*args, '--memory', less], 4, ' MiB are available (the limit that was given): choose a smaller model\n')
+        refused(home, [*args, '--memory', less], 4, ' MiB are available (the limit that was given): choose a smaller model, or a')
+    for args in (['bench', CHAT, '--prefill', '64', '--decode', '4'], ['tune', CHAT]):
+        _, _, err = run(home, *args, '--memory', '100')
+        told = float(re.search(r'needs ([0-9.]+) MiB', err)[1])
+        code, _, err = run(home, *args, '--memory', str(int(told) + 1))
+        check(f'{args}: what is said to be needed suffices', code in (0, 75), (told, code, err))
     text = run(home, 'plan', CHAT, '--ctx', '8192', '--memory', less)[1]
     check('plan: no smaller context would do', re.search(r'^Choose a smaller model: [0-9.]+ MiB are missing\.$', text, re.M), text)
     check('bench: the peak is that of its arithmetic', (b['type'], b['peak']) == ('F32', 'f32') and abs(100 * b['prefill_gop_s'] / b['f32_gflop_s'] - b['prefill_peak_percent']) < 1, b)
     q = json.loads(run(home, 'bench', CHAT, '--prefill', '16', '--decode', '4', '--json')[1])
+    check('bench: what stays in caches', b['in_caches'] and (not q['in_caches'] or q['decode_read_percent'] > 100), (b, q))
     check('bench: that of weights of few bits too', q['peak'] == 'int8' and abs(100 * q['prefill_gop_s'] / q['int8_gop_s'] - q['prefill_peak_percent']) < 1, q)
     refused(home, ['bench', TINY, '--depth', str(info), '--ctx', '9'], 11, f'made for {info}: lower --depth ({info})')
     refused(home, ['bench', TINY, '--kv', 'q4'], 2, 'f32)\n')
@@ -472,7 +491,7 @@ def test_bars(home):
         code, out, shown = on_terminal(home, *args)
         is_long = time.monotonic() - began > 1
         bars = re.findall(rf'\r{word} \[([# ]{{24}})\] +(\d+) %  \d+ s\x1b\[K', shown)
-        check(f'{args}: a bar', code == 0 and (len(bars) > 1 or not is_long) and bars == sorted(bars, key=lambda x: int(x[1])) and (shown.endswith('\r\x1b[K') or not bars) and json.loads(out), shown)
+        check(f'{args}: a bar', (code == 0 or code == 75 and word == 'tuning') and (len(bars) > 1 or not is_long) and bars == sorted(bars, key=lambda x: int(x[1])) and (re.search(r'\r\x1b\[K(hearth: not stored.*)?\s*$', shown) or not bars) and json.loads(out), shown)
     code, out, err = run(home, *many)
     check('no bar elsewhere', code == 0 and err == '' and json.loads(out)['batch'] == 128, err)
 

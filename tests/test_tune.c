@@ -168,8 +168,9 @@ void hearth_request_close(struct hearth_request *r)
     (void)r;
 }
 
-hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const char *advice)
 {
+    (void)c;
     (void)p;
     (void)advice;
     return HEARTH_OK;
@@ -298,10 +299,10 @@ static void test_small(void **state)
 {
     (void)state;
     const struct speed rows[] = { { 1, 512, 0, 150.0, 150.0, HEARTH_OK } };
-    step_read_bytes = SMALL - 1;
+    step_read_bytes = TRIAL_SMALL - 1;
     assert_int_equal(tune(rows, 1, 1000), 0);
     assert_false(world.is_stored);
-    step_read_bytes = SMALL;
+    step_read_bytes = TRIAL_SMALL;
     assert_int_equal(tune(rows, 1, 1000), 0);
     assert_true(world.is_stored);
     no_plan_batch = 1024; /* says nothing of the model */

@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -350,6 +351,13 @@ static uint64_t kb_in_text(const char *text, const char *key)
 uint64_t os_rss_bytes(void)
 {
     return kb_after("/proc/self/status", "VmRSS");
+}
+
+void os_trim_heap(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
 }
 
 uint64_t os_rss_peak_bytes(void)

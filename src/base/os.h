@@ -53,6 +53,7 @@ uint64_t os_cpu_us(void);           /* time that the cores gave all threads of t
 int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */
 uint64_t os_rss_bytes(void);        /* VmRSS now */
+void os_trim_heap(void);            /* gives back what was freed, so that VmRSS is what is held */
 uint64_t os_rss_peak_bytes(void);   /* VmHWM */
 /* What this process has now, as the kernel counts it; zeros where /proc is hidden. */
 struct os_held {

@@ -155,6 +155,7 @@ struct shares {
     double peak_percent;
     double answer_gop_s;
     double answer_peak_percent;
+    bool in_caches; /* perhaps: the memory's speed then says little of answers */
 };
 
 /* Weights that are floats are multiplied as such. */
@@ -183,6 +184,7 @@ static struct shares shares_of(const struct conf *c, const struct bench *b)
     v.read_percent = b->l.all.read_gb_s > 0.0 ? 100.0 * v.read_gb_s / b->l.all.read_gb_s : 0.0;
     v.peak_percent = v.peak_gop_s > 0.0 ? 100.0 * v.gop_s / v.peak_gop_s : 0.0;
     v.answer_peak_percent = v.peak_gop_s > 0.0 ? 100.0 * v.answer_gop_s / v.peak_gop_s : 0.0;
+    v.in_caches = b->plan.step_read_bytes < TRIAL_SMALL || v.read_percent > 100.0;
     return v;
 }
 
@@ -241,12 +243,13 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                "\"depth\": %lld, \"batch\": %lld, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, "
                "\"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
                "\"peak\": \"%s\", \"prefill_gop_s\": %.1f, \"prefill_peak_percent\": %.1f, "
-               "\"decode_gop_s\": %.1f, \"decode_peak_percent\": %.1f",
+               "\"decode_gop_s\": %.1f, \"decode_peak_percent\": %.1f, "
+               "\"in_caches\": %s",
                b->info.arch, b->info.type, b->plan.n_batch, (long long)c->prefill,
                (long long)c->decode, (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s,
                b->r.decode_tok_s, v.read_gb_s, v.read_percent,
                is_float(b->info.type) ? "f32" : "int8", v.gop_s, v.peak_percent, v.answer_gop_s,
-               v.answer_peak_percent);
+               v.answer_peak_percent, v.in_caches ? "true" : "false");
 }
 
 static void print_json(const struct conf *c, const struct bench *b)
@@ -344,6 +347,9 @@ static void print_text(const struct conf *c, const struct bench *b)
     if (v.read_percent > 100.0) {
         puts("  more than the bandwidth: part of the model stays in the caches, or the machine's "
              "memory was slower\n  while the limit was measured");
+    } else if (v.in_caches) {
+        puts("  so small a model may stay in the caches: memory's speed then says little of its "
+             "answers");
     }
 }
 
@@ -414,8 +420,9 @@ static hearth_status plan_for(struct hearth_box *box, const struct conf *c, cons
             (long long)c->batch, (long long)need);
     }
     if (s == HEARTH_OK) {
-        return open_fits(out, c->ctx > need ? "lower --ctx or --batch, or "
-                                            : "lower --depth, --prefill, --decode or --batch, or ");
+        return open_fits(c, out,
+                         c->ctx > need ? "lower --ctx or --batch, or "
+                                       : "lower --depth, --prefill, --decode or --batch, or ");
     }
     if (c->ctx >= need) {
         return s;
@@ -426,8 +433,9 @@ static hearth_status plan_for(struct hearth_box *box, const struct conf *c, cons
         return (hearth_status)err_set((enum err)s, "%s", text);
     }
     return (hearth_status)err_set(
-        (enum err)s, "%s: lower --depth (%lld), --prefill (%lld) or --decode (%lld)", text,
-        (long long)c->depth, (long long)c->prefill, (long long)c->decode);
+        (enum err)s,
+        "%s: lower --depth (%lld), --prefill (%lld), --decode (%lld) or --batch (%lld)", text,
+        (long long)c->depth, (long long)c->prefill, (long long)c->decode, (long long)c->batch);
 }
 
 int cmd_bench(const struct conf *c, const char *path)
@@ -439,6 +447,7 @@ int cmd_bench(const struct conf *c, const char *path)
     own.ctx = c->ctx > longest(c) ? c->ctx : longest(c);
     own.parallel = c->batch;
     open_params(&own, &p);
+    p.extra_bytes = TRIAL_BYTES;
     if (path == NULL && !c->is_kernels && !c->is_limits) {
         return open_fail(
             (hearth_status)err_set(ERR_USAGE, "bench needs a MODEL, --kernels or --limits"));

@@ -31,8 +31,8 @@ static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool h
 {
     const double mib = 1024.0 * 1024.0;
     const uint64_t all = p->total_bytes + serve_bytes;
-    printf("context %d tokens, %d at once, prompts in pieces of %d\n\n", p->n_ctx, p->n_parallel,
-           p->n_batch);
+    printf("context %d tokens, %d at once, prompts in pieces of %d%s\n\n", p->n_ctx, p->n_parallel,
+           p->n_batch, open_is_tuned() ? " (threads and pieces as hearth tune chose)" : "");
     for (int32_t i = 0; i < p->n_part; i++) {
         printf("  %-24s %10.1f MiB\n", p->part[i].name, (double)p->part[i].bytes / mib);
     }

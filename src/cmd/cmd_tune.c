@@ -33,9 +33,8 @@
 #define PROMPT_US 4000000
 #define ANSWER_US 1500000
 #define BUDGET_US 50000000
-#define BETTER    1.03                 /* of what is measured, to be taken for better */
-#define SMALL     ((uint64_t)32 << 20) /* bytes a token reads; caches of most boxes hold fewer */
-#define SHARED    0.8 /* of the threads' time on the cores; less: other programs take part */
+#define BETTER    1.03 /* of what is measured, to be taken for better */
+#define SHARED    0.8  /* of the threads' time on the cores; less: other programs take part */
 #define TRIES     7
 
 struct setting {
@@ -149,6 +148,7 @@ static hearth_status measure(struct tune *t, struct setting *r)
     bp.memory_bytes = (uint64_t)t->conf->memory_mib << 20;
     hearth_model_init(&mp);
     mp.n_batch = r->set.n_batch;
+    mp.extra_bytes = TRIAL_BYTES;
     mp.progress = show;
     mp.progress_arg = t;
     hearth_status s = hearth_box_open(&bp, &box);
@@ -157,8 +157,8 @@ static hearth_status measure(struct tune *t, struct setting *r)
         mp.n_ctx = PROMPT + ANSWER + 1;
         s = hearth_plan_make(box, t->path, &mp, &plan);
     }
-    s = s == HEARTH_OK ? open_fits(&plan, "") : s;
-    t->is_small = t->is_small || (s == HEARTH_OK && plan.step_read_bytes < SMALL);
+    s = s == HEARTH_OK ? open_fits(t->conf, &plan, "") : s;
+    t->is_small = t->is_small || (s == HEARTH_OK && plan.step_read_bytes < TRIAL_SMALL);
     if (s == HEARTH_OK && plan.n_batch != mp.n_batch && plan.n_batch < plan.n_ctx) {
         s = HEARTH_MEMORY; /* the plan took smaller pieces */
     }
@@ -273,7 +273,7 @@ static void print_try(const char *name, const struct setting *r, bool is_json)
                "\"decode_tok_s\": %.2f}, ",
                name, r->set.n_thread, r->set.n_batch, r->prefill_tok_s, r->decode_tok_s);
     } else {
-        printf("%-7s %3d %-8s prompts in pieces of %4d: prompt %8.1f tok/s, answer %7.1f "
+        printf("%-8s %3d %-8s prompts in pieces of %4d: prompt %8.1f tok/s, answer %7.1f "
                "tok/s\n",
                name, r->set.n_thread, r->set.n_thread == 1 ? "thread," : "threads,", r->set.n_batch,
                r->prefill_tok_s, r->decode_tok_s);
@@ -284,15 +284,10 @@ static void print_end(const struct tune *t, const char *where)
 {
     printf("%d settings were tried%s\n", t->n,
            t->is_cut ? "; the others did not fit into a minute: take a smaller model" : "");
-    if (t->core_share < SHARED) {
-        printf("the threads got %.0f %% of their time on the cores: other programs ran, or a quota "
-               "(cgroup) grants a share only;\nwithout them other settings may be best\n",
-               100.0 * t->core_share);
-    }
     if (t->is_small) {
         puts("not stored: so small a model may stay in the caches, and what is best for it is not "
              "for others;\ntake one of which a token reads 32 MiB or more (hearth plan tells)");
-    } else {
+    } else if (where != NULL) {
         printf("stored in %s; run, serve, plan and bench use it\n", where);
     }
 }
@@ -303,13 +298,53 @@ static void print_end_json(const struct tune *t, const char *where)
     buf_init(&out, 65536);
     buf_printf(&out, "\"tried\": %d, \"cut\": %s, \"core_percent\": %.1f, \"stored\": ", t->n,
                t->is_cut ? "true" : "false", 100.0 * t->core_share);
-    if (t->is_small) {
+    if (where == NULL) {
         buf_add_str(&out, "null");
     } else {
         js_put_string(&out, view_of(where), false);
     }
     printf("%s}\n", buf_str(&out));
     buf_release(&out);
+}
+
+/* Pieces of prompts say nothing of answers: what was measured twice is one figure. */
+static void show_one_answer(struct tune *t)
+{
+    struct setting *first = &t->all[0];
+    struct setting *best = &t->all[t->best];
+    if (first->set.n_thread == best->set.n_thread) {
+        const double most = fmax(first->decode_tok_s, best->decode_tok_s);
+        first->decode_tok_s = best->decode_tok_s = most;
+    }
+}
+
+/* Prints what was found in any case, then stores it. */
+static hearth_status finish(struct tune *t, const char *where)
+{
+    const bool is_busy = t->core_share < SHARED;
+    hearth_status s = HEARTH_OK;
+    trial_interruptible(NULL); /* what is said would no longer be true */
+    if (is_busy && !t->is_small) {
+        s = (hearth_status)err_set(
+            ERR_BUSY,
+            "not stored: the threads got %.0f %% of their time on the cores, "
+            "since other programs ran or a quota (cgroup) grants a share "
+            "only; tune again when the box is idle",
+            100.0 * t->core_share);
+    } else if (!t->is_small) {
+        s = (hearth_status)tuned_write(&t->all[t->best].set, where);
+    }
+    show_one_answer(t);
+    const char *stored = s == HEARTH_OK && !t->is_small ? where : NULL;
+    fputs(t->conf->is_json ? "{\"version\": 1, " : "", stdout);
+    print_try(t->conf->is_json ? "before" : "defaults", &t->all[0], t->conf->is_json);
+    print_try(t->conf->is_json ? "after" : "best", &t->all[t->best], t->conf->is_json);
+    if (t->conf->is_json) {
+        print_end_json(t, stored);
+    } else {
+        print_end(t, stored);
+    }
+    return s;
 }
 
 int cmd_tune(const struct conf *c, const char *path)
@@ -322,20 +357,7 @@ int cmd_tune(const struct conf *c, const char *path)
     hearth_status s = (hearth_status)tuned_prepare(&where);
     s = s == HEARTH_OK ? try_all(&t) : s;
     progress_share(&t.bar, 1.0);
-    trial_interruptible(NULL); /* what is said would no longer be true */
-    if (s == HEARTH_OK && !t.is_small) {
-        s = (hearth_status)tuned_write(&t.all[t.best].set, buf_str(&where));
-    }
-    if (s == HEARTH_OK) {
-        fputs(c->is_json ? "{\"version\": 1, " : "", stdout);
-        print_try("before", &t.all[0], c->is_json);
-        print_try("after", &t.all[t.best], c->is_json);
-        if (c->is_json) {
-            print_end_json(&t, buf_str(&where));
-        } else {
-            print_end(&t, buf_str(&where));
-        }
-    }
+    s = s == HEARTH_OK ? finish(&t, buf_str(&where)) : s;
     buf_release(&where);
     return s == HEARTH_OK ? 0 : open_fail(s);
 }

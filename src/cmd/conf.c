@@ -59,13 +59,19 @@ static const struct command {
                     "KiB, or of 16 bytes for each token of the context.",
                     1, 1 },
     [CONF_BENCH] = { "bench", "MODEL", "measure prompt and answer speed, and the box's limits",
-                     "With --kernels or --limits no MODEL is needed.", 0, 1 },
+                     "With --kernels or --limits no MODEL is needed. The context is as long as "
+                     "depth, prompt "
+                     "and answer need, unless --ctx says more. Measuring the limits takes 384 MiB "
+                     "or "
+                     "more for a moment, within --memory.",
+                     0, 1 },
     [CONF_TUNE] = { "tune", "MODEL", "find the best settings for this box, and store them",
                     "Measures threads and the size of the pieces in which prompts are computed, in "
                     "under a minute; any model does of which a token reads 32 MiB or more. run, "
                     "serve, plan and bench use what is stored in "
                     "~/.local/state/hearth/tune-N.json, N being the number of logical processors "
-                    "that may be used; answers do not change by it. Options have precedence; "
+                    "that may be used (affinity and quotas count); answers do not change by it. "
+                    "Options have precedence; "
                     "remove the file to be without it.",
                     1, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",

@@ -48,17 +48,18 @@ bool open_is_tuned(void)
     return tuned_read().n_batch > 0;
 }
 
-hearth_status open_fits(const struct hearth_plan *p, const char *advice)
+hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const char *advice)
 {
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     if (p->fits) {
         return HEARTH_OK;
     }
     return (hearth_status)err_set(
-        ERR_MEMORY, "this needs %.1f MiB, %.1f MiB are available (%s): %schoose a smaller model",
+        ERR_MEMORY, "this needs %.1f MiB, %.1f MiB are available (%s): %schoose a smaller model%s",
         ceil((double)p->total_bytes / tenth) / 10.0,
         floor((double)p->available_bytes / tenth) / 10.0, p->available_from,
-        p->least_bytes < p->available_bytes ? advice : "");
+        p->least_bytes < p->available_bytes ? advice : "",
+        p->available_bytes == (uint64_t)c->memory_mib << 20 ? ", or a larger --memory" : "");
 }
 
 static void show_bar(void *arg, double done)

@@ -26,7 +26,8 @@ bool open_is_tuned(void);
 
 /* HEARTH_MEMORY, with both numbers and `advice`, unless a plan fits; `advice` is left out where
  * only a smaller model would do. */
-hearth_status open_fits(const struct hearth_plan *p, const char *advice) MUST_USE;
+hearth_status open_fits(const struct conf *c, const struct hearth_plan *p,
+                        const char *advice) MUST_USE;
 
 /* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file;
  * the plan has extra_bytes for what the command takes beside the model.

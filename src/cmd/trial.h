@@ -5,6 +5,9 @@
 #include "cmd/progress.h"
 #include "hearth.h"
 
+#define TRIAL_SMALL ((uint64_t)32 << 20) /* bytes a token reads; many caches hold fewer */
+#define TRIAL_BYTES ((uint64_t)2 << 20)  /* in the plan, for what measuring leaves in the heap */
+
 /* From now on SIGINT ends the program as usual, but wipes a bar off first and says `line`: static,
  * with its end of line; NULL: it says nothing again. Owner: the main thread. */
 void trial_interruptible(const char *line);

@@ -140,5 +140,10 @@ enum err tuned_write(const struct tuned *t, const char *path)
     buf_printf(&text, ", \"threads\": %d, \"batch\": %d}\n", t->n_thread, t->n_batch);
     const enum err e = os_write_file(path, (struct view){ buf_str(&text), text.n });
     buf_release(&text);
-    return e;
+    if (e != ERR_OK) {
+        char why[ERR_TEXT_MAX];
+        snprintf(why, sizeof why, "%s", err_text());
+        return err_set(e, "%s; free some space, or set XDG_STATE_HOME to another folder", why);
+    }
+    return ERR_OK;
 }

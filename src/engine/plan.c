@@ -196,6 +196,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     t.available_from = from;
     if (beside->limit_bytes > 0 && beside->limit_bytes < t.available_bytes) {
         t.available_bytes = beside->limit_bytes;
+        t.is_own_limit = true;
         t.available_from = "the limit that was given";
     }
     t.fits = t.total_bytes <= t.available_bytes + NOISE_BYTES;

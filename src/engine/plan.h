@@ -44,6 +44,7 @@ struct plan {
     uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
     uint64_t available_bytes;
     const char *available_from; /* static */
+    bool is_own_limit;          /* the owner's, not the box's */
     bool fits;
     size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
     size_t draft_bytes;       /* arena: what the small model has of these */

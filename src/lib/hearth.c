@@ -326,6 +326,7 @@ static void small_close(struct small *s)
 static void measure_program(int32_t n_worker, struct plan_beside *out)
 {
     struct os_held h;
+    os_trim_heap(); /* of an earlier plan */
     os_held(&h);
     const uint64_t later = h.file_bytes + CODE_LATER_BYTES;
     out->program_bytes = h.own_bytes + (later > h.code_bytes ? later : h.code_bytes) +
@@ -377,12 +378,13 @@ static enum err refuse_if_too_large(const struct plan *p, bool has_draft)
     const bool helps_context = p->least_bytes < p->available_bytes;
     REQUIRE(p->fits, ERR_MEMORY,
             "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB are "
-            "available (%s): choose %s%s%sa smaller %smodel",
+            "available (%s): choose %s%s%sa smaller %smodel%s",
             has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
             p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
             p->available_from, helps_context ? "a smaller context" : "",
             helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
-            helps_context ? " or " : "", has_draft ? "or no draft " : "");
+            helps_context ? " or " : "", has_draft ? "or no draft " : "",
+            p->is_own_limit ? ", or allow more" : "");
     return ERR_OK;
 }
 
