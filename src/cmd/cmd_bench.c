@@ -244,12 +244,13 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                "\"decode_read_gb_s\": %.2f, \"decode_read_percent\": %.1f, "
                "\"peak\": \"%s\", \"prefill_gop_s\": %.1f, \"prefill_peak_percent\": %.1f, "
                "\"decode_gop_s\": %.1f, \"decode_peak_percent\": %.1f, "
-               "\"in_caches\": %s",
+               "\"in_caches\": %s, \"step_disk_bytes\": %llu",
                b->info.arch, b->info.type, b->plan.n_batch, (long long)c->prefill,
                (long long)c->decode, (long long)c->depth, (long long)c->batch, b->r.prefill_tok_s,
                b->r.decode_tok_s, v.read_gb_s, v.read_percent,
                is_float(b->info.type) ? "f32" : "int8", v.gop_s, v.peak_percent, v.answer_gop_s,
-               v.answer_peak_percent, v.in_caches ? "true" : "false");
+               v.answer_peak_percent, v.in_caches ? "true" : "false",
+               (unsigned long long)b->plan.step_disk_bytes);
 }
 
 static void print_json(const struct conf *c, const struct bench *b)
@@ -340,6 +341,11 @@ static void print_text(const struct conf *c, const struct bench *b)
            "depth %lld\n",
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
+    if (b->plan.step_disk_bytes > 0) {
+        printf("%44s %7.2f GB/s from the disk, %.1f MiB a step\n", "",
+               b->r.decode_tok_s / (double)c->batch * (double)b->plan.step_disk_bytes / 1e9,
+               (double)b->plan.step_disk_bytes / (1024.0 * 1024.0));
+    }
     if (c->batch > 1) {
         printf("%44s %7.1f GOP/s, %.0f %% of the %s peak\n", "", v.answer_gop_s,
                v.answer_peak_percent, v.peak);

@@ -42,6 +42,11 @@ static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool h
     printf("\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
            p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / mib,
            (double)p->token_kv_bytes / 1024.0);
+    if (p->step_disk_bytes > 0) {
+        printf("Not all stays in memory: each step, of one token or of a piece of a prompt, reads "
+               "%.1f MiB from the disk.\n",
+               (double)p->step_disk_bytes / mib);
+    }
     const bool helps_context = p->least_bytes < p->available_bytes;
     if (!p->fits) {
         printf("Choose %s%s%s%sa smaller model%s: %.1f MiB are missing.\n",
@@ -66,13 +71,13 @@ static void print_json(const struct hearth_plan *p, uint64_t serve_bytes)
            "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
            "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
            "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
-           "\"parts\": [",
+           "\"step_disk_bytes\": %llu, \"parts\": [",
            (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
            (unsigned long long)p->available_bytes, p->available_from, p->fits ? "true" : "false",
            (unsigned long long)all, all <= p->available_bytes ? "true" : "false", p->n_ctx,
            p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
            (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
-           (unsigned long long)p->window);
+           (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes);
     for (int32_t i = 0; i < p->n_part; i++) {
         printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                (unsigned long long)p->part[i].bytes);

@@ -158,6 +158,12 @@ static hearth_status measure(struct tune *t, struct setting *r)
         s = hearth_plan_make(box, t->path, &mp, &plan);
     }
     s = s == HEARTH_OK ? open_fits(t->conf, &plan, "") : s;
+    if (s == HEARTH_OK && plan.step_disk_bytes > 0) {
+        s = (hearth_status)err_set(ERR_MEMORY,
+                                   "%s: layers of it would be read from the disk, whose "
+                                   "speed is no measure: choose a smaller model",
+                                   t->path);
+    }
     t->is_small = t->is_small || (s == HEARTH_OK && plan.step_read_bytes < TRIAL_SMALL);
     if (s == HEARTH_OK && plan.n_batch != mp.n_batch && plan.n_batch < plan.n_ctx) {
         s = HEARTH_MEMORY; /* the plan took smaller pieces */

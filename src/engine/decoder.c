@@ -243,11 +243,13 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         if (s->only != NULL && !s->only[i]) {
             continue;
         }
+        TRY(stream_enter(d->stream, i));
         if (a->join == ARCH_JOIN_SERIAL) {
             layer_serial(&p, i, x, h);
         } else {
             layer_parallel(&p, i, x, h);
         }
+        stream_leave(d->stream, i);
     }
     norm_rows(&p, x, x, &d->weights->output_norm);
     *hidden = x;

@@ -11,6 +11,7 @@
 #include "back/backend.h"
 #include "engine/kv.h"
 #include "model/arch.h"
+#include "model/stream.h"
 #include "model/weights.h"
 
 #define DECODER_REST_US 100000
@@ -20,6 +21,7 @@ struct decoder {
     const struct weights *weights; /* borrows */
     struct kv *kv;                 /* borrows */
     struct back *back;             /* borrows */
+    struct stream *stream;         /* of layers that do not stay; NULL: all do; borrows */
     double *freq_full;             /* [n_rot/2] angular frequencies, in the arena */
     double *freq_window;           /* likewise */
     double mscale_full;
@@ -48,8 +50,8 @@ struct decoder_step {
 enum err decoder_init(struct decoder *d, int32_t n_ctx, struct arena *arena) MUST_USE;
 
 /* Runs the layers. *hidden receives the last layer's output, normalized, [n_tok][back_ld(n_embd)],
- * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when abandoned: pages written
- * by the step hold nothing useful. */
+ * in the step arena: valid until the caller rewinds it. ERR_CANCELLED when abandoned, and
+ * stream_enter's errors: pages written by the step hold nothing useful then. */
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden) MUST_USE;
 
 /* Logits [n_row][back_ld(n_vocab)] of the given rows of `hidden`, in the step arena. */

@@ -92,6 +92,7 @@ static void end_job(struct engine *e, struct job *j)
         .kind = ENGINE_END,
         .token = -1,
         .finish = j->finish,
+        .is_unread = j->is_unread,
         .n_prompt = j->n_prompt,
         .n_generated = j->n_generated,
         .queue_us = start - j->submit_us,
@@ -126,8 +127,7 @@ void engine_end_choice(struct engine *e, int32_t i_seq, enum engine_finish finis
     }
 }
 
-/* Ends a whole request, wherever it is. */
-static void end_all(struct engine *e, int32_t i_job, enum engine_finish finish)
+void engine_end_job(struct engine *e, int32_t i_job, enum engine_finish finish)
 {
     struct job *j = &e->jobs[i_job];
     int32_t freed[SCHED_SEQ_MAX];
@@ -187,9 +187,9 @@ static void end_unwanted(struct engine *e, uint64_t now, bool is_between_steps)
         }
         const uint64_t deadline = deadline_of(j);
         if (j->is_cancelled || e->is_closing) {
-            end_all(e, i, ENGINE_FINISH_CANCELLED);
+            engine_end_job(e, i, ENGINE_FINISH_CANCELLED);
         } else if (now > deadline) {
-            end_all(e, i, ENGINE_FINISH_TIMEOUT);
+            engine_end_job(e, i, ENGINE_FINISH_TIMEOUT);
         } else if (is_waiting(j) && deadline < e->late_us) {
             e->late_us = deadline;
         }
@@ -364,6 +364,7 @@ static void fill_job(struct job *j, const struct engine_spec *spec, const int32_
     j->generation = (j->generation + 1) & 0x7FFF;
     j->is_cancelled = false;
     j->is_dropped = false;
+    j->is_unread = false;
     j->spec = *spec;
     for (int32_t i = 0; i < spec->stops.n; i++) {
         memcpy(j->stop_text[i], spec->stops.text[i].p, spec->stops.text[i].n);
@@ -457,7 +458,7 @@ static void cancel_locked(struct engine *e, struct job *j)
 {
     j->is_cancelled = true;
     if (is_waiting(j)) {
-        end_all(e, (int32_t)(j - e->jobs), ENGINE_FINISH_CANCELLED);
+        engine_end_job(e, (int32_t)(j - e->jobs), ENGINE_FINISH_CANCELLED);
         engine_tell(e);
     } else {
         lock_wake(e->lock);

@@ -40,6 +40,7 @@ struct job {
     int32_t n_generated;
     int32_t n_open; /* choices not ended */
     enum engine_finish finish;
+    bool is_unread; /* see struct engine_event */
     uint64_t submit_us;
     uint64_t start_us;
     uint64_t first_us;
@@ -126,6 +127,8 @@ void engine_give(struct engine *e, struct job *j, const struct engine_event *eve
 void engine_tell(struct engine *e);
 /* Positions of a sequence from n on are not worth keeping. */
 void engine_cut(struct engine *e, int32_t i_seq, int32_t n);
+/* Ends a whole request, wherever it is. */
+void engine_end_job(struct engine *e, int32_t i_job, enum engine_finish finish);
 /* One choice is done: the rest of its text, its pages, its sequence; perhaps its request. */
 void engine_end_choice(struct engine *e, int32_t i_seq, enum engine_finish finish);
 /* Walks all tables; after every change of queue, sequences or pages (checked builds). */

@@ -291,6 +291,7 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     TRY(open_touched(e, &e->step, plan->step_bytes));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
+    e->x.decoder.stream = e->parts.stream;
     if (e->parts.draft_arch != NULL) {
         TRY(open_touched(e, &e->draft_context, plan->draft_bytes));
         TRY(draft_init(&e->draft, e->parts.draft_arch, e->parts.draft_weights, &e->config,

@@ -15,6 +15,7 @@
  * Next: engine.c, who calls these in turn; decoder.c. */
 #include "engine/engine_int.h"
 
+#include "base/log.h"
 #include "base/os.h"
 
 #include <assert.h>
@@ -434,6 +435,24 @@ static void abandon_step(struct engine *e)
     lock_drop(e->lock);
 }
 
+/* The disk failed: the requests of the step end, and the service goes on. Others may be luckier. */
+static void fail_step(struct engine *e)
+{
+    log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end\"", err_text());
+    lock_take(e->lock);
+    for (int32_t i = 0; i < e->n_piece; i++) {
+        const struct sched_seq *q = &e->sched.seq[e->pieces[i].i_seq];
+        if (q->state != SCHED_FREE) {
+            e->jobs[q->i_req].is_unread = true;
+            engine_end_job(e, q->i_req, ENGINE_FINISH_ERROR);
+        }
+    }
+    e->was_abandoned = false;
+    engine_tell(e);
+    engine_check_state(e);
+    lock_drop(e->lock);
+}
+
 /* Prompts that begin with tokens which are not to be computed get a cache for them; their time
  * counts from then on. */
 static void make_up(struct engine *e)
@@ -485,8 +504,9 @@ void engine_step_run(struct engine *e, int32_t n_tok)
     };
     arena_rewind(&e->step, 0);
     float *hidden = NULL;
-    if (decoder_forward(&e->x.decoder, &step, &hidden) != ERR_OK) {
-        abandon_step(e);
+    const enum err err = decoder_forward(&e->x.decoder, &step, &hidden);
+    if (err != ERR_OK) {
+        (err == ERR_CANCELLED ? abandon_step : fail_step)(e);
         return;
     }
     int32_t n_row = 0;

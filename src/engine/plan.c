@@ -20,6 +20,7 @@
 
 #include "back/be_measure.h"
 #include "base/os.h"
+#include "base/ring.h"
 #include "base/team.h"
 #include "engine/guess.h"
 
@@ -174,7 +175,13 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
         add_fixed(&t, "draft weights", beside->draft_weights->arena_bytes);
         add_part(&t, "draft cache", t.draft_bytes);
     }
-    add_fixed(&t, "weights", w->arena_bytes);
+    if (c->cut.n_read > 0) {
+        add_fixed(&t, "weights that stay", c->cut.stay_bytes);
+        add_fixed(&t, "weights on their way", stream_bytes(&c->cut) - c->cut.stay_bytes);
+        add_fixed(&t, "reading", ring_bytes());
+    } else {
+        add_fixed(&t, "weights", w->arena_bytes);
+    }
     add_part(&t, "cache", kv);
     add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
     add_part(&t, "workspace", t.step_bytes);

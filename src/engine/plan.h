@@ -10,6 +10,7 @@
 
 #include "engine/decoder.h"
 #include "engine/kv.h"
+#include "model/stream.h"
 #include "model/weights.h"
 
 #include <stdbool.h>
@@ -22,7 +23,8 @@ struct plan_config {
     int32_t n_batch;
     enum kern_kv kv;
     int32_t n_worker;
-    bool checks_all; /* see engine_open.c, the check at start */
+    bool checks_all;       /* see engine_open.c, the check at start */
+    struct stream_cut cut; /* layers that do not stay in memory */
 };
 
 /* Steps of a small model that guesses (draft.c), for which the plan has room: tokens of one text

@@ -20,6 +20,7 @@
 #include "base/js.h"
 #include "base/log.h"
 #include "base/os.h"
+#include "base/ring.h"
 #include "base/team.h"
 #include "base/topo.h"
 #include "engine/engine.h"
@@ -28,6 +29,7 @@
 #include "lib/measure.h"
 #include "model/chat.h"
 #include "model/gguf.h"
+#include "model/stream.h"
 #include "model/tok.h"
 #include "model/weights.h"
 
@@ -78,8 +80,10 @@ struct hearth_model {
     struct tok *tok;
     struct chat_template *chat;
     bool has_own_template;
-    struct arena arena;  /* the weights */
-    struct small *small; /* that guesses; NULL: none */
+    bool would_fit_packed; /* its layers then can be read from the disk */
+    struct arena arena;    /* the weights */
+    struct stream *stream; /* of layers that do not stay; NULL: all do */
+    struct small *small;   /* that guesses; NULL: none */
     struct team *team;
     struct engine *engine;
     struct plan plan;
@@ -369,22 +373,33 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         c.n_batch = BATCH_DEFAULT;
         TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
     }
-    return ERR_OK;
+    const uint64_t others = m->plan.total_bytes - m->weights.arena_bytes + ring_bytes();
+    const uint64_t most = m->plan.available_bytes > others ? m->plan.available_bytes - others : 0;
+    struct stream_cut cut;
+    if (m->plan.fits || !stream_choose(&m->weights, m->arch.n_layer, most, &cut)) {
+        return ERR_OK;
+    }
+    m->would_fit_packed = !gguf_is_image(m->gguf);
+    c.cut = m->would_fit_packed ? c.cut : cut;
+    return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
-static enum err refuse_if_too_large(const struct plan *p, bool has_draft)
+static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool would_fit_packed)
 {
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     const bool helps_context = p->least_bytes < p->available_bytes;
     REQUIRE(p->fits, ERR_MEMORY,
             "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB are "
-            "available (%s): choose %s%s%sa smaller %smodel%s",
+            "available (%s): choose %s%s%sa smaller %smodel%s%s",
             has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
             p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
             p->available_from, helps_context ? "a smaller context" : "",
             helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
             helps_context ? " or " : "", has_draft ? "or no draft " : "",
-            p->is_own_limit ? ", or allow more" : "");
+            p->is_own_limit ? ", or allow more" : "",
+            would_fit_packed ? ", or pack it (hearth pull --pack FILE): layers that do not fit are "
+                               "then read from the disk for each step"
+                             : "");
     return ERR_OK;
 }
 
@@ -405,6 +420,7 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .token_kv_bytes = p->tok_kv_bytes,
                                  .window_kv_bytes = p->window_kv_bytes,
                                  .window = p->window,
+                                 .step_disk_bytes = p->config.cut.pass_bytes,
                                  .token_ops = p->tok_ops };
     for (int32_t i = 0; i < p->n_part; i++) {
         out->part[i].name = p->part[i].name;
@@ -472,7 +488,7 @@ static enum err fill_info(struct hearth_model *m)
 static void tell_pages(const struct hearth_model *m)
 {
     const size_t n = m->weights.arena_bytes;
-    if (n < PAGES_LEAST) {
+    if (n < PAGES_LEAST || m->stream != NULL) {
         return;
     }
     uint64_t bytes = 0;
@@ -492,14 +508,27 @@ static void tell_pages(const struct hearth_model *m)
               why != NULL ? "; " : "", why != NULL ? why : "", gguf_is_image(m->gguf), n);
 }
 
+static enum err load_weights(struct hearth_model *m, const struct hearth_model_params *p)
+{
+    const struct stream_cut *c = &m->plan.config.cut;
+    if (c->n_read == 0) {
+        return weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg);
+    }
+    log_event(LOG_WARN, "model",
+              "msg=\"%d of %d layers do not fit into memory and are read from the disk for each "
+              "step\" step_disk_bytes=%llu",
+              c->n_read, c->n_layer, (unsigned long long)c->pass_bytes);
+    return stream_open(&m->stream, &m->weights, m->gguf, c, m->team, p->progress, p->progress_arg);
+}
+
 static enum err model_open(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
-    TRY(refuse_if_too_large(&m->plan, m->small != NULL));
+    TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed));
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
-    TRY(weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg));
+    TRY(load_weights(m, p));
     tell_pages(m);
     gguf_close(m->gguf);
     m->gguf = NULL;
@@ -507,6 +536,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     TRY(s != NULL ? small_load(m->small, m->team) : ERR_OK);
     const struct engine_parts parts = { .arch = &m->arch,
                                         .weights = &m->weights,
+                                        .stream = m->stream,
                                         .tok = m->tok,
                                         .team = m->team,
                                         .kern = kern_get(box->isa),
@@ -544,6 +574,7 @@ void hearth_model_close(struct hearth_model *model)
         return;
     }
     engine_close(model->engine);
+    stream_close(model->stream);
     team_close(model->team);
     small_close(model->small);
     arena_close(&model->arena);
@@ -864,6 +895,8 @@ hearth_status hearth_submit(struct hearth_model *model, const struct hearth_requ
 #define NO_NUMBERS                                                                                 \
     "the scores are not numbers: the weights are damaged, or this machine miscomputes"
 
+#define UNREAD "the weights could not be read from the disk, as the log tells"
+
 hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                           struct hearth_event *out)
 {
@@ -895,7 +928,9 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
         .queue_us = v->queue_us,
         .prefill_us = v->prefill_us,
         .decode_us = v->decode_us,
-        .error = v->finish == ENGINE_FINISH_ERROR ? NO_NUMBERS : NULL,
+        .error = v->finish != ENGINE_FINISH_ERROR ? NULL
+                 : v->is_unread                   ? UNREAD
+                                                  : NO_NUMBERS,
     };
     return HEARTH_OK;
 }

@@ -612,6 +612,26 @@ uint64_t gguf_image_bytes(const struct gguf *g)
     return p->is_image && p->file.size > p->data_at ? p->file.size - p->data_at : 0;
 }
 
+enum err gguf_image_read(const struct gguf *g, uint64_t at, void *to, size_t n)
+{
+    const struct gguf_head *p = &g->parts[0];
+    REQUIRE(at <= gguf_image_bytes(g) && n <= gguf_image_bytes(g) - at, ERR_FAILED,
+            "%s: bytes %llu..%llu lie beyond the packed image's end", p->shown,
+            (unsigned long long)at, (unsigned long long)(at + n));
+    const enum err e = os_read_at(&p->file, to, n, p->data_at + at);
+    return e == ERR_OK ? e : err_at(e, "%s", p->shown);
+}
+
+uint64_t gguf_image_at(const struct gguf *g)
+{
+    return g->parts[0].data_at;
+}
+
+const char *gguf_image_path(const struct gguf *g)
+{
+    return g->parts[0].path;
+}
+
 enum err gguf_map(const struct gguf *g, struct arena *a)
 {
     const struct gguf_head *p = &g->parts[0];

@@ -93,6 +93,10 @@ enum err gguf_read(const struct gguf *g, const struct gguf_tensor *t, size_t at,
  * gguf_read refuses. */
 bool gguf_is_image(const struct gguf *g);
 uint64_t gguf_image_bytes(const struct gguf *g); /* behind the header; 0: none */
+/* Reads some of these bytes, from `at` behind the header. ERR_IO, ERR_INTEGRITY. Any thread. */
+enum err gguf_image_read(const struct gguf *g, uint64_t at, void *to, size_t n) MUST_USE;
+uint64_t gguf_image_at(const struct gguf *g); /* where they begin in the file */
+const char *gguf_image_path(const struct gguf *g);
 /* Maps these bytes; the mapping outlives g. ERR_MEMORY. */
 enum err gguf_map(const struct gguf *g, struct arena *a) MUST_USE;
 /* ERR_INTEGRITY when any part's size, mtime or inode changed since gguf_open. */

@@ -301,8 +301,10 @@ static enum err bind_all(struct binder *b)
 {
     TRY(bind_globals(b));
     for (int32_t i = 0; i < b->a->n_layer; i++) {
+        b->w->layer_load[i] = b->w->n_load;
         TRY(bind_layer(b, i, &b->w->layer[i]));
     }
+    b->w->layer_load[b->a->n_layer] = b->w->n_load;
     for (size_t i = 0; i < gguf_n_tensor(b->g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(b->g, i);
         REQUIRE(b->is_used[i], ERR_UNSUPPORTED,
@@ -339,9 +341,10 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
     b.n_load_max = (size_t)a->n_layer * 30 + 12;
     w->layer = mem_alloc_array((size_t)a->n_layer, sizeof w->layer[0]);
     w->loads = mem_alloc_array(b.n_load_max, sizeof w->loads[0]);
+    w->layer_load = mem_alloc_array((size_t)a->n_layer + 1, sizeof w->layer_load[0]);
     b.is_used = mem_alloc_array(gguf_n_tensor(g), sizeof b.is_used[0]);
     enum err e = ERR_OK;
-    if (w->layer == NULL || w->loads == NULL || b.is_used == NULL) {
+    if (w->layer == NULL || w->loads == NULL || w->layer_load == NULL || b.is_used == NULL) {
         e = err_set(ERR_MEMORY, "%s: no memory for the tables of %d layers", gguf_path(g),
                     a->n_layer);
     } else {
@@ -362,6 +365,7 @@ void weights_release(struct weights *w)
 {
     mem_free(w->layer);
     mem_free(w->loads);
+    mem_free(w->layer_load);
     *w = (struct weights){ 0 };
 }
 
@@ -499,10 +503,9 @@ static enum err load_matrix(struct loader *ld, const struct piece *p, uint8_t *s
     return ERR_OK;
 }
 
-/* Vectors are norms, biases and factors: one number that is not finite spoils every answer, so each
- * is looked at. The matrices' turn comes when the engine checks itself, or with the first answer
- * (engine_open.c). */
-static enum err check_vec(const struct gguf *g, const struct weights_load *l, const float *v)
+/* One number that is not finite spoils every answer. The matrices' turn comes when the engine
+ * checks itself, or with the first answer (engine_open.c). */
+enum err weights_check_vec(const struct gguf *g, const struct weights_load *l, const float *v)
 {
     for (int32_t i = 0; i < l->vec->n; i++) {
         REQUIRE(isfinite(v[i]), ERR_INTEGRITY, "%s: tensor %.*s: element %d is not a finite number",
@@ -521,7 +524,7 @@ static enum err load_vec(struct loader *ld, const struct weights_load *l, uint8_
         TRY(gguf_read(ld->g, l->from, ((size_t)l->row0 + at) * q->bytes, scratch, n * q->bytes));
         q->decode(scratch, to + at, n);
     }
-    return check_vec(ld->g, l, to);
+    return weights_check_vec(ld->g, l, to);
 }
 
 static void load_worker(void *arg, int i_worker)
@@ -606,7 +609,7 @@ static enum err map_image(const struct weights *w, const struct gguf *g, struct 
     for (size_t i = 0; i < w->n_load; i++) {
         const struct weights_load *l = &w->loads[i];
         if (l->vec != NULL) {
-            TRY(check_vec(g, l, (const float *)(const void *)(arena->base + l->at)));
+            TRY(weights_check_vec(g, l, (const float *)(const void *)(arena->base + l->at)));
         }
     }
     return ERR_OK;
@@ -621,6 +624,19 @@ static enum err fill_arena(struct loader *ld, struct arena *arena, struct team *
     return load_range(ld, team, 0, ld->w->n_load);
 }
 
+void weights_place(struct weights *w, size_t i, const uint8_t *at)
+{
+    const struct weights_load *l = &w->loads[i];
+    if (l->matrix != NULL) {
+        l->matrix->data = at;
+    } else {
+        l->vec->v = (const float *)(const void *)at;
+    }
+    if (w->is_tied && l->matrix == &w->embd) {
+        w->output = w->embd;
+    }
+}
+
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done), void *arg)
 {
@@ -633,15 +649,7 @@ enum err weights_load(struct weights *w, const struct gguf *g, struct arena *are
     /* a file that changed while it was read gives a mixture of two models */
     TRY(gguf_unchanged(g));
     for (size_t i = 0; i < w->n_load; i++) {
-        const struct weights_load *l = &w->loads[i];
-        if (l->matrix != NULL) {
-            l->matrix->data = arena->base + l->at;
-        } else {
-            l->vec->v = (const float *)(const void *)(arena->base + l->at);
-        }
-    }
-    if (w->is_tied) {
-        w->output = w->embd;
+        weights_place(w, i, arena->base + w->loads[i].at);
     }
     if (progress != NULL) {
         progress(arg, 1.0);
@@ -649,8 +657,7 @@ enum err weights_load(struct weights *w, const struct gguf *g, struct arena *are
     return ERR_OK;
 }
 
-/* Where load i ends, with its padding. */
-static size_t end_of(const struct weights *w, size_t i)
+size_t weights_end(const struct weights *w, size_t i)
 {
     return i + 1 < w->n_load ? w->loads[i + 1].at : w->arena_bytes;
 }
@@ -661,7 +668,7 @@ enum err weights_pack(struct weights *w, const struct gguf *g, struct team *team
     struct arena arena = { 0 };
     size_t most = 0;
     for (size_t i = 0; i < w->n_load; i++) {
-        const size_t n = end_of(w, i) - w->loads[i].at;
+        const size_t n = weights_end(w, i) - w->loads[i].at;
         most = n > most ? n : most;
     }
     TRY(arena_open(&arena, most > PACK_BYTES ? most : PACK_BYTES, false));
@@ -672,10 +679,10 @@ enum err weights_pack(struct weights *w, const struct gguf *g, struct team *team
         const size_t at = w->loads[first].at;
         do {
             i++;
-        } while (i < w->n_load && end_of(w, i) - at <= arena.cap);
-        memset(arena.base, 0, end_of(w, i - 1) - at); /* the padding */
+        } while (i < w->n_load && weights_end(w, i) - at <= arena.cap);
+        memset(arena.base, 0, weights_end(w, i - 1) - at); /* the padding */
         e = load_range(&ld, team, first, i);
-        e = e == ERR_OK ? take(arg, arena.base, end_of(w, i - 1) - at) : e;
+        e = e == ERR_OK ? take(arg, arena.base, weights_end(w, i - 1) - at) : e;
     }
     arena_close(&arena);
     TRY(e);

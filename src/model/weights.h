@@ -77,6 +77,7 @@ struct weights {
 
     struct weights_load *loads; /* [n_load], owns; in the order of their places */
     size_t n_load;
+    size_t *layer_load;   /* [n_layer + 1] loads: each layer's first, and n_load; owns */
     size_t arena_bytes;   /* what weights_load will take from its arena, exactly */
     size_t scratch_bytes; /* per worker while loading; 0 for an image */
     bool is_tied;         /* output is embd */
@@ -91,6 +92,12 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done),
                       void *arg) MUST_USE;
+/* For stream.c: where load i ends in the arena, with its padding; its slot is set to bytes that lie
+ * at `at` (NULL: nowhere); a vector's numbers are looked at (ERR_INTEGRITY). */
+size_t weights_end(const struct weights *w, size_t i);
+void weights_place(struct weights *w, size_t i, const uint8_t *at);
+enum err weights_check_vec(const struct gguf *g, const struct weights_load *l,
+                           const float *v) MUST_USE;
 /* What weights_load would put into the arena, in pieces from front to back, padding included: at
  * most 64 MiB or one slot at a time. ERR_MEMORY, and what reading and `take` give. */
 typedef enum err (*weights_take)(void *arg, const uint8_t *bytes, size_t n);

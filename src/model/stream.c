@@ -1,0 +1,354 @@
+/* stream - layers that are read from the packed image whenever they are wanted
+ *
+ * A forward pass needs each layer once, always in the same order, so what is wanted next is never a
+ * guess. Layers that do not fit are numbered by passes: read k of n in pass p is number p * n + k,
+ * and goes to slot number % n_slot. Numbers from `head` (wanted next, or being computed) up to
+ * `next` are read or on their way:
+ *
+ *     number   ..  h-1 | h    h+1   h+2 |  ..
+ *                done  | head           | next = head + n_slot at most
+ *
+ * The last number of a pass is followed by the first of the next one, so the disk does not rest
+ * between tokens. The layers that stay are spread between those that are read: while one of them is
+ * computed the disk goes on, and few slots suffice. With three, one is computed and two are on
+ * their way, so that there is always a read behind the one that ends.
+ *
+ * The arena's order is that of the layers (weights.c), so a layer is one range of the file, and one
+ * read. Reads begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay:
+ * they are small, and so each is checked once.
+ *
+ * Rejected: mapping the image and leaving the choice to the kernel. It drops what was used longest
+ * ago, which in a cycle is what is wanted next, and reads page by page while all threads wait.
+ * Rejected: units smaller than a layer. They save slots (a layer of a 70B model has 0.5 GB), and
+ * are more waits; worth it when somebody measures that the slots hurt.
+ *
+ * Next: engine/decoder.c. */
+#include "model/stream.h"
+
+#include "base/cell.h"
+#include "base/ring.h"
+#include "base/topo.h"
+
+#define SLOTS       3
+#define TOUCH_BYTES ((size_t)16 << 20)
+
+/* Bytes of the file, aligned; places are those of weights_load.at. */
+struct range {
+    size_t at;
+    size_t n;
+};
+
+struct stream {
+    struct weights *w;
+    struct stream_cut cut;
+    struct ring *ring;
+    uint64_t file_at; /* of place 0 */
+    struct arena stay;
+    struct arena slots;
+    int32_t *order;   /* [n_read] the layers that are read */
+    int32_t *index;   /* [n_layer] the reverse; -1: stays */
+    uint64_t *ticket; /* [n_slot] of the ring */
+    uint64_t last_ticket;
+    uint64_t head;
+    uint64_t next;
+};
+
+static struct range range_of(const struct weights *w, size_t first_load, size_t end_load)
+{
+    const size_t begin = first_load < w->n_load ? w->loads[first_load].at : w->arena_bytes;
+    const size_t end = end_load > 0 ? weights_end(w, end_load - 1) : 0;
+    const size_t at = begin / RING_ALIGN * RING_ALIGN;
+    return (struct range){ at, mem_round(end, RING_ALIGN) - at };
+}
+
+static struct range layer_range(const struct weights *w, int32_t i_layer)
+{
+    return range_of(w, w->layer_load[i_layer], w->layer_load[i_layer + 1]);
+}
+
+static bool is_read(int32_t i_layer, int32_t n_read, int32_t n_layer)
+{
+    return (int64_t)(i_layer + 1) * n_read / n_layer > (int64_t)i_layer * n_read / n_layer;
+}
+
+static size_t vec_bytes(const struct weights *w, size_t i)
+{
+    return w->loads[i].vec != NULL ? weights_end(w, i) - w->loads[i].at : 0;
+}
+
+uint64_t stream_bytes(const struct stream_cut *c)
+{
+    return c->stay_bytes + (uint64_t)c->n_slot * c->slot_bytes;
+}
+
+static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t n_read,
+                                int32_t n_slot)
+{
+    struct stream_cut c = { .n_layer = n_layer, .n_read = n_read, .n_slot = n_slot };
+    c.stay_bytes = range_of(w, 0, w->layer_load[0]).n;
+    for (int32_t i = 0; i < n_layer; i++) {
+        const uint64_t n = layer_range(w, i).n;
+        if (!is_read(i, n_read, n_layer)) {
+            c.stay_bytes += n;
+            continue;
+        }
+        c.pass_bytes += n;
+        c.slot_bytes = n > c.slot_bytes ? n : c.slot_bytes;
+        for (size_t k = w->layer_load[i]; k < w->layer_load[i + 1]; k++) {
+            c.stay_bytes += vec_bytes(w, k);
+        }
+    }
+    return c;
+}
+
+bool stream_choose(const struct weights *w, int32_t n_layer, uint64_t most_bytes,
+                   struct stream_cut *out)
+{
+    for (int32_t n_read = SLOTS + 1; n_read <= n_layer; n_read++) {
+        const struct stream_cut c = cut_of(w, n_layer, n_read, SLOTS);
+        if (stream_bytes(&c) <= most_bytes) {
+            *out = c;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+struct touch {
+    const struct arena *arena;
+    struct cell n_failed;
+};
+
+static void touch_part(void *arg, int from, int to)
+{
+    struct touch *t = arg;
+    for (int i = from; i < to; i++) {
+        const enum err e = arena_touch(t->arena, (size_t)i * TOUCH_BYTES, TOUCH_BYTES);
+        cell_add(&t->n_failed, e != ERR_OK);
+    }
+}
+
+/* Memory that is there from now on, faulted in by the team. */
+static enum err open_arena(struct arena *a, size_t n_bytes, struct team *team)
+{
+    struct touch t = { .arena = a };
+    TRY(arena_open(a, n_bytes, false));
+    topo_spread(a->base, a->cap);
+    team_share(team, touch_part, &t, (int)(a->cap / TOUCH_BYTES) + 1, 1);
+    return cell_get(&t.n_failed) == 0 ? ERR_OK : arena_touch(a, 0, a->cap); /* says why */
+}
+
+/* What stays is read in ranges, one after the other; at most so many are on their way. */
+#define STAY_FLIGHT 4
+
+struct filling {
+    struct stream *s;
+    const struct gguf *g;
+    uint64_t ticket[STAY_FLIGHT];
+    uint64_t n_started;
+    uint64_t done_bytes;
+    void (*progress)(void *arg, double done);
+    void *arg;
+};
+
+/* Reads loads [first, end), which lie side by side, and sets their slots. */
+static enum err fill_range(struct filling *f, size_t first, size_t end)
+{
+    struct stream *s = f->s;
+    const struct range r = range_of(s->w, first, end);
+    uint8_t *to = arena_take(&s->stay, r.n);
+    uint64_t *ticket = &f->ticket[f->n_started % STAY_FLIGHT];
+    REQUIRE(to != NULL, ERR_MEMORY, "%s: the arena is too small", gguf_image_path(f->g));
+    if (f->n_started >= STAY_FLIGHT) {
+        TRY(ring_wait(s->ring, *ticket));
+    }
+    TRY(ring_start(s->ring, s->file_at + r.at, to, r.n, ticket));
+    f->n_started++;
+    f->done_bytes += r.n;
+    for (size_t i = first; i < end; i++) {
+        weights_place(s->w, i, to + (s->w->loads[i].at - r.at));
+    }
+    if (f->progress != NULL) {
+        f->progress(f->arg, (double)f->done_bytes / (double)s->stay.cap);
+    }
+    return ERR_OK;
+}
+
+/* The vectors of a layer that is read, by themselves. */
+static enum err fill_vectors(struct filling *f, int32_t i_layer)
+{
+    struct stream *s = f->s;
+    for (size_t i = s->w->layer_load[i_layer]; i < s->w->layer_load[i_layer + 1]; i++) {
+        const size_t n = vec_bytes(s->w, i);
+        uint8_t *to = n > 0 ? arena_take(&s->stay, n) : NULL;
+        REQUIRE(n == 0 || to != NULL, ERR_MEMORY, "%s: the arena is too small",
+                gguf_image_path(f->g));
+        if (n > 0) {
+            TRY(gguf_image_read(f->g, s->w->loads[i].at, to, n));
+            weights_place(s->w, i, to);
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err fill_stay(struct filling *f)
+{
+    struct stream *s = f->s;
+    const struct weights *w = s->w;
+    TRY(fill_range(f, 0, w->layer_load[0]));
+    for (int32_t i = 0; i < s->cut.n_layer; i++) {
+        if (s->index[i] < 0) {
+            TRY(fill_range(f, w->layer_load[i], w->layer_load[i + 1]));
+        }
+    }
+    for (int32_t i = 0; i < s->cut.n_layer; i++) { /* small ones, which end at no border */
+        TRY(s->index[i] >= 0 ? fill_vectors(f, i) : ERR_OK);
+    }
+    TRY(ring_wait(s->ring, f->ticket[(f->n_started - 1) % STAY_FLIGHT]));
+    for (size_t i = 0; i < w->n_load; i++) {
+        TRY(w->loads[i].vec != NULL ? weights_check_vec(f->g, &w->loads[i], w->loads[i].vec->v)
+                                    : ERR_OK);
+    }
+    return gguf_unchanged(f->g);
+}
+
+static enum err open_all(struct stream *s, struct filling *f, struct team *team)
+{
+    const struct stream_cut *c = &s->cut;
+    s->order = mem_alloc_array((size_t)c->n_read, sizeof s->order[0]);
+    s->index = mem_alloc_array((size_t)c->n_layer, sizeof s->index[0]);
+    s->ticket = mem_alloc_array((size_t)c->n_slot, sizeof s->ticket[0]);
+    REQUIRE(s->order != NULL && s->index != NULL && s->ticket != NULL, ERR_MEMORY,
+            "%s: no memory for the tables of %d layers", gguf_image_path(f->g), c->n_layer);
+    int32_t n = 0;
+    for (int32_t i = 0; i < c->n_layer; i++) {
+        s->index[i] = is_read(i, c->n_read, c->n_layer) ? n : -1;
+        if (s->index[i] >= 0) {
+            s->order[n++] = i;
+        }
+    }
+    s->file_at = gguf_image_at(f->g);
+    TRY(ring_open(&s->ring, gguf_image_path(f->g)));
+    TRY(open_arena(&s->stay, (size_t)c->stay_bytes, team));
+    TRY(open_arena(&s->slots, (size_t)c->n_slot * (size_t)c->slot_bytes, team));
+    return fill_stay(f);
+}
+
+enum err stream_open(struct stream **out, struct weights *w, const struct gguf *g,
+                     const struct stream_cut *c, struct team *team,
+                     void (*progress)(void *arg, double done), void *arg)
+{
+    struct stream *s = mem_alloc(sizeof *s);
+    REQUIRE(s != NULL, ERR_MEMORY, "%s: no memory for its tables", gguf_image_path(g));
+    struct filling f = { .s = s, .g = g, .progress = progress, .arg = arg };
+    s->w = w;
+    s->cut = *c;
+    const enum err e = open_all(s, &f, team);
+    if (e != ERR_OK) {
+        stream_close(s);
+        return e;
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+void stream_close(struct stream *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    ring_close(s->ring); /* first: reads end in the slots */
+    arena_close(&s->slots);
+    arena_close(&s->stay);
+    mem_free(s->ticket);
+    mem_free(s->index);
+    mem_free(s->order);
+    mem_free(s);
+}
+
+/* --- a pass ----------------------------------------------------------------------------------- */
+
+static uint8_t *slot_of(const struct stream *s, uint64_t number)
+{
+    return s->slots.base + number % (uint64_t)s->cut.n_slot * s->cut.slot_bytes;
+}
+
+static int32_t layer_of(const struct stream *s, uint64_t number)
+{
+    return s->order[number % (uint64_t)s->cut.n_read];
+}
+
+/* Until all slots are on their way. */
+static enum err go_on(struct stream *s)
+{
+    while (s->next < s->head + (uint64_t)s->cut.n_slot) {
+        const struct range r = layer_range(s->w, layer_of(s, s->next));
+        TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, &s->last_ticket));
+        s->ticket[s->next++ % (uint64_t)s->cut.n_slot] = s->last_ticket;
+    }
+    return ERR_OK;
+}
+
+/* Nothing is on its way, and nothing that was read is kept. */
+static void stop(struct stream *s)
+{
+    const enum err e = ring_wait(s->ring, s->last_ticket);
+    (void)e; /* of what is not wanted */
+    s->head = s->next;
+}
+
+/* Makes `head` the next number of that read: it is at hand, or all begins anew from there. */
+static void seek(struct stream *s, uint64_t i_read)
+{
+    const uint64_t n_read = (uint64_t)s->cut.n_read;
+    while (s->head < s->next && s->head % n_read != i_read) {
+        s->head++;
+    }
+    if (s->head == s->next) {
+        stop(s);
+        s->head += (i_read + n_read - s->head % n_read) % n_read;
+        s->next = s->head;
+    }
+}
+
+static void place_layer(struct stream *s, int32_t i_layer, const uint8_t *slot)
+{
+    const struct range r = layer_range(s->w, i_layer);
+    for (size_t i = s->w->layer_load[i_layer]; i < s->w->layer_load[i_layer + 1]; i++) {
+        if (s->w->loads[i].matrix != NULL) {
+            weights_place(s->w, i, slot != NULL ? slot + (s->w->loads[i].at - r.at) : NULL);
+        }
+    }
+}
+
+enum err stream_enter(struct stream *s, int32_t i_layer)
+{
+    if (s == NULL || s->index[i_layer] < 0) {
+        return ERR_OK;
+    }
+    if (s->head % (uint64_t)s->cut.n_read != (uint64_t)s->index[i_layer]) {
+        seek(s, (uint64_t)s->index[i_layer]);
+    }
+    enum err e = s->head == s->next ? go_on(s) : ERR_OK;
+    if (s->head < s->next) { /* a wait is one for all before it, of which some may be left out */
+        e = ring_wait(s->ring, s->ticket[s->head % (uint64_t)s->cut.n_slot]);
+    }
+    if (e != ERR_OK) {
+        stop(s);
+        return e;
+    }
+    (void)go_on(s); /* what fails now fails again when it is wanted */
+    place_layer(s, i_layer, slot_of(s, s->head));
+    return ERR_OK;
+}
+
+void stream_leave(struct stream *s, int32_t i_layer)
+{
+    if (s != NULL && s->index[i_layer] >= 0) {
+        place_layer(s, i_layer, NULL);
+        s->head++;
+        (void)go_on(s);
+    }
+}

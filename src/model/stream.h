@@ -1,0 +1,44 @@
+/* stream - layers that are read from the packed image whenever they are wanted (model/stream.c)
+ *
+ * For models larger than the memory. Tables, vectors and as many layers as the plan allows stay;
+ * the others pass through a few slots, read ahead past the page cache while layers before them are
+ * computed.
+ * Owner thread: the one that opens it, later the one of the forward pass.
+ * LS-1  between stream_enter(i) and stream_leave(i) all slots of layer i are set.
+ * LS-2  all memory is taken by stream_open: stream_bytes of the cut, and RING_BYTES. */
+#ifndef HEARTH_STREAM_H
+#define HEARTH_STREAM_H
+
+#include "model/weights.h"
+
+/* Which layers stay. All zero: all of them. */
+struct stream_cut {
+    int32_t n_layer;
+    int32_t n_read; /* layers that are read for each pass, evenly spread over all */
+    int32_t n_slot; /* of these in memory at once */
+    uint64_t stay_bytes;
+    uint64_t slot_bytes; /* of one */
+    uint64_t pass_bytes; /* read from the disk for a pass through all layers */
+};
+
+/* The cut that reads least and takes at most most_bytes. false: there is none, *out is untouched.
+ */
+bool stream_choose(const struct weights *w, int32_t n_layer, uint64_t most_bytes,
+                   struct stream_cut *out);
+uint64_t stream_bytes(const struct stream_cut *c);
+
+struct stream;
+/* Opens the image of g, whose weights are bound, and reads what stays. progress as in weights_load.
+ * w and the file must outlive it; g need not. ERR_MEMORY, ERR_IO, ERR_INTEGRITY. */
+enum err stream_open(struct stream **out, struct weights *w, const struct gguf *g,
+                     const struct stream_cut *c, struct team *team,
+                     void (*progress)(void *arg, double done), void *arg) MUST_USE;
+void stream_close(struct stream *s); /* accepts NULL */
+
+/* Waits until layer i is there, and goes on reading those behind it. Layers may be left out, and a
+ * pass may end anywhere; reading ahead assumes that neither is so. ERR_IO, ERR_INTEGRITY (the file
+ * changed): the pass is over then, and another may be tried. s NULL: all are there. */
+enum err stream_enter(struct stream *s, int32_t i_layer) MUST_USE;
+void stream_leave(struct stream *s, int32_t i_layer);
+
+#endif

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""test_larger.py HEARTH MODEL.gguf: a model that does not fit into the memory it is given.
+
+The model is packed into a store of its own, then used with less and less memory: layers are read from the disk for each step, answers
+stay the same bit for bit, memory stays within the plan. A file that changes or shrinks meanwhile ends requests, not the service.
+Prints 'N passed, N failed, N skipped'."""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+from checks import check, finish, same
+from served import Served, ask
+
+hearth, model = map(os.path.abspath, sys.argv[1:3])
+PROMPT = 'The quick brown fox jumps over the lazy dog. ' * 20
+
+
+def run(home, *args, data=None):
+    """(exit code, standard output, standard error, peak of resident memory in MiB)"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
+    with subprocess.Popen([hearth, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home,
+                          env={**env, 'HOME': home}) as p:
+        said = []
+        reader = threading.Thread(target=lambda: said.append(p.stderr.read()))
+        reader.start()
+        out = p.stdout.read()
+        reader.join()
+        _, status, used = os.wait4(p.pid, 0)
+        p.returncode = os.waitstatus_to_exitcode(status)
+    return p.returncode, out, said[0], used.ru_maxrss / 1024
+
+
+def plan(home, name, *args):
+    return json.loads(run(home, 'plan', name, '--json', *args)[1])
+
+
+def part(p, name):
+    return sum(x['bytes'] for x in p['parts'] if x['name'] == name)
+
+
+def image_of(home):
+    found = []
+    for folder, _, names in os.walk(home):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, 'rb') as f:
+                found += [path] * (f.read(4) == b'HPAK')
+    return found[0]
+
+
+def limits(home, planned, *args):
+    """Some limits in MiB, from that in which all fits down to one in which few layers stay."""
+    weights = part(plan(home, 'small', *args), 'weights')
+    most = (planned >> 20) + 4
+    return [most] + [most - int(weights * share) // 2**20 for share in (0.1, 0.3, 0.5)]
+
+
+def test_answers(home):
+    ask_for = ['--raw', '--temp', '0', '-n', '24', '--ctx', '1024', '--json']
+    usual = json.loads(run(home, 'run', 'small', PROMPT, *ask_for)[1])
+    reads = []
+    for mib in limits(home, usual['planned_bytes'], '--ctx', '1024'):
+        code, out, err, _ = run(home, 'run', 'small', PROMPT, *ask_for, '--memory', str(mib))
+        got = json.loads(out or '{}')
+        m = re.search(r'(\d+) of 30 layers do not fit', err)
+        reads.append(int(m[1]) if m else 0)
+        check(f'{mib} MiB: the answer is the same', code == 0 and got.get('text') == usual['text'], (code, out, err))
+        check(f'{mib} MiB: memory stays within the plan', got.get('rss_peak_bytes', 1 << 60) <= got.get('planned_bytes', 0) <= mib << 20, got)
+    least = mib
+    check('less memory, more layers are read', reads[0] == 0 < reads[1] < reads[2] < reads[3], reads)
+    mib = mib - (usual['planned_bytes'] - plan(home, 'small', '--ctx', '1024')['total_bytes']) // 2**20
+    p = plan(home, 'small', '--ctx', '1024', '--memory', str(mib))
+    check('plan says so', p['fits'] and p['step_disk_bytes'] > 50 << 20 and part(p, 'weights') == 0 < part(p, 'weights that stay'), p)
+    text = run(home, 'plan', 'small', '--ctx', '1024', '--memory', str(mib))[1]
+    check('and its text', re.search(r'reads \d+\.\d MiB from the disk\.', text), text)
+    one = json.loads(run(home, 'run', 'small', PROMPT, *ask_for, '--memory', str(least), '--threads', '1')[1])
+    same('so they are with one thread', one['text'], usual['text'])
+    code, _, err, _ = run(home, 'run', 'small', 'a', '--memory', '60')
+    check('too little is refused', code == 4 and re.search(r'needs [0-9.]+ MiB .* 60\.0 MiB are available', err), (code, err))
+    code, _, err, _ = run(home, 'run', model, PROMPT, *ask_for, '--memory', str(least))
+    check('a file that is not packed is refused with advice', code == 4 and 'hearth pull --pack' in err, (code, err))
+
+
+def complete(s, text, n=24):
+    return ask(s, 'POST', '/v1/completions', {'prompt': text, 'max_tokens': n, 'temperature': 0, 'model': s.model_id})
+
+
+def test_service(home):
+    """Several at once, then a file that shrinks."""
+    image = image_of(home)
+    options = ['--ctx', '1024', '--parallel', '4']
+    texts = [f'{i} is a number. ' * 10 for i in range(4)]
+    os.environ['HOME'] = home
+    with Served(hearth, 'small', *options) as s:
+        usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
+    whole = plan(home, 'small', *options)
+    mib = (whole['serve_total_bytes'] >> 20) - 35
+    with Served(hearth, 'small', *options, '--memory', str(mib)) as s:
+        check('layers are read', 'layers do not fit' in s.said(), s.said())
+        got = [None] * 4
+
+        def fill(i):
+            got[i] = complete(s, texts[i])[1]
+        clients = [threading.Thread(target=fill, args=(i,)) for i in range(4)]
+        for t in clients:
+            t.start()
+        for t in clients:
+            t.join()
+        same('several at once get what each gets alone', [g['choices'][0]['text'] for g in got], usual)
+        with open(image, 'r+b') as f:
+            size = os.path.getsize(image)
+            f.seek(size - 4096)
+            tail = f.read()
+            f.truncate(size - 4096)
+        status, body = complete(s, texts[0])
+        check('a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
+        same('not the service', ask(s, 'GET', '/healthz')[0], 200)
+        check('the log says why', re.search(r'level=error.*(shorter|changed)', s.said()), s.said())
+        same('which still refuses', complete(s, texts[1])[0], status)
+        same('exit code', s.end(), 0)
+    with open(image, 'r+b') as f:
+        f.seek(size - 4096)
+        f.write(tail)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as home:
+        code, _, err, _ = run(home, 'pull', model, '--pack', '--name', 'small')
+        check('packed', code == 0, err)
+        test_answers(home)
+        test_service(home)
+    finish()
+
+
+main()
