@@ -26,6 +26,7 @@
 #include "engine/engine.h"
 #include "engine/sched.h"
 #include "kern/kern.h"
+#include "lib/box.h"
 #include "lib/measure.h"
 #include "model/chat.h"
 #include "model/gguf.h"
@@ -58,12 +59,6 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
 #define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
 #define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
 #define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
-
-struct hearth_box {
-    int32_t n_thread;
-    enum cpu_isa isa;
-    uint64_t memory_bytes;
-};
 
 /* A model that guesses for another one. */
 struct small {
@@ -211,44 +206,6 @@ void hearth_model_init(struct hearth_model_params *p)
     }
 }
 
-#define CTX_DEFAULT   4096
-#define QUEUE_DEFAULT 64
-#define BATCH_DEFAULT 512
-
-static enum err make_config(const struct hearth_box *box, const struct arch *a,
-                            const struct hearth_model_params *p, struct plan_config *c)
-{
-    REQUIRE(p->n_ctx >= 0 && p->n_parallel >= 0 && p->n_queue >= 0 && p->n_batch >= 0, ERR_USAGE,
-            "context, parallel, queue and batch must not be negative");
-    REQUIRE(p->n_ctx <= ARCH_CTX_MAX, ERR_USAGE,
-            "a context of %d tokens was asked for; %d are the most", p->n_ctx, ARCH_CTX_MAX);
-    REQUIRE(p->n_batch <= 65536, ERR_USAGE,
-            "a batch of %d tokens was asked for; 65536 are the most", p->n_batch);
-    REQUIRE(p->n_ctx != 1, ERR_USAGE, "context is 1, must be 2 or more (0: the default)");
-    REQUIRE(p->extra_bytes <= UINT64_MAX / 2, ERR_LIMIT, "extra_bytes is %llu, which no box has",
-            (unsigned long long)p->extra_bytes);
-    REQUIRE(p->n_parallel <= SCHED_SEQ_MAX && p->n_queue <= SCHED_QUEUE_MAX, ERR_USAGE,
-            "parallel is %d and queue %d; they may be %d and %d at most", p->n_parallel, p->n_queue,
-            SCHED_SEQ_MAX, SCHED_QUEUE_MAX);
-    const int32_t n_default = a->n_ctx_train < CTX_DEFAULT ? a->n_ctx_train : CTX_DEFAULT;
-    *c = (struct plan_config){
-        .n_ctx = p->n_ctx > 0 ? p->n_ctx : n_default,
-        .n_parallel = p->n_parallel > 0 ? p->n_parallel : 1,
-        .n_queue = p->n_queue > 0 ? p->n_queue : QUEUE_DEFAULT,
-        .n_batch = p->n_batch > 0 ? p->n_batch : BATCH_DEFAULT,
-        .kv = KERN_KV_F16,
-        .n_worker = box->n_thread,
-        .checks_all = p->checks_all != 0,
-    };
-    c->n_batch = c->n_batch < c->n_ctx ? c->n_batch : c->n_ctx;
-    REQUIRE(p->kv == NULL || kern_kv_parse(p->kv, &c->kv), ERR_USAGE,
-            "cache type \"%s\" is unknown (f16, bf16, q8_0, f32)", p->kv);
-    REQUIRE(c->n_ctx <= a->n_ctx_train, ERR_LIMIT,
-            "a context of %d tokens was asked for; this model was made for %d", c->n_ctx,
-            a->n_ctx_train);
-    return ERR_OK;
-}
-
 static enum err open_template(struct hearth_model *m)
 {
     struct view source = { NULL, 0 };
@@ -352,7 +309,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(gguf_open(&m->gguf, path));
     beside.header_bytes = mem_used_bytes() - held;
     TRY(arch_read(&m->arch, m->gguf));
-    TRY(make_config(box, &m->arch, p, &c));
+    TRY(box_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
     if (p->draft != NULL) {
@@ -369,8 +326,8 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(check_rows(m->tok, &m->arch, path));
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
-    if (!m->plan.fits && c.n_batch > BATCH_DEFAULT) {
-        c.n_batch = BATCH_DEFAULT;
+    if (!m->plan.fits && c.n_batch > BOX_BATCH) {
+        c.n_batch = BOX_BATCH;
         TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
     }
     const uint64_t others = m->plan.total_bytes - m->weights.arena_bytes + ring_bytes();

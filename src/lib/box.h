@@ -1,0 +1,22 @@
+/* box - what a box is, and what it takes where a model's parameters leave the choice (lib/box.c) */
+#ifndef HEARTH_BOX_H
+#define HEARTH_BOX_H
+
+#include "base/cpu.h"
+#include "base/err.h"
+#include "engine/plan.h"
+#include "hearth.h"
+
+struct hearth_box {
+    int32_t n_thread;
+    enum cpu_isa isa;
+    uint64_t memory_bytes;
+};
+
+#define BOX_BATCH 512 /* tokens of a prompt in one piece */
+
+/* Fills c from a model's parameters. ERR_USAGE, ERR_LIMIT; *c is for nothing then. */
+enum err box_config(const struct hearth_box *box, const struct arch *a,
+                    const struct hearth_model_params *p, struct plan_config *c) MUST_USE;
+
+#endif
