@@ -44,10 +44,8 @@ typedef enum hearth_status {
 HEARTH_API const char *hearth_version(void);
 HEARTH_API const char *hearth_status_name(hearth_status status);
 HEARTH_API const char *hearth_error(void);
-
 /* --- the box ---------------------------------------------------------------------------------- */
 struct hearth_box;
-
 struct hearth_box_params {
     size_t size;
     int32_t n_thread;      /* 0: one per core this process may use */
@@ -70,11 +68,8 @@ HEARTH_API void hearth_box_close(struct hearth_box *box);
 HEARTH_API hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out);
 /* The kernels chosen for this box, one a line. Writes at most cap bytes incl. the final 0. */
 HEARTH_API size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap);
-
 /* --- a model ---------------------------------------------------------------------------------- */
-
 struct hearth_model;
-
 struct hearth_model_params {
     size_t size;
     int32_t n_ctx;          /* tokens of a conversation; 0: 4096, or what the model was made for */
@@ -108,13 +103,10 @@ struct hearth_model_info {
     char name[128], arch[32];
     char type[16]; /* the most frequent weight type */
     char tokenizer[48];
-    uint64_t n_param;
-    uint64_t file_bytes;
+    uint64_t n_param, file_bytes;
     int32_t n_vocab, n_layer, n_embd;
-    int32_t n_ctx;       /* as opened */
-    int32_t n_ctx_train; /* what the model was made for */
-    int32_t bos, eos;    /* -1: none */
-    int32_t has_template;
+    int32_t n_ctx, n_ctx_train;     /* as opened; what the model was made for */
+    int32_t bos, eos, has_template; /* -1: none */
 };
 
 HEARTH_API void hearth_model_init(struct hearth_model_params *p);
@@ -122,6 +114,16 @@ HEARTH_API void hearth_model_init(struct hearth_model_params *p);
 HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
                                           const struct hearth_model_params *p,
                                           struct hearth_plan *out);
+struct hearth_speed {
+    int32_t n_prompt, n_depth,
+        n_parallel;                     /* asked for: a prompt, what lies before, answers; or 0 */
+    double read_gb_s;                   /* the memory's; 0 in the first: measured, and told */
+    double prefill_tok_s, decode_tok_s; /* predicted; of all answers together */
+};
+/* By the file's header and a second's trials of what it computes. MEMORY: no room for these. */
+HEARTH_API hearth_status hearth_predict(struct hearth_box *box, const char *path,
+                                        const struct hearth_model_params *p,
+                                        struct hearth_speed *at, size_t n_at);
 /* Loads, starts, checks (INTEGRITY, FAILED). MEMORY: no room. The box must outlive the model. */
 HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                            const struct hearth_model_params *p,
@@ -152,7 +154,6 @@ HEARTH_API hearth_status hearth_chat_tokens(const struct hearth_model *model, co
                                             size_t n_json, int32_t *ids, size_t *n);
 
 /* --- requests --------------------------------------------------------------------------------- */
-
 struct hearth_request;
 struct hearth_bias {
     int32_t token;
@@ -227,8 +228,7 @@ HEARTH_API hearth_status hearth_next(struct hearth_request *request, uint64_t ti
 /* Cancelling ends with finish CANCELLED, soon; closing cancels if needed and accepts NULL. */
 HEARTH_API void hearth_cancel(struct hearth_request *request);
 HEARTH_API void hearth_request_close(struct hearth_request *request);
-/* A descriptor that polls readable when any request of the model got events; hearth_fd_clear resets
- * it (call it before looking at the requests). */
+/* Polls readable when a request got events; hearth_fd_clear, before looking at them, resets it. */
 HEARTH_API int hearth_fd(struct hearth_model *model);
 HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 

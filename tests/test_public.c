@@ -55,6 +55,10 @@ static void test_null(void **state)
     IS_NULL(hearth_plan_make(NULL, path, NULL, &plan));
     IS_NULL(hearth_plan_make(box, NULL, NULL, &plan));
     IS_NULL(hearth_plan_make(box, path, NULL, NULL));
+    struct hearth_speed speed = { .n_parallel = 1 };
+    IS_NULL(hearth_predict(NULL, path, NULL, &speed, 1));
+    IS_NULL(hearth_predict(box, NULL, NULL, &speed, 1));
+    IS_NULL(hearth_predict(box, path, NULL, NULL, 1));
     IS_NULL(hearth_model_open(NULL, path, NULL, &m));
     IS_NULL(hearth_model_open(box, NULL, NULL, &m));
     IS_NULL(hearth_model_open(box, path, NULL, NULL));
@@ -212,6 +216,13 @@ static void test_memory(void **state)
     before = limits;
     assert_int_equal(hearth_box_measure(small, &limits), HEARTH_MEMORY);
     assert_memory_equal(&limits, &before, sizeof limits);
+    const struct hearth_speed none = { .n_prompt = 8, .n_parallel = 1, .read_gb_s = 1.0 };
+    struct hearth_speed speed = none;
+    check_said(hearth_predict(small, path, NULL, &speed, 1), HEARTH_MEMORY, "allow more");
+    assert_memory_equal(&speed, &none, sizeof speed);
+    check_said(hearth_predict(box, path, NULL, &speed, 0), HEARTH_USAGE, "1 to 64");
+    assert_int_equal(hearth_predict(box, path, NULL, &speed, 1), HEARTH_OK);
+    assert_true(speed.prefill_tok_s > 0.0 && speed.decode_tok_s > 0.0 && speed.read_gb_s == 1.0);
     assert_int_equal(hearth_plan_make(small, path, NULL, &plan), HEARTH_OK);
     struct hearth_model_params one;
     hearth_model_init(&one);

@@ -28,6 +28,7 @@
 #include "kern/kern.h"
 #include "lib/box.h"
 #include "lib/measure.h"
+#include "lib/speed.h"
 #include "model/chat.h"
 #include "model/gguf.h"
 #include "model/stream.h"
@@ -405,6 +406,26 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
     }
     hearth_model_close(m);
     return (hearth_status)e;
+}
+
+hearth_status hearth_predict(struct hearth_box *box, const char *path,
+                             const struct hearth_model_params *p, struct hearth_speed *at,
+                             size_t n_at)
+{
+    struct hearth_model_params defaults;
+    if (is_missing(box, "hearth_predict: box") || is_missing(path, "hearth_predict: path") ||
+        is_missing(at, "hearth_predict: at")) {
+        return HEARTH_USAGE;
+    }
+    if (p == NULL) {
+        hearth_model_init(&defaults);
+        p = &defaults;
+    }
+    if (p->size != sizeof *p) {
+        return (hearth_status)err_set(
+            ERR_USAGE, "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
+    }
+    return (hearth_status)speed_predict(box, path, p, at, n_at);
 }
 
 static void copy_name(char *to, size_t cap, struct view from)

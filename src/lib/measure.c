@@ -100,8 +100,9 @@ static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint3
     return best;
 }
 
+/* The figures of n_thread threads; of reading alone where out is NULL. */
 static enum err measure_rates(const struct kern_table *k, int n_thread, float *data, size_t n_float,
-                              bool is_new, struct hearth_rates *out)
+                              bool is_new, struct hearth_rates *out, double *read_gb_s)
 {
     struct measure m = { .data = data, .read_all = k->read_all };
     m.n_chunk = (MEASURE_CHUNKS + n_thread - 1) / n_thread * n_thread;
@@ -111,11 +112,13 @@ static enum err measure_rates(const struct kern_table *k, int n_thread, float *d
     if (is_new) {
         team_share(m.team, fill_part, &m, m.n_chunk, 1);
     }
-    out->read_gb_s = measure_best(&m, NULL);
-    out->int8_gop_s = measure_best(&m, k->peak_int8);
-    out->f32_gflop_s = measure_best(&m, k->peak_f32);
-    out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
-    out->core_share = share_of(&m, m.cpu_us, m.wall_us);
+    *read_gb_s = measure_best(&m, NULL);
+    if (out != NULL) {
+        out->int8_gop_s = measure_best(&m, k->peak_int8);
+        out->f32_gflop_s = measure_best(&m, k->peak_f32);
+        out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
+        out->core_share = share_of(&m, m.cpu_us, m.wall_us);
+    }
     team_close(m.team);
     return ERR_OK;
 }
@@ -142,6 +145,20 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct heart
     return ERR_OK;
 }
 
+enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
+                      double *gb_s)
+{
+    struct arena data = { 0 };
+    struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
+    TRY(measure_size(n_thread, most_bytes, &l));
+    TRY(arena_open(&data, (size_t)l.read_bytes + 65536, false));
+    const size_t n_float = (size_t)l.read_bytes / sizeof(float);
+    const enum err e =
+        measure_rates(k, n_thread, (float *)(void *)data.base, n_float, true, NULL, gb_s);
+    arena_close(&data);
+    return e;
+}
+
 enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
                         struct hearth_limits *out)
 {
@@ -152,9 +169,11 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     TRY(arena_open(&data, bytes + 65536, false)); /* the team touches it */
     float *floats = (float *)(void *)data.base;
     const size_t n_float = bytes / sizeof floats[0];
-    enum err e = measure_rates(k, n_thread, floats, n_float, true, &l.all);
+    enum err e = measure_rates(k, n_thread, floats, n_float, true, &l.all, &l.all.read_gb_s);
     l.one = l.all;
-    e = e == ERR_OK && n_thread > 1 ? measure_rates(k, 1, floats, n_float, false, &l.one) : e;
+    if (e == ERR_OK && n_thread > 1) {
+        e = measure_rates(k, 1, floats, n_float, false, &l.one, &l.one.read_gb_s);
+    }
     if (e == ERR_OK) {
         *out = l;
     }

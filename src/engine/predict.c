@@ -1,0 +1,102 @@
+/* predict - how fast a model will answer on this box, before anything is loaded
+ *
+ * As the plan is the forward pass run on a backend that counts, the prediction is the forward pass
+ * run on one that tries each kind of operation for some milliseconds (back/be_time.c). Nothing of
+ * the model is needed but its header.
+ *
+ * A prompt is computed in pieces, as the scheduler cuts it. What a piece takes grows with the
+ * positions before it, by the same for each, so the first and the last whole piece stand for all;
+ * a rest is a piece of its own. An answer's step is one token of each conversation, all equally
+ * deep. What the engine does between two steps is the choice of the tokens, and STEP_US for all
+ * else: laying out, text, events.
+ *
+ * Guessed tokens are left out: what they gain depends on the text.
+ *
+ * Next: lib/predict.c. */
+#include "engine/predict.h"
+
+#include <math.h>
+
+#define PREDICT_RUNS 256  /* SCHED_SEQ_MAX */
+#define STEP_US      15.0 /* of the engine, between two steps */
+
+/* Microseconds of a step: n_run sequences with n_tok tokens each, at pos0; scores for one each. */
+static enum err step_us(struct plan_context *x, struct be_time *t, int32_t n_run, int32_t n_tok,
+                        int32_t pos0, double *us)
+{
+    struct back_run runs[PREDICT_RUNS];
+    REQUIRE(n_run <= PREDICT_RUNS, ERR_LIMIT, "%d answers at once, %d can be predicted", n_run,
+            PREDICT_RUNS);
+    for (int32_t i = 0; i < n_run; i++) {
+        runs[i] = (struct back_run){ .tok0 = i * n_tok, .n_tok = n_tok, .pos0 = pos0 };
+    }
+    const struct decoder_step step = { .n_tok = n_run * n_tok, .runs = runs, .n_run = n_run };
+    const size_t mark = arena_mark(t->back.step);
+    float *hidden = NULL;
+    be_time_begin(t);
+    TRY(decoder_forward(&x->decoder, &step, &hidden));
+    decoder_logits(&x->decoder, hidden, NULL, n_run);
+    arena_rewind(t->back.step, mark);
+    *us = t->us + STEP_US + be_time_choose_us(t, x->decoder.arch->n_vocab, n_run);
+    REQUIRE(!t->is_beyond, ERR_LIMIT, "the model's operations are too large to be tried");
+    REQUIRE(isfinite(*us) && *us > 0.0, ERR_LIMIT, "the box's memory or clock cannot be measured");
+    return ERR_OK;
+}
+
+static enum err prompt_us(struct plan_context *x, struct be_time *t, int32_t n_batch,
+                          const struct predict *p, double *us)
+{
+    const int32_t n_whole = p->n_prompt / n_batch;
+    const int32_t rest = p->n_prompt % n_batch;
+    double first = 0.0;
+    double last = 0.0;
+    double end = 0.0;
+    if (n_whole > 0) {
+        TRY(step_us(x, t, 1, n_batch, p->n_depth, &first));
+        last = first;
+    }
+    if (n_whole > 1) {
+        TRY(step_us(x, t, 1, n_batch, p->n_depth + (n_whole - 1) * n_batch, &last));
+    }
+    if (rest > 0) {
+        TRY(step_us(x, t, 1, rest, p->n_depth + n_whole * n_batch, &end));
+    }
+    *us = (first + last) / 2.0 * n_whole + end;
+    return ERR_OK;
+}
+
+static enum err predict_one(struct plan_context *x, struct be_time *t, int32_t n_batch,
+                            struct predict *p)
+{
+    double us = 0.0;
+    p->prefill_tok_s = 0.0;
+    p->decode_tok_s = 0.0;
+    REQUIRE(p->n_prompt >= 0 && p->n_depth >= 0 && p->n_parallel >= 0 &&
+                p->n_prompt <= ARCH_CTX_MAX && p->n_depth <= ARCH_CTX_MAX,
+            ERR_USAGE, "a prompt of %d tokens behind %d, %d answers: cannot be predicted",
+            p->n_prompt, p->n_depth, p->n_parallel);
+    if (p->n_prompt > 0) {
+        TRY(prompt_us(x, t, n_batch, p, &us));
+        p->prefill_tok_s = 1e6 * p->n_prompt / us;
+    }
+    if (p->n_parallel > 0) {
+        TRY(step_us(x, t, p->n_parallel, 1, p->n_depth, &us));
+        p->decode_tok_s = 1e6 * p->n_parallel / us;
+    }
+    return ERR_OK;
+}
+
+enum err predict_speed(const struct arch *a, const struct weights *w, const struct plan_config *c,
+                       struct be_time *t, struct predict *p, size_t n_p)
+{
+    struct arena context;
+    struct plan_context x = { 0 };
+    arena_open_counting(&context);
+    TRY(plan_take(&x, a, w, c, &t->back, &context));
+    for (size_t i = 0; i < n_p; i++) {
+        struct predict one = p[i];
+        TRY(predict_one(&x, t, c->n_batch, &one));
+        p[i] = one;
+    }
+    return ERR_OK;
+}

@@ -1,0 +1,100 @@
+/* speed - what a model's speed will be, for the public library
+ *
+ * Brings together what engine/predict.c needs: the file's header, the threads of the box, the room
+ * in which operations are tried, and the speed of the memory, measured in a quarter of a second
+ * where the caller does not know it. All of it is given back before returning; it must fit beside
+ * what the process holds, or nothing is predicted.
+ *
+ * Rejected: keeping what was tried for the next model. Types and shapes differ, and a machine that
+ * is shared differs from minute to minute.
+ *
+ * Next: engine/predict.c. */
+#include "lib/speed.h"
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/team.h"
+#include "engine/predict.h"
+#include "lib/measure.h"
+#include "model/gguf.h"
+#include "model/weights.h"
+
+#define SPEED_BYTES (2 * BE_TIME_ROOM + ((uint64_t)4 << 20))
+#define SPEED_ASKED 64
+
+/* What a prediction holds; speed_close gives it back. */
+struct speed {
+    struct gguf *gguf;
+    struct arch arch;
+    struct weights weights;
+    struct team *team;
+    struct be_time *time;
+};
+
+static enum err speed_open(struct speed *s, const struct hearth_box *box, const char *path,
+                           const struct hearth_model_params *p, struct plan_config *c)
+{
+    const char *from = NULL;
+    uint64_t all = os_memory_available(&from);
+    if (box->memory_bytes > 0 && box->memory_bytes < all) {
+        all = box->memory_bytes;
+        from = "the limit that was given";
+    }
+    const uint64_t need =
+        os_rss_bytes() + SPEED_BYTES + (uint64_t)box->n_thread * BE_CPU_STACK_BYTES;
+    REQUIRE(all >= need, ERR_MEMORY,
+            "trying the kernels needs %llu MiB, %llu are available (%s): allow more",
+            (unsigned long long)(need >> 20) + 1, (unsigned long long)all >> 20, from);
+    TRY(gguf_open(&s->gguf, path));
+    TRY(arch_read(&s->arch, s->gguf));
+    TRY(box_config(box, &s->arch, p, c));
+    TRY(weights_bind(&s->weights, &s->arch, s->gguf));
+    s->time = mem_alloc(sizeof *s->time);
+    REQUIRE(s->time != NULL, ERR_MEMORY, "no memory for trying the kernels");
+    return team_open(&s->team, box->n_thread);
+}
+
+static void speed_close(struct speed *s)
+{
+    if (s->time != NULL) {
+        be_time_release(s->time);
+    }
+    mem_free(s->time);
+    team_close(s->team);
+    weights_release(&s->weights);
+    gguf_close(s->gguf);
+}
+
+static enum err run(struct speed *s, const struct hearth_box *box, const struct plan_config *c,
+                    double read_gb_s, struct predict *all, size_t n)
+{
+    TRY(be_time_init(s->time, s->team, kern_get(box->isa), read_gb_s));
+    return predict_speed(&s->arch, &s->weights, c, s->time, all, n);
+}
+
+enum err speed_predict(const struct hearth_box *box, const char *path,
+                       const struct hearth_model_params *p, struct hearth_speed *at, size_t n_at)
+{
+    struct speed s = { 0 };
+    struct predict all[SPEED_ASKED];
+    struct plan_config c;
+    REQUIRE(n_at >= 1 && n_at <= SPEED_ASKED, ERR_USAGE, "%zu speeds asked for, 1 to %d may be",
+            n_at, SPEED_ASKED);
+    double read_gb_s = at[0].read_gb_s;
+    for (size_t i = 0; i < n_at; i++) {
+        all[i] = (struct predict){ at[i].n_prompt, at[i].n_depth, at[i].n_parallel, 0.0, 0.0 };
+    }
+    enum err e = ERR_OK;
+    if (!(read_gb_s > 0.0)) { /* first, while nothing else is held */
+        e = measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, &read_gb_s);
+    }
+    e = e == ERR_OK ? speed_open(&s, box, path, p, &c) : e;
+    e = e == ERR_OK ? run(&s, box, &c, read_gb_s, all, n_at) : e;
+    for (size_t i = 0; i < n_at && e == ERR_OK; i++) {
+        at[i].read_gb_s = read_gb_s;
+        at[i].prefill_tok_s = all[i].prefill_tok_s;
+        at[i].decode_tok_s = all[i].decode_tok_s;
+    }
+    speed_close(&s);
+    return e;
+}

@@ -1,0 +1,195 @@
+/* test_predict - predicted speeds are numbers, follow the memory, and end where the room does
+ *
+ * No speed is asserted: those depend on the machine (bench/predict.py compares them with measured
+ * ones). What was tried once is not tried again, so that here only the memory's part changes; it is
+ * made so slow that it decides. */
+#include "engine/predict.h"
+
+#include "gguf_tiny.h"
+#include "model/gguf.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SLOW 1e-5 /* GB/s */
+
+static struct {
+    struct gguf *gguf;
+    struct arch arch;
+    struct weights weights;
+    struct team *team;
+    struct be_time time;
+    struct plan_config config;
+} m;
+
+static int setup(void **state)
+{
+    (void)state;
+    char path[64];
+    const int fd = tiny_model(path);
+    enum err e = gguf_open(&m.gguf, path);
+    e = e == ERR_OK ? arch_read(&m.arch, m.gguf) : e;
+    e = e == ERR_OK ? weights_bind(&m.weights, &m.arch, m.gguf) : e;
+    e = e == ERR_OK ? team_open(&m.team, 2) : e;
+    e = e == ERR_OK ? be_time_init(&m.time, m.team, kern_get(cpu_best()), SLOW) : e;
+    m.config = (struct plan_config){
+        .n_ctx = m.arch.n_ctx_train, .n_parallel = 4, .n_queue = 1, .n_batch = 64, .n_worker = 2
+    };
+    close(fd);
+    return (int)e;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    be_time_release(&m.time);
+    team_close(m.team);
+    weights_release(&m.weights);
+    gguf_close(m.gguf);
+    return 0;
+}
+
+static struct predict ask(int32_t n_prompt, int32_t n_depth, int32_t n_parallel)
+{
+    struct predict p = { .n_prompt = n_prompt, .n_depth = n_depth, .n_parallel = n_parallel };
+    const enum err e = predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1);
+    if (e != ERR_OK) {
+        print_error("%s\n", err_text());
+    }
+    assert_int_equal(e, ERR_OK);
+    assert_true(isfinite(p.prefill_tok_s) && isfinite(p.decode_tok_s)); /* PT-1 */
+    assert_true(n_prompt > 0 ? p.prefill_tok_s > 0.0 : p.prefill_tok_s == 0.0);
+    assert_true(n_parallel > 0 ? p.decode_tok_s > 0.0 : p.decode_tok_s == 0.0);
+    return p;
+}
+
+static void test_asked(void **state)
+{
+    (void)state;
+    ask(1, 0, 0);
+    ask(64, 0, 1);
+    ask(65, 0, 0);
+    ask(1000, 0, 0); /* pieces and a rest */
+    ask(0, 0, 0);
+    ask(0, 100, 4);
+    ask(0, 0, 256);
+    ask(64, ARCH_CTX_MAX, 1); /* not within the context */
+}
+
+/* Each by itself: memory, positions before, conversations. */
+static void test_follows(void **state)
+{
+    (void)state;
+    const struct predict few = ask(64, 16, 1);
+    const struct predict deep = ask(64, 4096, 1);
+    const struct predict deeper = ask(64, 8192, 1);
+    assert_true(deep.decode_tok_s < few.decode_tok_s / 2.0);
+    assert_true(deeper.decode_tok_s < deep.decode_tok_s / 1.5);
+    assert_true(deep.prefill_tok_s < few.prefill_tok_s &&
+                deeper.prefill_tok_s < deep.prefill_tok_s);
+    const struct predict many = ask(0, 16, 4);
+    assert_true(many.decode_tok_s > 2.0 * few.decode_tok_s); /* weights are read once for all */
+    m.time.read_gb_s = 100.0 * SLOW;
+    const struct predict faster = ask(64, 16, 1);
+    m.time.read_gb_s = 200.0 * SLOW;
+    const struct predict fastest = ask(64, 16, 1);
+    m.time.read_gb_s = SLOW;
+    assert_true(faster.decode_tok_s > 10.0 * few.decode_tok_s);
+    assert_true(fastest.decode_tok_s > faster.decode_tok_s);
+    assert_true(fastest.prefill_tok_s > faster.prefill_tok_s);
+    assert_true(ask(64, 16, 1).decode_tok_s == few.decode_tok_s);
+}
+
+static enum err refused(int32_t n_prompt, int32_t n_depth, int32_t n_parallel)
+{
+    struct predict p = { n_prompt, n_depth, n_parallel, 7.0, 7.0 };
+    const enum err e = predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1);
+    assert_true(p.prefill_tok_s == 7.0 && p.decode_tok_s == 7.0);
+    return e;
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(refused(-1, 0, 0), ERR_USAGE);
+    assert_int_equal(refused(ARCH_CTX_MAX + 1, 0, 0), ERR_USAGE);
+    assert_int_equal(refused(0, -1, 1), ERR_USAGE);
+    assert_int_equal(refused(0, 0, -1), ERR_USAGE);
+    assert_int_equal(refused(0, 0, 257), ERR_LIMIT);
+    m.time.read_gb_s = 0.0; /* nothing is divided by it unseen */
+    assert_int_equal(refused(64, 0, 0), ERR_LIMIT);
+    assert_int_equal(refused(0, 0, 1), ERR_LIMIT);
+    m.time.read_gb_s = SLOW;
+}
+
+/* One product on a backend of its own. */
+static void multiply(struct be_time *t, const struct tensor *w, int32_t n_tok)
+{
+    const struct back_out out = { .w = w };
+    t->back.op->matmul(&t->back, &out, 1, NULL, back_ld(w->n_col), n_tok);
+}
+
+static void test_all_types(void **state)
+{
+    (void)state;
+    struct be_time *t = calloc(1, sizeof *t);
+    assert_non_null(t);
+    assert_int_equal(be_time_init(t, m.team, kern_get(cpu_best()), 1e6), ERR_OK);
+    for (uint32_t type = 0; type < QUANT_TYPE_COUNT; type++) {
+        struct tensor w;
+        if (pack_shape(type, 4096, 256, &w)) {
+            be_time_begin(t);
+            multiply(t, &w, 1);
+            const double one = t->us;
+            multiply(t, &w, 40);
+            assert_true(one > 0.0 && isfinite(t->us) && t->us > one && !t->is_beyond);
+        }
+    }
+    be_time_release(t);
+    free(t);
+}
+
+/* BM-1: what a file may state, but no room holds; and more shapes than are tried. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    struct be_time *t = calloc(1, sizeof *t);
+    struct tensor w;
+    assert_non_null(t);
+    assert_int_equal(be_time_init(t, m.team, kern_get(cpu_best()), 1.0), ERR_OK);
+    assert_true(pack_shape(QUANT_F32, 64, 1 << 18, &w));
+    multiply(t, &w, 256);
+    assert_true(t->is_beyond);
+    t->is_beyond = false;
+    for (int32_t i = 1; i < BE_TIME_TRIES; i++) {
+        assert_true(pack_shape(QUANT_F32, 16 * i, 32, &w));
+        multiply(t, &w, 1);
+        assert_false(t->is_beyond);
+    }
+    assert_true(pack_shape(QUANT_F32, 16 * BE_TIME_TRIES, 32, &w));
+    multiply(t, &w, 1);
+    assert_true(t->is_beyond && t->n_try == BE_TIME_TRIES);
+    t->is_beyond = false;
+    assert_true(pack_shape(QUANT_F32, 16, 32, &w)); /* known */
+    multiply(t, &w, 1);
+    assert_false(t->is_beyond);
+    be_time_release(t);
+    free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_asked),   cmocka_unit_test(test_follows),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_all_types),
+        cmocka_unit_test(test_bounds),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
