@@ -110,6 +110,18 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
     return HEARTH_OK;
 }
 
+hearth_status hearth_predict(struct hearth_box *box, const char *path,
+                             const struct hearth_model_params *p, struct hearth_speed *at,
+                             size_t n_at)
+{
+    (void)box;
+    (void)path;
+    (void)p;
+    (void)at;
+    (void)n_at;
+    return HEARTH_MEMORY;
+}
+
 size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t n)
 {
     (void)box;

@@ -20,6 +20,9 @@ import time
 
 from checks import check, finish
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'tools'))
+import gguf_file  # noqa: E402
+
 hearth, fixtures = map(os.path.abspath, sys.argv[1:3])
 TINY, GEMMA, CHAT = fixtures + '/zoo/llama.gguf', fixtures + '/zoo/gemma3.gguf', fixtures + '/models/smollm2-135m-q4_1.gguf'
 COMMANDS = ['run', 'serve', 'plan', 'bench', 'tune', 'pull', 'list', 'show', 'rm', 'verify', 'logits', 'tokenize', 'detokenize', 'render', 'dequant', 'man',
@@ -117,7 +120,7 @@ def test_usage(home):
         p = json.loads(run(home, 'plan', TINY, '--kv', kv, '--ctx', '1024', '--parallel', '64', '--json')[1])
         some = str((p['least_bytes'] + p['total_bytes']) // 2 >> 20)
         code, text, _ = run(home, 'plan', TINY, '--kv', kv, '--ctx', '1024', '--parallel', '64', '--memory', some)
-        check(f'plan that does not fit with {kv}', code == 4 and 'MiB are missing' in text and ('--kv q8_0' in text) == is_advised, text)
+        check(f'plan that does not fit with {kv}', code == 4 and ('--kv q8_0' in re.search('^Choose .* MiB are missing', text, re.M)[0]) == is_advised, text)
     refused(home, ['plan', TINY, '--isa', 'mmx'], 2, 'mmx', 'avx2')
     refused(home, ['plan'], 2, 'hearth plan MODEL')
     refused(home, ['plan', ''], 2, 'empty')
@@ -236,6 +239,14 @@ def test_plan(home):
     check('plan: its parts', {x['name'] for x in p['parts']} >= {'weights', 'cache', 'workspace', 'tokenizer', 'template'} and all(x['bytes'] >= 0 for x in p['parts']), p)
     code, text, _ = run(home, 'plan', TINY)
     check('plan: as text', code == 0 and 'It fits' in text and 'total' in text and 'available' in text, text)
+    bar = re.search(r'^  \[([A-Za-z]*\.*)\]$', text, re.M)
+    letters = re.findall(r'^  ([A-Za-z]) [a-z]', text, re.M)
+    check('plan: its bar', bar and len(bar[1]) == 60 and set(bar[1]) <= {*letters, '.'} and len(set(letters)) == len(letters) >= 6, text)
+    check('plan: speeds as text', re.search(r'^Predicted: prompts [\d.e+]+ tok/s and answers [\d.e+]+ at an empty context, .* at a full one\.\nMade of: memory read at [\d.]+ GB/s', text, re.M), text)
+    text = run(home, 'plan', TINY, '--ctx', '1024', '--parallel', '3', '--json')[1]
+    speed = json.loads(text)['speed']
+    check('plan: speeds', speed['read_gb_s'] > 0 and (speed['empty']['depth'], speed['full']['depth']) == (0, 512) and
+          all(speed[x][k] > 0 for x in ('empty', 'full') for k in ('prefill_tok_s', 'decode_tok_s', 'decode_all_tok_s')), text)
     code, text, err = run(home, 'plan', TINY, '--memory', '1')
     check('plan: does not fit', code == 4 and re.search(r'It does not fit.*\d MiB are missing', text, re.S), (code, text, err))
     code, text, _ = run(home, 'plan', TINY, '--parallel', '2', '--memory', '100', '--json')
@@ -250,6 +261,9 @@ def test_plan(home):
     code, text, err = run(home, 'plan', TINY, '--memory', '1', '--json')
     p = json.loads(text)
     check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)
+    check('plan: where nothing helps and nothing can be tried', p['nearest'] == [] and p['speed'] is None, p)
+    text = run(home, 'plan', TINY, '--memory', '1')[1]
+    check('plan: that as text', 'No plan for this model fits' in text and 'Speed: not predicted' in text and ' ^ available\n' in text, text)
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
     check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)
@@ -273,6 +287,46 @@ def made_up(home, folder, setting):
     n = int(re.search(r'on (\d+) core', kernels['threads'])[1])
     with open(os.path.join(folder, f'tune-{n}.json'), 'w') as f:
         json.dump({'version': run(home, '--version')[1].split()[1], 'processor': kernels['processor'], **setting}, f)
+
+
+def test_nearest(home):
+    """Of a model that does not fit: plans that do, each a command that says so, each with what was given up."""
+    folder = os.path.join(home, "it's near")
+    os.mkdir(folder)
+    m = gguf_file.Model.parse(open(CHAT, 'rb').read())
+    m.get(b'llama.block_count').value = 6
+    m.tensors = [t for t in m.tensors if not re.match(rb'blk\.(?![0-5]\.)', t.name)]
+    for name, kind in (('f16', 1), ('q8_0', 8)):
+        for t in m.tensors:
+            t.kind = kind if len(t.dims) == 2 else t.kind
+            t.data = bytes(gguf_file.tensor_bytes(t.dims, t.kind))
+        m.get(b'general.name').value = b'Six layers ' + name.upper().encode()
+        with open(os.path.join(folder, name + '.gguf'), 'wb') as f:
+            f.write(m.pack())
+    large = os.path.join(folder, 'f16.gguf')
+
+    def plan(*more):
+        return json.loads(run(home, 'plan', large, '--json', *more)[1])
+
+    def near(*more):
+        found = plan(*more)['nearest']
+        for n in found:
+            code, text, err = run(home, *shlex.split(n['command'])[1:], '--json')
+            p = json.loads(text or '{}')
+            check(f"nearest, {n['change']}: its command fits", code == 0 and (p['ctx'], p['parallel']) == (n['ctx'], n['parallel']), (n, text, err))
+        return {n['change']: n for n in found}
+    much = ('--ctx', '8192', '--parallel', '3')
+    usual, small = plan(*much), plan(*much, '--kv', 'q8_0')
+    check('nearest: not told of what fits', 'nearest' not in usual, usual)
+    some = near(*much, '--memory', str((usual['total_bytes'] + small['total_bytes']) // 2 >> 20))
+    check('nearest: each by itself', {'a smaller cache type', 'less context', 'fewer at once'} <= set(some), some)
+    check('nearest: what it says', some['a smaller cache type']['kv'] == 'q8_0' and some['less context']['ctx'] < usual['ctx'] and some['fewer at once']['parallel'] in (1, 2) and
+          all(n['model'] == large for c, n in some.items() if 'quantization' not in c), some)
+    least = plan('--ctx', '64')
+    other = near('--ctx', '64', '--memory', str((least['total_bytes'] >> 20) - 4))
+    check('nearest: a smaller quantization', other['a smaller quantization']['model'] == os.path.join(folder, 'q8_0.gguf'), (other, least))
+    text = run(home, 'plan', large, '--ctx', '64', '--memory', str((least['total_bytes'] >> 20) - 4))[1]
+    check('nearest: as text', 'Nearest plans that fit:\n' in text and other['a smaller quantization']['command'] in text, text)
 
 
 def test_tune(home):
@@ -367,6 +421,7 @@ def test_bench(home):
     b = json.loads(text)
     numbers = ['prefill_tok_s', 'decode_tok_s', 'read_gb_s', 'int8_gop_s', 'decode_read_gb_s', 'decode_read_percent', 'prefill_gop_s', 'prefill_peak_percent', 'decode_gop_s', 'decode_peak_percent']
     check('bench --json', code == 0 and all(b[k] > 0 for k in numbers) and (b['prefill'], b['decode'], b['depth'], b['batch']) == (16, 8, 20, 3), b)
+    check('bench: what was predicted', b['predicted_prefill_tok_s'] > 0 and b['predicted_decode_tok_s'] > 0 and 0 < b['least_read_gb_s'] <= b['read_gb_s'], b)
     near = abs(b['decode_read_gb_s'] / b['read_gb_s'] * 100 - b['decode_read_percent']) < 2 + 0.02 * b['decode_read_percent']
     check('bench: the share is that of the figure', near, b)
     layers = [t['shape'] for t in json.loads(run(home, 'show', TINY, '--json')[1])['tensors'] if t['name'].startswith('blk.') and len(t['shape']) == 2]
@@ -377,6 +432,8 @@ def test_bench(home):
     ratio = (b['decode_gop_s'] / b['decode_tok_s'] - b['prefill_gop_s'] / b['prefill_tok_s']) * 1e9 / (2 * rows * cols)
     check('bench: operations of an answer count the output matrix', 0.5 < ratio < 1.5, ratio)
     info = shown['metadata']['llama.context_length']
+    text = run(home, 'bench', TINY, '--prefill', '8', '--decode', '2')[1]
+    check('bench: that as text', re.search(r'^  predicted by hearth plan with these limits: prompt [\d.]+ tok/s \([+-]\d+ %\), answer [\d.]+ \([+-]\d+ %\)$', text, re.M), text)
     p = json.loads(run(home, 'plan', GEMMA, '--json')[1])  # 6 of 7 layers see 16 positions
     check('plan --json: layers with a window', (p['window'], p['window_kv_bytes'] * 7) == (16, p['token_kv_bytes'] * 6), p)
     w = json.loads(run(home, 'bench', GEMMA, '--prefill', '16', '--decode', '8', '--depth', '900', '--json')[1])
@@ -638,7 +695,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_nearest, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

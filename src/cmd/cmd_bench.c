@@ -40,6 +40,8 @@ struct bench {
     struct hearth_model_info info;
     struct hearth_plan plan;
     struct result r;
+    struct result predicted; /* with the same limits; 0: it could not be */
+    double least_read_gb_s;  /* of the memory, of the two times it was measured */
     bool has_limits;
     bool has_model;
 };
@@ -251,6 +253,13 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                is_float(b->info.type) ? "f32" : "int8", v.gop_s, v.peak_percent, v.answer_gop_s,
                v.answer_peak_percent, v.in_caches ? "true" : "false",
                (unsigned long long)b->plan.step_disk_bytes);
+    buf_printf(out, ", \"least_read_gb_s\": %.2f, ", b->least_read_gb_s);
+    if (b->predicted.decode_tok_s > 0.0) {
+        buf_printf(out, "\"predicted_prefill_tok_s\": %.2f, \"predicted_decode_tok_s\": %.2f",
+                   b->predicted.prefill_tok_s, b->predicted.decode_tok_s);
+    } else {
+        buf_add_str(out, "\"predicted_prefill_tok_s\": null, \"predicted_decode_tok_s\": null");
+    }
 }
 
 static void print_json(const struct conf *c, const struct bench *b)
@@ -350,6 +359,15 @@ static void print_text(const struct conf *c, const struct bench *b)
         printf("%44s %7.1f GOP/s, %.0f %% of the %s peak\n", "", v.answer_gop_s,
                v.answer_peak_percent, v.peak);
     }
+    if (b->predicted.decode_tok_s > 0.0) {
+        printf("  predicted by hearth plan with these limits: prompt %.1f tok/s (%+.0f %%), answer "
+               "%.1f "
+               "(%+.0f %%)\n",
+               b->predicted.prefill_tok_s,
+               100.0 * (b->predicted.prefill_tok_s / b->r.prefill_tok_s - 1.0),
+               b->predicted.decode_tok_s,
+               100.0 * (b->predicted.decode_tok_s / b->r.decode_tok_s - 1.0));
+    }
     if (v.read_percent > 100.0) {
         puts("  more than the bandwidth: part of the model stays in the caches, or the machine's "
              "memory was slower\n  while the limit was measured");
@@ -396,15 +414,35 @@ static struct hearth_rates better_rates(struct hearth_rates a, struct hearth_rat
 
 /* The limits of before and after a model was measured: the better ones count, since a neighbour on
  * the machine lowers them, and a figure must not have more than its limit. */
-static hearth_status measure_again(struct hearth_box *box, struct hearth_limits *l)
+static hearth_status measure_again(struct hearth_box *box, struct bench *b)
 {
+    struct hearth_limits *l = &b->l;
     struct hearth_limits now = { 0 };
     const hearth_status s = hearth_box_measure(box, &now);
     if (s == HEARTH_OK) {
+        b->least_read_gb_s = fmin(l->all.read_gb_s, now.all.read_gb_s);
         l->all = better_rates(l->all, now.all);
         l->one = better_rates(l->one, now.one);
     }
     return s;
+}
+
+/* What `hearth plan` would say of this prompt and these answers, in the middle of which the context
+ * is half of them longer; with the memory as it was measured. Whoever cannot be told, measures. */
+static void predict(struct hearth_box *box, const struct conf *c, const char *path,
+                    const struct hearth_model_params *p, struct bench *b)
+{
+    struct hearth_model_params own = *p;
+    struct hearth_speed at[2] = { { .n_prompt = (int32_t)c->prefill,
+                                    .n_depth = (int32_t)c->depth,
+                                    .read_gb_s = b->l.all.read_gb_s },
+                                  { .n_parallel = (int32_t)c->batch,
+                                    .n_depth = (int32_t)(depth_of(c) + c->decode / 2) } };
+    own.n_batch = b->plan.n_batch;
+    if (hearth_predict(box, path, &own, at, 2) == HEARTH_OK) {
+        b->predicted = (struct result){ .prefill_tok_s = at[0].prefill_tok_s,
+                                        .decode_tok_s = at[1].decode_tok_s };
+    }
 }
 
 /* Plans with *p, whose context the other options make where --ctx does not, or is too small, which
@@ -471,7 +509,10 @@ int cmd_bench(const struct conf *c, const char *path)
         b.has_limits = s == HEARTH_OK;
     }
     s = s == HEARTH_OK && path != NULL ? bench_model(&own, path, &b) : s;
-    s = s == HEARTH_OK && b.has_model ? measure_again(box, &b.l) : s;
+    s = s == HEARTH_OK && b.has_model ? measure_again(box, &b) : s;
+    if (s == HEARTH_OK && b.has_model && b.plan.step_disk_bytes == 0) {
+        predict(box, c, path, &p, &b);
+    }
     hearth_box_close(box);
     if (s != HEARTH_OK) {
         return open_fail(s);

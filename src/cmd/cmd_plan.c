@@ -1,107 +1,331 @@
-/* cmd_plan - `hearth plan`: what a model takes on this box
+/* cmd_plan - `hearth plan`: what a model takes on this box, and how fast it will be
  *
  * Prints the plan that opening the model would follow, line by line, against what the box and its
- * cgroup have left. Only the file's header is read; nothing is loaded. The figures are those of the
- * forward pass run dry, not estimates, and opening the model follows them.
+ * cgroup have left, as a table and as a bar with a letter for each line. Only the file's header is
+ * read; nothing is loaded. The figures are those of the forward pass run dry, not estimates, and
+ * opening the model follows them.
+ *
+ * Speeds are predicted from the memory's speed and the kernels, both tried just now
+ * (hearth_predict), for a conversation that begins and one that fills its context; a box on which
+ * other programs run is predicted as busy as it is. Where there is no room to try anything, nothing
+ * is said of speed.
  *
  * A model that does not fit is an answer and no failure: the plan is printed as a whole, with what
- * is missing, and only the exit code is that of HEARTH_MEMORY, for scripts. Text and JSON print the
- * same struct; "parts" add up to "total_bytes".
+ * is missing and the nearest plans that fit (nearest.c), and only the exit code is that of
+ * HEARTH_MEMORY, for scripts. Text and JSON print the same struct; "parts" add up to "total_bytes".
  *
  * The same model as a service takes more, for its clients: that is told beside, since whoever plans
  * wants to know both, and decides nothing.
  *
- * Rejected: values of the options with which it would fit. Which of context, cache type and number
- * of conversations to give up is the user's choice.
+ * All plans are made before anything is tried, since what that leaves in memory would count.
  *
  * Next: engine/plan.c. */
 #include "cmd/cmd_plan.h"
 
 #include "base/js.h"
 #include "cmd/cmd_serve.h"
+#include "cmd/nearest.h"
 #include "cmd/open.h"
+#include "cmd/progress.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static void print_text(const struct hearth_plan *p, uint64_t serve_bytes, bool has_small_kv,
-                       bool has_draft)
+#define MIB       (1024.0 * 1024.0)
+#define BAR_CELLS 60
+#define BAR_MOST  200
+#define OUT_MAX   ((size_t)1 << 20)
+#define EMPTY     0
+#define FULL      1
+
+/* Everything that is printed. */
+struct report {
+    const struct conf *conf;
+    struct hearth_plan plan;
+    uint64_t serve_bytes;
+    char letter[HEARTH_PLAN_PARTS]; /* of each part, in the bar */
+    bool has_speed;
+    struct hearth_speed one[2]; /* one conversation, its context empty and full */
+    struct hearth_speed all[2]; /* all that run at once */
+    int n_near;
+    struct nearest near[NEAREST_MAX];
+};
+
+/* Each part's letter: one of its name, small or large, that no part before has. */
+static void choose_letters(struct report *r)
 {
-    const double mib = 1024.0 * 1024.0;
-    const uint64_t all = p->total_bytes + serve_bytes;
-    printf("context %d tokens, %d at once, prompts in pieces of %d%s\n\n", p->n_ctx, p->n_parallel,
-           p->n_batch, open_is_tuned() ? " (threads and pieces as hearth tune chose)" : "");
+    for (int32_t i = 0; i < r->plan.n_part; i++) {
+        const char *name = r->plan.part[i].name;
+        char c = '#';
+        for (size_t k = 0; k < 2 * strlen(name) && c == '#'; k++) {
+            const unsigned char own = (unsigned char)name[k / 2];
+            const char x = (char)(k % 2 == 0 ? toupper(own) : own);
+            c = isalpha(own) && memchr(r->letter, x, (size_t)i) == NULL ? x : c;
+        }
+        r->letter[i] = c;
+    }
+}
+
+/* The parts in turn, what is free as dots; where all is more than there is, a mark at its end. */
+static void put_bar(struct buf *out, const struct report *r, int n_cell)
+{
+    const struct hearth_plan *p = &r->plan;
+    const uint64_t whole = p->fits ? p->available_bytes : p->total_bytes;
+    char bar[BAR_MOST + 1];
+    uint64_t sum = 0;
+    int n = 0;
     for (int32_t i = 0; i < p->n_part; i++) {
-        printf("  %-24s %10.1f MiB\n", p->part[i].name, (double)p->part[i].bytes / mib);
+        sum += p->part[i].bytes;
+        const double end = whole > 0 ? floor((double)sum / (double)whole * n_cell + 0.5) : 0.0;
+        while (n < n_cell && n < (int)end) {
+            bar[n++] = r->letter[i];
+        }
     }
-    printf("  %-24s %10.1f MiB\n", "total", (double)p->total_bytes / mib);
-    printf("  %-24s %10.1f MiB  (%s)\n", "available", (double)p->available_bytes / mib,
-           p->available_from);
-    printf("\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
-           p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / mib,
-           (double)p->token_kv_bytes / 1024.0);
-    if (p->step_disk_bytes > 0) {
-        printf("Not all stays in memory: each step, of one token or of a piece of a prompt, reads "
-               "%.1f MiB from the disk.\n",
-               (double)p->step_disk_bytes / mib);
+    while (n < n_cell) {
+        bar[n++] = '.';
     }
-    const bool helps_context = p->least_bytes < p->available_bytes;
+    bar[n] = '\0';
+    buf_printf(out, "  [%s]\n", bar);
     if (!p->fits) {
-        printf("Choose %s%s%s%sa smaller model%s: %.1f MiB are missing.\n",
+        const double at = (double)p->available_bytes / (double)whole * n_cell;
+        buf_printf(out, "   %*s^ available\n", (int)at < n_cell ? (int)at : n_cell - 1, "");
+    }
+}
+
+static void put_speed(struct buf *out, const struct report *r)
+{
+    const struct hearth_plan *p = &r->plan;
+    if (!r->has_speed) {
+        buf_printf(out, "Speed: not predicted, %s.\n",
+                   p->step_disk_bytes > 0 ? "it is that of the disk"
+                                          : "no room to try the kernels");
+        return;
+    }
+    buf_printf(out,
+               "Predicted: prompts %.4g tok/s and answers %.4g at an empty context, %.4g and %.4g "
+               "at a full one",
+               r->one[EMPTY].prefill_tok_s, r->one[EMPTY].decode_tok_s, r->one[FULL].prefill_tok_s,
+               r->one[FULL].decode_tok_s);
+    if (p->n_parallel > 1) {
+        buf_printf(out, "; %d answers together %.4g and %.4g", p->n_parallel,
+                   r->all[EMPTY].decode_tok_s, r->all[FULL].decode_tok_s);
+    }
+    buf_printf(out,
+               ".\nMade of: memory read at %.1f GB/s and this model's operations tried on made up "
+               "weights, both just now.\n",
+               r->one[EMPTY].read_gb_s);
+}
+
+static void put_near(struct buf *out, const struct report *r)
+{
+    const struct hearth_plan *p = &r->plan;
+    if (r->n_near == 0) {
+        const uint64_t least =
+            p->least_bytes > p->available_bytes ? p->least_bytes : p->total_bytes;
+        buf_printf(out,
+                   "No plan for this model fits: it takes %.1f MiB with the smallest context, "
+                   "%.1f MiB are available (%s).\n",
+                   ceil((double)least / MIB * 10.0) / 10.0, (double)p->available_bytes / MIB,
+                   p->available_from);
+        return;
+    }
+    buf_printf(out, "Nearest plans that %s:\n", p->fits ? "stay in memory" : "fit");
+    for (int i = 0; i < r->n_near; i++) {
+        const struct nearest *n = &r->near[i];
+        buf_add_str(out, "  ");
+        nearest_command(n, out);
+        buf_printf(out, "\n      %s: %.1f MiB", n->change, (double)n->plan.total_bytes / MIB);
+        if (n->decode_tok_s > 0.0) {
+            buf_printf(out, ", prompts %.4g tok/s, answers %.4g, %.4g at a full context",
+                       n->prefill_tok_s, n->decode_tok_s, n->full_decode_tok_s);
+        }
+        buf_add_char(out, '\n');
+    }
+}
+
+/* What to lower, in words: also where nothing of it is enough by itself. */
+static void put_advice(struct buf *out, const struct report *r)
+{
+    const struct hearth_plan *p = &r->plan;
+    const char *kv = r->conf->kv;
+    const bool has_small_kv = kv != NULL && strcmp(kv, "q8_0") == 0;
+    const bool helps_context = p->least_bytes < p->available_bytes;
+    buf_printf(out, "Choose %s%s%s%sa smaller model%s: %.1f MiB are missing.\n",
                helps_context ? "a smaller --ctx" : "",
                helps_context && p->n_parallel > 1 ? ", fewer at once" : "",
                helps_context && !has_small_kv ? ", --kv q8_0" : "", helps_context ? " or " : "",
-               has_draft ? " or no --draft" : "",
-               ceil((double)(p->total_bytes - p->available_bytes) / mib * 10.0) / 10.0);
-    }
-    printf("As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for clients, "
-           "%.1f MiB in all: that %s.\n",
-           p->n_parallel, p->n_ctx, (double)serve_bytes / mib,
-           ceil((double)all / mib * 10.0) / 10.0,
-           all <= p->available_bytes ? "fits" : "does not fit");
+               r->conf->draft != NULL ? " or no --draft" : "",
+               ceil((double)(p->total_bytes - p->available_bytes) / MIB * 10.0) / 10.0);
+    put_near(out, r);
 }
 
-static void print_json(const struct hearth_plan *p, uint64_t serve_bytes)
+static void put_text(struct buf *out, const struct report *r)
 {
-    const uint64_t all = p->total_bytes + serve_bytes;
-    printf("{\"version\": 1, \"total_bytes\": %llu, \"least_bytes\": %llu, "
-           "\"available_bytes\": %llu, \"available_from\": "
-           "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
-           "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
-           "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
-           "\"step_disk_bytes\": %llu, \"parts\": [",
-           (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
-           (unsigned long long)p->available_bytes, p->available_from, p->fits ? "true" : "false",
-           (unsigned long long)all, all <= p->available_bytes ? "true" : "false", p->n_ctx,
-           p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
-           (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
-           (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes);
+    const struct hearth_plan *p = &r->plan;
+    const uint64_t all = p->total_bytes + r->serve_bytes;
+    const int width = progress_columns(1, BAR_CELLS + 4) - 4;
+    buf_printf(out, "context %d tokens, %d at once, prompts in pieces of %d%s\n\n", p->n_ctx,
+               p->n_parallel, p->n_batch,
+               open_is_tuned() ? " (threads and pieces as hearth tune chose)" : "");
     for (int32_t i = 0; i < p->n_part; i++) {
-        printf("%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
-               (unsigned long long)p->part[i].bytes);
+        buf_printf(out, "  %c %-24s %10.1f MiB\n", r->letter[i], p->part[i].name,
+                   (double)p->part[i].bytes / MIB);
     }
-    printf("]}\n");
+    buf_printf(out, "    %-24s %10.1f MiB\n", "total", (double)p->total_bytes / MIB);
+    buf_printf(out, "    %-24s %10.1f MiB  (%s)\n", "available", (double)p->available_bytes / MIB,
+               p->available_from);
+    put_bar(out, r, width < 10 ? 10 : width < BAR_MOST ? width : BAR_MOST);
+    buf_printf(out,
+               "\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
+               p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / MIB,
+               (double)p->token_kv_bytes / 1024.0);
+    if (p->step_disk_bytes > 0) {
+        buf_printf(out,
+                   "Not all stays in memory: each step, of one token or of a piece of a prompt, "
+                   "reads %.1f MiB from the disk.\n",
+                   (double)p->step_disk_bytes / MIB);
+    }
+    put_speed(out, r);
+    if (!p->fits) {
+        put_advice(out, r);
+    } else if (r->n_near > 0) {
+        put_near(out, r);
+    }
+    buf_printf(out,
+               "As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for "
+               "clients, %.1f MiB in all: that %s.\n",
+               p->n_parallel, p->n_ctx, (double)r->serve_bytes / MIB,
+               ceil((double)all / MIB * 10.0) / 10.0,
+               all <= p->available_bytes ? "fits" : "does not fit");
+}
+
+static void json_speeds(struct buf *out, const char *name, const struct hearth_speed *one,
+                        const struct hearth_speed *all)
+{
+    buf_printf(out,
+               "\"%s\": {\"depth\": %d, \"prefill_tok_s\": %.2f, \"decode_tok_s\": %.2f, "
+               "\"decode_all_tok_s\": %.2f}",
+               name, one->n_depth, one->prefill_tok_s, one->decode_tok_s, all->decode_tok_s);
+}
+
+static void json_near(struct buf *out, const struct report *r)
+{
+    buf_add_str(out, ", \"nearest\": [");
+    for (int i = 0; i < r->n_near; i++) {
+        const struct nearest *n = &r->near[i];
+        struct buf line;
+        buf_init(&line, OUT_MAX);
+        nearest_command(n, &line);
+        buf_printf(out, "%s{\"change\": \"%s\", \"command\": ", i > 0 ? ", " : "", n->change);
+        js_put_string(out, buf_view(&line), false);
+        buf_add_str(out, ", \"model\": ");
+        js_put_string(out, view_of(n->model), false);
+        buf_printf(out, ", \"ctx\": %d, \"parallel\": %d, \"kv\": \"%s\", \"total_bytes\": %llu",
+                   n->plan.n_ctx, n->plan.n_parallel, n->conf.kv != NULL ? n->conf.kv : "f16",
+                   (unsigned long long)n->plan.total_bytes);
+        if (n->decode_tok_s > 0.0) {
+            buf_printf(out,
+                       ", \"prefill_tok_s\": %.2f, \"decode_all_tok_s\": %.2f, "
+                       "\"full_decode_all_tok_s\": %.2f}",
+                       n->prefill_tok_s, n->decode_tok_s, n->full_decode_tok_s);
+        } else {
+            buf_add_str(out, ", \"prefill_tok_s\": null, \"decode_all_tok_s\": null, "
+                             "\"full_decode_all_tok_s\": null}");
+        }
+        buf_release(&line);
+    }
+    buf_add_char(out, ']');
+}
+
+static void put_json(struct buf *out, const struct report *r)
+{
+    const struct hearth_plan *p = &r->plan;
+    const uint64_t all = p->total_bytes + r->serve_bytes;
+    buf_printf(out,
+               "{\"version\": 1, \"total_bytes\": %llu, \"least_bytes\": %llu, "
+               "\"available_bytes\": %llu, \"available_from\": "
+               "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
+               "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
+               "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
+               "\"step_disk_bytes\": %llu, \"parts\": [",
+               (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
+               (unsigned long long)p->available_bytes, p->available_from,
+               p->fits ? "true" : "false", (unsigned long long)all,
+               all <= p->available_bytes ? "true" : "false", p->n_ctx, p->n_parallel, p->n_batch,
+               (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes,
+               (unsigned long long)p->window_kv_bytes, (unsigned long long)p->window,
+               (unsigned long long)p->step_disk_bytes);
+    for (int32_t i = 0; i < p->n_part; i++) {
+        buf_printf(out, "%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
+                   (unsigned long long)p->part[i].bytes);
+    }
+    buf_add_str(out, "], \"speed\": ");
+    if (r->has_speed) {
+        buf_printf(out, "{\"read_gb_s\": %.2f, ", r->one[EMPTY].read_gb_s);
+        json_speeds(out, "empty", &r->one[EMPTY], &r->all[EMPTY]);
+        buf_add_str(out, ", ");
+        json_speeds(out, "full", &r->one[FULL], &r->all[FULL]);
+        buf_add_char(out, '}');
+    } else {
+        buf_add_str(out, "null");
+    }
+    if (!p->fits || p->step_disk_bytes > 0) {
+        json_near(out, r);
+    }
+    buf_add_str(out, "}\n");
+}
+
+/* A piece of a prompt and an answer's token, where the context begins and where it ends. */
+static void predict(struct hearth_box *box, const char *path, struct hearth_model_params *p,
+                    struct report *r)
+{
+    const struct hearth_plan *plan = &r->plan;
+    struct hearth_speed at[4];
+    for (int i = 0; i < 2; i++) {
+        const bool is_full = i == FULL;
+        at[i] = (struct hearth_speed){ .n_prompt = plan->n_batch,
+                                       .n_depth = is_full ? plan->n_ctx - plan->n_batch : 0,
+                                       .n_parallel = 1 };
+        at[2 + i] = (struct hearth_speed){ .n_depth = is_full ? plan->n_ctx - 1 : 0,
+                                           .n_parallel = plan->n_parallel };
+    }
+    p->n_ctx = plan->n_ctx;
+    p->n_batch = plan->n_batch;
+    const bool is_told = hearth_predict(box, path, p, at, 4) == HEARTH_OK;
+    r->has_speed = is_told && plan->step_disk_bytes == 0;
+    memcpy(r->one, at, sizeof r->one);
+    memcpy(r->all, at + 2, sizeof r->all);
+    if (is_told) {
+        nearest_predict(box, at[0].read_gb_s, r->near, r->n_near);
+    }
 }
 
 int cmd_plan(const struct conf *c, const char *path)
 {
+    static struct report r; /* large; owner: the main thread */
     struct hearth_box *box = NULL;
     struct hearth_model_params p;
-    struct hearth_plan plan = { 0 };
+    struct buf out;
+    r = (struct report){ .conf = c, .serve_bytes = cmd_serve_extra_bytes(c) };
     hearth_status s = open_box(c, &box);
     open_params(c, &p);
-    s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &plan) : s;
-    hearth_box_close(box);
+    s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r.plan) : s;
     if (s != HEARTH_OK) {
+        hearth_box_close(box);
         return open_fail(s);
     }
-    if (c->is_json) {
-        print_json(&plan, cmd_serve_extra_bytes(c));
-    } else {
-        print_text(&plan, cmd_serve_extra_bytes(c), c->kv != NULL && strcmp(c->kv, "q8_0") == 0,
-                   c->draft != NULL);
+    if (!r.plan.fits || r.plan.step_disk_bytes > 0) {
+        r.n_near = nearest_find(box, c, path, &r.plan, r.near);
     }
-    return plan.fits ? 0 : (int)HEARTH_MEMORY;
+    predict(box, path, &p, &r);
+    hearth_box_close(box);
+    choose_letters(&r);
+    buf_init(&out, OUT_MAX);
+    (c->is_json ? put_json : put_text)(&out, &r);
+    fputs(buf_str(&out), stdout);
+    buf_release(&out);
+    return r.plan.fits ? 0 : (int)HEARTH_MEMORY;
 }

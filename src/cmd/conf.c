@@ -52,8 +52,13 @@ static const struct command {
                      "client that takes nothing of its answer; 4096 messages, 64 levels of JSON, "
                      "8 choices, 16 stop texts of 256 bytes, 1024 biases.",
                      0, 1 },
-    [CONF_PLAN] = { "plan", "MODEL", "say what a model takes on this box, and whether it fits",
-                    "Reads only the file's header. Exit code 4 when it does not fit. What serve "
+    [CONF_PLAN] = { "plan", "MODEL",
+                    "say what a model takes on this box, whether it fits, and how fast it is",
+                    "Reads only the file's header; speeds are predicted by trying memory and "
+                    "kernels "
+                    "for a second. Exit code 4 when it does not fit; then the nearest plans that "
+                    "do "
+                    "are told. What serve "
                     "takes more is told beside; run counts 24 MiB more and 16 bytes for each of "
                     "its prompt (100 where that has over 300 kB). A chat counts as a prompt of 64 "
                     "KiB, or of 16 bytes for each token of the context.",

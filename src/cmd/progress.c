@@ -54,17 +54,16 @@ void progress_begin_short(struct progress *p, const char *what, uint64_t total)
     snprintf(p->what, sizeof p->what, "%s", what);
 }
 
-/* A line that wraps could not be overwritten. */
-static int columns(void)
+int progress_columns(int fd, int otherwise)
 {
     struct winsize w;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col : 80;
+    return ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col : otherwise;
 }
 
-/* Takes the place of the line that was drawn before. */
+/* Takes the place of the line that was drawn before. A line that wraps could not be overwritten. */
 static void draw(struct progress *p, const char *line, uint64_t now_us)
 {
-    fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
+    fprintf(stderr, "\r%.*s\033[K", progress_columns(STDERR_FILENO, 80) - 1, line);
     fflush(stderr);
     p->is_drawn = true;
     p->shown_us = now_us;

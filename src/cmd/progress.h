@@ -29,6 +29,9 @@ void progress_share(struct progress *p, double done);
 void progress_set(struct progress *p, uint64_t done); /* cheap to call often */
 void progress_end(struct progress *p);                /* leaves the cursor on a fresh line */
 
+/* Columns of the terminal behind fd; `otherwise` where it is none. */
+int progress_columns(int fd, int otherwise);
+
 /* "98.4 MB" (decimal units, as disks and networks count); to[16]. */
 const char *progress_bytes(uint64_t n, char to[16]);
 

@@ -1,0 +1,382 @@
+/* nearest - plans that fit, next to one that does not
+ *
+ * Whoever asks for too much learns what can be had: each of context, cache type and number of
+ * conversations is lowered by itself until the plan fits, with the others as they are; where none
+ * does alone, together. Of other quantizations of the same model, in its folder or in the store,
+ * the largest that fits is named, or failing that one with a smaller context. Each is a plan that
+ * was made, not an estimate, and a command to type.
+ *
+ * Plans are made a little below what is available, since that changes from one moment to the next.
+ *
+ * Models are the same where name (but for types in it), family and all dimensions are: a fine-tuned
+ * one that took the name of its parent is taken for it. At most FILES_MAX headers are read.
+ *
+ * Rejected: an order by what hurts least. It depends on what the model is for.
+ *
+ * Next: cmd/cmd_plan.c. */
+#include "cmd/nearest.h"
+
+#include "cmd/open.h"
+#include "cmd/store.h"
+#include "model/arch.h"
+#include "model/gguf.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FILES_MAX  64
+#define STEP_LARGE 256 /* tokens to which contexts are cut, and small ones */
+#define STEP_SMALL 16
+#define NAME_BYTES 128
+#define SLACK      ((uint64_t)1 << 20)
+
+struct search {
+    struct hearth_box *box;
+    const struct conf *conf; /* asked for */
+    const char *path;
+    const struct hearth_plan *plan;
+    struct nearest *out;
+    int n;
+};
+
+/* Whether a model with these options fits, and stays in memory; then *plan is its plan. */
+static bool try_plan(const struct search *s, const struct conf *c, const char *path,
+                     struct hearth_plan *plan)
+{
+    struct hearth_model_params p;
+    struct hearth_plan made = { .size = sizeof made };
+    open_params(c, &p);
+    if (hearth_plan_make(s->box, path, &p, &made) != HEARTH_OK) {
+        return false;
+    }
+    *plan = made;
+    return made.step_disk_bytes == 0 &&
+           made.total_bytes + SLACK + made.available_bytes / 256 <= made.available_bytes;
+}
+
+/* The largest value of an option that fits, below `most` and a multiple of `step`; 0: none. */
+static int64_t largest(const struct search *s, struct conf *c, const char *path, int64_t *option,
+                       int64_t most, int64_t step, struct hearth_plan *plan)
+{
+    int64_t fits = 0;
+    int64_t too_many = (most + step - 1) / step; /* steps */
+    while (too_many - fits > 1) {
+        const int64_t middle = fits + (too_many - fits) / 2;
+        *option = middle * step;
+        if (try_plan(s, c, path, plan)) {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    *option = fits * step;
+    return fits > 0 && try_plan(s, c, path, plan) ? fits * step : 0;
+}
+
+static void add(struct search *s, const char *change, const struct conf *c, const char *model,
+                const char *path, const struct hearth_plan *plan)
+{
+    if (s->n < NEAREST_MAX && strlen(model) < OS_PATH_BYTES && strlen(path) < OS_PATH_BYTES) {
+        struct nearest *n = &s->out[s->n++];
+        *n = (struct nearest){ .change = change, .conf = *c, .plan = *plan };
+        snprintf(n->model, sizeof n->model, "%s", model);
+        snprintf(n->path, sizeof n->path, "%s", path);
+        n->conf.model = n->model;
+    }
+}
+
+/* The largest context that fits with the other options of c. */
+static bool add_context(struct search *s, const char *change, struct conf c, const char *model,
+                        const char *path)
+{
+    struct hearth_plan plan;
+    const int64_t most = s->plan->n_ctx;
+    const int64_t step = most > 4 * STEP_LARGE ? STEP_LARGE : STEP_SMALL;
+    const bool is_found = largest(s, &c, path, &c.ctx, most, step, &plan) > 0;
+    if (is_found) {
+        add(s, change, &c, model, path, &plan);
+    }
+    return is_found;
+}
+
+/* --- the same model in other types --- */
+
+struct model_id {
+    struct arch arch;
+    char name[NAME_BYTES];
+    uint64_t bytes;
+};
+
+/* "Q4_0", "IQ2_XXS", "Q4_K_M", "F16": some names end so. */
+static bool is_type(struct view word)
+{
+    size_t i = word.n > 2 && (word.p[0] == 'I' || word.p[0] == 'T') ? 1 : 0;
+    const bool is_quant =
+        word.n > i + 1 && word.p[i] == 'Q' && isdigit((unsigned char)word.p[i + 1]);
+    return is_quant || view_is(word, "F16") || view_is(word, "BF16") || view_is(word, "F32") ||
+           view_is(word, "MXFP4") || view_is(word, "NVFP4");
+}
+
+/* The words of a model's name, without types. */
+static void bare_name(struct view name, char out[NAME_BYTES])
+{
+    size_t n = 0;
+    for (size_t at = 0; at < name.n;) {
+        size_t end = at;
+        while (end < name.n && memchr(" ,-.:/", name.p[end], 6) == NULL) {
+            end++;
+        }
+        const struct view word = view_part(name, at, end - at);
+        for (size_t i = 0; i < word.n && !is_type(word) && n + 2 < NAME_BYTES; i++) {
+            out[n++] = word.p[i];
+        }
+        at = end + 1;
+    }
+    out[n] = '\0';
+}
+
+static bool read_id(const char *path, struct model_id *id)
+{
+    struct gguf *g = NULL;
+    struct view name = { NULL, 0 };
+    bool found = false;
+    enum err e = gguf_open(&g, path);
+    e = e == ERR_OK ? arch_read(&id->arch, g) : e;
+    e = e == ERR_OK ? gguf_string(g, "general.name", &name, &found) : e;
+    if (e == ERR_OK) {
+        bare_name(found ? name : (struct view){ "", 0 }, id->name);
+        id->bytes = gguf_file_bytes(g);
+    }
+    gguf_close(g);
+    return e == ERR_OK;
+}
+
+static bool is_same(const struct model_id *a, const struct model_id *b)
+{
+    const struct arch *x = &a->arch;
+    const struct arch *y = &b->arch;
+    return x->recipe == y->recipe && strcmp(a->name, b->name) == 0 && x->n_layer == y->n_layer &&
+           x->n_embd == y->n_embd && x->n_ff == y->n_ff && x->n_head == y->n_head &&
+           x->n_kv == y->n_kv && x->hd_k == y->hd_k && x->n_vocab == y->n_vocab;
+}
+
+/* The best of the others so far: the largest that fits as a whole, else the smallest. */
+struct other {
+    struct model_id own;
+    bool has_one;
+    bool has_plan;
+    uint64_t bytes;
+    struct hearth_plan plan;
+    char model[OS_PATH_BYTES];
+    char path[OS_PATH_BYTES];
+};
+
+static void look_at(const struct search *s, struct other *o, const char *model, const char *path)
+{
+    static struct model_id id; /* large; owner: the main thread */
+    struct hearth_plan plan = { 0 };
+    if (!read_id(path, &id) || !is_same(&id, &o->own) || id.bytes > o->own.bytes / 64 * 63) {
+        return;
+    }
+    const bool fits = try_plan(s, s->conf, path, &plan);
+    const bool is_better = fits ? !o->has_plan || id.bytes > o->bytes
+                                : !o->has_plan && (!o->has_one || id.bytes < o->bytes);
+    if (is_better) {
+        o->has_one = true;
+        o->has_plan = fits;
+        o->bytes = id.bytes;
+        o->plan = plan;
+        snprintf(o->model, sizeof o->model, "%s", model);
+        snprintf(o->path, sizeof o->path, "%s", path);
+    }
+}
+
+static void look_in_folder(const struct search *s, struct other *o)
+{
+    static struct store_walk w; /* large; owner: the main thread */
+    char folder[OS_PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s", s->path);
+    char *slash = strrchr(folder, '/');
+    const char *name = slash != NULL ? slash + 1 : s->path;
+    const size_t n_before = slash != NULL ? (size_t)(name - folder) : 0;
+    if (slash != NULL) {
+        slash[slash == folder] = '\0';
+    }
+    store_walk_open(&w, slash != NULL ? folder : ".");
+    int n_file = 0;
+    while (store_walk_next(&w)) { /* to the end, which closes it */
+        char path[OS_PATH_BYTES];
+        if (!view_ends(w.name, VIEW(".gguf")) || view_is(w.name, s->path + n_before) ||
+            n_file++ >= FILES_MAX) {
+            continue;
+        }
+        const int n = snprintf(path, sizeof path, "%.*s%.*s", (int)n_before, s->path, (int)w.name.n,
+                               w.name.p);
+        if (n > 0 && (size_t)n < sizeof path) {
+            look_at(s, o, path, path);
+        }
+    }
+}
+
+static void look_in_store(const struct search *s, struct other *o)
+{
+    struct store *st = NULL;
+    struct store_model m = { 0 };
+    char name[STORE_NAME_MAX] = "";
+    bool found = store_open(&st) == ERR_OK;
+    for (int i = 0; i < FILES_MAX && found; i++) {
+        struct buf path;
+        found = store_after(st, name, &m, &found) == ERR_OK && found;
+        buf_init(&path, OS_PATH_BYTES);
+        if (found && store_path(st, &m, &path) == ERR_OK && strcmp(buf_str(&path), s->path) != 0) {
+            look_at(s, o, m.name, buf_str(&path));
+        }
+        snprintf(name, sizeof name, "%s", m.name);
+        buf_release(&path);
+        store_model_clear(&m);
+    }
+    store_close(st);
+}
+
+static void add_other(struct search *s)
+{
+    static struct other o; /* large; owner: the main thread */
+    o = (struct other){ 0 };
+    if (!read_id(s->path, &o.own)) {
+        return;
+    }
+    if (store_is_file(s->conf->model)) {
+        look_in_folder(s, &o);
+    }
+    look_in_store(s, &o);
+    if (o.has_plan) {
+        add(s, "a smaller quantization", s->conf, o.model, o.path, &o.plan);
+    } else if (o.has_one) {
+        add_context(s, "a smaller quantization, less context", *s->conf, o.model, o.path);
+    }
+}
+
+/* --- all of it --- */
+
+int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
+                 const struct hearth_plan *p, struct nearest out[NEAREST_MAX])
+{
+    struct search s = { box, c, path, p, out, 0 };
+    struct hearth_plan plan;
+    struct conf own = *c;
+    const bool has_small_kv = c->kv != NULL && strcmp(c->kv, "q8_0") == 0;
+    own.kv = "q8_0";
+    const bool fits_kv = !has_small_kv && try_plan(&s, &own, path, &plan);
+    if (fits_kv) {
+        add(&s, "a smaller cache type", &own, c->model, path, &plan);
+    }
+    const bool fits_context = add_context(&s, "less context", *c, c->model, path);
+    if (!fits_kv && !has_small_kv) {
+        own.ctx = c->ctx;
+        add_context(&s, "a smaller cache type, less context", own, c->model, path);
+    }
+    own = *c;
+    if (p->n_parallel > 1 && largest(&s, &own, path, &own.parallel, p->n_parallel, 1, &plan) > 0) {
+        add(&s, "fewer at once", &own, c->model, path, &plan);
+    } else if (p->n_parallel > 1 && !fits_context) {
+        own.parallel = 1;
+        own.kv = "q8_0";
+        add_context(&s, "one at a time, a smaller cache type, less context", own, c->model, path);
+    }
+    own = *c;
+    own.draft = NULL;
+    if (c->draft != NULL && try_plan(&s, &own, path, &plan)) {
+        add(&s, "no draft model", &own, c->model, path, &plan);
+    }
+    add_other(&s);
+    return s.n;
+}
+
+static bool is_alike(const struct nearest *a, const struct nearest *b)
+{
+    const char *x = a->conf.kv != NULL ? a->conf.kv : "f16";
+    const char *y = b->conf.kv != NULL ? b->conf.kv : "f16";
+    return strcmp(a->path, b->path) == 0 && strcmp(x, y) == 0;
+}
+
+void nearest_predict(struct hearth_box *box, double read_gb_s, struct nearest *all, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct hearth_speed at[2 * NEAREST_MAX];
+        struct nearest *of[NEAREST_MAX];
+        struct hearth_model_params p;
+        size_t n_of = 0;
+        for (int j = i; j < n && all[i].decode_tok_s <= 0.0; j++) {
+            const struct hearth_plan *plan = &all[j].plan;
+            if (is_alike(&all[i], &all[j])) {
+                at[2 * n_of] = (struct hearth_speed){ .n_prompt = plan->n_batch,
+                                                      .n_parallel = plan->n_parallel,
+                                                      .read_gb_s = read_gb_s };
+                at[2 * n_of + 1] = at[2 * n_of];
+                at[2 * n_of + 1].n_prompt = 0;
+                at[2 * n_of + 1].n_depth = plan->n_ctx - 1;
+                of[n_of++] = &all[j];
+            }
+        }
+        open_params(&all[i].conf, &p);
+        p.n_batch = all[i].plan.n_batch;
+        p.n_ctx = all[i].plan.n_ctx;
+        if (n_of > 0 && hearth_predict(box, all[i].path, &p, at, 2 * n_of) == HEARTH_OK) {
+            for (size_t k = 0; k < n_of; k++) {
+                of[k]->prefill_tok_s = at[2 * k].prefill_tok_s;
+                of[k]->decode_tok_s = at[2 * k].decode_tok_s;
+                of[k]->full_decode_tok_s = at[2 * k + 1].decode_tok_s;
+            }
+        }
+    }
+}
+
+/* As a shell takes it for one word. */
+static void add_word(struct buf *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_./:+,@%-";
+    if (word[strspn(word, plain)] == '\0' && word[0] != '\0') {
+        buf_add_str(out, word);
+        return;
+    }
+    buf_add_char(out, '\'');
+    for (const char *p = word; *p != '\0'; p++) {
+        if (*p == '\'') {
+            buf_add_str(out, "'\\''");
+        } else {
+            buf_add_char(out, *p);
+        }
+    }
+    buf_add_char(out, '\'');
+}
+
+static void add_number(struct buf *out, const char *option, int64_t value)
+{
+    if (value > 0) {
+        buf_printf(out, " --%s %lld", option, (long long)value);
+    }
+}
+
+static void add_text(struct buf *out, const char *option, const char *value)
+{
+    if (value != NULL) {
+        buf_printf(out, " --%s ", option);
+        add_word(out, value);
+    }
+}
+
+void nearest_command(const struct nearest *n, struct buf *out)
+{
+    const struct conf *c = &n->conf;
+    buf_add_str(out, n->model[0] == '-' ? "hearth plan ./" : "hearth plan ");
+    add_word(out, n->model);
+    add_number(out, "ctx", c->ctx);
+    add_number(out, "parallel", c->parallel);
+    add_text(out, "kv", c->kv);
+    add_text(out, "draft", c->draft);
+    add_number(out, "threads", c->threads);
+    add_text(out, "isa", c->isa);
+    add_number(out, "memory", c->memory_mib);
+}
