@@ -95,6 +95,12 @@ static void put_bar(struct buf *out, const struct report *r, int n_cell)
     }
 }
 
+/* Three digits or so. */
+static void put_rate(struct buf *out, const char *before, double rate)
+{
+    buf_printf(out, "%s%.*f", before, rate < 10.0 ? 2 : rate < 100.0 ? 1 : 0, rate);
+}
+
 static void put_speed(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
@@ -104,14 +110,15 @@ static void put_speed(struct buf *out, const struct report *r)
                                           : "no room to try the kernels");
         return;
     }
-    buf_printf(out,
-               "Predicted: prompts %.4g tok/s and answers %.4g at an empty context, %.4g and %.4g "
-               "at a full one",
-               r->one[EMPTY].prefill_tok_s, r->one[EMPTY].decode_tok_s, r->one[FULL].prefill_tok_s,
-               r->one[FULL].decode_tok_s);
+    put_rate(out, "Predicted: prompts ", r->one[EMPTY].prefill_tok_s);
+    put_rate(out, " tok/s and answers ", r->one[EMPTY].decode_tok_s);
+    put_rate(out, " at an empty context, ", r->one[FULL].prefill_tok_s);
+    put_rate(out, " and ", r->one[FULL].decode_tok_s);
+    buf_add_str(out, " at a full one");
     if (p->n_parallel > 1) {
-        buf_printf(out, "; %d answers together %.4g and %.4g", p->n_parallel,
-                   r->all[EMPTY].decode_tok_s, r->all[FULL].decode_tok_s);
+        buf_printf(out, "; %d answers together", p->n_parallel);
+        put_rate(out, " ", r->all[EMPTY].decode_tok_s);
+        put_rate(out, " and ", r->all[FULL].decode_tok_s);
     }
     buf_printf(out,
                ".\nMade of: memory read at %.1f GB/s and this model's operations tried on made up "
@@ -139,8 +146,10 @@ static void put_near(struct buf *out, const struct report *r)
         nearest_command(n, out);
         buf_printf(out, "\n      %s: %.1f MiB", n->change, (double)n->plan.total_bytes / MIB);
         if (n->decode_tok_s > 0.0) {
-            buf_printf(out, ", prompts %.4g tok/s, answers %.4g, %.4g at a full context",
-                       n->prefill_tok_s, n->decode_tok_s, n->full_decode_tok_s);
+            put_rate(out, ", prompts ", n->prefill_tok_s);
+            put_rate(out, " tok/s, answers ", n->decode_tok_s);
+            put_rate(out, ", ", n->full_decode_tok_s);
+            buf_add_str(out, " at a full context");
         }
         buf_add_char(out, '\n');
     }

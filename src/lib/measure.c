@@ -150,7 +150,13 @@ enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t mos
 {
     struct arena data = { 0 };
     struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
-    TRY(measure_size(n_thread, most_bytes, &l));
+    const char *from = NULL;
+    const uint64_t half = os_memory_available(&from) / 2;
+    TRY(measure_size(n_thread, most_bytes > 0 && most_bytes < half ? most_bytes : half, &l));
+    const uint64_t far = os_beyond_caches(MEASURE_LEAST) / 2;
+    REQUIRE(l.read_bytes >= far, ERR_MEMORY,
+            "the memory's speed shows with %llu MiB, %llu are available: allow more",
+            (unsigned long long)far >> 20, (unsigned long long)l.read_bytes >> 20);
     TRY(arena_open(&data, (size_t)l.read_bytes + 65536, false));
     const size_t n_float = (size_t)l.read_bytes / sizeof(float);
     const enum err e =

@@ -11,7 +11,8 @@
  * untouched then. */
 enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
                         struct hearth_limits *out) MUST_USE;
-/* The same for what n_thread threads read, alone, in a quarter of a second. */
+/* The same for what n_thread threads read, alone, in a quarter of a second, with half of what is
+ * free at most; ERR_MEMORY also where caches would hold it. */
 enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
                       double *gb_s) MUST_USE;
 
