@@ -12,8 +12,9 @@
  *
  * What many tokens' activations take on their way between caches is added at the memory's speed.
  * What it takes to read weights and pages from memory is joined to that: a core computes while it
- * fetches, but neither limit is reached where both are near: (a^p + m^p)^(1/p), p = JOIN, which was
- * fitted to answers of IQ2_XXS, Q4_0 and Q8_0 at two speeds of memory (docs/SPEED.md).
+ * fetches, but neither limit is reached where both are near: (a^p + m^p)^(1/p), p = JOIN. A step
+ * reads at READ_SHARE of the best that memory gives, as it is not always at its best. Both were
+ * chosen by answers of IQ2_XXS, Q4_0 and Q8_0 at two speeds of memory (docs/SPEED.md).
  *
  * Numbers are made up: bytes 0x2C to 0x2F, which are ordinary as float, half, bf16 and int8; no
  * kernel looks at values. Operands are never written, and what is changed in place stays ordinary
@@ -33,7 +34,7 @@
 #include <string.h>
 
 #define JOIN        3.0
-#define READ_SHARE  0.92  /* of the memory's best, that products reach (docs/SPEED.md) */
+#define READ_SHARE  0.9   /* of the best that memory gives (docs/SPEED.md) */
 #define SERIES_US   80    /* of one series of calls; the best counts */
 #define SERIES      24    /* at most; short ones find a moment in which nothing else runs */
 #define MOST_US     12000 /* of all of them, about */
