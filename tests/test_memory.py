@@ -8,6 +8,7 @@ figure of what was resident at most is compared: the first line says which, and 
 limits  `hearth run`, `hearth serve` and tests/fill at the plan, 2 % more and 5 % less: works, works, says so before it loads
 table   twelve combinations of model, context, cache type and clients: the peak lies within 3 % of the plan and never above
 plans   random plans at exactly the planned limit: 12, with --all 200 (some ten minutes); a plan that fails is made again by --seed N
+allocs  each request for memory of `hearth run` and `hearth serve`, from main on and in all libraries but hwloc, is refused in turn
 Prints 'N passed, N failed'."""
 import argparse
 import json
@@ -361,6 +362,47 @@ def plans(a, groups, folder):
     print(f'# {len(share)} random plans, seeds {seeds[0]} to {seeds[-1]}, run at exactly the planned limit: {killed} kills, {over} overruns; resident {100 * min(share):.1f} to {100 * max(share):.1f} % of the plan')
 
 
+def refusing(a, args, n, count):
+    """Starts a program that is refused its n-th request for memory; what it said, its exit code, and how many requests there were. A
+    service is asked to end when it is ready."""
+    env = {**os.environ, 'LD_PRELOAD': a.build + '/tests/librefuse.so', 'REFUSE_AT': str(n), 'REFUSE_COUNT': count}
+    with tempfile.TemporaryFile('w+') as out:
+        p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, errors='replace', env=env)
+        watch = threading.Timer(60, p.kill)
+        watch.start()
+        said = ''
+        for line in p.stderr:
+            said += line
+            if 'ready' in line:
+                p.send_signal(signal.SIGTERM)
+        p.wait()
+        watch.cancel()
+        out.seek(0)
+        return p.returncode, out.read(), said, int(open(count).read()) if os.path.exists(count) else 0
+
+
+def allocs(a, groups, folder):
+    if not os.path.exists(a.build + '/tests/librefuse.so'):
+        checks.STATE['skipped'] += 1
+        return
+    tiny, common = a.fixtures + '/zoo/llama.gguf', ['--ctx', '64', '--threads', '2']
+    for name, args in (('run', ['run', tiny, 'hello', '-n', '4', '--temp', '0', *common]), ('run --json', ['run', tiny, 'hello', '-n', '2', '--temp', '0', '--json', *common]),
+                       ('serve', ['serve', '--model', tiny, '--port', '0', '--parallel', '1', '--max-clients', '4', *common])):
+        args = [a.build + '/hearth', *args]
+        code, text, said, n = refusing(a, args, 0, folder + '/count')
+        check(f'{name}: nothing is refused', code == 0 and n > 50, (code, n, said))
+        ends = {}
+        for i in range(1, n + 1):
+            code, out, said, _ = refusing(a, args, i, folder + '/count')
+            ends[code] = ends.get(code, 0) + 1
+            last = said.splitlines()[-1] if said else ''
+            is_told = code == 4 and last.startswith('hearth: ') and 'memory' in last
+            is_thread = code == 9 and 'cannot start' in last and 'thread' in last  # the kernel's answer for its stack is that of too many threads
+            survived = code == 0 and (out == text or name == 'run --json' and json.loads(out)['text'] == json.loads(text)['text'])
+            check(f'{name}: request {i} of {n} for memory is refused', is_told or is_thread or survived, (code, out[-200:], said[-400:]))
+        print(f'# {name}: {n} requests for memory refused in turn, exit codes: ' + ', '.join(f'{k} x{v}' for k, v in sorted(ends.items())), flush=True)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('build')
@@ -373,7 +415,7 @@ def main():
     groups = Groups()
     print('# ' + groups.name(), flush=True)
     with tempfile.TemporaryDirectory(prefix='hearth-memory-') as folder:
-        for test in (limits, table, plans):
+        for test in (limits, table, plans, allocs):
             if not a.only or a.only == test.__name__:
                 test(a, groups, folder)
     checks.finish()

@@ -12,6 +12,7 @@
  * Next: base/cpu.c. */
 #include "base/js.h"
 
+#include <errno.h>
 #include <float.h>
 #include <jansson.h>
 #include <math.h>
@@ -98,6 +99,7 @@ enum err js_parse(struct view text, size_t depth_max, struct js **root)
     json_error_t why;
     const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
     const char *p = text.n > 0 ? text.p : "";
+    errno = 0; /* jansson tells a lack of memory as many things, malloc as one */
     json_t *v = json_loadb(p, text.n, flags, &why);
     if (v == NULL && json_error_code(&why) == json_error_numeric_overflow) {
         struct buf wide; /* two bytes more for each integer of 19 or more */
@@ -108,6 +110,7 @@ enum err js_parse(struct view text, size_t depth_max, struct js **root)
         buf_release(&wide);
         TRY(e);
     }
+    REQUIRE(v != NULL || errno != ENOMEM, ERR_MEMORY, "no memory for %zu bytes of JSON", text.n);
     REQUIRE(v != NULL, ERR_USAGE, "JSON line %d column %d: %s", why.line, why.column, why.text);
     *root = (struct js *)(void *)v;
     return ERR_OK;

@@ -10,13 +10,21 @@
  * Next: base/topo.c. */
 #include "base/topo.h"
 
+#include "base/mem.h"
+
 #include <hwloc.h>
 #include <string.h>
 
-/* Loaded; the caller destroys it. */
+#define ROOM_BYTES ((size_t)4 << 20) /* more than hwloc takes for a machine of two sockets */
+
+/* Loaded; the caller destroys it. hwloc does not survive a refusal in the middle of its work, so it
+ * begins only where there is memory. */
 static enum err load(hwloc_topology_t *out, const char *text)
 {
     hwloc_topology_t h;
+    struct arena room = { 0 };
+    TRY(arena_open(&room, ROOM_BYTES, false));
+    arena_close(&room);
     REQUIRE(hwloc_topology_init(&h) == 0, ERR_MEMORY, "topology: no memory");
     hwloc_topology_set_all_types_filter(h, HWLOC_TYPE_FILTER_KEEP_NONE);
     /* memory nodes hang on these; without them hwloc gives a core the nodes of all */

@@ -221,7 +221,7 @@ static const char *finish_name(enum hearth_finish f)
     return names[f];
 }
 
-static void report_json(const struct chat *h)
+static enum err report_json(const struct chat *h)
 {
     const struct hearth_event *e = &h->end;
     const struct speed v = speed_of(e);
@@ -240,8 +240,12 @@ static void report_json(const struct chat *h)
                (double)(e->queue_us + e->prefill_us) / 1e3,
                (unsigned long long)stats.memory_planned_bytes,
                (unsigned long long)stats.rss_peak_bytes);
-    fwrite(b.p, 1, b.n, stdout);
+    const enum err e_full = buf_check(&b, "the answer as JSON");
+    if (e_full == ERR_OK) {
+        fwrite(b.p, 1, b.n, stdout);
+    }
     buf_release(&b);
+    return e_full;
 }
 
 /* Says why an answer ended early, where a person would wonder. */
@@ -265,12 +269,12 @@ static void remark(const struct chat *h)
     }
 }
 
-static void report(const struct chat *h)
+static enum err report(const struct chat *h)
 {
     const struct buf *a = &h->answer;
     const bool is_line_open = a->n == 0 || a->p[a->n - 1] != '\n';
     if (h->c->is_json) {
-        report_json(h);
+        TRY(report_json(h));
     } else if (is_line_open && (a->n > 0 || h->edit != NULL)) {
         fputs("\n", stdout);
     }
@@ -278,6 +282,7 @@ static void report(const struct chat *h)
     if (!h->c->is_json) {
         remark(h);
     }
+    return ERR_OK;
 }
 
 /* The user's text to an answer. */
@@ -298,14 +303,15 @@ static hearth_status turn(struct chat *h, struct view text)
         s = hearth_submit(h->m.model, &p, &r);
     }
     s = s == HEARTH_OK ? receive(h, r) : s;
+    if (s == HEARTH_OK && h->answer.lacks_memory) { /* what was shown is all there is of it */
+        s = (hearth_status)buf_check(&h->answer, "the answer");
+    }
     if (s == HEARTH_OK && h->answer.n > 0) {
         talk_add(&h->talk, TALK_ASSISTANT, buf_view(&h->answer));
     } else {
         talk_back(&h->talk, mark); /* the turn did not happen */
     }
-    if (s == HEARTH_OK) {
-        report(h);
-    }
+    s = s == HEARTH_OK ? (hearth_status)report(h) : s;
     hearth_request_close(r);
     return s;
 }
@@ -496,6 +502,7 @@ static enum err gather(const struct conf *c, struct buf *text)
 {
     if (c->prompt != NULL) {
         buf_add_str(text, c->prompt);
+        TRY(buf_check(text, "the prompt"));
     }
     if (has_input()) {
         struct buf piped;

@@ -748,6 +748,7 @@ static void on_log(void *arg, const char *fmt, va_list args)
 static enum err start_daemon(struct http *h)
 {
     const struct http_params *p = &h->params;
+    errno = 0;
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0,
         NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, h,
@@ -756,6 +757,7 @@ static enum err start_daemon(struct http *h)
         MHD_OPTION_STRICT_FOR_CLIENT, is_lenient() ? 0 : 1, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK,
         on_uri, h, MHD_OPTION_END);
+    REQUIRE(h->daemon != NULL || errno != ENOMEM, ERR_MEMORY, "no memory for the HTTP server");
     REQUIRE(h->daemon != NULL, ERR_IO, "cannot start the HTTP server (libmicrohttpd %s)",
             MHD_get_version());
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);

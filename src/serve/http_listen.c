@@ -101,6 +101,7 @@ enum err http_listen_open(struct http_listen *out, const char *host, int port, b
     char service[16];
     snprintf(service, sizeof service, "%d", port);
     const int e = getaddrinfo(host, service, &hints, &found);
+    REQUIRE(e != EAI_MEMORY, ERR_MEMORY, "no memory to look up host %s", host);
     REQUIRE(e == 0, ERR_IO, "host %s is not known here: %s", host, gai_strerror(e));
     enum err result = ERR_IO;
     for (const struct addrinfo *a = found; a != NULL && result == ERR_IO; a = a->ai_next) {
