@@ -12,6 +12,10 @@
  * What depends on data from outside, a template or a tokenizer's tables, runs behind a fence: the
  * thread's own count of bytes, so that a bound need not be proved for every way through (ME-3).
  *
+ * Where the owner has set a limit, the plan is the guard's (ME-4): what would go beyond it is
+ * refused like memory that the system has not, so that a plan that is wrong ends in a message and
+ * not in somebody else's death. It does not see what libraries allocate; a cgroup does.
+ *
  * After start the engine's threads are frozen: an allocation there is a mistake of ours. It ends
  * checked builds (ME-1).
  *
@@ -35,6 +39,9 @@
 
 static struct cell used_bytes;
 static struct cell peak_bytes;
+static struct cell held_bytes;    /* used_bytes, and of arenas */
+static struct cell granted_bytes; /* most that held_bytes may be; 0: there is no guard */
+static struct cell n_grant;
 static _Thread_local bool is_thread_frozen;
 static _Thread_local size_t fence_left = SIZE_MAX; /* bytes; SIZE_MAX: there is no fence */
 static _Thread_local bool is_fence_met;
@@ -94,6 +101,53 @@ bool mem_fence(size_t n_bytes)
     return was_met;
 }
 
+/* Takes n bytes from what is granted; false, and nothing is taken, when that is too little. Of two
+ * threads that ask for the last bytes at once, both may be refused. */
+static bool pass_guard(size_t n)
+{
+    cell_add(&held_bytes, n);
+    const uint64_t most = cell_get(&granted_bytes);
+    if (most == 0 || cell_get(&held_bytes) <= most) {
+        return true;
+    }
+    cell_add(&held_bytes, 0 - (uint64_t)n);
+    return false;
+}
+
+static void leave_guard(size_t n)
+{
+    cell_add(&held_bytes, 0 - (uint64_t)n);
+}
+
+void mem_grant(size_t n_bytes, size_t before)
+{
+    uint64_t none = 0;
+    cell_add(&n_grant, 1);
+    if (!atomic_compare_exchange_strong(&granted_bytes.v, &none, (uint64_t)before + n_bytes)) {
+        cell_add(&granted_bytes, n_bytes); /* orders nothing: whoever was granted asks later */
+    }
+}
+
+void mem_ungrant(size_t n_bytes)
+{
+    cell_add(&n_grant, UINT64_MAX);
+    if (cell_get(&n_grant) == 0) {
+        cell_set(&granted_bytes, 0);
+    } else {
+        cell_add(&granted_bytes, 0 - (uint64_t)n_bytes);
+    }
+}
+
+bool mem_is_guarded(void)
+{
+    return cell_get(&granted_bytes) != 0;
+}
+
+size_t mem_held_bytes(void)
+{
+    return (size_t)cell_get(&held_bytes);
+}
+
 /* The peak may miss a short overlap of two threads; it is a figure for people. */
 static void count(size_t n, size_t old)
 {
@@ -127,9 +181,14 @@ void *mem_alloc(size_t n_bytes)
     if (!pass_fence(n_bytes)) {
         return NULL;
     }
+    if (!pass_guard(n_bytes)) {
+        leave_fence(n_bytes);
+        return NULL;
+    }
     char *block = calloc(1, n_bytes + HEADER);
     if (block == NULL) {
         leave_fence(n_bytes);
+        leave_guard(n_bytes);
         return NULL;
     }
     count(n_bytes, 0);
@@ -157,12 +216,18 @@ void *mem_realloc(void *p, size_t n_bytes)
     if (!pass_fence(more)) {
         return NULL;
     }
-    char *block = realloc((char *)p - HEADER, n_bytes + HEADER);
-    if (block == NULL) {
+    if (!pass_guard(more)) {
         leave_fence(more);
         return NULL;
     }
+    char *block = realloc((char *)p - HEADER, n_bytes + HEADER);
+    if (block == NULL) {
+        leave_fence(more);
+        leave_guard(more);
+        return NULL;
+    }
     leave_fence(n_bytes < old ? old - n_bytes : 0);
+    leave_guard(n_bytes < old ? old - n_bytes : 0);
     count(n_bytes, old);
     return with_header(block, n_bytes);
 }
@@ -172,6 +237,7 @@ void mem_free(void *p)
     if (p != NULL) {
         count(0, size_of(p));
         leave_fence(size_of(p));
+        leave_guard(size_of(p));
         free((char *)p - HEADER);
     }
 }
@@ -247,9 +313,8 @@ enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 /* Large arenas begin at a 2 MB border, so that the kernel can back them with pages of that size: a
  * table entry then covers 512 times as much, and walking weights misses the TLB as much less
  * often. */
-enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
+static enum err open_mapping(struct arena *a, size_t cap_bytes, bool touch)
 {
-    note_frozen();
     const bool is_large = cap_bytes >= 2 * HUGE_PAGE;
     const size_t slack = is_large ? HUGE_PAGE : 0;
     REQUIRE(cap_bytes < SIZE_MAX / 2, ERR_MEMORY,
@@ -281,6 +346,20 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
     return ERR_OK;
 }
 
+enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
+{
+    note_frozen();
+    const size_t n =
+        mem_round(cap_bytes > 0 && cap_bytes < SIZE_MAX / 2 ? cap_bytes : 1, SMALL_PAGE);
+    REQUIRE(pass_guard(n), ERR_MEMORY, "%zu MiB of memory are more than the plan has left of %zu",
+            mem_round(n, 1 << 20) >> 20, (size_t)cell_get(&granted_bytes) >> 20);
+    const enum err e = open_mapping(a, cap_bytes, touch);
+    if (e != ERR_OK) {
+        leave_guard(n);
+    }
+    return e;
+}
+
 /* The file's pages in the page cache are of 2 MB where it was written or read so (ext4, XFS): the
  * advice makes reading do that, and the kernel's choice of address lets them be mapped as such. */
 enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes)
@@ -309,6 +388,7 @@ void arena_close(struct arena *a)
 {
     if (a->base != NULL && !a->is_counting) {
         munmap(a->base, a->mapped);
+        leave_guard(a->is_file ? 0 : a->mapped);
     }
     *a = (struct arena){ 0 };
 }

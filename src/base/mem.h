@@ -10,7 +10,9 @@
  * ME-2  an arena never grows and never moves; arena_take returns NULL when it is full.
  * ME-3  behind mem_fence(n) a thread never holds more than n bytes of mem_alloc, as they were asked
  *       for, beyond what it held when the fence was set. (A block that grows may be copied: large
- *       ones are not, the system moves their pages.) */
+ *       ones are not, the system moves their pages.)
+ * ME-4  while there are grants, mem_alloc and arenas that are no files together hold no more than
+ *       what was held before the first and all grants give: beyond that they refuse. */
 #ifndef HEARTH_MEM_H
 #define HEARTH_MEM_H
 
@@ -40,6 +42,13 @@ size_t mem_peak_bytes(void); /* most of these since start: tests hold bounds aga
 /* For this thread, until the next call: beyond n bytes mem_alloc gives NULL; SIZE_MAX: no fence.
  * Returns whether the fence that ends here refused anything. */
 bool mem_fence(size_t n_bytes);
+
+/* The guard (ME-4): n bytes may be held, beyond `before` if this is the first grant, which is what
+ * mem_held_bytes said before its owner took anything. Any thread; mem_ungrant ends it. */
+void mem_grant(size_t n_bytes, size_t before);
+void mem_ungrant(size_t n_bytes);
+bool mem_is_guarded(void);
+size_t mem_held_bytes(void); /* live bytes from mem_alloc, and those of arenas that are no files */
 
 void mem_freeze(bool is_frozen); /* this thread only */
 

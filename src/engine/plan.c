@@ -18,6 +18,7 @@
  * Next: engine_open.c takes what was planned. */
 #include "engine/plan.h"
 
+#include "back/be_cpu.h"
 #include "back/be_measure.h"
 #include "base/os.h"
 #include "base/ring.h"
@@ -30,9 +31,29 @@
 #define TABLES_SHARE       512
 #define TABLES_APART_BYTES ((uint64_t)64 << 10)
 
+#define CODE_LATER_BYTES ((size_t)1 << 20)  /* of the program, not yet read in: 0.7 MB are used */
+#define KERNEL_BYTES     ((size_t)96 << 10) /* that the kernel has for a process: 40 are used */
+#define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
+#define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
+
 /* By how much what the process holds before the plan differs from start to start: a few pages, as
  * addresses do. What one start says must do for the next. */
 #define NOISE_BYTES ((uint64_t)32 << 10)
+
+/* Code comes into memory as it is used, in pieces that depend on addresses, which differ from start
+ * to start: some 0.8 MB of the program's 7. All code that is mapped is more than what comes and
+ * always the same, so that what `hearth plan` says is what the next start needs. */
+void plan_program(struct plan_beside *out, int32_t n_worker)
+{
+    struct os_held h;
+    os_trim_heap(); /* of an earlier plan */
+    os_held(&h);
+    const uint64_t later = h.file_bytes + CODE_LATER_BYTES;
+    out->program_bytes = h.own_bytes + (later > h.code_bytes ? later : h.code_bytes) +
+                         (uint64_t)n_worker * BE_CPU_STACK_BYTES;
+    out->kernel_bytes =
+        KERNEL_BYTES + h.table_bytes + (uint64_t)(n_worker + THREADS_BESIDE) * KERNEL_THREAD;
+}
 
 enum err plan_take(struct plan_context *x, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, struct back *back, struct arena *context)
@@ -197,6 +218,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     const uint64_t later = t.context_bytes + t.draft_bytes + t.step_bytes + beside->request_bytes;
     add_part(&t, "loading, given back", loading > later ? loading - later : 0);
     t.least_bytes += loading;
+    t.taken_bytes = t.total_bytes - beside->program_bytes + CODE_LATER_BYTES;
     add_kernel(&t, beside->kernel_bytes);
     const char *from = "";
     t.available_bytes = os_memory_available(&from);

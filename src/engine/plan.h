@@ -44,6 +44,7 @@ struct plan {
     int32_t n_part;
     uint64_t total_bytes;
     uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
+    uint64_t taken_bytes; /* by mem_alloc and arenas: not the kernel, of the program small things */
     uint64_t available_bytes;
     const char *available_from; /* static */
     bool is_own_limit;          /* the owner's, not the box's */
@@ -71,6 +72,10 @@ struct plan_beside {
     const struct arch *draft_arch; /* of a small model that guesses; NULL: none */
     const struct weights *draft_weights;
 };
+
+/* What the process has before a model is opened, and what the kernel has for it and its threads:
+ * program_bytes and kernel_bytes. */
+void plan_program(struct plan_beside *out, int32_t n_worker);
 
 /* ERR_LIMIT when sizes overflow. A plan that does not fit is no error: see `fits`. */
 enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,

@@ -15,7 +15,6 @@
  * Next: include/hearth.h. */
 #include "hearth.h"
 
-#include "back/be_cpu.h"
 #include "base/cpu.h"
 #include "base/js.h"
 #include "base/log.h"
@@ -53,13 +52,9 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
                   HEARTH_BATCH_BUCKETS == ENGINE_BATCH_BUCKETS,
               "public limits are the engine's");
 
-#define THREADS_MAX      256
-#define JSON_DEPTH       64
-#define CODE_LATER_BYTES ((size_t)1 << 20)  /* of the program, not yet read in: 0.7 MB are used */
-#define KERNEL_BYTES     ((size_t)96 << 10) /* that the kernel has for a process: 40 are used */
-#define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
-#define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
-#define DECODED_MAX      ((size_t)16 << 20) /* bytes of a text out of tokens */
+#define THREADS_MAX 256
+#define JSON_DEPTH  64
+#define DECODED_MAX ((size_t)16 << 20) /* bytes of a text out of tokens */
 
 /* A model that guesses for another one. */
 struct small {
@@ -83,6 +78,8 @@ struct hearth_model {
     struct team *team;
     struct engine *engine;
     struct plan plan;
+    size_t held_before; /* by all others when this model was begun */
+    size_t granted;     /* by the guard (ME-4); 0: there is none */
     struct hearth_model_info info;
 };
 
@@ -281,22 +278,6 @@ static void small_close(struct small *s)
     }
 }
 
-/* What the process has before the model is opened, and what the kernel has for it. Code comes into
- * memory as it is used, in pieces that depend on addresses, which differ from start to start: some
- * 0.8 MB of the program's 7. All code that is mapped is more than what comes and always the same,
- * so that what `hearth plan` says is what the next start needs. */
-static void measure_program(int32_t n_worker, struct plan_beside *out)
-{
-    struct os_held h;
-    os_trim_heap(); /* of an earlier plan */
-    os_held(&h);
-    const uint64_t later = h.file_bytes + CODE_LATER_BYTES;
-    out->program_bytes = h.own_bytes + (later > h.code_bytes ? later : h.code_bytes) +
-                         (uint64_t)n_worker * BE_CPU_STACK_BYTES;
-    out->kernel_bytes =
-        KERNEL_BYTES + h.table_bytes + (uint64_t)(n_worker + THREADS_BESIDE) * KERNEL_THREAD;
-}
-
 /* Directory, numbers, slots, tokenizer, template and plan: all that needs no weights. */
 static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
@@ -305,8 +286,9 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     REQUIRE(p->size == sizeof *p, ERR_USAGE,
             "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
     struct plan_beside beside = { .extra_bytes = p->extra_bytes, .limit_bytes = box->memory_bytes };
-    measure_program(box->n_thread, &beside);
+    plan_program(&beside, box->n_thread);
     const size_t held = mem_used_bytes();
+    m->held_before = mem_held_bytes();
     TRY(gguf_open(&m->gguf, path));
     beside.header_bytes = mem_used_bytes() - held;
     TRY(arch_read(&m->arch, m->gguf));
@@ -499,11 +481,22 @@ static enum err load_weights(struct hearth_model *m, const struct hearth_model_p
     return stream_open(&m->stream, &m->weights, m->gguf, c, m->team, p->progress, p->progress_arg);
 }
 
+/* A limit that the owner has set is the allocator's too, from here on, and then every model needs
+ * its grant. */
+static void guard(struct hearth_model *m, const struct hearth_box *box)
+{
+    if (box->memory_bytes > 0 || mem_is_guarded()) {
+        m->granted = (size_t)m->plan.taken_bytes;
+        mem_grant(m->granted, m->held_before);
+    }
+}
+
 static enum err model_open(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
     TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed));
+    guard(m, box);
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
     TRY(load_weights(m, p));
@@ -560,6 +553,9 @@ void hearth_model_close(struct hearth_model *model)
     chat_close(model->chat);
     tok_close(model->tok);
     gguf_close(model->gguf);
+    if (model->granted > 0) {
+        mem_ungrant(model->granted);
+    }
     mem_free(model);
 }
 
