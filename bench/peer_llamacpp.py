@@ -104,12 +104,15 @@ def main():
     ap.add_argument('--kv', default='f16')
     ap.add_argument('--fa', default='0,1')
     ap.add_argument('--first', action='store_true', help='only load and compute one token')
+    ap.add_argument('--no-repack', action='store_true', help='weights stay mapped: for models larger than the memory')
     a = ap.parse_args()
     begin = time.perf_counter()
     quiet = L.llama_log_callback(lambda level, text, data: None)
     L.llama_log_set(quiet, ctypes.c_void_p(0))
     L.llama_backend_init()
-    m = L.llama_model_load_from_file(a.model.encode(), L.llama_model_default_params())
+    p = L.llama_model_default_params()
+    p.use_extra_bufts = not a.no_repack
+    m = L.llama_model_load_from_file(a.model.encode(), p)
     best = {'prefill_tok_s': 0.0, 'decode_tok_s': 0.0}
     if a.first:
         Context(m, a, 1, 1024).prompt(0, 0, 1)

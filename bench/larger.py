@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""larger.py MODEL.gguf [--limit MIB] [--hearth build/hearth] [--python PYTHON] [--llama-bench PATH] [--rounds N]
+
+A model larger than the memory it gets: hearth reads the layers of a packed image that do not fit, the others map the file. All run in
+a memory cgroup of the limit (default: a third of the file), in turns; page cache is charged to it, so nobody has more. hearth is told the
+limit less a MiB by --memory as well. Prints a table in Markdown: prompt and answer tok/s, what hearth reads from the disk, memory at most.
+PYTHON has llama-cpp-python (bench/peer_llamacpp.py says how). Needs root, or a group in which one may make others."""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MIB = 1 << 20
+
+
+class Group:
+    """A memory cgroup, version 1 or 2, below that of this process."""
+
+    def __init__(self, limit):
+        lines = [line.rstrip().split(':', 2) for line in open('/proc/self/cgroup')]
+        v1 = [p for _, names, p in lines if 'memory' in names.split(',')]
+        base = '/sys/fs/cgroup/memory' + v1[0] if v1 else '/sys/fs/cgroup' + [p for _, names, p in lines if names == ''][0]
+        self.path, self.is_v1 = f'{base}/larger-{os.getpid()}-{time.monotonic_ns()}', bool(v1)
+        os.mkdir(self.path)
+        self.write('memory.limit_in_bytes' if v1 else 'memory.max', limit)
+
+    def write(self, name, value):
+        with open(f'{self.path}/{name}', 'w') as f:
+            f.write(str(value))
+
+    def run(self, args, env=None):
+        """(standard output, MiB resident at most)"""
+        with tempfile.TemporaryFile('w+') as err:
+            with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=err, text=True, env={**os.environ, **(env or {})},
+                                  preexec_fn=lambda: self.write('cgroup.procs', os.getpid())) as p:
+                out = p.stdout.read()
+                _, status, used = os.wait4(p.pid, 0)
+                p.returncode = os.waitstatus_to_exitcode(status)
+            err.seek(0)
+            if p.returncode != 0:
+                raise SystemExit(f'{args[0]} ended with {p.returncode}: {err.read()[-800:]}')
+        return out, used.ru_maxrss / 1024
+
+    def close(self):
+        time.sleep(0.2)
+        os.rmdir(self.path)
+
+
+def hearth(a, limit):
+    store = {'XDG_DATA_HOME': os.path.join(os.path.dirname(os.path.abspath(a.model)), 'store')}
+    name = os.path.basename(a.model).removesuffix('.gguf')
+    listed = json.loads(subprocess.run([a.hearth, 'list', '--json'], env={**os.environ, **store}, capture_output=True, text=True).stdout)
+    if not any(m['name'] == name and 'image' in m for m in listed['models']):
+        subprocess.run([a.hearth, 'pull', a.model, '--pack', '--name', name], env={**os.environ, **store}, check=True, stdout=subprocess.DEVNULL)
+    g = Group(limit)
+    out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode)], store)
+    g.close()
+    b = json.loads(out)
+    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=b['decode_tok_s'] * b['step_disk_bytes'] / 1e9, mib=mib)
+
+
+def llama_cpp(a, limit):
+    g = Group(limit)
+    out, mib = g.run([a.python, HERE + '/peer_llamacpp.py', a.model, '--prefill', str(a.prefill), '--decode', str(a.decode), '--fa', '1', '--repeat', '1',
+                      '--no-repack'])
+    g.close()
+    b = json.loads(out)
+    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], mib=mib)
+
+
+def llama_bench(a, limit):
+    g = Group(limit)
+    out, mib = g.run([a.llama_bench, '-m', a.model, '-t', '2', '-p', str(a.prefill), '-n', str(a.decode), '-r', '1', '-fa', '1', '-o', 'json'])
+    g.close()
+    rows = json.loads(re.search(r'\[.*\]', out, re.S)[0])
+    rate = {('prefill' if r['n_prompt'] else 'decode'): r['avg_ts'] for r in rows}
+    return dict(**rate, mib=mib)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('model')
+    ap.add_argument('--limit', type=int, help='MiB')
+    ap.add_argument('--hearth', default='build/hearth')
+    ap.add_argument('--python')
+    ap.add_argument('--llama-bench')
+    for name, value in (('prefill', 512), ('decode', 8), ('rounds', 1)):
+        ap.add_argument('--' + name, type=int, default=value)
+    a = ap.parse_args()
+    limit = (a.limit or os.path.getsize(a.model) // 3 // MIB) * MIB
+    programs = [('hearth', hearth)] + [('llama.cpp', llama_cpp)] * bool(a.python) + [('llama-bench', llama_bench)] * bool(a.llama_bench)
+    got = {name: [] for name, _ in programs}
+    for _ in range(a.rounds):
+        for name, run in programs:
+            got[name].append(run(a, limit))
+    print(f'{os.path.basename(a.model)}, {os.path.getsize(a.model) / MIB:.0f} MiB, in {limit // MIB} MiB\n')
+    print('| program | prompt tok/s | answer tok/s | disk GB/s | memory MiB |\n|---|---|---|---|---|')
+    for name, rows in got.items():
+        cells = [f'{statistics.median(r[k] for r in rows):.2f}' if k in rows[0] else '' for k in ('prefill', 'decode', 'disk', 'mib')]
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+
+
+main()
