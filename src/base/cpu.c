@@ -13,8 +13,8 @@
  * Next: kern/kern_table.c chooses by it. */
 #include "base/cpu.h"
 
+#include "base/cgroup.h"
 #include "base/once.h"
-#include "base/os.h"
 
 #include <sched.h>
 #include <stdint.h>
@@ -140,7 +140,7 @@ static void detect(void)
     CPU_ZERO(&set);
     info.n_core = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                               : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    const uint32_t granted = os_cores_granted();
+    const uint32_t granted = cgroup_cores("");
     info.n_core = (uint32_t)info.n_core < granted ? info.n_core : (int)granted;
     info.n_core = info.n_core < 1 ? 1 : info.n_core > CORES_MAX ? CORES_MAX : info.n_core;
 }

@@ -7,10 +7,6 @@
  *
  * What tests want to own (clock, random numbers, pread) sits behind os_hook.
  *
- * Memory that may still be taken is the least of what the kernel thinks is available and what each
- * cgroup from ours up to the root leaves: in a container the first number alone is how estimates
- * end in the OOM killer.
- *
  * Next: base/lines.c. */
 #include "base/os.h"
 
@@ -26,7 +22,6 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -324,8 +319,7 @@ static uint64_t number_in_text(const char *text, const char *key)
     return v;
 }
 
-/* The same for a file. */
-static uint64_t number_after(const char *path, const char *key)
+uint64_t os_number_after(const char *path, const char *key)
 {
     struct buf text;
     buf_init(&text, 65536);
@@ -338,7 +332,7 @@ static uint64_t number_after(const char *path, const char *key)
 /* The same for lines of kB, in bytes; 0 when absent. */
 static uint64_t kb_after(const char *path, const char *key)
 {
-    const uint64_t v = number_after(path, key);
+    const uint64_t v = os_number_after(path, key);
     return v == UINT64_MAX ? 0 : v * 1024;
 }
 
@@ -377,31 +371,7 @@ void os_held(struct os_held *out)
     buf_release(&text);
 }
 
-/* --- cgroups -------------------------------------------------------------------------------
- *
- * /proc/self/cgroup has one line for each hierarchy, "id:controllers:path"; version 2 has id 0 and
- * no controllers. Within a container the path may lie outside what is mounted; then its own folder
- * does not exist here and the root of the mount holds the container's limit, so the walk from our
- * group to the root reads each folder that is there. */
-
-#define CGROUP_ROOT "/sys/fs/cgroup"
-
-/* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that
- * this process has already. */
-typedef uint64_t (*group_fn)(const char *folder, uint64_t held);
-
-/* What is looked for, and where. */
-struct walk {
-    const char *top;  /* of the mounted tree */
-    const char *word; /* version 1: name of the controller */
-    group_fn v2;
-    group_fn v1;
-    uint64_t held;
-};
-
-/* A file with one plain number in front; UINT64_MAX when absent or "max". `second` (may be NULL)
- * gets the number that follows, 0 if none. */
-static uint64_t number_in(const char *folder, const char *name, uint64_t *second)
+uint64_t os_number_in(const char *folder, const char *name, uint64_t *second)
 {
     char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -419,147 +389,6 @@ static uint64_t number_in(const char *folder, const char *name, uint64_t *second
     return v;
 }
 
-/* Limit less use, and what is held already; page cache that the kernel can drop at once counts as
- * free. Pages of files that a process holds may be charged to another group: all together is never
- * more than the limit. */
-static uint64_t memory_of(const char *folder, const char *limit_file, const char *usage_file,
-                          uint64_t held)
-{
-    const uint64_t limit = number_in(folder, limit_file, NULL);
-    if (limit > UINT64_MAX / 4) {
-        return UINT64_MAX;
-    }
-    const uint64_t usage = number_in(folder, usage_file, NULL);
-    char path[OS_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/memory.stat", folder);
-    /* the use counts the groups below; version 1 has a line of its own for the same sum */
-    uint64_t cache = number_after(path, "total_inactive_file");
-    cache = cache == UINT64_MAX ? number_after(path, "inactive_file") : cache;
-    cache = cache == UINT64_MAX ? 0 : cache;
-    const uint64_t used = usage == UINT64_MAX || usage < cache ? 0 : usage - cache;
-    const uint64_t left = used < limit ? limit - used : 0;
-    return held < limit - left ? left + held : limit;
-}
-
-static uint64_t memory_v2(const char *folder, uint64_t held)
-{
-    return memory_of(folder, "memory.max", "memory.current", held);
-}
-
-static uint64_t memory_v1(const char *folder, uint64_t held)
-{
-    return memory_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", held);
-}
-
-/* Rounded up: a share of a core still needs one thread. */
-static uint64_t cores(uint64_t quota, uint64_t period)
-{
-    const bool is_limited = quota != UINT64_MAX && period != UINT64_MAX && period > 0;
-    return is_limited ? quota / period + (quota % period > 0) : UINT64_MAX;
-}
-
-static uint64_t cores_v2(const char *folder, uint64_t held)
-{
-    (void)held;
-    uint64_t period = 0;
-    const uint64_t quota = number_in(folder, "cpu.max", &period);
-    return cores(quota, period);
-}
-
-static uint64_t cores_v1(const char *folder, uint64_t held)
-{
-    (void)held;
-    return cores(number_in(folder, "cpu.cfs_quota_us", NULL), /* "-1": unlimited */
-                 number_in(folder, "cpu.cfs_period_us", NULL));
-}
-
-/* The least of fn over the group's folder below `root` and its ancestors up to `root`. */
-static uint64_t least_of(group_fn fn, const char *root, const char *group, uint64_t held)
-{
-    char folder[OS_PATH_BYTES];
-    snprintf(folder, sizeof folder, "%s%s", root, group);
-    uint64_t least = UINT64_MAX;
-    for (;;) {
-        const uint64_t v = fn(folder, held);
-        least = v < least ? v : least;
-        char *slash = strrchr(folder, '/');
-        if (slash == NULL || strlen(folder) <= strlen(root)) {
-            return least;
-        }
-        *slash = '\0';
-    }
-}
-
-/* Whether a comma-separated list has the word. */
-static bool has_word(const char *list, const char *word)
-{
-    const size_t n = strlen(word);
-    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
-        p += *p == ',';
-        if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == '\0')) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* One line of /proc/self/cgroup, taken apart in place. */
-static uint64_t least_of_line(char *line, const struct walk *w)
-{
-    char *list = strchr(line, ':');
-    char *group = list != NULL ? strchr(list + 1, ':') : NULL;
-    if (group == NULL) {
-        return UINT64_MAX;
-    }
-    *list++ = '\0';
-    *group++ = '\0';
-    if (*list == '\0') {
-        return least_of(w->v2, w->top, group, w->held);
-    }
-    if (!has_word(list, w->word)) {
-        return UINT64_MAX;
-    }
-    char root[OS_PATH_BYTES];
-    snprintf(root, sizeof root, "%s/%s", w->top,
-             w->word); /* "cpu" links to "cpu,cpuacct" and so on */
-    return least_of(w->v1, root, group, w->held);
-}
-
-/* The least over all hierarchies that the text of /proc/self/cgroup (changed here) names. */
-static uint64_t least_of_all(char *text, const struct walk *w)
-{
-    uint64_t least = UINT64_MAX;
-    for (char *line = text; line != NULL && *line != '\0';) {
-        char *end = strchr(line, '\n');
-        if (end != NULL) {
-            *end = '\0';
-        }
-        const uint64_t v = least_of_line(line, w);
-        least = v < least ? v : least;
-        line = end != NULL ? end + 1 : NULL;
-    }
-    return least;
-}
-
-static uint64_t least_of_ours(const struct walk *w)
-{
-    struct buf text;
-    buf_init(&text, 65536);
-    uint64_t least = UINT64_MAX;
-    if (os_read_file("/proc/self/cgroup", &text) == ERR_OK) {
-        least = least_of_all(text.p, w);
-    }
-    buf_release(&text);
-    return least;
-}
-
-uint32_t os_cores_granted(void)
-{
-    const struct walk w = { CGROUP_ROOT, "cpu", cores_v2, cores_v1, 0 };
-    const uint64_t n = least_of_ours(&w);
-    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-}
-
 #define CACHE_MAX_KB     ((uint64_t)4 << 20) /* a greater one is no figure */
 #define BEYOND_CACHES    4
 #define BEYOND_MAX_BYTES ((uint64_t)2 << 30)
@@ -575,10 +404,10 @@ static uint64_t caches_below(const char *top, const cpu_set_t *cores)
         uint64_t kb = UINT64_MAX;
         for (int i = 3; i >= 2 && kb == UINT64_MAX && CPU_ISSET(cpu, cores); i--) {
             snprintf(folder, sizeof folder, "%s/cpu%d/cache/index%d", top, cpu, i);
-            kb = number_in(folder, "size", NULL);
+            kb = os_number_in(folder, "size", NULL);
         }
         const uint64_t first =
-            kb < CACHE_MAX_KB ? number_in(folder, "shared_cpu_list", NULL) : UINT64_MAX;
+            kb < CACHE_MAX_KB ? os_number_in(folder, "shared_cpu_list", NULL) : UINT64_MAX;
         if (first < CPU_SETSIZE && !seen[first]) {
             seen[first] = true;
             sum += kb * 1024;
@@ -596,33 +425,6 @@ uint64_t os_beyond_caches(uint64_t least_bytes)
     const uint64_t far = BEYOND_CACHES * caches >> 20 << 20;
     const uint64_t most = far < BEYOND_MAX_BYTES ? far : BEYOND_MAX_BYTES;
     return most > least_bytes ? most : least_bytes;
-}
-
-/* What the kernel thinks can be taken. Where /proc is hidden (a sandbox): what is wholly free, as
- * the kernel tells that without a file. It is less, as no page cache counts, but no invented 0. */
-static uint64_t box_memory(const char *meminfo, const char **name)
-{
-    const uint64_t kb = number_after(meminfo, "MemAvailable");
-    struct sysinfo s = { 0 };
-    if (kb != UINT64_MAX) {
-        *name = "memory available on this box";
-        return kb * 1024;
-    }
-    *name = "free memory only: MemAvailable in /proc/meminfo cannot be read";
-    return sysinfo(&s) == 0 ? (uint64_t)s.freeram * s.mem_unit : 0;
-}
-
-uint64_t os_memory_available(const char **limit_name)
-{
-    const char *name = NULL;
-    const uint64_t held = os_rss_bytes();
-    const uint64_t box = box_memory("/proc/meminfo", &name) + held;
-    const struct walk w = { CGROUP_ROOT, "memory", memory_v2, memory_v1, held };
-    const uint64_t group = least_of_ours(&w);
-    if (limit_name != NULL) {
-        *limit_name = group < box ? "the cgroup's memory limit" : name;
-    }
-    return group < box ? group : box;
 }
 
 /* --- pages of 2 MB ------------------------------------------------------------------------- */

@@ -47,6 +47,11 @@ enum err os_read_file(const char *path, struct buf *out) MUST_USE;
 enum err os_write_file(const char *path, struct view text) MUST_USE;
 enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
 bool os_exists(const char *path);
+/* The number on the line of a file that begins with `key`; UINT64_MAX when there is none. */
+uint64_t os_number_after(const char *path, const char *key);
+/* The number with which a file begins; UINT64_MAX when it is absent or begins otherwise ("max").
+ * `second` (may be NULL) gets the number that follows, 0 if none. */
+uint64_t os_number_in(const char *folder, const char *name, uint64_t *second);
 
 uint64_t os_now_us(void);           /* monotonic clock */
 uint64_t os_cpu_us(void);           /* time that the cores gave all threads of this process */
@@ -63,11 +68,6 @@ struct os_held {
     uint64_t table_bytes; /* page tables, which a cgroup counts too */
 };
 void os_held(struct os_held *out);
-/* Memory this process may have, what it holds already (os_rss_bytes) included: the least of
- * MemAvailable and what its cgroups (v1 and v2, all ancestors) leave, and never more than their
- * limits; *limit_name (may be NULL) gets static text that says which. Without /proc/meminfo free
- * memory takes the place of MemAvailable, and the text says so. */
-uint64_t os_memory_available(const char **limit_name);
 /* How many of the n bytes from `at` on lie in pages of 2 MB; a kernel before 6.7 counts whole
  * mappings, of which at most n is given. os_read_file's errors where /proc does not tell. */
 enum err os_huge_bytes(const void *at, size_t n, uint64_t *out) MUST_USE;
@@ -76,9 +76,6 @@ const char *os_no_huge(void);
 /* So much memory that caches hold little of it: four times those of the last level of all cores
  * that this process may use (/sys), but least_bytes..2 GiB. */
 uint64_t os_beyond_caches(uint64_t least_bytes);
-/* Cores that the cgroups (v1 and v2, all ancestors) grant, rounded up; UINT32_MAX when unlimited.
- */
-uint32_t os_cores_granted(void);
 /* Whether standard error is the journal's socket (systemd sets JOURNAL_STREAM). */
 bool os_stderr_is_journal(void);
 

@@ -20,7 +20,7 @@
 
 #include "back/be_cpu.h"
 #include "back/be_measure.h"
-#include "base/os.h"
+#include "base/pool.h"
 #include "base/ring.h"
 #include "base/team.h"
 #include "engine/guess.h"
@@ -221,7 +221,7 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     t.taken_bytes = t.total_bytes - beside->program_bytes + CODE_LATER_BYTES;
     add_kernel(&t, beside->kernel_bytes);
     const char *from = "";
-    t.available_bytes = os_memory_available(&from);
+    t.available_bytes = pool_available(&from);
     t.available_from = from;
     if (beside->limit_bytes > 0 && beside->limit_bytes < t.available_bytes) {
         t.available_bytes = beside->limit_bytes;

@@ -15,6 +15,7 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/pool.h"
 #include "base/team.h"
 
 #define MEASURE_BYTES  ((uint64_t)384 << 20)
@@ -129,7 +130,7 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct heart
     const char *from = NULL;
     const uint64_t rss = os_rss_bytes();
     const uint64_t held = rss + (uint64_t)n_thread * BE_CPU_STACK_BYTES + (1 << 20);
-    uint64_t all = os_memory_available(&from);
+    uint64_t all = pool_available(&from);
     if (most_bytes > 0 && most_bytes < all) {
         all = most_bytes;
         from = "the limit that was given";
@@ -151,7 +152,7 @@ enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t mos
     struct arena data = { 0 };
     struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
     const char *from = NULL;
-    const uint64_t half = os_memory_available(&from) / 2;
+    const uint64_t half = pool_available(&from) / 2;
     TRY(measure_size(n_thread, most_bytes > 0 && most_bytes < half ? most_bytes : half, &l));
     const uint64_t far = os_beyond_caches(MEASURE_LEAST) / 2;
     REQUIRE(l.read_bytes >= far, ERR_MEMORY,

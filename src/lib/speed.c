@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/pool.h"
 #include "base/team.h"
 #include "engine/predict.h"
 #include "lib/measure.h"
@@ -35,7 +36,7 @@ static enum err speed_open(struct speed *s, const struct hearth_box *box, const 
                            const struct hearth_model_params *p, struct plan_config *c)
 {
     const char *from = NULL;
-    uint64_t all = os_memory_available(&from);
+    uint64_t all = pool_available(&from);
     if (box->memory_bytes > 0 && box->memory_bytes < all) {
         all = box->memory_bytes;
         from = "the limit that was given";
