@@ -109,6 +109,22 @@ def frames():
             put('http_frame', f'lines-{i:02d}-{flags}', flags + t)
 
 
+def pool():
+    names = ['proc/meminfo', 'proc/self/cgroup', 'proc/self/status', 'proc/self/limits', 'sys/fs/cgroup/memory.max', 'sys/fs/cgroup/memory.current', 'sys/fs/cgroup/memory.stat',
+             'sys/fs/cgroup/memory/memory.limit_in_bytes', 'sys/fs/cgroup/memory/memory.usage_in_bytes', *('sys/class/drm/card1/device/' + x for x in ('vendor', 'mem_info_vram_total', 'mem_info_vram_used',
+             'mem_info_vram_vendor', 'mem_info_gtt_total', 'mem_info_gtt_used')), 'sys/module/ttm/parameters/pages_limit', *('sys/kernel/mm/hugepages/hugepages-2048kB/' + x for x in ('free_hugepages', 'resv_hugepages'))]
+    trees = os.path.dirname(os.path.dirname(HOME)) + '/tests/trees'
+    for tree in sorted(x for x in os.listdir(trees) if os.path.isdir(f'{trees}/{x}')):
+        files = [open(p, 'rb').read() if os.path.exists(p := f'{trees}/{tree}/{x}') else b'' for x in names]
+        put('pool', tree, b'1' + b'\xff'.join([*files, b'1 0 5000000000\n']))
+        put('pool', tree + '-dead', b'0' + b'\xff'.join([*files, b'1 0 5000000000\n']))
+    huge = str((1 << 64) - 1).encode()
+    for i, v in enumerate([huge, b'9' * 40, b'-1', b'max', b'', b'0', b'4503599627370496', b'18014398509481983']):
+        files = [b'MemTotal: %s kB\nMemAvailable: %s kB\nCmaFree: %s kB\n' % (v, v, v), b'0::/a/b/../..\n4:memory:/x\n:\n::\n', b'VmRSS: %s kB\n' % v, b'Max locked memory %s\n' % v] + [v] * 14
+        files[9] = b'0x1002'
+        put('pool', f'number-{i}', b'1' + b'\xff'.join([*files, b'%s %s %s\n' % (v, v, v)]))
+
+
 tok()
 chat()
 rx()
@@ -117,3 +133,4 @@ js()
 params()
 keys()
 frames()
+pool()

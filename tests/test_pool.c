@@ -1,63 +1,264 @@
-/* test_pool - memory that this process may have, over a tree of made files
- *
- * Includes the .c: the function that reads /proc/meminfo takes its path. */
-#include "base/pool.c"
+/* test_pool - the memories of a box, over trees of files as real boxes have them (tests/trees), each with the sum that a person
+ * would do by hand; and of this box */
+#include "base/pool.h"
 
 #include "base/buf.h"
-#include "base/mem.h"
+#include "base/claim.h"
+#include "base/os.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#define KB ((uint64_t)1024)
+
+static const char *of_box = "memory available on this box, less a reserve";
+static const char *of_cma = "memory available on this box, less free CMA and a reserve";
+static const char *of_group = "the cgroup's memory limit";
+
 static char top[] = "/tmp/test_pool-XXXXXX";
+static char none[64]; /* a folder of plans that is not there */
+
+static void tree_path(char path[512], const char *name)
+{
+    snprintf(path, 512, "tests/trees/%s", name);
+    if (!os_exists(path)) {
+        const char *cut = strrchr(__FILE__, '/');
+        snprintf(path, 512, "%.*s/trees/%s", cut != NULL ? (int)(cut - __FILE__) : 1,
+                 cut != NULL ? __FILE__ : ".", name);
+    }
+    assert_true(os_exists(path));
+}
+
+static struct pool read_tree(const char *name)
+{
+    struct pool p;
+    char path[512];
+    tree_path(path, name);
+    pool_read(&p, path, none);
+    return p;
+}
+
+/* 512 MB carved out of 128 GB. Of the 124518400 kB that the kernel calls available, 9355144 are lent by drivers; 1/64 of
+ * 130988032 is more than 1 GiB, so 1048576 stay for the system; 6144 are here already. */
+static void test_halo_512m(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("halo-512m");
+    assert_int_equal(p.host.total_bytes, 130988032 * KB);
+    assert_int_equal(p.host.available_bytes, (124518400 - 9355144 - 1048576 + 6144) * KB);
+    assert_int_equal(p.host.available_bytes, 114120824 * KB); /* 108.8 GiB, not 124.9 and not 128 */
+    assert_string_equal(p.host.limit, of_cma);
+    assert_int_equal(p.n_gpu, 1);
+    assert_string_equal(p.gpu[0].name, "card1");
+    assert_true(p.gpu[0].is_told && p.gpu[0].is_carved);
+    assert_int_equal(p.gpu[0].total_bytes, 536870912);
+    assert_int_equal(p.gpu[0].free_bytes, 536870912 - 171651072);
+    /* GTT says 128 GiB, but ttm stops at 16373504 pages, which is half of the memory */
+    assert_int_equal(p.gpu[0].map_bytes, (uint64_t)16373504 * 4096 - 26214400);
+    assert_int_equal(p.host.locked_bytes, 8388608);
+}
+
+/* 96 GB carved out of 128: the host has the other 32, and the carve-out is no part of them. 1/64 of 31960776 kB are 511372416
+ * bytes. */
+static void test_halo_96g(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("halo-96g");
+    assert_int_equal(p.host.reserve_bytes, 511372416);
+    assert_int_equal(p.host.available_bytes, 27705600 * KB - 511372416 + 6144 * KB);
+    assert_int_equal(p.host.available_bytes, 27865453440); /* 26.0 GiB */
+    assert_string_equal(p.host.limit, of_box);
+    assert_int_equal(p.n_gpu, 1);
+    assert_true(p.gpu[0].is_carved);
+    assert_int_equal(p.gpu[0].total_bytes, 103079215104);
+    assert_int_equal(p.gpu[0].free_bytes, 81515249664); /* 75.9 GiB */
+    assert_int_equal(p.gpu[0].map_bytes, 16363954176 - 17731584);
+    /* both pools and what the firmware keeps are no more than the box has */
+    assert_true(p.host.total_bytes + p.gpu[0].total_bytes < (uint64_t)128 << 30);
+}
+
+/* The driver keeps 80 GiB that no process has: MemAvailable knows, MemTotal and the driver do not. NVIDIA tells no memory. */
+static void test_gb10(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("gb10");
+    assert_int_equal(p.host.available_bytes, (40174336 - 69320 - 1048576 + 6144) * KB);
+    assert_int_equal(p.host.available_bytes, 39062584 * KB); /* 37.3 of 128 GB */
+    assert_string_equal(p.host.limit, of_cma);
+    assert_true(p.host.locked_bytes == UINT64_MAX);
+    assert_int_equal(p.n_gpu, 1);
+    assert_false(p.gpu[0].is_told);
+    assert_int_equal(p.gpu[0].total_bytes + p.gpu[0].free_bytes + p.gpu[0].map_bytes, 0);
+}
+
+/* 1/64 of 8245632 kB are 128838. */
+static void test_pi(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("pi-8g");
+    assert_int_equal(p.host.available_bytes, (7414560 - 42016 - 128838 + 6144) * KB);
+    assert_int_equal(p.host.available_bytes,
+                     7249850 * KB); /* 6.9 GiB; the 200 MB of swap are not in it */
+    assert_string_equal(p.host.limit, of_cma);
+    assert_int_equal(p.n_gpu, 0);
+}
+
+/* 8 GiB, of which 1288490188 bytes are in use, of which 943718400 are page cache that can go: 8245162804 are left, and 6 MiB of
+ * what is in use are ours. The 55 GiB that the box has do not matter. */
+static void test_containers(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "container-v2", "container-v1" };
+    for (int i = 0; i < 2; i++) {
+        const struct pool p = read_tree(names[i]);
+        assert_int_equal(p.host.total_bytes, 65755000 * KB);
+        assert_int_equal(p.host.available_bytes, 8589934592 - (1288490188 - 943718400) + 6144 * KB);
+        assert_int_equal(p.host.available_bytes, 8251454260);
+        assert_string_equal(p.host.limit, of_group);
+    }
+}
+
+/* A cgroup without a limit. 1/64 of 24684092 kB are 394945472 bytes. */
+static void test_vm(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("vm-24g");
+    assert_true(p.host.group_bytes == UINT64_MAX);
+    assert_int_equal(p.host.available_bytes, 23931428 * KB - 394945472 + 6144 * KB);
+    assert_int_equal(p.host.available_bytes, 24117128256);
+    assert_string_equal(p.host.limit, of_box);
+}
+
+/* 566 GiB, of which 527 lie in pools of huge pages: 11904 free ones of 2 MiB, less 153 that are promised, and 400 of 1 GiB. */
+static void test_huge(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("huge-566g");
+    assert_int_equal(p.host.huge_bytes,
+                     (uint64_t)(11904 - 153) * 2048 * KB + (uint64_t)400 * 1048576 * KB);
+    assert_int_equal(p.host.available_bytes, (34258672 - 1048576 + 6144) * KB);
+    assert_int_equal(p.host.available_bytes, 33216240 * KB); /* 31.7 GiB */
+}
+
+/* A card's memory is no part of the box's. */
+static void test_card(void **state)
+{
+    (void)state;
+    const struct pool p = read_tree("card-24g");
+    assert_int_equal(p.n_gpu, 1);
+    assert_true(p.gpu[0].is_told);
+    assert_false(p.gpu[0].is_carved);
+    assert_int_equal(p.gpu[0].free_bytes, 25753026560 - 1288490188);
+    assert_int_equal(p.gpu[0].map_bytes, (uint64_t)8219375 * 4096 - 104857600);
+}
 
 static void put(const char *name, const char *text)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
-    char *slash = strrchr(path, '/');
+    char at[256];
+    snprintf(at, sizeof at, "%.40s/%.128s", top, name);
+    char *slash = strrchr(at, '/');
     *slash = '\0';
-    assert_int_equal(os_make_dirs(path), ERR_OK);
+    assert_int_equal(os_make_dirs(at), ERR_OK);
     *slash = '/';
-    assert_int_equal(os_write_file(path, view_of(text)), ERR_OK);
+    assert_int_equal(os_write_file(at, view_of(text)), ERR_OK);
+}
+
+/* Another process of hearth that begins to load 100 GiB. */
+static void test_claimed(void **state)
+{
+    (void)state;
+    int ready[2];
+    int done[2];
+    char folder[64];
+    char path[512];
+    char byte = 0;
+    struct pool p;
+    snprintf(folder, sizeof folder, "%s/claims", top);
+    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe(done), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        struct claim c = { 0 };
+        const bool is_made = claim_open(&c, folder, (uint64_t)100 << 30) == ERR_OK;
+        close(done[1]);
+        _exit(is_made && write(ready[1], "y", 1) == 1 && read(done[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    tree_path(path, "halo-512m"); /* the other process is not in this tree: it holds nothing yet */
+    pool_read(&p, path, folder);
+    assert_int_equal(p.host.other_bytes, (uint64_t)100 << 30);
+    /* 114120824 - 104857600 kB */
+    assert_int_equal(p.host.available_bytes, 9263224 * KB);
+    assert_string_equal(p.host.limit, "memory available on this box, less free CMA, what other "
+                                      "hearth processes planned, and a reserve");
+    /* GTT would allow 62 GiB, but the host has 8.8 */
+    assert_int_equal(p.gpu[0].map_bytes, p.host.available_bytes);
+    tree_path(path, "container-v2"); /* it is not in our container */
+    pool_read(&p, path, folder);
+    assert_int_equal(p.host.group_bytes, 8251454260);
+    /* a container of 120 GiB on 512, in which both are: the other one holds 30 GiB of its 100 */
+    char name[64];
+    snprintf(path, sizeof path, "%s/box", top);
+    put("box/proc/meminfo", "MemTotal:       536870912 kB\nMemAvailable:   536000000 kB\n");
+    put("box/proc/self/cgroup", "0::/\n");
+    put("box/sys/fs/cgroup/memory.max", "128849018880\n");
+    put("box/sys/fs/cgroup/memory.current", "32212254720\n");
+    snprintf(name, sizeof name, "box/proc/%d/cgroup", (int)child);
+    put(name, "0::/\n");
+    snprintf(name, sizeof name, "box/proc/%d/status", (int)child);
+    put(name, "VmRSS:\t31457280 kB\n");
+    pool_read(&p, path, folder);
+    assert_int_equal(p.host.other_bytes, (uint64_t)70 << 30);
+    assert_int_equal(p.host.available_bytes, (uint64_t)(120 - 30 - 70) << 30);
+    assert_string_equal(p.host.limit, of_group);
+    close(done[1]);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    tree_path(path, "halo-512m");
+    pool_read(&p, path, folder);
+    assert_int_equal(p.host.available_bytes, 114120824 * KB);
+    close(ready[0]);
+    close(ready[1]);
+    close(done[0]);
 }
 
 static void test_this_box(void **state)
 {
     (void)state;
-    const char *name = NULL;
-    const uint64_t n = pool_available(&name);
-    assert_true(n > 0 && n <= os_number_after("/proc/meminfo", "MemTotal") * 1024 && name != NULL);
-    assert_true(cgroup_cores("") >= 1);
+    struct pool_host h;
+    pool_read_host(&h);
+    assert_int_equal(h.total_bytes, os_number_after("/proc/meminfo", "MemTotal") * KB);
+    assert_true(h.available_bytes > 0 && h.available_bytes <= h.total_bytes && h.limit != NULL);
 }
 
-static void test_hidden_meminfo(void **state)
+/* A box that hides /proc has free memory all the same. */
+static void test_hidden(void **state)
 {
     (void)state;
-    char path[256];
-    const char *name = NULL;
-    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    5000 kB\n");
-    snprintf(path, sizeof path, "%s/proc/meminfo", top);
-    assert_int_equal(box_memory(path, &name), 5000 * 1024);
-    assert_string_equal(name, "memory available on this box");
-    snprintf(path, sizeof path, "%s/proc/gone", top);
-    const uint64_t n = box_memory(path, &name);
-    assert_true(n > 0 && n <= os_number_after("/proc/meminfo", "MemTotal") * 1024);
-    assert_non_null(strstr(name, "/proc/meminfo cannot be read"));
+    struct pool p;
+    pool_read(&p, top, none);
+    assert_true(p.host.available_bytes <= p.host.total_bytes);
+    assert_true(p.host.kernel_bytes > 0);
+    assert_non_null(strstr(p.host.limit, "/proc/meminfo cannot be read"));
 }
 
 static int setup(void **state)
 {
     (void)state;
-    return mkdtemp(top) != NULL ? 0 : -1;
+    const bool is_made = mkdtemp(top) != NULL;
+    snprintf(none, sizeof none, "%s/none", top);
+    return is_made ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -71,8 +272,12 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_this_box),
-        cmocka_unit_test(test_hidden_meminfo),
+        cmocka_unit_test(test_halo_512m),  cmocka_unit_test(test_halo_96g),
+        cmocka_unit_test(test_gb10),       cmocka_unit_test(test_pi),
+        cmocka_unit_test(test_containers), cmocka_unit_test(test_vm),
+        cmocka_unit_test(test_huge),       cmocka_unit_test(test_card),
+        cmocka_unit_test(test_claimed),    cmocka_unit_test(test_this_box),
+        cmocka_unit_test(test_hidden),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -18,6 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GROUPS_BYTES                                                                               \
+    16384 /* of /proc/self/cgroup; a path that is cut is not there, its ancestors are */
+
 /* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that
  * this process has already. */
 typedef uint64_t (*group_fn)(const char *folder, uint64_t held);
@@ -162,14 +165,9 @@ static uint64_t least_of_ours(const char *root, const char *word, group_fn v2, g
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     snprintf(top, sizeof top, "%s/sys/fs/cgroup", root);
     const struct walk w = { top, word, v2, v1, held };
-    struct buf text;
-    buf_init(&text, 65536);
-    uint64_t least = UINT64_MAX;
-    if (os_read_file(path, &text) == ERR_OK) {
-        least = least_of_all(text.p, &w);
-    }
-    buf_release(&text);
-    return least;
+    char text[GROUPS_BYTES];
+    const size_t n = os_read_start(path, text, sizeof text);
+    return n > 0 ? least_of_all(text, &w) : UINT64_MAX;
 }
 
 uint64_t cgroup_memory(const char *root, uint64_t held_bytes)

@@ -25,6 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define START_BYTES 16384 /* of a file of /proc or /sys: more than any that matters has */
+
 static struct os_hooks hooks;
 
 void os_hook(const struct os_hooks *h)
@@ -178,6 +180,25 @@ enum err os_read_file(const char *path, struct buf *out)
     return buf_check(out, path);
 }
 
+size_t os_read_start(const char *path, char *to, size_t room)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    size_t n = 0;
+    for (ssize_t got = 1; fd >= 0 && got != 0 && n + 1 < room;) {
+        got = read(fd, to + n, room - 1 - n);
+        if (got > 0) {
+            n += (size_t)got;
+        } else if (got < 0 && errno != EINTR) {
+            got = 0;
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    to[n] = '\0';
+    return n;
+}
+
 bool os_exists(const char *path)
 {
     struct stat st;
@@ -311,7 +332,8 @@ static uint64_t number_in_text(const char *text, const char *key)
     uint64_t v = UINT64_MAX;
     for (const char *line = text; line != NULL && v == UINT64_MAX;) {
         if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
-            v = strtoull(line + n + 1 + strspn(line + n + 1, " \t"), NULL, 10);
+            const char *at = line + n + 1 + strspn(line + n + 1, " \t");
+            v = *at >= '0' && *at <= '9' ? strtoull(at, NULL, 10) : v;
         }
         const char *end = strchr(line, '\n');
         line = end != NULL ? end + 1 : NULL;
@@ -321,12 +343,8 @@ static uint64_t number_in_text(const char *text, const char *key)
 
 uint64_t os_number_after(const char *path, const char *key)
 {
-    struct buf text;
-    buf_init(&text, 65536);
-    const bool is_read = os_read_file(path, &text) == ERR_OK;
-    const uint64_t v = is_read ? number_in_text(buf_str(&text), key) : UINT64_MAX;
-    buf_release(&text);
-    return v;
+    char text[START_BYTES];
+    return os_read_start(path, text, sizeof text) > 0 ? number_in_text(text, key) : UINT64_MAX;
 }
 
 /* The same for lines of kB, in bytes; 0 when absent. */
@@ -361,31 +379,27 @@ uint64_t os_rss_peak_bytes(void)
 
 void os_held(struct os_held *out)
 {
-    struct buf text;
-    buf_init(&text, 65536);
-    const char *t = os_read_file("/proc/self/status", &text) == ERR_OK ? buf_str(&text) : "";
+    char t[START_BYTES];
+    (void)os_read_start("/proc/self/status", t, sizeof t);
     *out = (struct os_held){ .own_bytes = kb_in_text(t, "RssAnon") + kb_in_text(t, "RssShmem"),
                              .file_bytes = kb_in_text(t, "RssFile"),
                              .code_bytes = kb_in_text(t, "VmExe") + kb_in_text(t, "VmLib"),
                              .table_bytes = kb_in_text(t, "VmPTE") };
-    buf_release(&text);
 }
 
 uint64_t os_number_in(const char *folder, const char *name, uint64_t *second)
 {
     char path[OS_PATH_BYTES];
+    char text[128];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    struct buf text;
-    buf_init(&text, 4096);
     uint64_t v = UINT64_MAX;
-    if (os_read_file(path, &text) == ERR_OK && text.n > 0 && text.p[0] >= '0' && text.p[0] <= '9') {
+    if (os_read_start(path, text, sizeof text) > 0 && text[0] >= '0' && text[0] <= '9') {
         char *rest = NULL;
-        v = strtoull(text.p, &rest, 10);
+        v = strtoull(text, &rest, 10);
         if (second != NULL) {
             *second = strtoull(rest, NULL, 10);
         }
     }
-    buf_release(&text);
     return v;
 }
 

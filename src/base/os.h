@@ -46,6 +46,9 @@ enum err os_read_file(const char *path, struct buf *out) MUST_USE;
 /* Writes a temporary file beside `path`, syncs it, renames it over `path`, syncs the folder. */
 enum err os_write_file(const char *path, struct view text) MUST_USE;
 enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
+/* The first bytes of a file, at most room - 1, and a 0 behind them; 0 when there are none or it
+ * cannot be read. Takes no memory and sets no error: for small files of the kernel. */
+size_t os_read_start(const char *path, char *to, size_t room);
 bool os_exists(const char *path);
 /* The number on the line of a file that begins with `key`; UINT64_MAX when there is none. */
 uint64_t os_number_after(const char *path, const char *key);

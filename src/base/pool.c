@@ -1,39 +1,226 @@
-/* pool - memory that this process may have
+/* pool - the memories of this box, one budget for each
  *
- * Memory that may still be taken is the least of what the kernel thinks is available and what each
- * cgroup from ours up to the root leaves.
+ * The host's pool. MemAvailable is what the kernel would give without swapping; swap never counts.
+ * From it go
+ *  - free CMA: areas lent to programs until a driver wants them back for its buffers, and then the
+ *    pages must go elsewhere. On boxes with a GPU of their own that may be gigabytes;
+ *  - a reserve of 1/64 of the memory, at least 64 MiB and at most 1 GiB. The kernel's own needs are
+ *    not in MemAvailable (it leaves its watermarks out), so this is for what is yet to come: page
+ *    tables of what is planned (1/512), stacks and sockets, and what other programs ask for;
+ *  - what other processes of hearth planned and have not taken yet (claim.c);
+ * and what this process holds already comes on top, since it is part of its plan. Pages in pools of
+ * huge pages are in none of these figures: they were taken out when the pool was made. They are
+ * told, as whoever wonders where the memory went may find it there.
+ *
+ * The cgroups of this process may leave less. The system does not live in them, so no reserve goes
+ * off there, and claims only of processes in the same ones.
+ *
+ * GPUs. amdgpu tells its memory in sysfs. On a processor with graphics (an APU) it is what the
+ * firmware carved out of the box's memory: MemTotal has no byte of it, so it is a pool of its own,
+ * and a plan for the host cannot use it. GTT is the opposite: not memory, but how much of the
+ * host's the GPU may map, so no pool (drivers that add both up promise 132 GiB of 128); it is
+ * clamped by what the host really has. What tells an APU's from a card's memory are files that
+ * amdgpu makes for cards only: the maker of the memory chips, the load of the memory, the bytes
+ * over PCIe. NVIDIA's driver tells nothing here; its memory may be the host's (GB10), and is then
+ * in the host's figures.
  *
  * Next: engine/plan.c. */
 #include "base/pool.h"
 
 #include "base/cgroup.h"
+#include "base/claim.h"
 #include "base/os.h"
 
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
-/* What the kernel thinks can be taken. Where /proc is hidden (a sandbox): what is wholly free, as
- * the kernel tells that without a file. It is less, as no page cache counts, but no invented 0. */
-static uint64_t box_memory(const char *meminfo, const char **name)
+#define MIB           ((uint64_t)1 << 20)
+#define RESERVE_PART  64
+#define RESERVE_LEAST (64 * MIB)
+#define RESERVE_MOST  (1024 * MIB)
+#define SANE_BYTES    ((uint64_t)1 << 52) /* what is greater is no figure */
+#define CARDS_MAX     64
+#define VENDOR_AMD    0x1002
+#define VENDOR_NVIDIA 0x10de
+
+static uint64_t least(uint64_t a, uint64_t b)
 {
-    const uint64_t kb = os_number_after(meminfo, "MemAvailable");
+    return a < b ? a : b;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/* Units of so many bytes; UINT64_MAX when there is no such figure. */
+static uint64_t bytes_of(uint64_t n, uint64_t each)
+{
+    return n <= SANE_BYTES / each ? n * each : UINT64_MAX;
+}
+
+static uint64_t known(uint64_t n)
+{
+    return n != UINT64_MAX ? n : 0;
+}
+
+/* --- the host ------------------------------------------------------------------------------ */
+
+/* Where /proc is hidden (a sandbox): what is wholly free, as the kernel tells that without a file.
+ * It is less, as no page cache counts, but no invented 0. */
+static const char *read_kernel(struct pool_host *h, const char *root)
+{
+    char path[OS_PATH_BYTES];
     struct sysinfo s = { 0 };
-    if (kb != UINT64_MAX) {
-        *name = "memory available on this box";
-        return kb * 1024;
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    h->total_bytes = bytes_of(os_number_after(path, "MemTotal"), 1024);
+    h->kernel_bytes = bytes_of(os_number_after(path, "MemAvailable"), 1024);
+    h->cma_bytes = known(bytes_of(os_number_after(path, "CmaFree"), 1024));
+    if (h->kernel_bytes != UINT64_MAX) {
+        h->kernel_bytes = least(h->kernel_bytes, h->total_bytes);
+        return NULL;
     }
-    *name = "free memory only: MemAvailable in /proc/meminfo cannot be read";
-    return sysinfo(&s) == 0 ? (uint64_t)s.freeram * s.mem_unit : 0;
+    const bool is_told = sysinfo(&s) == 0;
+    h->kernel_bytes = is_told ? (uint64_t)s.freeram * s.mem_unit : 0;
+    h->total_bytes = is_told ? (uint64_t)s.totalram * s.mem_unit : UINT64_MAX;
+    return "free memory only: MemAvailable in /proc/meminfo cannot be read";
+}
+
+/* Pages that nobody has or was promised. The sizes are those of x86 and of 64-bit ARM. */
+static uint64_t huge_free(const char *root)
+{
+    static const uint64_t sizes_kb[] = { 64, 2048, 32768, 524288, 1048576, 16777216 };
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof sizes_kb / sizeof sizes_kb[0]; i++) {
+        char folder[OS_PATH_BYTES];
+        snprintf(folder, sizeof folder, "%s/sys/kernel/mm/hugepages/hugepages-%llukB", root,
+                 (unsigned long long)sizes_kb[i]);
+        const uint64_t n_free = os_number_in(folder, "free_hugepages", NULL);
+        const uint64_t n_promised = os_number_in(folder, "resv_hugepages", NULL);
+        const uint64_t n = less(known(n_free), known(n_promised));
+        sum += known(bytes_of(n, sizes_kb[i] * 1024));
+    }
+    return sum;
+}
+
+static const char *limit_of_box(const struct pool_host *h)
+{
+    return h->cma_bytes > 0 && h->other_bytes > 0
+               ? "memory available on this box, less free CMA, what other hearth processes "
+                 "planned, and a reserve"
+           : h->cma_bytes > 0 ? "memory available on this box, less free CMA and a reserve"
+           : h->other_bytes > 0
+               ? "memory available on this box, less what other hearth processes planned, and a "
+                 "reserve"
+               : "memory available on this box, less a reserve";
+}
+
+static void read_host(struct pool_host *h, const char *root, const char *claims)
+{
+    char path[OS_PATH_BYTES];
+    struct claim_sum others;
+    const char *hidden = read_kernel(h, root);
+    claim_others(root, claims, &others);
+    snprintf(path, sizeof path, "%s/proc/self/status", root);
+    h->held_bytes = known(bytes_of(os_number_after(path, "VmRSS"), 1024));
+    snprintf(path, sizeof path, "%s/proc/self/limits", root);
+    h->locked_bytes = bytes_of(os_number_after(path, "Max locked memory"), 1);
+    h->huge_bytes = huge_free(root);
+    const uint64_t part = known(h->total_bytes) / RESERVE_PART;
+    h->reserve_bytes = part < RESERVE_LEAST ? RESERVE_LEAST : least(part, RESERVE_MOST);
+    h->other_bytes = others.bytes;
+    const uint64_t gone = h->cma_bytes + h->reserve_bytes + h->other_bytes;
+    const uint64_t box = least(less(h->kernel_bytes, gone) + h->held_bytes, h->total_bytes);
+    const uint64_t group = cgroup_memory(root, h->held_bytes);
+    h->group_bytes = group == UINT64_MAX ? group : less(group, others.group_bytes);
+    h->available_bytes = least(box, h->group_bytes);
+    h->limit = h->group_bytes < box ? "the cgroup's memory limit"
+               : hidden != NULL     ? hidden
+                                    : limit_of_box(h);
+}
+
+/* --- GPUs ---------------------------------------------------------------------------------- */
+
+/* A hexadecimal number such as 0x1002; 0 when there is none. */
+static unsigned long vendor_of(const char *folder)
+{
+    char path[OS_PATH_BYTES];
+    char text[32];
+    snprintf(path, sizeof path, "%s/vendor", folder);
+    return os_read_start(path, text, sizeof text) > 0 ? strtoul(text, NULL, 16) : 0;
+}
+
+/* Whether amdgpu made one of the files that only cards have. Older kernels tell the maker of an
+ * APU's chips too: "unknown". */
+static bool is_card(const char *folder)
+{
+    char path[OS_PATH_BYTES];
+    char text[32];
+    snprintf(path, sizeof path, "%s/mem_info_vram_vendor", folder);
+    const bool has_maker =
+        os_read_start(path, text, sizeof text) > 0 && strncmp(text, "unknown", 7) != 0;
+    snprintf(path, sizeof path, "%s/mem_busy_percent", folder);
+    const bool has_load = os_exists(path);
+    snprintf(path, sizeof path, "%s/pcie_bw", folder);
+    return has_maker || has_load || os_exists(path);
+}
+
+static void read_amd(struct pool_gpu *g, const char *root, const char *folder,
+                     const struct pool_host *host)
+{
+    char parameters[OS_PATH_BYTES];
+    const uint64_t total = bytes_of(os_number_in(folder, "mem_info_vram_total", NULL), 1);
+    const uint64_t used = bytes_of(os_number_in(folder, "mem_info_vram_used", NULL), 1);
+    const uint64_t map = bytes_of(os_number_in(folder, "mem_info_gtt_total", NULL), 1);
+    const uint64_t mapped = bytes_of(os_number_in(folder, "mem_info_gtt_used", NULL), 1);
+    g->is_told = total != UINT64_MAX;
+    g->is_carved = !is_card(folder);
+    g->total_bytes = known(total);
+    g->free_bytes = less(known(total), known(used));
+    snprintf(parameters, sizeof parameters, "%s/sys/module/ttm/parameters", root);
+    const uint64_t pages =
+        bytes_of(os_number_in(parameters, "pages_limit", NULL), (uint64_t)sysconf(_SC_PAGESIZE));
+    const uint64_t most = less(least(known(map), pages), known(mapped));
+    g->map_bytes = least(most, host->available_bytes);
+}
+
+static void read_gpus(struct pool *p, const char *root)
+{
+    for (int i = 0; i < CARDS_MAX && p->n_gpu < POOL_GPUS_MAX; i++) {
+        char folder[OS_PATH_BYTES / 2];
+        snprintf(folder, sizeof folder, "%s/sys/class/drm/card%d/device", root, i);
+        const unsigned long vendor = vendor_of(folder);
+        if (vendor != VENDOR_AMD && vendor != VENDOR_NVIDIA) {
+            continue;
+        }
+        struct pool_gpu *g = &p->gpu[p->n_gpu++];
+        snprintf(g->name, sizeof g->name, "card%d", i);
+        if (vendor == VENDOR_AMD) {
+            read_amd(g, root, folder, &p->host);
+        }
+    }
+}
+
+void pool_read(struct pool *p, const char *root, const char *claims)
+{
+    *p = (struct pool){ 0 };
+    read_host(&p->host, root != NULL ? root : "", claims);
+    read_gpus(p, root != NULL ? root : "");
+}
+
+void pool_read_host(struct pool_host *h)
+{
+    read_host(h, "", NULL);
 }
 
 uint64_t pool_available(const char **limit_name)
 {
-    const char *name = NULL;
-    const uint64_t held = os_rss_bytes();
-    const uint64_t box = box_memory("/proc/meminfo", &name) + held;
-    const uint64_t group = cgroup_memory("", held);
-    if (limit_name != NULL) {
-        *limit_name = group < box ? "the cgroup's memory limit" : name;
-    }
-    return group < box ? group : box;
+    struct pool_host h;
+    pool_read_host(&h);
+    *limit_name = h.limit;
+    return h.available_bytes;
 }

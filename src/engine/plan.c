@@ -12,8 +12,7 @@
  * count only where they exceed it. What the kernel keeps for the process is no resident memory, but
  * a cgroup counts it: page tables follow from the sum, stacks of threads and the rest are known.
  *
- * Available is the least of the owner's limit, the kernel's MemAvailable and what the cgroups
- * leave, plus what this process holds already, since that is part of the total.
+ * Available is the least of the owner's limit and of what the host's pool gives (pool.c).
  *
  * Next: engine_open.c takes what was planned. */
 #include "engine/plan.h"
@@ -182,6 +181,26 @@ static enum err measure_draft(struct plan *p, const struct arch *a, const struct
     return ERR_OK;
 }
 
+/* What the host's pool gives: always, or only when other processes claimed more of it since. */
+static void look(struct plan *p, bool is_first)
+{
+    struct pool_host h;
+    pool_read_host(&h);
+    if (is_first || h.other_bytes > p->other_bytes) {
+        const bool is_less = p->limit_bytes > 0 && p->limit_bytes < h.available_bytes;
+        p->other_bytes = h.other_bytes;
+        p->is_own_limit = is_less;
+        p->available_bytes = is_less ? p->limit_bytes : h.available_bytes;
+        p->available_from = is_less ? "the limit that was given" : h.limit;
+        p->fits = p->total_bytes <= p->available_bytes + NOISE_BYTES;
+    }
+}
+
+void plan_look(struct plan *p)
+{
+    look(p, false);
+}
+
 enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, const struct plan_beside *beside)
 {
@@ -220,15 +239,8 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     t.least_bytes += loading;
     t.taken_bytes = t.total_bytes - beside->program_bytes + CODE_LATER_BYTES;
     add_kernel(&t, beside->kernel_bytes);
-    const char *from = "";
-    t.available_bytes = pool_available(&from);
-    t.available_from = from;
-    if (beside->limit_bytes > 0 && beside->limit_bytes < t.available_bytes) {
-        t.available_bytes = beside->limit_bytes;
-        t.is_own_limit = true;
-        t.available_from = "the limit that was given";
-    }
-    t.fits = t.total_bytes <= t.available_bytes + NOISE_BYTES;
+    t.limit_bytes = beside->limit_bytes;
+    look(&t, true);
     *p = t;
     return ERR_OK;
 }

@@ -45,6 +45,8 @@ struct plan {
     uint64_t total_bytes;
     uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
     uint64_t taken_bytes; /* by mem_alloc and arenas: not the kernel, of the program small things */
+    uint64_t limit_bytes; /* the owner's; 0 = none */
+    uint64_t other_bytes; /* claimed by other processes when this was made (pool.h) */
     uint64_t available_bytes;
     const char *available_from; /* static */
     bool is_own_limit;          /* the owner's, not the box's */
@@ -80,6 +82,10 @@ void plan_program(struct plan_beside *out, int32_t n_worker);
 /* ERR_LIMIT when sizes overflow. A plan that does not fit is no error: see `fits`. */
 enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, const struct plan_beside *beside) MUST_USE;
+
+/* Looks again at what is available, and whether the plan fits that, if other processes claimed
+ * memory since it was made. */
+void plan_look(struct plan *p);
 
 /* Takes cache, sequences [n_parallel] and decoder from the context arena (counting or real). */
 struct plan_context {

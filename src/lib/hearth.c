@@ -15,6 +15,7 @@
  * Next: include/hearth.h. */
 #include "hearth.h"
 
+#include "base/claim.h"
 #include "base/cpu.h"
 #include "base/js.h"
 #include "base/log.h"
@@ -80,6 +81,7 @@ struct hearth_model {
     struct plan plan;
     size_t held_before; /* by all others when this model was begun */
     size_t granted;     /* by the guard (ME-4); 0: there is none */
+    struct claim claim; /* tells other processes of the plan */
     struct hearth_model_info info;
 };
 
@@ -343,6 +345,18 @@ static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool w
     return ERR_OK;
 }
 
+/* Tells other processes what this one will take and looks again at what is left, so that two which
+ * plan at the same time are not given the same memory. */
+static enum err claim_plan(struct hearth_model *m)
+{
+    if (claim_open(&m->claim, NULL, m->plan.total_bytes) != ERR_OK) {
+        log_event(LOG_INFO, "model", "msg=\"others do not learn what this process will take: %s\"",
+                  err_text());
+    }
+    plan_look(&m->plan);
+    return refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed);
+}
+
 static void fill_plan(const struct plan *p, struct hearth_plan *out)
 {
     static_assert((int)HEARTH_PLAN_PARTS >= (int)PLAN_PARTS, "room for all parts");
@@ -496,6 +510,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
 {
     TRY(model_plan(m, box, path, p));
     TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed));
+    TRY(claim_plan(m));
     guard(m, box);
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
@@ -556,6 +571,7 @@ void hearth_model_close(struct hearth_model *model)
     if (model->granted > 0) {
         mem_ungrant(model->granted);
     }
+    claim_close(&model->claim);
     mem_free(model);
 }
 

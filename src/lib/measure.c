@@ -128,9 +128,8 @@ static enum err measure_rates(const struct kern_table *k, int n_thread, float *d
 static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct hearth_limits *l)
 {
     const char *from = NULL;
-    const uint64_t rss = os_rss_bytes();
-    const uint64_t held = rss + (uint64_t)n_thread * BE_CPU_STACK_BYTES + (1 << 20);
     uint64_t all = pool_available(&from);
+    const uint64_t held = os_rss_bytes() + (uint64_t)n_thread * BE_CPU_STACK_BYTES + (1 << 20);
     if (most_bytes > 0 && most_bytes < all) {
         all = most_bytes;
         from = "the limit that was given";

@@ -1,0 +1,125 @@
+/* fuzz_pool - arbitrary bytes as the files below /proc and /sys that tell of memory, and as a plan of another process
+ *
+ * Bytes 0xff part the files, in the order of `names`; what is left out is not there. The first byte chooses whether the last file
+ * is a living process's plan. Whatever they say, the figures hold together (PO-1 as far as it can be seen from outside). */
+#include "base/claim.h"
+#include "base/os.h"
+#include "base/pool.h"
+#include "fuzz.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+
+static const char *const names[] = {
+    "proc/meminfo",
+    "proc/self/cgroup",
+    "proc/self/status",
+    "proc/self/limits",
+    "sys/fs/cgroup/memory.max",
+    "sys/fs/cgroup/memory.current",
+    "sys/fs/cgroup/memory.stat",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+    "sys/fs/cgroup/memory/memory.usage_in_bytes",
+    "sys/class/drm/card1/device/vendor",
+    "sys/class/drm/card1/device/mem_info_vram_total",
+    "sys/class/drm/card1/device/mem_info_vram_used",
+    "sys/class/drm/card1/device/mem_info_vram_vendor",
+    "sys/class/drm/card1/device/mem_info_gtt_total",
+    "sys/class/drm/card1/device/mem_info_gtt_used",
+    "sys/module/ttm/parameters/pages_limit",
+    "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+    "sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages",
+    "claims/plan-1",
+};
+#define N_NAME (sizeof names / sizeof names[0])
+
+static char top[] = "/tmp/fuzz_pool-XXXXXX";
+
+static void remove_top(void)
+{
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", top);
+    demand(system(command) == 0, "the tree is removed");
+}
+
+static void make_top(void)
+{
+    static bool is_made;
+    if (is_made) {
+        return;
+    }
+    is_made = true;
+    demand(mkdtemp(top) != NULL, "a folder");
+    atexit(remove_top);
+    for (size_t i = 0; i < N_NAME; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s", top, names[i]);
+        *strrchr(path, '/') = '\0';
+        demand(os_make_dirs(path) == ERR_OK, path);
+    }
+}
+
+/* One file; an open descriptor of it. */
+static int put(const char *name, const uint8_t *bytes, size_t n)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", top, name);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    demand(fd >= 0 && write(fd, bytes, n) == (ssize_t)n, path);
+    return fd;
+}
+
+static void check(const struct pool *p)
+{
+    const struct pool_host *h = &p->host;
+    demand(h->limit != NULL && h->limit[0] != '\0', "what the limit is");
+    demand(h->available_bytes <= h->total_bytes && h->available_bytes <= h->group_bytes,
+           "no more than there is");
+    demand(h->available_bytes <= h->kernel_bytes + h->held_bytes, "no more than the kernel gives");
+    demand(p->n_gpu <= 1, "one card at most");
+    for (int i = 0; i < p->n_gpu; i++) {
+        const struct pool_gpu *g = &p->gpu[i];
+        demand(g->free_bytes <= g->total_bytes, "no more free than there is");
+        demand(g->map_bytes <= h->available_bytes, "no more mapped than the host has");
+        demand(g->is_told || g->total_bytes == 0, "what is not told is nothing");
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
+{
+    char claims[64];
+    char path[256];
+    int locked = -1;
+    make_top();
+    snprintf(claims, sizeof claims, "%s/claims", top);
+    const bool is_alive = n > 0 && (bytes[0] & 1) != 0;
+    size_t at = n > 0 ? 1 : 0;
+    for (size_t i = 0; i < N_NAME; i++) {
+        snprintf(path, sizeof path, "%s/%s", top, names[i]);
+        unlink(path);
+        if (at > n) {
+            continue;
+        }
+        const uint8_t *end = at < n ? memchr(bytes + at, 0xff, n - at) : NULL;
+        const size_t size = end != NULL ? (size_t)(end - (bytes + at)) : n - at;
+        const int fd = put(names[i], bytes + at, size);
+        if (i + 1 == N_NAME && is_alive) {
+            demand(flock(fd, LOCK_EX) == 0, "a lock");
+            locked = fd;
+        } else {
+            close(fd);
+        }
+        at += size + 1;
+    }
+    const struct fuzz_run run = fuzz_begin();
+    struct pool p;
+    pool_read(&p, top, claims);
+    check(&p);
+    demand(locked >= 0 || p.host.other_bytes == 0, "a dead process has no plan");
+    fuzz_end(run);
+    if (locked >= 0) {
+        close(locked);
+    }
+    return 0;
+}

@@ -1,0 +1,263 @@
+/* claim - memory that hearth's processes have planned and not taken yet
+ *
+ * Between the plan of a model and the last byte of its weights lie seconds or minutes, in which the
+ * kernel still calls that memory available: a second process that plans then would take it again,
+ * and both would meet the OOM killer. So each process that loads a model puts its plan into a file
+ * of its own: "process, its namespace, bytes". What counts is the plan less what the process holds
+ * by now (VmRSS), so that a model that has been read counts next to nothing.
+ *
+ * The files lie in $XDG_RUNTIME_DIR/hearth, else in /tmp/hearth-UID, where anybody may have put
+ * something: the folder must be a folder, this user's and closed to others, no link is followed,
+ * and a file is read to its first bytes only.
+ *
+ * A file without a lock is that of a dead process and is removed. A living one never looks like
+ * that, since its file gets its name after it was locked.
+ *
+ * Two that claim at the same time see each other if they look again after they claimed
+ * (hearth_model_open does), so that memory is never given twice; in the worst case both refuse.
+ *
+ * Several models of one process count as the largest of their plans: a plan holds what the process
+ * held when it was made. A process of another PID namespace (a container that shares the folder)
+ * cannot be looked at, and counts whole.
+ *
+ * Rejected: a lock around plan and claim. A process that is stopped while it holds it would stop
+ * all others.
+ *
+ * Next: base/pool.c. */
+#include "base/claim.h"
+
+#include "base/buf.h"
+#include "base/os.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PREFIX      "plan-"
+#define FILES_MAX   1024 /* of a folder, that are looked at */
+#define CLAIMS_MAX  64   /* processes that count */
+#define CLAIM_BYTES 96   /* of a file */
+#define SANE_BYTES  (UINT64_MAX / 4096)
+
+/* One process. */
+struct other {
+    uint64_t pid;
+    uint64_t space; /* inode of its PID namespace */
+    uint64_t bytes;
+};
+
+static uint64_t pid_space(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+/* --- the folder ---------------------------------------------------------------------------- */
+
+static enum err folder_name(struct buf *out)
+{
+    if (os_dir(OS_DIR_RUNTIME, out) != ERR_OK) {
+        buf_reset(out);
+        buf_printf(out, "/tmp/hearth-%lu", (unsigned long)geteuid());
+    }
+    return buf_check(out, "folder of plans");
+}
+
+/* An open folder that nobody else can have put files into. */
+static enum err open_folder(const char *folder, bool may_make, int *fd, struct buf *name)
+{
+    if (folder != NULL) {
+        buf_add_str(name, folder);
+    } else {
+        TRY(folder_name(name));
+    }
+    const char *path = buf_str(name);
+    REQUIRE(!may_make || mkdir(path, 0700) == 0 || errno == EEXIST, ERR_IO,
+            "%s: cannot make folder: %s", path, strerror(errno));
+    const int at = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    REQUIRE(at >= 0, ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat st;
+    const bool is_ours = fstat(at, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 077) == 0;
+    if (!is_ours) {
+        close(at);
+        return err_set(ERR_POLICY, "%s: belongs to another user, or is open to others: remove it",
+                       path);
+    }
+    *fd = at;
+    return ERR_OK;
+}
+
+/* --- one's own ----------------------------------------------------------------------------- */
+
+static enum err write_claim(int fd, int at, const char *temp, const char *name, uint64_t bytes)
+{
+    char text[CLAIM_BYTES];
+    const int n = snprintf(text, sizeof text, "%ld %llu %llu\n", (long)getpid(),
+                           (unsigned long long)pid_space(), (unsigned long long)bytes);
+    REQUIRE(flock(fd, LOCK_EX | LOCK_NB) == 0 && write(fd, text, (size_t)n) == n, ERR_IO,
+            "%s: cannot write: %s", temp, strerror(errno));
+    REQUIRE(renameat(at, temp, at, name) == 0, ERR_IO, "%s: cannot rename: %s", temp,
+            strerror(errno));
+    return ERR_OK;
+}
+
+/* In the folder `at`, which is called `folder`. */
+static enum err put_claim(struct claim *c, int at, const char *folder, uint64_t bytes)
+{
+    char name[80];
+    char temp[88];
+    struct claim t = { .is_open = true };
+    snprintf(name, sizeof name, PREFIX "%ld-%llu", (long)getpid(),
+             (unsigned long long)os_now_us()); /* never one that a dead process had */
+    snprintf(temp, sizeof temp, ".%s", name);
+    const int n = snprintf(t.path, sizeof t.path, "%s/%s", folder, name);
+    REQUIRE(n > 0 && (size_t)n < sizeof t.path, ERR_LIMIT, "%.64s...: path too long", folder);
+    t.fd = openat(at, temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    REQUIRE(t.fd >= 0, ERR_IO, "%s: cannot create: %s", t.path, strerror(errno));
+    const enum err e = write_claim(t.fd, at, temp, name, bytes);
+    if (e != ERR_OK) {
+        unlinkat(at, temp, 0);
+        close(t.fd);
+        return e;
+    }
+    *c = t;
+    return ERR_OK;
+}
+
+enum err claim_open(struct claim *c, const char *folder, uint64_t bytes)
+{
+    struct buf name;
+    int at = -1;
+    buf_init(&name, CLAIM_PATH_BYTES);
+    enum err e = open_folder(folder, true, &at, &name);
+    if (e == ERR_OK) {
+        e = put_claim(c, at, buf_str(&name), bytes);
+        close(at);
+    }
+    buf_release(&name);
+    return e;
+}
+
+void claim_close(struct claim *c)
+{
+    if (c->is_open) {
+        unlink(c->path);
+        close(c->fd);
+    }
+    *c = (struct claim){ 0 };
+}
+
+/* --- those of others ----------------------------------------------------------------------- */
+
+/* One number and the blank after it. */
+static bool take_number(const char **p, uint64_t *out)
+{
+    char *end = NULL;
+    if (**p < '0' || **p > '9') {
+        return false;
+    }
+    errno = 0;
+    *out = strtoull(*p, &end, 10);
+    *p = end + (*end == ' ');
+    return errno == 0 && (*end == ' ' || *end == '\n');
+}
+
+/* Reads a file of the folder. false: of a dead process (then it is removed), or no claim. */
+static bool read_claim(int at, const char *name, struct other *out)
+{
+    char text[CLAIM_BYTES] = "";
+    struct stat st;
+    const int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    const bool is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    const bool is_dead = is_file && flock(fd, LOCK_SH | LOCK_NB) == 0;
+    const ssize_t n = is_file && !is_dead ? read(fd, text, sizeof text - 1) : 0;
+    if (is_dead) {
+        unlinkat(at, name, 0);
+    }
+    close(fd);
+    const char *p = text;
+    return n > 0 && take_number(&p, &out->pid) && take_number(&p, &out->space) &&
+           take_number(&p, &out->bytes) && out->bytes <= SANE_BYTES;
+}
+
+/* All living processes but this one, each once. */
+static int read_all(int at, struct other *all, int n_max)
+{
+    DIR *d = fdopendir(at);
+    const uint64_t self = (uint64_t)getpid();
+    const uint64_t space = pid_space();
+    int n = 0;
+    if (d == NULL) {
+        close(at);
+        return 0;
+    }
+    const struct dirent *e = readdir(d);
+    for (int i = 0; i < FILES_MAX && e != NULL && n < n_max; i++, e = readdir(d)) {
+        struct other o;
+        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) != 0 ||
+            !read_claim(dirfd(d), e->d_name, &o) || (o.pid == self && o.space == space)) {
+            continue;
+        }
+        int k = 0;
+        while (k < n && (all[k].pid != o.pid || all[k].space != o.space)) {
+            k++;
+        }
+        if (k == n) {
+            all[n++] = o;
+        } else if (o.bytes > all[k].bytes) {
+            all[k] = o;
+        }
+    }
+    closedir(d);
+    return n;
+}
+
+/* Whether both files of /proc can be read and say the same. */
+static bool is_same_text(const char *a, const char *b)
+{
+    char x[8192];
+    char y[8192];
+    const size_t n = os_read_start(a, x, sizeof x);
+    return n > 0 && n == os_read_start(b, y, sizeof y) && memcmp(x, y, n) == 0;
+}
+
+static void add_other(const char *root, const struct other *o, struct claim_sum *sum)
+{
+    char path[OS_PATH_BYTES];
+    char self[OS_PATH_BYTES];
+    const bool is_seen = o->space == pid_space();
+    snprintf(path, sizeof path, "%s/proc/%llu/status", root, (unsigned long long)o->pid);
+    const uint64_t kb = is_seen ? os_number_after(path, "VmRSS") : UINT64_MAX;
+    const uint64_t held = kb <= SANE_BYTES / 1024 ? kb * 1024 : 0;
+    const uint64_t left = held < o->bytes ? o->bytes - held : 0;
+    snprintf(path, sizeof path, "%s/proc/%llu/cgroup", root, (unsigned long long)o->pid);
+    snprintf(self, sizeof self, "%s/proc/self/cgroup", root);
+    sum->bytes += left;
+    sum->group_bytes += is_seen && is_same_text(path, self) ? left : 0;
+}
+
+void claim_others(const char *root, const char *folder, struct claim_sum *out)
+{
+    struct claim_sum sum = { 0 };
+    struct other all[CLAIMS_MAX];
+    struct buf name;
+    int at = -1;
+    buf_init(&name, CLAIM_PATH_BYTES);
+    if (open_folder(folder, false, &at, &name) == ERR_OK) {
+        const int n = read_all(at, all, CLAIMS_MAX);
+        for (int i = 0; i < n; i++) {
+            add_other(root, &all[i], &sum);
+        }
+    }
+    buf_release(&name);
+    *out = sum;
+}
