@@ -6,6 +6,7 @@ test_run.py's, the store test_pull.py's, the server test_api.py's. Prints 'N pas
 import base64
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pty
@@ -34,9 +35,9 @@ def drop_override():
     ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
 
-def run(home, *args, data=b'', stdout=subprocess.PIPE, before=None):
+def run(home, *args, data=b'', stdout=subprocess.PIPE, before=None, runtime=None):
     """(exit code, standard output, standard error)"""
-    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
+    env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')} | ({'XDG_RUNTIME_DIR': runtime} if runtime else {})
     r = subprocess.run([hearth, *args], input=data, stdout=stdout, stderr=subprocess.PIPE, env={**env, 'HOME': home}, cwd=home, timeout=60,
                        preexec_fn=before)
     return r.returncode, (r.stdout or b'').decode('utf-8', 'replace'), r.stderr.decode('utf-8', 'replace')
@@ -331,6 +332,61 @@ def test_nearest(home):
     check('nearest: a smaller quantization', other['a smaller quantization']['model'] == os.path.join(folder, 'q8_0.gguf'), (other, least))
     text = run(home, 'plan', large, '--ctx', '64', '--memory', str((least['total_bytes'] >> 20) - 4))[1]
     check('nearest: as text', 'Nearest plans that fit:\n' in text and other['a smaller quantization']['command'] in text, text)
+
+
+def test_pools(home):
+    """Where the available bytes come from, on this box and on one with 96 of 128 GB carved out for its GPU."""
+    total = int(re.search(r'MemTotal: +(\d+) kB', open('/proc/meminfo').read())[1]) * 1024
+    p = json.loads(run(home, 'plan', TINY, '--json')[1])
+    h = p['host']
+    box = h['kernel_bytes'] - h['cma_free_bytes'] - h['reserve_bytes'] - h['other_bytes'] + h['held_bytes']
+    check('plan: the pool of the host', h['total_bytes'] == total and h['reserve_bytes'] == min(max(total // 64, 64 << 20), 1 << 30), h)
+    check('plan: its sum', abs(min(box, h['cgroup_bytes'] or box) - p['available_bytes']) < total / 4, p)  # others take memory meanwhile
+    text = run(home, 'plan', TINY)[1]
+    check('plan: the pool as text', all(x in text for x in ('memory of this box (swap does not count)', 'MemAvailable', 'reserve', 'held already')), text)
+    root = os.path.dirname(os.path.abspath(__file__))
+    other = ['unshare', '-m', root + '/tools/as_box.sh', root + '/trees/halo-96g']
+    if subprocess.run([*other, 'true'], capture_output=True).returncode:
+        return
+    p = json.loads(subprocess.run([*other, hearth, 'plan', TINY, '--json'], capture_output=True, timeout=60).stdout)
+    card = [{'name': 'card1', 'kind': 'carve_out', 'total_bytes': 103079215104, 'free_bytes': 81515249664, 'map_bytes': min(16346222592, p['available_bytes'])}]
+    check('plan: the pools of another box', p['host']['kernel_bytes'] == 28370534400 and p['gpus'] == card, p)
+    text = subprocess.run([*other, hearth, 'plan', TINY], capture_output=True, text=True, timeout=60).stdout
+    check('plan: a carve-out as text', re.search(r"card1 carve-out +98304\.0 MiB  \(not the host's", text), text)
+
+
+def test_claims(home):
+    """What other processes planned and do not hold yet. The last test: what this imports would count as memory of programs that are started later."""
+    from served import Served
+    runtime = home + '/runtime'
+    os.makedirs(runtime + '/hearth', 0o700)
+    name = runtime + '/hearth/plan-test'
+    space = os.stat('/proc/self/ns/pid').st_ino
+    with open(name, 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.write(f'{os.getpid()} {space} {1 << 50}\n')
+        f.flush()
+        code, text, _ = run(home, 'plan', TINY, '--json', runtime=runtime)
+        p = json.loads(text)
+        check('plan: another process loads', code == 4 and (1 << 50) - (1 << 32) < p['host']['other_bytes'] < 1 << 50 and p['fits'] is False, text)
+        code, _, err = run(home, 'run', TINY, 'x', '--max-tokens', '1', runtime=runtime)
+        check('run: another process loads', code == 4 and ('what other hearth processes planned' in err or 'cgroup' in err), err)
+        check('run: nothing is claimed then', os.listdir(runtime + '/hearth') == ['plan-test'])
+    p = json.loads(run(home, 'plan', TINY, '--json', runtime=runtime)[1])
+    check('plan: a process that ended', p['host']['other_bytes'] == 0 and p['fits'] and not os.path.exists(name), p)
+    os.environ['XDG_RUNTIME_DIR'] = runtime
+    with Served(hearth, TINY, '--parallel', '1', '--ctx', '64') as s:
+        names = os.listdir(runtime + '/hearth')
+        text = open(f'{runtime}/hearth/{names[0]}').read() if names else ''
+        plan = json.loads(run(home, 'plan', TINY, '--parallel', '1', '--ctx', '64', '--json')[1])
+        m = re.fullmatch(rf'{s.pid} {space} (\d+)\n', text)
+        check('serve: its plan', len(names) == 1 and m and abs(int(m[1]) - plan['serve_total_bytes']) < 16 << 20, (names, text, plan))
+        check('serve: ends', s.end() == 0, s.said())
+    del os.environ['XDG_RUNTIME_DIR']
+    check('serve: gives its plan back', os.listdir(runtime + '/hearth') == [])
+    os.chmod(runtime + '/hearth', 0o755)
+    code, text, err = run(home, 'run', TINY, 'x', '--max-tokens', '1', runtime=runtime)
+    check('run: a folder that is open to others', code == 0 and os.listdir(runtime + '/hearth') == [] and err == '', (code, text, err))
 
 
 def test_tune(home):
@@ -699,7 +755,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_nearest, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_pools, test_nearest, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made, test_claims]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -26,6 +26,7 @@
 #include "cmd/cmd_serve.h"
 #include "cmd/nearest.h"
 #include "cmd/open.h"
+#include "cmd/pools.h"
 #include "cmd/progress.h"
 
 #include <ctype.h>
@@ -52,6 +53,7 @@ struct report {
     struct hearth_speed all[2]; /* all that run at once */
     int n_near;
     struct nearest near[NEAREST_MAX];
+    struct pool pool;
 };
 
 /* Each part's letter: one of its name, small or large, that no part before has. */
@@ -209,6 +211,7 @@ static void put_text(struct buf *out, const struct report *r)
                p->n_parallel, p->n_ctx, (double)r->serve_bytes / MIB,
                ceil((double)all / MIB * 10.0) / 10.0,
                all <= p->available_bytes ? "fits" : "does not fit");
+    pools_put_text(out, &r->pool, p->total_bytes);
 }
 
 static void json_speeds(struct buf *out, const char *name, const struct hearth_speed *one,
@@ -271,7 +274,9 @@ static void put_json(struct buf *out, const struct report *r)
         buf_printf(out, "%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                    (unsigned long long)p->part[i].bytes);
     }
-    buf_add_str(out, "], \"speed\": ");
+    buf_add_str(out, "], ");
+    pools_put_json(out, &r->pool);
+    buf_add_str(out, ", \"speed\": ");
     if (r->has_speed) {
         buf_printf(out, "{\"read_gb_s\": %.2f, ", r->one[EMPTY].read_gb_s);
         json_speeds(out, "empty", &r->one[EMPTY], &r->all[EMPTY]);
@@ -326,6 +331,7 @@ int cmd_plan(const struct conf *c, const char *path)
         hearth_box_close(box);
         return open_fail(s);
     }
+    pool_read(&r.pool, NULL, NULL);
     if (!r.plan.fits || r.plan.step_disk_bytes > 0) {
         r.n_near = nearest_find(box, c, path, &r.plan, r.near);
     }
