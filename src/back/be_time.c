@@ -509,20 +509,27 @@ static void attend_run(struct be_time *t, const void *op)
     }
 }
 
+/* Pages that fit into what is taken for a cache. */
+static int32_t pages_most(const struct back_kv *kv)
+{
+    return (int32_t)(KV_BYTES / ((kv->k_page + kv->v_page) * (size_t)kv->n_kv)) + 1;
+}
+
 /* A cache of a few pages, which all positions share in turn, and runs as those of p, beginning at
- * pos0. Written pages are results. */
+ * pos0. Written pages are results, and each run's own: workers may not meet there. */
 static bool attend_take(struct be_time *t, struct attend_op *a, struct back_run *runs,
                         int32_t n_tok, int32_t pos0)
 {
     struct back_kv *kv = &a->p.kv;
     const size_t page = (kv->k_page + kv->v_page) * (size_t)kv->n_kv;
     const int32_t n_need = (pos0 + n_tok + KERN_PAGE - 1) / KERN_PAGE;
-    const int32_t n_fit = (int32_t)(KV_BYTES / page) + 1;
-    const int32_t n_page = n_need < n_fit ? n_need : n_fit;
+    const int32_t n_fit = pages_most(kv);
+    const int32_t n_set = a->is_write ? a->p.n_run : 1;
+    const int32_t n_page = a->is_write || n_need < n_fit ? n_need * n_set : n_fit;
     const size_t rows = (size_t)n_tok * (size_t)a->p.n_run * sizeof(float);
     const size_t q = rows * back_ld(a->p.n_head * (kv->hd_k > kv->hd_v ? kv->hd_k : kv->hd_v));
     rewind_all(t);
-    int32_t *pages = result(t, (size_t)n_need * sizeof pages[0], 0);
+    int32_t *pages = result(t, (size_t)n_need * (size_t)n_set * sizeof pages[0], 0);
     a->x = made(t, q);
     uint8_t *pool =
         a->is_write ? result(t, page * (size_t)n_page, 0) : made(t, page * (size_t)n_page);
@@ -530,12 +537,14 @@ static bool attend_take(struct be_time *t, struct attend_op *a, struct back_run 
     if (pages == NULL || a->x == NULL || pool == NULL || a->y == NULL) {
         return false;
     }
-    for (int32_t i = 0; i < n_need; i++) {
+    for (int32_t i = 0; i < n_need * n_set; i++) {
         pages[i] = i % n_page;
     }
     for (int32_t i = 0; i < a->p.n_run; i++) {
-        runs[i] =
-            (struct back_run){ .pages = pages, .tok0 = i * n_tok, .n_tok = n_tok, .pos0 = pos0 };
+        runs[i] = (struct back_run){ .pages = pages + (a->is_write ? i * n_need : 0),
+                                     .tok0 = i * n_tok,
+                                     .n_tok = n_tok,
+                                     .pos0 = pos0 };
     }
     kv->k = pool;
     kv->k_head = kv->k_page * (size_t)n_page;
@@ -573,6 +582,18 @@ static double attend_at_us(struct be_time *t, const struct back_attend *p, int32
     return whole + more * (seen - FAR);
 }
 
+/* Writing of so many runs and tokens as fit, for all of them. Negative: no room. */
+static double write_us(struct be_time *t, const struct back_attend *p, int32_t n_tok)
+{
+    struct back_attend some = *p;
+    const int32_t most = pages_most(&p->kv);
+    const int32_t n = n_tok < most * KERN_PAGE ? n_tok : most * KERN_PAGE;
+    const int32_t n_run = most / ((n + KERN_PAGE - 1) / KERN_PAGE);
+    some.n_run = n_run < p->n_run ? n_run : p->n_run;
+    const double us = attend_us(t, &some, true, n, 0);
+    return us < 0.0 ? us : us * n_tok / n * p->n_run / some.n_run;
+}
+
 /* All runs of a step are as the first. */
 static void time_attention(struct be_time *t, const struct back_attend *p, bool is_write)
 {
@@ -595,8 +616,7 @@ static void time_attention(struct be_time *t, const struct back_attend *p, bool 
         return;
     }
     if (y->us < 0.0) {
-        const double us =
-            is_write ? attend_us(t, p, true, n_tok, 0) : attend_at_us(t, p, n_tok, pos0);
+        const double us = is_write ? write_us(t, p, n_tok) : attend_at_us(t, p, n_tok, pos0);
         y->us = us < 0.0 ? 0.0 : us * r->n_tok / n_tok;
     }
     const int32_t n_pos = r->pos0 + r->n_tok;

@@ -12,7 +12,7 @@
  *
  * Guessed tokens are left out: what they gain depends on the text.
  *
- * Next: lib/predict.c. */
+ * Next: lib/speed.c. */
 #include "engine/predict.h"
 
 #include <math.h>
