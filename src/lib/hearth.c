@@ -322,8 +322,8 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         return ERR_OK;
     }
     m->would_fit_packed = !gguf_is_image(m->gguf);
-    c.cut = m->would_fit_packed ? c.cut : cut;
-    return plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
+    c.cut = cut;
+    return m->would_fit_packed ? ERR_OK : plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
 }
 
 static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool would_fit_packed)
