@@ -25,8 +25,8 @@
  * Invariants TE-1 to TE-3 stand in team.h. Next: base/db.c. */
 #include "base/team.h"
 
+#include "base/cell.h"
 #include "base/cpu.h"
-#include "base/mem.h"
 #include "base/os.h"
 #include "base/topo.h"
 
@@ -402,6 +402,33 @@ void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grai
         t->i_share = 1;
     }
     team_run(t, share_worker, t);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+#define TOUCH_BYTES ((size_t)8 << 20)
+
+struct touch {
+    const struct arena *arena;
+    struct cell n_failed;
+};
+
+static void touch_part(void *arg, int from, int to)
+{
+    struct touch *t = arg;
+    for (int i = from; i < to; i++) {
+        const enum err e = arena_touch(t->arena, (size_t)i * TOUCH_BYTES, TOUCH_BYTES);
+        cell_add(&t->n_failed, e != ERR_OK);
+    }
+}
+
+enum err team_arena(struct team *t, struct arena *out, size_t n_bytes)
+{
+    struct touch touch = { .arena = out };
+    TRY(arena_open(out, n_bytes, false));
+    topo_spread(out->base, out->cap);
+    team_share(t, touch_part, &touch, (int)(out->cap / TOUCH_BYTES) + 1, 1);
+    return cell_get(&touch.n_failed) == 0 ? ERR_OK : arena_touch(out, 0, out->cap); /* says why */
 }
 
 /* --- threads and locks --------------------------------------------------------------------- */

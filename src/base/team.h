@@ -9,6 +9,7 @@
 #define HEARTH_TEAM_H
 
 #include "base/err.h"
+#include "base/mem.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +38,11 @@ void team_run(struct team *t, team_fn fn, void *arg);
  * same n_item and grain while speeds stay, then helps the others. */
 typedef void (*team_part_fn)(void *arg, int from, int to);
 void team_share(struct team *t, team_part_fn fn, void *arg, int n_item, int grain);
+
+/* Opens an arena whose pages come from all memory nodes in turn, since a cache fills from its
+ * begin, and are faulted in by all workers: on a large box one core needs seconds. ERR_MEMORY; the
+ * caller closes it, also then. */
+enum err team_arena(struct team *t, struct arena *out, size_t n_bytes) MUST_USE;
 
 /* --- a bounded queue of fixed-size messages, many writers, one reader ---------------------- */
 

@@ -14,7 +14,6 @@
 
 #include "base/event.h"
 #include "base/os.h"
-#include "base/topo.h"
 
 #include <math.h>
 #include <string.h>
@@ -252,32 +251,6 @@ enum err engine_request_bytes(const struct plan_config *c, const struct arch *a,
     return ERR_OK;
 }
 
-#define TOUCH_BYTES ((size_t)8 << 20)
-
-/* Memory that is faulted in by all workers: on a large box one core needs seconds for a cache. */
-struct touch {
-    const struct arena *arena;
-    struct cell n_failed;
-};
-
-static void touch_part(void *arg, int from, int to)
-{
-    struct touch *t = arg;
-    for (int i = from; i < to; i++) {
-        const enum err e = arena_touch(t->arena, (size_t)i * TOUCH_BYTES, TOUCH_BYTES);
-        cell_add(&t->n_failed, e != ERR_OK);
-    }
-}
-
-static enum err open_touched(struct engine *e, struct arena *a, size_t n_bytes)
-{
-    struct touch t = { .arena = a };
-    TRY(arena_open(a, n_bytes, false));
-    topo_spread(a->base, a->cap); /* a cache fills from its begin: not the memory of one node */
-    team_share(e->parts.team, touch_part, &t, (int)(a->cap / TOUCH_BYTES) + 1, 1);
-    return cell_get(&t.n_failed) == 0 ? ERR_OK : arena_touch(a, 0, a->cap); /* says why */
-}
-
 static enum err take_memory(struct engine *e, const struct plan *plan)
 {
     uint64_t bytes = 0;
@@ -287,13 +260,13 @@ static enum err take_memory(struct engine *e, const struct plan *plan)
     TRY(arena_open(&e->requests, (size_t)bytes, true));
     REQUIRE(take_requests(e, &e->requests, e->parts.arch->n_vocab), ERR_MEMORY,
             "requests: the arena is too small");
-    TRY(open_touched(e, &e->context, plan->context_bytes));
-    TRY(open_touched(e, &e->step, plan->step_bytes));
+    TRY(team_arena(e->parts.team, &e->context, plan->context_bytes));
+    TRY(team_arena(e->parts.team, &e->step, plan->step_bytes));
     be_cpu_init(&e->cpu, &e->step, e->parts.team, e->parts.kern);
     TRY(plan_take(&e->x, e->parts.arch, e->parts.weights, &e->config, &e->cpu.back, &e->context));
     e->x.decoder.stream = e->parts.stream;
     if (e->parts.draft_arch != NULL) {
-        TRY(open_touched(e, &e->draft_context, plan->draft_bytes));
+        TRY(team_arena(e->parts.team, &e->draft_context, plan->draft_bytes));
         TRY(draft_init(&e->draft, e->parts.draft_arch, e->parts.draft_weights, &e->config,
                        &e->cpu.back, &e->draft_context));
     }

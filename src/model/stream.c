@@ -25,12 +25,9 @@
  * Next: engine/decoder.c. */
 #include "model/stream.h"
 
-#include "base/cell.h"
 #include "base/ring.h"
-#include "base/topo.h"
 
-#define SLOTS       3
-#define TOUCH_BYTES ((size_t)16 << 20)
+#define SLOTS 3
 
 /* Bytes of the file, aligned; places are those of weights_load.at. */
 struct range {
@@ -115,30 +112,6 @@ bool stream_choose(const struct weights *w, int32_t n_layer, uint64_t most_bytes
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
-
-struct touch {
-    const struct arena *arena;
-    struct cell n_failed;
-};
-
-static void touch_part(void *arg, int from, int to)
-{
-    struct touch *t = arg;
-    for (int i = from; i < to; i++) {
-        const enum err e = arena_touch(t->arena, (size_t)i * TOUCH_BYTES, TOUCH_BYTES);
-        cell_add(&t->n_failed, e != ERR_OK);
-    }
-}
-
-/* Memory that is there from now on, faulted in by the team. */
-static enum err open_arena(struct arena *a, size_t n_bytes, struct team *team)
-{
-    struct touch t = { .arena = a };
-    TRY(arena_open(a, n_bytes, false));
-    topo_spread(a->base, a->cap);
-    team_share(team, touch_part, &t, (int)(a->cap / TOUCH_BYTES) + 1, 1);
-    return cell_get(&t.n_failed) == 0 ? ERR_OK : arena_touch(a, 0, a->cap); /* says why */
-}
 
 /* What stays is read in ranges, one after the other; at most so many are on their way. */
 #define STAY_FLIGHT 4
@@ -231,8 +204,8 @@ static enum err open_all(struct stream *s, struct filling *f, struct team *team)
     }
     s->file_at = gguf_image_at(f->g);
     TRY(ring_open(&s->ring, gguf_image_path(f->g)));
-    TRY(open_arena(&s->stay, (size_t)c->stay_bytes, team));
-    TRY(open_arena(&s->slots, (size_t)c->n_slot * (size_t)c->slot_bytes, team));
+    TRY(team_arena(team, &s->stay, (size_t)c->stay_bytes));
+    TRY(team_arena(team, &s->slots, (size_t)c->n_slot * (size_t)c->slot_bytes));
     return fill_stay(f);
 }
 
