@@ -2,8 +2,8 @@
  *
  * A thin layer: it checks the sizes of parameter structs, turns public types into the engine's and
  * back, and owns what a model is made of (directory of the file, weights, tokenizer, template,
- * engine). No arithmetic and no policy here; what a default is stands in the header beside the
- * field.
+ * engine). What a default is stands in the header beside the field. Text and tokens have a file of
+ * their own, lib/text.c.
  *
  * Opening a model is a straight line: read the directory, bind, plan, refuse if it does not fit,
  * load, start the engine. Everything is undone in reverse by hearth_model_close, which also serves
@@ -17,7 +17,6 @@
 
 #include "base/claim.h"
 #include "base/cpu.h"
-#include "base/js.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "base/ring.h"
@@ -27,6 +26,7 @@
 #include "engine/sched.h"
 #include "kern/kern.h"
 #include "lib/box.h"
+#include "lib/hearth_int.h"
 #include "lib/measure.h"
 #include "lib/speed.h"
 #include "model/chat.h"
@@ -54,36 +54,6 @@ static_assert(HEARTH_LOGPROB_MAX == SAMPLE_TOP_MAX && HEARTH_BIAS_MAX == SAMPLE_
               "public limits are the engine's");
 
 #define THREADS_MAX 256
-#define JSON_DEPTH  64
-#define DECODED_MAX ((size_t)16 << 20) /* bytes of a text out of tokens */
-
-/* A model that guesses for another one. */
-struct small {
-    struct gguf *gguf; /* closed once loaded */
-    struct arch arch;
-    struct weights weights;
-    struct arena arena;
-};
-
-struct hearth_model {
-    struct gguf *gguf; /* closed once loaded */
-    struct arch arch;
-    struct weights weights;
-    struct tok *tok;
-    struct chat_template *chat;
-    bool has_own_template;
-    bool would_fit_packed; /* its layers then can be read from the disk */
-    struct arena arena;    /* the weights */
-    struct stream *stream; /* of layers that do not stay; NULL: all do */
-    struct small *small;   /* that guesses; NULL: none */
-    struct team *team;
-    struct engine *engine;
-    struct plan plan;
-    size_t held_before; /* by all others when this model was begun */
-    size_t granted;     /* by the guard (ME-4); 0: there is none */
-    struct claim claim; /* tells other processes of the plan */
-    struct hearth_model_info info;
-};
 
 struct hearth_request {
     struct hearth_model *model;
@@ -108,20 +78,11 @@ const char *hearth_error(void)
     return err_text();
 }
 
-/* Whether what is needed was not given; says so. */
-static bool is_missing(const void *p, const char *what)
-{
-    if (p == NULL) {
-        (void)err_set(ERR_USAGE, "%s is NULL", what);
-    }
-    return p == NULL;
-}
-
 /* --- box -------------------------------------------------------------------------------------- */
 
 void hearth_box_init(struct hearth_box_params *p)
 {
-    if (!is_missing(p, "hearth_box_init: parameters")) {
+    if (!hearth_is_missing(p, "hearth_box_init: parameters")) {
         *p = (struct hearth_box_params){ .size = sizeof *p };
     }
 }
@@ -147,7 +108,7 @@ static enum err box_open(const struct hearth_box_params *p, struct hearth_box *b
 hearth_status hearth_box_open(const struct hearth_box_params *p, struct hearth_box **box)
 {
     struct hearth_box_params defaults;
-    if (is_missing(box, "hearth_box_open: box")) {
+    if (hearth_is_missing(box, "hearth_box_open: box")) {
         return HEARTH_USAGE;
     }
     if (p == NULL) {
@@ -172,8 +133,8 @@ void hearth_box_close(struct hearth_box *box)
 size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
 {
     struct buf text;
-    if (is_missing(box, "hearth_box_kernels: box") ||
-        is_missing(cap > 0 ? out : "", "hearth_box_kernels: out")) {
+    if (hearth_is_missing(box, "hearth_box_kernels: box") ||
+        hearth_is_missing(cap > 0 ? out : "", "hearth_box_kernels: out")) {
         return 0;
     }
     buf_init(&text, 65536);
@@ -191,7 +152,8 @@ size_t hearth_box_kernels(const struct hearth_box *box, char *out, size_t cap)
 
 hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *out)
 {
-    if (is_missing(box, "hearth_box_measure: box") || is_missing(out, "hearth_box_measure: out")) {
+    if (hearth_is_missing(box, "hearth_box_measure: box") ||
+        hearth_is_missing(out, "hearth_box_measure: out")) {
         return HEARTH_USAGE;
     }
     return (hearth_status)measure_limits(kern_get(box->isa), box->n_thread, box->memory_bytes, out);
@@ -201,7 +163,7 @@ hearth_status hearth_box_measure(struct hearth_box *box, struct hearth_limits *o
 
 void hearth_model_init(struct hearth_model_params *p)
 {
-    if (!is_missing(p, "hearth_model_init: parameters")) {
+    if (!hearth_is_missing(p, "hearth_model_init: parameters")) {
         *p = (struct hearth_model_params){ .size = sizeof *p };
     }
 }
@@ -386,8 +348,9 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
                                const struct hearth_model_params *p, struct hearth_plan *out)
 {
     struct hearth_model_params defaults;
-    if (is_missing(box, "hearth_plan_make: box") || is_missing(path, "hearth_plan_make: path") ||
-        is_missing(out, "hearth_plan_make: out")) {
+    if (hearth_is_missing(box, "hearth_plan_make: box") ||
+        hearth_is_missing(path, "hearth_plan_make: path") ||
+        hearth_is_missing(out, "hearth_plan_make: out")) {
         return HEARTH_USAGE;
     }
     if (p == NULL) {
@@ -409,8 +372,9 @@ hearth_status hearth_predict(struct hearth_box *box, const char *path,
                              size_t n_at)
 {
     struct hearth_model_params defaults;
-    if (is_missing(box, "hearth_predict: box") || is_missing(path, "hearth_predict: path") ||
-        is_missing(at, "hearth_predict: at")) {
+    if (hearth_is_missing(box, "hearth_predict: box") ||
+        hearth_is_missing(path, "hearth_predict: path") ||
+        hearth_is_missing(at, "hearth_predict: at")) {
         return HEARTH_USAGE;
     }
     if (p == NULL) {
@@ -535,8 +499,9 @@ hearth_status hearth_model_open(struct hearth_box *box, const char *path,
                                 const struct hearth_model_params *p, struct hearth_model **model)
 {
     struct hearth_model_params defaults;
-    if (is_missing(box, "hearth_model_open: box") || is_missing(path, "hearth_model_open: path") ||
-        is_missing(model, "hearth_model_open: model")) {
+    if (hearth_is_missing(box, "hearth_model_open: box") ||
+        hearth_is_missing(path, "hearth_model_open: path") ||
+        hearth_is_missing(model, "hearth_model_open: model")) {
         return HEARTH_USAGE;
     }
     if (p == NULL) {
@@ -577,222 +542,10 @@ void hearth_model_close(struct hearth_model *model)
 
 void hearth_model_get_info(const struct hearth_model *model, struct hearth_model_info *out)
 {
-    if (!is_missing(model, "hearth_model_get_info: model") &&
-        !is_missing(out, "hearth_model_get_info: out")) {
+    if (!hearth_is_missing(model, "hearth_model_get_info: model") &&
+        !hearth_is_missing(out, "hearth_model_get_info: out")) {
         *out = model->info;
     }
-}
-
-/* --- text and tokens -------------------------------------------------------------------------- */
-
-/* What all functions of this section need; without room, no place to write to. */
-static bool is_text_missing(const struct hearth_model *m, const void *in, const void *out,
-                            const size_t *n)
-{
-    return is_missing(m, "the model") || is_missing(in, "the text, ids or JSON to be read") ||
-           is_missing(n, "the place of the number, n,") ||
-           is_missing(*n > 0 ? out : "", "the room for the result");
-}
-
-/* What a text takes while it is prepared depends on tables of the file; here it has an end. */
-static void begin_text(size_t n_text)
-{
-    (void)mem_fence(n_text > SIZE_MAX / 128 ? SIZE_MAX : HEARTH_TEXT_BYTES(n_text));
-}
-
-static hearth_status end_text(enum err e, size_t n_text, bool is_chat)
-{
-    if (mem_fence(SIZE_MAX) && e != ERR_OK) {
-        const size_t tenths = HEARTH_TEXT_BYTES(n_text) / 1024 * 10 / 1024; /* of a MiB */
-        e = err_set(ERR_LIMIT,
-                    "a %s of %zu bytes as %s takes more than %zu.%zu MiB while it is prepared, the "
-                    "most that is allowed: shorten it%s",
-                    is_chat ? "conversation" : "text", n_text, is_chat ? "JSON" : "UTF-8",
-                    tenths / 10, tenths % 10,
-                    is_chat ? ", or take a model whose chat template needs less" : "");
-    }
-    return (hearth_status)e;
-}
-
-hearth_status hearth_tokenize(const struct hearth_model *model, const char *text, size_t n_text,
-                              int flags, int32_t *ids, size_t *n)
-{
-    if (is_text_missing(model, n_text > 0 ? text : "", ids, n)) {
-        return HEARTH_USAGE;
-    }
-    const struct view v = { text, n_text };
-    struct tok_list list = { .ids = ids, .cap = *n };
-    /* a byte that is no UTF-8 becomes three */
-    const size_t n_clean = n_text > SIZE_MAX / 3 || utf8_valid(v) ? n_text : 3 * n_text;
-    begin_text(n_clean);
-    const enum err e = tok_encode(model->tok, v, (flags & HEARTH_ADD_SPECIAL) != 0,
-                                  (flags & HEARTH_PARSE_SPECIAL) != 0, &list);
-    if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
-        *n = list.n;
-    }
-    return end_text(e, n_clean, false);
-}
-
-/* Copies a result out, or says how much room it needs. */
-static enum err give_text(const struct buf *b, char *out, size_t *n)
-{
-    const size_t room = *n;
-    *n = b->n;
-    REQUIRE(b->n <= room, ERR_LIMIT, "the text has %zu bytes, there is room for %zu", b->n, room);
-    if (b->n > 0) {
-        memcpy(out, b->p, b->n);
-    }
-    return ERR_OK;
-}
-
-hearth_status hearth_detokenize(const struct hearth_model *model, const int32_t *ids, size_t n_ids,
-                                int flags, char *out, size_t *n)
-{
-    struct buf b;
-    if (is_text_missing(model, n_ids > 0 ? (const void *)ids : "", out, n)) {
-        return HEARTH_USAGE;
-    }
-    buf_init(&b, DECODED_MAX);
-    enum err e = tok_decode(model->tok, ids, n_ids, (flags & HEARTH_SHOW_SPECIAL) != 0, &b);
-    e = e == ERR_OK ? buf_check(&b, "text") : e;
-    e = e == ERR_OK ? give_text(&b, out, n) : e;
-    buf_release(&b);
-    return (hearth_status)e;
-}
-
-static struct view piece_or_none(const struct tok *t, int32_t id)
-{
-    return id >= 0 ? tok_piece(t, id) : (struct view){ NULL, 0 };
-}
-
-/* The keys of a conversation and their kinds; null is as good as absent. */
-static enum err check_keys(const struct js *root)
-{
-    static const struct {
-        const char *name;
-        enum js_type type;
-        const char *kind;
-    } keys[] = { { "messages", JS_ARRAY, "a list" },
-                 { "tools", JS_ARRAY, "a list" },
-                 { "add_generation_prompt", JS_BOOL, "true or false" },
-                 { "template_vars", JS_OBJECT, "an object" } };
-    const size_t n_key = sizeof keys / sizeof keys[0];
-    struct js_iter it = { 0 };
-    REQUIRE(js_type(root) == JS_OBJECT, ERR_USAGE, "a conversation is an object with \"messages\"");
-    while (js_next(root, &it)) {
-        size_t i = 0;
-        while (i < n_key && !view_is(it.key, keys[i].name)) {
-            i++;
-        }
-        REQUIRE(i < n_key, ERR_USAGE,
-                "\"%.*s\" is no key of a conversation: messages, tools, add_generation_prompt and "
-                "template_vars are taken",
-                it.key.n < 64 ? (int)it.key.n : 64, it.key.p);
-        REQUIRE(js_type(it.value) == keys[i].type || js_type(it.value) == JS_NULL, ERR_USAGE,
-                "%s: %s is wanted", keys[i].name, keys[i].kind);
-    }
-    const struct js *vars = js_get(root, "template_vars");
-    REQUIRE(js_type(js_get(vars, "messages")) == JS_NULL &&
-                js_type(js_get(vars, "tools")) == JS_NULL,
-            ERR_USAGE, "template_vars: messages and tools are keys of their own");
-    const struct js *messages = js_get(root, "messages");
-    const size_t n = js_count(messages);
-    REQUIRE(n > 0, ERR_USAGE, "messages: a list of at least one message is wanted");
-    for (size_t i = 0; i < n; i++) {
-        REQUIRE(js_type(js_at(messages, i)) == JS_OBJECT, ERR_USAGE,
-                "messages[%zu]: an object is wanted", i);
-    }
-    return ERR_OK;
-}
-
-/* NULL for null. */
-static const struct js *get(const struct js *root, const char *key)
-{
-    const struct js *v = js_get(root, key);
-    return js_type(v) != JS_NULL ? v : NULL;
-}
-
-static enum err render(const struct hearth_model *m, const char *json, size_t n_json,
-                       struct buf *text, struct buf *trusted)
-{
-    struct js *root = NULL;
-    TRY(js_parse((struct view){ json, n_json }, JSON_DEPTH, &root));
-    const struct js *add = get(root, "add_generation_prompt");
-    const struct chat_input in = {
-        .messages = get(root, "messages"),
-        .tools = get(root, "tools"),
-        .vars = get(root, "template_vars"),
-        .add_generation_prompt = add == NULL || js_bool(add),
-        .bos_token = piece_or_none(m->tok, tok_bos(m->tok)),
-        .eos_token = piece_or_none(m->tok, tok_eos(m->tok)),
-        .now_s = os_wall_s(),
-    };
-    enum err e = check_keys(root);
-    e = e == ERR_OK ? chat_render(m->chat, &in, text, trusted) : e;
-    js_close(root);
-    return e;
-}
-
-hearth_status hearth_chat_text(const struct hearth_model *model, const char *json, size_t n_json,
-                               char *out, size_t *n)
-{
-    struct buf text;
-    if (is_text_missing(model, json, out, n)) {
-        return HEARTH_USAGE;
-    }
-    buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
-    begin_text(n_json);
-    enum err e = render(model, json, n_json, &text, NULL);
-    e = e == ERR_OK ? give_text(&text, out, n) : e;
-    buf_release(&text);
-    return end_text(e, n_json, true);
-}
-
-/* Templates often begin with the token that the tokenizer would add too: it is never doubled, since
- * nothing is added to a rendered template; when the template did not write it, it is put in front.
- */
-static enum err chat_tokens(const struct hearth_model *m, const struct buf *text,
-                            const struct buf *trusted, struct tok_list *list)
-{
-    const enum err e = tok_encode_marked(m->tok, buf_view(text), (const uint8_t *)trusted->p, list);
-    const int32_t bos = tok_bos(m->tok);
-    if ((e != ERR_OK && e != ERR_LIMIT) || !tok_adds_bos(m->tok) || bos < 0) {
-        return e;
-    }
-    if (list->n > 0 && list->cap > 0 && list->ids[0] == bos) {
-        return e;
-    }
-    if (e == ERR_OK && list->n < list->cap) {
-        memmove(list->ids + 1, list->ids, list->n * sizeof list->ids[0]);
-        list->ids[0] = bos;
-    }
-    list->n++;
-    return list->n <= list->cap
-               ? e
-               : err_set(ERR_LIMIT, "the conversation has %zu tokens, there is room for %zu",
-                         list->n, list->cap);
-}
-
-hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *json, size_t n_json,
-                                 int32_t *ids, size_t *n)
-{
-    if (is_text_missing(model, json, ids, n)) {
-        return HEARTH_USAGE;
-    }
-    struct buf text;
-    struct buf trusted;
-    buf_init(&text, CHAT_OUTPUT_MAX_BYTES);
-    buf_init(&trusted, CHAT_OUTPUT_MAX_BYTES);
-    struct tok_list list = { .ids = ids, .cap = *n };
-    begin_text(n_json);
-    enum err e = render(model, json, n_json, &text, &trusted);
-    e = e == ERR_OK ? chat_tokens(model, &text, &trusted, &list) : e;
-    if (e == ERR_OK || (e == ERR_LIMIT && list.n > *n)) {
-        *n = list.n;
-    }
-    buf_release(&text);
-    buf_release(&trusted);
-    return end_text(e, n_json, true);
 }
 
 /* --- requests --------------------------------------------------------------------------------- */
@@ -800,7 +553,7 @@ hearth_status hearth_chat_tokens(const struct hearth_model *model, const char *j
 void hearth_request_init(struct hearth_request_params *p)
 {
     uint64_t seed = 0;
-    if (is_missing(p, "hearth_request_init: parameters")) {
+    if (hearth_is_missing(p, "hearth_request_init: parameters")) {
         return;
     }
     os_random(&seed, sizeof seed);
@@ -861,8 +614,9 @@ static enum err make_spec(const struct hearth_request_params *p, struct engine_s
 hearth_status hearth_submit(struct hearth_model *model, const struct hearth_request_params *p,
                             struct hearth_request **request)
 {
-    if (is_missing(model, "hearth_submit: model") || is_missing(p, "hearth_submit: parameters") ||
-        is_missing(request, "hearth_submit: request")) {
+    if (hearth_is_missing(model, "hearth_submit: model") ||
+        hearth_is_missing(p, "hearth_submit: parameters") ||
+        hearth_is_missing(request, "hearth_submit: request")) {
         return HEARTH_USAGE;
     }
     struct hearth_request *r = mem_alloc(sizeof *r);
@@ -891,7 +645,8 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                           struct hearth_event *out)
 {
     struct hearth_request *r = request;
-    if (is_missing(r, "hearth_next: request") || is_missing(out, "hearth_next: out")) {
+    if (hearth_is_missing(r, "hearth_next: request") ||
+        hearth_is_missing(out, "hearth_next: out")) {
         return HEARTH_USAGE;
     }
     const enum err e = engine_next(r->model->engine, r->handle, timeout_us, &r->event, r->text);
@@ -927,7 +682,7 @@ hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
 
 void hearth_cancel(struct hearth_request *request)
 {
-    if (!is_missing(request, "hearth_cancel: request")) {
+    if (!hearth_is_missing(request, "hearth_cancel: request")) {
         engine_cancel(request->model->engine, request->handle);
     }
 }
@@ -942,12 +697,12 @@ void hearth_request_close(struct hearth_request *request)
 
 int hearth_fd(struct hearth_model *model)
 {
-    return is_missing(model, "hearth_fd: model") ? -1 : engine_fd(model->engine);
+    return hearth_is_missing(model, "hearth_fd: model") ? -1 : engine_fd(model->engine);
 }
 
 void hearth_fd_clear(struct hearth_model *model)
 {
-    if (!is_missing(model, "hearth_fd_clear: model")) {
+    if (!hearth_is_missing(model, "hearth_fd_clear: model")) {
         engine_fd_clear(model->engine);
     }
 }
@@ -955,8 +710,8 @@ void hearth_fd_clear(struct hearth_model *model)
 void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
 {
     struct engine_stats s;
-    if (is_missing(model, "hearth_model_get_stats: model") ||
-        is_missing(out, "hearth_model_get_stats: out")) {
+    if (hearth_is_missing(model, "hearth_model_get_stats: model") ||
+        hearth_is_missing(out, "hearth_model_get_stats: out")) {
         return;
     }
     engine_get_stats(model->engine, &s);

@@ -1,0 +1,53 @@
+/* hearth_int - what the files of the public library share (header only, private to lib/) */
+#ifndef HEARTH_HEARTH_INT_H
+#define HEARTH_HEARTH_INT_H
+
+#include "base/claim.h"
+#include "base/mem.h"
+#include "base/team.h"
+#include "engine/engine.h"
+#include "hearth.h"
+#include "model/chat.h"
+#include "model/gguf.h"
+#include "model/stream.h"
+#include "model/tok.h"
+#include "model/weights.h"
+
+/* A model that guesses for another one. */
+struct small {
+    struct gguf *gguf; /* closed once loaded */
+    struct arch arch;
+    struct weights weights;
+    struct arena arena;
+};
+
+struct hearth_model {
+    struct gguf *gguf; /* closed once loaded */
+    struct arch arch;
+    struct weights weights;
+    struct tok *tok;
+    struct chat_template *chat;
+    bool has_own_template;
+    bool would_fit_packed; /* its layers then can be read from the disk */
+    struct arena arena;    /* the weights */
+    struct stream *stream; /* of layers that do not stay; NULL: all do */
+    struct small *small;   /* that guesses; NULL: none */
+    struct team *team;
+    struct engine *engine;
+    struct plan plan;
+    size_t held_before; /* by all others when this model was begun */
+    size_t granted;     /* by the guard (ME-4); 0: there is none */
+    struct claim claim; /* tells other processes of the plan */
+    struct hearth_model_info info;
+};
+
+/* Whether what is needed was not given; says so. */
+static inline bool hearth_is_missing(const void *p, const char *what)
+{
+    if (p == NULL) {
+        (void)err_set(ERR_USAGE, "%s is NULL", what);
+    }
+    return p == NULL;
+}
+
+#endif
