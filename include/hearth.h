@@ -235,7 +235,7 @@ HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 #define HEARTH_BATCH_BUCKETS 9 /* 1, 2, 4, 8, 16, 32, 64, 128, more */
 struct hearth_stats {
     size_t size;
-    int32_t is_ready;          /* the check at start passed; whether it lives: the next */
+    int32_t is_ready; /* checked, and no file changed that is read; if it lives: the next */
     uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;                  /* since start */

@@ -124,6 +124,8 @@ def test_service(home):
                 ask(s, 'GET', '/healthz')
         check('the log says why', re.search(r'level=error.*(shorter|changed)', s.said()), s.said())
         same('which still refuses', complete(s, texts[1])[0], status)
+        status, body = ask(s, 'GET', '/readyz')
+        check('and is not ready', status == 503 and 'changed' in json.dumps(body), (status, body))
         same('exit code', s.end(), 0)
     with open(image, 'r+b') as f:
         f.seek(size - 4096)

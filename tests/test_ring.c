@@ -398,10 +398,18 @@ static void changes(const struct way *w, struct ring *r)
     expect_still();
     ring_close(r);
     make_file();
-    /* not truncated by its size alone: the time was set back */
+    /* its size alone: somebody set the time back */
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
     r = open_way(w);
     assert_int_equal(ring_wait(r, start(r, 0, BLOCKS * RING_ALIGN)), ERR_OK);
+    assert_int_equal(truncate(path, FILE_BYTES + RING_ALIGN), 0);
+    const struct timespec times[2] = { st.st_atim, st.st_mtim };
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(ring_wait(r, start(r, 0, RING_ALIGN)), ERR_INTEGRITY);
+    expect_text("changed", "");
     ring_close(r);
+    make_file();
 }
 
 static void test_changes(void **state)
@@ -685,7 +693,8 @@ static struct {
     int n_refuse;     /* puts that are refused from now on */
     uint64_t n_waits; /* calls that may block */
     uint64_t n_fatal; /* faults since the last error that no ring may hide */
-    uint64_t n_refused, n_short, n_failed, n_all; /* what happened at all */
+    uint64_t n_refused, n_short, n_failed, n_all, n_deaf; /* what happened at all */
+    bool is_dropped[RING_PIECES];                         /* by id: of a ticket that was dropped */
 } sim;
 
 static bool dice(uint32_t one_in)
@@ -713,7 +722,9 @@ static int sim_put(void *k, const struct ring_piece *p)
     assert_true(p->n > 0 && p->n <= RING_PIECE_BYTES && p->n % RING_ALIGN == 0);
     assert_true(p->at % RING_ALIGN == 0 && p->id < RING_PIECES);
     for (uint32_t i = 0; i < sim.n_flying; i++) {
+        const uint8_t *to = sim.flying[i].to;
         assert_true(sim.flying[i].id != p->id);
+        assert_true((uint8_t *)p->to >= to + sim.flying[i].n || (uint8_t *)p->to + p->n <= to);
     }
     if (sim.is_wild && dice(200)) {
         sim.n_refuse = (int)(rand_next(&sim.x) % 5);
@@ -725,6 +736,7 @@ static int sim_put(void *k, const struct ring_piece *p)
         return -EAGAIN;
     }
     sim.flying[sim.n_flying++] = *p;
+    sim.is_dropped[p->id] = false;
     return 0;
 }
 
@@ -748,19 +760,24 @@ static long wrong(size_t n)
     }
 }
 
-static bool sim_take(void *k, struct ring_end *out, bool waits)
+static int sim_take(void *k, struct ring_end *out, uint64_t timeout_us)
 {
     (void)k;
     assert_true(sim.n_flying > 0);
-    sim.n_waits += waits;
-    if (!waits && (sim.is_slow ? !dice(8) : dice(2))) {
-        return false;
+    sim.n_waits += timeout_us > 0;
+    if (timeout_us == 0 ? (sim.is_slow ? !dice(8) : dice(2)) : dice(10)) {
+        return 0;
+    }
+    if (timeout_us > 0 && sim.is_wild && dice(1000)) {
+        sim.n_deaf++;
+        sim.n_fatal++;
+        return -EBADF;
     }
     const uint32_t i = rand_next(&sim.x) % sim.n_flying;
     const struct ring_piece p = sim.flying[i];
     sim.flying[i] = sim.flying[--sim.n_flying];
     long got = (long)in_file(p.at, p.n);
-    if (sim.is_wild && dice(50)) {
+    if (sim.is_wild && !sim.is_dropped[p.id] && dice(50)) {
         got = wrong((size_t)got);
     }
     if (got > 0) {
@@ -768,7 +785,7 @@ static bool sim_take(void *k, struct ring_end *out, bool waits)
     }
     sim.n_all++;
     *out = (struct ring_end){ p.id, got };
-    return true;
+    return 1;
 }
 
 static const struct ring_kind sim_kind = { "dice", sim_open, sim_close, sim_put, sim_take };
@@ -785,7 +802,7 @@ struct sim_run {
     uint64_t n_ticket;
     uint64_t n_answered; /* up to here their memory is free */
     size_t to;           /* memory is given in a circle */
-    uint64_t n_error, n_busy;
+    uint64_t n_error, n_busy, n_drop;
 };
 
 static void sim_start(struct sim_run *s)
@@ -815,9 +832,28 @@ static void sim_start(struct sim_run *s)
     s->to += n;
 }
 
+static void sim_drop(struct sim_run *s)
+{
+    const uint64_t n_waits = sim.n_waits;
+    ring_drop(s->r);
+    assert_int_equal(ring_wait(s->r, s->n_ticket), ERR_CANCELLED); /* RI-4 */
+    assert_true(sim.n_waits == n_waits);                           /* never blocks */
+    for (uint32_t i = 0; i < sim.n_flying; i++) {
+        sim.is_dropped[sim.flying[i].id] = true;
+    }
+    s->n_answered = s->n_ticket;
+    sim.n_fatal = 0;
+    s->n_drop++;
+}
+
 static void sim_wait(struct sim_run *s, uint64_t t)
 {
     const bool is_polled = dice(2) && ring_poll(s->r, t);
+    const bool is_asked = dice(4);
+    const uint64_t n_before = sim.n_waits;
+    if (is_asked && ring_wait_for(s->r, t, 0) == ERR_BUSY) {
+        assert_true(!is_polled && sim.n_waits == n_before);
+    }
     const uint64_t n_waits = sim.n_waits;
     const enum err e = ring_wait(s->r, t);
     assert_true(!is_polled || sim.n_waits == n_waits);
@@ -856,6 +892,8 @@ static void sim_run(uint32_t seed, bool is_wild, int n_step)
             assert_int_equal(ring_open_as(&s.r, path, &sim_kind, false), ERR_OK);
             s.n_ticket = s.n_answered = 0;
             sim.n_fatal = 0;
+        } else if (dice(sim.is_slow ? 6000 : 900) && s.n_ticket > 0) {
+            sim_drop(&s);
         } else if (!dice(sim.is_slow ? 2000 : 3)) {
             sim_start(&s);
         } else if (s.n_answered < s.n_ticket) {
@@ -873,7 +911,7 @@ static void sim_run(uint32_t seed, bool is_wild, int n_step)
                   (unsigned long long)sim.n_failed, (unsigned long long)sim.n_refused,
                   (unsigned long long)s.n_error, (unsigned long long)s.n_busy);
     assert_true(!is_wild || (sim.n_short > 50 && sim.n_failed > 10 && sim.n_refused > 10));
-    assert_true(s.n_busy > 0);
+    assert_true(s.n_busy > 0 && s.n_drop > 0);
     assert_true(is_wild == (s.n_error > 5));
 }
 

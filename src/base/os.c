@@ -69,6 +69,8 @@ static enum err open_with(struct os_file *f, const char *path, int flags)
         close(fd);
         return err_set(ERR_IO, "%s: not a regular file", path);
     }
+    /* io_uring would take it for "never wait" and answer EAGAIN, or not know that reading blocks */
+    (void)fcntl(fd, F_SETFL, flags);
     *f = (struct os_file){ .fd = fd,
                            .size = (uint64_t)st.st_size,
                            .mtime_ns = mtime_of(&st),
@@ -280,6 +282,12 @@ enum err os_make_dirs(const char *path)
 }
 
 /* --- clock and random numbers -------------------------------------------------------------- */
+
+void os_sleep_us(uint64_t us)
+{
+    const struct timespec ts = { (time_t)(us / 1000000), (long)(us % 1000000 * 1000) };
+    (void)nanosleep(&ts, NULL);
+}
 
 uint64_t os_now_us(void)
 {

@@ -57,6 +57,7 @@ uint64_t os_number_after(const char *path, const char *key);
 uint64_t os_number_in(const char *folder, const char *name, uint64_t *second);
 
 uint64_t os_now_us(void);           /* monotonic clock */
+void os_sleep_us(uint64_t us);      /* or less, when a signal comes */
 uint64_t os_cpu_us(void);           /* time that the cores gave all threads of this process */
 int64_t os_wall_s(void);            /* seconds since 1970 */
 void os_random(void *to, size_t n); /* from the kernel; never fails */

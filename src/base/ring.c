@@ -15,8 +15,10 @@
  * error is remembered with the lowest ticket that has it: those before it are read on, of those
  * after it nothing more is started. Whoever waits for the ticket or a later one gets the error when
  * everything in flight has ended (RI-1), and all tickets so far are void (RI-4): what of the file
- * they brought is nobody's concern any more. Cancelling was rejected: disks finish what they have
- * begun, so it saves a fraction of a second after an error, and needs a state more in each kind.
+ * they brought is nobody's concern any more. An owner that wants something else drops what is
+ * under way: it is read to its end all the same, before anything new begins, but nobody waits.
+ * Cancelling was rejected: disks finish what they have begun, so it saves a fraction of a second
+ * after an error, and needs a state more in each kind.
  *
  * A file that shrinks or changes is told by its size and mtime at each wait. Bytes of before and
  * after are never mixed without an error, as long as who writes does not set mtime back.
@@ -34,6 +36,7 @@
 #include <string.h>
 
 #define TRIES_MAX 16         /* of a piece, one after the other without a byte */
+#define DRAIN_US  1000       /* between two looks, where there is no waiting */
 #define NO_TICKET UINT64_MAX /* in place of one that has an error */
 
 /* What the kernel may hold of a piece: its request, and 16 bytes for each page of 4 KiB. */
@@ -83,6 +86,7 @@ struct ring {
     uint32_t n_idle;
     uint32_t n_again;
     uint32_t n_flying;
+    uint32_t n_stale; /* of these, of tickets that were dropped */
 };
 
 static struct want *want_of(struct ring *r, uint64_t ticket)
@@ -90,21 +94,23 @@ static struct want *want_of(struct ring *r, uint64_t ticket)
     return &r->wants[ticket % RING_TICKETS];
 }
 
-/* No ticket is open: nothing is cut, in flight or to be put. */
-static void start_anew(struct ring *r)
+/* RI-4: all tickets so far are void. */
+static void make_void(struct ring *r, enum err why, const char *text)
 {
-    r->fault.ticket = NO_TICKET;
-    r->n_cut = r->n_whole = r->n_ticket;
-    r->n_idle = RING_PIECES;
-    r->n_again = 0;
-    for (uint32_t i = 0; i < RING_PIECES; i++) {
-        r->idle[i] = RING_PIECES - 1 - i;
+    r->void_err = why;
+    snprintf(r->void_text, sizeof r->void_text, "%s", text);
+    while (r->n_again > 0) {
+        r->idle[r->n_idle++] = r->again[--r->n_again];
     }
+    r->fault.ticket = NO_TICKET;
+    r->n_void = r->n_cut = r->n_whole = r->n_ticket;
+    r->n_stale = r->n_flying;
 }
 
 static void ring_check(const struct ring *r)
 {
     assert(r->n_idle + r->n_again + r->n_flying == RING_PIECES); /* RI-3 */
+    assert(r->n_stale <= r->n_flying);
     assert(r->n_void <= r->n_whole && r->n_whole <= r->n_cut && r->n_cut <= r->n_ticket);
     assert(r->n_ticket - r->n_whole <= RING_TICKETS);
 }
@@ -150,7 +156,11 @@ enum err ring_open_as(struct ring **out, const char *path, const struct ring_kin
     r->file.fd = -1;
     r->is_direct = is_direct;
     r->kind = kind;
-    start_anew(r);
+    r->fault.ticket = NO_TICKET;
+    while (r->n_idle < RING_PIECES) {
+        r->idle[r->n_idle] = RING_PIECES - 1 - r->n_idle;
+        r->n_idle++;
+    }
     enum err e = open_file(r, path);
     if (e == ERR_OK) {
         e = kind->open(&r->self, &r->file);
@@ -213,11 +223,15 @@ static uint32_t cut(struct ring *r)
     return id;
 }
 
-/* Puts what can be put, but nothing of a ticket that will be void. When the kernel refuses a piece
- * the next call tries again; that is an error only if nothing is in flight that could make room. */
+/* Puts what can be put, but nothing of a ticket that will be void, nor beside one that was dropped,
+ * whose memory may be given to the next. When the kernel refuses a piece the next call tries again;
+ * that is an error only if nothing is in flight that could make room. */
 static void move_on(struct ring *r)
 {
     int rc = 0;
+    if (r->n_stale > 0) {
+        return;
+    }
     while (rc == 0 && r->n_again > 0) {
         const uint32_t id = r->again[r->n_again - 1];
         if (r->flights[id].ticket < r->fault.ticket) {
@@ -253,6 +267,11 @@ static void settle(struct ring *r, const struct ring_end *end)
     struct ring_piece *p = &f->piece;
     const long got = os_read_end(p->at, p->n, end->got);
     r->n_flying--;
+    if (f->ticket <= r->n_void) {
+        r->n_stale--;
+        r->idle[r->n_idle++] = end->id;
+        return;
+    }
     if (got >= 0 && (size_t)got >= due(r, p)) {
         struct want *w = want_of(r, f->ticket);
         w->n_left -= p->n;
@@ -278,13 +297,22 @@ static void settle(struct ring *r, const struct ring_end *end)
     r->idle[r->n_idle++] = end->id;
 }
 
-/* Takes what has ended, if anything; with `waits`, at least one of those in flight. */
-static void take(struct ring *r, bool waits)
+/* Takes what has ended, and waits that long if nothing has. When the kernel does not let us wait,
+ * nothing that is open will be whole. */
+static void take(struct ring *r, uint64_t timeout_us)
 {
     struct ring_end end;
-    while (r->n_flying > 0 && r->kind->take(r->self, &end, waits)) {
-        settle(r, &end);
-        waits = false;
+    int rc = 1;
+    while (rc > 0 && r->n_flying > 0) {
+        rc = r->kind->take(r->self, &end, timeout_us);
+        if (rc > 0) {
+            settle(r, &end);
+        }
+        timeout_us = 0;
+    }
+    if (rc < 0 && r->n_whole < r->n_ticket) {
+        const struct want *w = want_of(r, r->n_whole + 1);
+        remember(r, r->n_whole + 1, &(struct ring_piece){ .at = w->at, .n = w->n }, rc);
     }
     while (r->n_whole < r->n_ticket && want_of(r, r->n_whole + 1)->n_left == 0) {
         r->n_whole++;
@@ -293,12 +321,19 @@ static void take(struct ring *r, bool waits)
     ring_check(r);
 }
 
-/* Waits until nothing is in flight, and starts nothing. */
+/* Waits until nothing is in flight, and starts nothing. It ends as reads do, also where the kernel
+ * does not let us wait for them. */
 static void drain(struct ring *r)
 {
     struct ring_end end;
     while (r->n_flying > 0) {
-        r->n_flying -= r->kind->take(r->self, &end, true);
+        const int rc = r->kind->take(r->self, &end, UINT64_MAX);
+        if (rc > 0) {
+            r->n_flying--;
+            r->idle[r->n_idle++] = end.id;
+        } else if (rc < 0) {
+            os_sleep_us(DRAIN_US);
+        }
     }
 }
 
@@ -331,7 +366,7 @@ enum err ring_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
     r->n_ticket++;
     *want_of(r, r->n_ticket) = (struct want){ .at = at, .to = to, .n = n, .n_left = n };
     *ticket = r->n_ticket;
-    take(r, false);
+    take(r, 0);
     return ERR_OK;
 }
 
@@ -352,15 +387,22 @@ static enum err answer(struct ring *r)
 /* RI-1, RI-4 */
 static enum err give_up(struct ring *r, enum err why)
 {
-    r->void_err = why;
-    snprintf(r->void_text, sizeof r->void_text, "%s", err_text());
     drain(r);
-    start_anew(r);
-    r->n_void = r->n_ticket;
+    make_void(r, why, err_text());
     return why;
 }
 
+void ring_drop(struct ring *r)
+{
+    make_void(r, ERR_CANCELLED, "the read was dropped");
+}
+
 enum err ring_wait(struct ring *r, uint64_t ticket)
+{
+    return ring_wait_for(r, ticket, UINT64_MAX);
+}
+
+enum err ring_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
 {
     REQUIRE(ticket <= r->n_ticket, ERR_USAGE, "%s: read %llu was waited for, %llu were started",
             r->path, (unsigned long long)ticket, (unsigned long long)r->n_ticket);
@@ -368,9 +410,13 @@ enum err ring_wait(struct ring *r, uint64_t ticket)
         return ERR_OK;
     }
     REQUIRE(ticket > r->n_void, r->void_err, "%s", r->void_text);
-    take(r, false);
+    const uint64_t now = os_now_us();
+    const uint64_t end = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
+    take(r, 0);
     while (r->n_whole < ticket && ticket < r->fault.ticket) {
-        take(r, true);
+        const uint64_t begin = os_now_us();
+        REQUIRE(begin < end, ERR_BUSY, "%s: the read is not over yet", r->path);
+        take(r, end - begin);
     }
     const enum err e = r->n_whole < ticket ? answer(r) : os_same(&r->file, r->path);
     return e != ERR_OK ? give_up(r, e) : ERR_OK;
@@ -378,7 +424,7 @@ enum err ring_wait(struct ring *r, uint64_t ticket)
 
 bool ring_poll(struct ring *r, uint64_t ticket)
 {
-    take(r, false);
+    take(r, 0);
     return ticket <= r->n_whole || ticket > r->n_ticket ||
            (ticket >= r->fault.ticket && r->n_flying == 0);
 }

@@ -2,9 +2,11 @@
  *
  * A read is cut into pieces that go side by side; what does not fit waits in a bounded queue and is
  * started by the owner's next call, whichever that is. ring_open takes all memory; later calls
- * allocate nothing. Owner: one thread, which blocks in ring_wait and ring_close alone.
- * RI-1  only what is in flight writes to memory, and nothing is in flight of a ticket that
- *       ring_wait has answered for, nor after ring_close.
+ * allocate nothing. Owner: one thread, which blocks in ring_wait, ring_wait_for and ring_close
+ * alone.
+ * RI-1  only what is in flight writes to memory, and nothing is in flight of a ticket that was
+ *       waited for and is whole or void by an error, nor after ring_close. Of dropped ones nothing
+ *       is once a later one is whole.
  * RI-2  tickets are answered in order: one is whole when its bytes and those of all before are.
  * RI-3  at most RING_PIECES pieces are in flight and at most RING_TICKETS tickets are open.
  * RI-4  an error makes void all tickets started until it was returned, and none started later. */
@@ -46,6 +48,11 @@ enum err ring_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
  * flight, all tickets so far are void (waiting for one gives the same error), and the ring can be
  * used on. */
 enum err ring_wait(struct ring *r, uint64_t ticket) MUST_USE;
+/* The same, but ERR_BUSY when it takes longer: all is as before then. */
+enum err ring_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us) MUST_USE;
+/* Makes all tickets so far void (ERR_CANCELLED for who waits for one). What is in flight goes on
+ * and may still write; reads that are started later begin when it is over. Waits for nothing. */
+void ring_drop(struct ring *r);
 /* Whether ring_wait would return at once; also moves the queue on. */
 bool ring_poll(struct ring *r, uint64_t ticket);
 

@@ -27,9 +27,9 @@ struct ring_kind {
     void (*close)(void *k); /* nothing is in flight then */
     /* 0 and the piece is in flight; or -errno, and it is not. Never waits for the disk. */
     int (*put)(void *k, const struct ring_piece *p) MUST_USE;
-    /* A piece that has ended; false: none has. `waits`, when at least one is in flight: until one
-     * has. */
-    bool (*take)(void *k, struct ring_end *out, bool waits) MUST_USE;
+    /* 1 and a piece that has ended; 0: none has in that time, or the wait was interrupted; -errno:
+     * there was no waiting. Only with a piece in flight. */
+    int (*take)(void *k, struct ring_end *out, uint64_t timeout_us) MUST_USE;
 };
 
 const struct ring_kind *ring_uring(void); /* NULL in a build without liburing */

@@ -108,10 +108,11 @@ static int pool_put(void *k, const struct ring_piece *piece)
     return 0;
 }
 
-static bool pool_take(void *k, struct ring_end *out, bool waits)
+static int pool_take(void *k, struct ring_end *out, uint64_t timeout_us)
 {
     struct pool *p = k;
-    while (waits && !queue_wait(p->ends, UINT64_MAX)) {
+    if (timeout_us > 0) {
+        (void)queue_wait(p->ends, timeout_us);
     }
     return queue_pop(p->ends, out);
 }

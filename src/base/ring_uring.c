@@ -25,7 +25,8 @@
 #include <string.h>
 
 #define IOWQ_THREADS 8
-#define ID_NONE      UINT32_MAX /* of an entry that does nothing */
+#define ID_NONE      UINT32_MAX          /* of an entry that does nothing */
+#define WAIT_MAX_US  ((uint64_t)1 << 40) /* longer is without end */
 
 struct uring {
     struct io_uring u;
@@ -61,22 +62,34 @@ static int uring_put(void *k, const struct ring_piece *p)
     return rc < 0 ? rc : -EBUSY;
 }
 
-static bool uring_take(void *k, struct ring_end *out, bool waits)
+/* 0 and an entry that is over; or -errno, -EAGAIN: there is none. */
+static int wait_entry(struct uring *r, struct io_uring_cqe **cqe, uint64_t timeout_us)
+{
+    const int rc = io_uring_peek_cqe(&r->u, cqe); /* what is over is seen whatever waiting says */
+    if (rc != -EAGAIN || timeout_us == 0) {
+        return rc;
+    }
+    struct __kernel_timespec ts = { .tv_sec = (long long)(timeout_us / 1000000),
+                                    .tv_nsec = (long long)(timeout_us % 1000000 * 1000) };
+    return io_uring_wait_cqe_timeout(&r->u, cqe, timeout_us < WAIT_MAX_US ? &ts : NULL);
+}
+
+static int uring_take(void *k, struct ring_end *out, uint64_t timeout_us)
 {
     struct uring *r = k;
     for (;;) {
         struct io_uring_cqe *cqe = NULL;
-        const int rc = waits ? io_uring_wait_cqe(&r->u, &cqe) : io_uring_peek_cqe(&r->u, &cqe);
-        if (rc != 0 && waits && (rc == -EINTR || rc == -EAGAIN)) {
-            continue;
+        const int rc = wait_entry(r, &cqe, timeout_us);
+        if (rc == -EAGAIN || rc == -EINTR || rc == -ETIME) {
+            return 0;
         }
         if (rc != 0 || !ALWAYS(cqe != NULL)) {
-            return false;
+            return rc != 0 ? rc : -EIO;
         }
         *out = (struct ring_end){ (uint32_t)cqe->user_data, cqe->res };
         io_uring_cqe_seen(&r->u, cqe);
         if (out->id != ID_NONE) {
-            return true;
+            return 1;
         }
     }
 }
@@ -87,7 +100,8 @@ static int try_read(struct uring *r)
     const struct ring_piece nothing = { .id = 0 };
     struct ring_end end = { 0 };
     const int rc = uring_put(r, &nothing);
-    return rc != 0 ? rc : uring_take(r, &end, true) ? (int)end.got : -EIO;
+    const int n = rc == 0 ? uring_take(r, &end, UINT64_MAX) : rc;
+    return n == 1 ? (int)end.got : n < 0 ? n : -EIO;
 }
 
 static enum err uring_open(void **out, const struct os_file *file)

@@ -26,6 +26,8 @@
 #include <assert.h>
 #include <math.h>
 
+#define WAIT_US 50000 /* for a layer, between two looks whether it is still wanted */
+
 /* What a layer's functions share. */
 struct pass {
     struct decoder *d;
@@ -217,6 +219,20 @@ static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begi
            (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
 }
 
+/* Waits for a layer that is read from the disk, in pieces of time, so that whoever watches the
+ * engine sees that it lives, and as long as somebody wants the step: a disk may take for ever. */
+static enum err enter_layer(const struct decoder *d, int32_t i_layer)
+{
+    enum err e;
+    while ((e = stream_enter(d->stream, i_layer, WAIT_US)) == ERR_BUSY) {
+        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+            return err_set(ERR_CANCELLED, "step abandoned while layer %d of %d was read", i_layer,
+                           d->arch->n_layer);
+        }
+    }
+    return e;
+}
+
 /* x is the residual stream, h the place of whatever is added to it next: the only two buffers that
  * live through all layers. */
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden)
@@ -243,7 +259,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         if (s->only != NULL && !s->only[i]) {
             continue;
         }
-        TRY(stream_enter(d->stream, i));
+        TRY(enter_layer(d, i));
         if (a->join == ARCH_JOIN_SERIAL) {
             layer_serial(&p, i, x, h);
         } else {

@@ -26,8 +26,8 @@ struct decoder {
     double *freq_window;           /* likewise */
     double mscale_full;
     double mscale_window;
-    /* Asked at each layer border, on the thread that computes: is the step no longer wanted? NULL:
-     * it always is wanted. */
+    /* Asked at each layer border, and while one is waited for, on the thread that computes: is the
+     * step no longer wanted? NULL: it always is wanted. */
     bool (*is_unwanted)(void *arg, uint64_t now_us);
     void *arg;
     uint64_t rest_us; /* what is left is computed all the same when it takes no longer;

@@ -435,8 +435,9 @@ static void abandon_step(struct engine *e)
     lock_drop(e->lock);
 }
 
-/* The disk failed: the requests of the step end, and the service goes on. Others may be luckier. */
-static void fail_step(struct engine *e)
+/* The disk failed: the requests of the step end, and the service goes on. Others may be luckier,
+ * but not where the file is another one now. */
+static void fail_step(struct engine *e, enum err why)
 {
     log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end\"", err_text());
     lock_take(e->lock);
@@ -448,6 +449,7 @@ static void fail_step(struct engine *e)
         }
     }
     e->was_abandoned = false;
+    e->stats.is_ready = e->stats.is_ready && why != ERR_INTEGRITY;
     engine_tell(e);
     engine_check_state(e);
     lock_drop(e->lock);
@@ -506,7 +508,11 @@ void engine_step_run(struct engine *e, int32_t n_tok)
     float *hidden = NULL;
     const enum err err = decoder_forward(&e->x.decoder, &step, &hidden);
     if (err != ERR_OK) {
-        (err == ERR_CANCELLED ? abandon_step : fail_step)(e);
+        if (err == ERR_CANCELLED) {
+            abandon_step(e);
+        } else {
+            fail_step(e, err);
+        }
         return;
     }
     int32_t n_row = 0;

@@ -45,7 +45,6 @@ struct stream {
     int32_t *order;   /* [n_read] the layers that are read */
     int32_t *index;   /* [n_layer] the reverse; -1: stays */
     uint64_t *ticket; /* [n_slot] of the ring */
-    uint64_t last_ticket;
     uint64_t head;
     uint64_t next;
 };
@@ -258,17 +257,17 @@ static enum err go_on(struct stream *s)
 {
     while (s->next < s->head + (uint64_t)s->cut.n_slot) {
         const struct range r = layer_range(s->w, layer_of(s, s->next));
-        TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, &s->last_ticket));
-        s->ticket[s->next++ % (uint64_t)s->cut.n_slot] = s->last_ticket;
+        uint64_t *ticket = &s->ticket[s->next % (uint64_t)s->cut.n_slot];
+        TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, ticket));
+        s->next++;
     }
     return ERR_OK;
 }
 
-/* Nothing is on its way, and nothing that was read is kept. */
+/* Nothing that was read is kept, and nothing that is on its way is wanted. */
 static void stop(struct stream *s)
 {
-    const enum err e = ring_wait(s->ring, s->last_ticket);
-    (void)e; /* of what is not wanted */
+    ring_drop(s->ring);
     s->head = s->next;
 }
 
@@ -296,7 +295,7 @@ static void place_layer(struct stream *s, int32_t i_layer, const uint8_t *slot)
     }
 }
 
-enum err stream_enter(struct stream *s, int32_t i_layer)
+enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us)
 {
     if (s == NULL || s->index[i_layer] < 0) {
         return ERR_OK;
@@ -306,7 +305,10 @@ enum err stream_enter(struct stream *s, int32_t i_layer)
     }
     enum err e = s->head == s->next ? go_on(s) : ERR_OK;
     if (s->head < s->next) { /* a wait is one for all before it, of which some may be left out */
-        e = ring_wait(s->ring, s->ticket[s->head % (uint64_t)s->cut.n_slot]);
+        e = ring_wait_for(s->ring, s->ticket[s->head % (uint64_t)s->cut.n_slot], timeout_us);
+    }
+    if (e == ERR_BUSY) {
+        return e;
     }
     if (e != ERR_OK) {
         stop(s);

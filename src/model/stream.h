@@ -5,7 +5,8 @@
  * computed.
  * Owner thread: the one that opens it, later the one of the forward pass.
  * LS-1  between stream_enter(i) and stream_leave(i) all slots of layer i are set.
- * LS-2  all memory is taken by stream_open: stream_bytes of the cut, and RING_BYTES. */
+ * LS-2  all memory is taken by stream_open: stream_bytes of the cut, ring_bytes, and tables of some
+ *       bytes a layer. */
 #ifndef HEARTH_STREAM_H
 #define HEARTH_STREAM_H
 
@@ -36,9 +37,10 @@ enum err stream_open(struct stream **out, struct weights *w, const struct gguf *
 void stream_close(struct stream *s); /* accepts NULL */
 
 /* Waits until layer i is there, and goes on reading those behind it. Layers may be left out, and a
- * pass may end anywhere; reading ahead assumes that neither is so. ERR_IO, ERR_INTEGRITY (the file
- * changed): the pass is over then, and another may be tried. s NULL: all are there. */
-enum err stream_enter(struct stream *s, int32_t i_layer) MUST_USE;
+ * pass may end anywhere; reading ahead assumes that neither is so. ERR_BUSY: it is not there yet,
+ * ask again, or end the pass. ERR_IO, ERR_INTEGRITY (the file changed): the pass is over then, and
+ * another may be tried. s NULL: all are there. */
+enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us) MUST_USE;
 void stream_leave(struct stream *s, int32_t i_layer);
 
 #endif

@@ -46,7 +46,7 @@ bool api_is_ready(const struct api *a, const char **why)
     } else {
         hearth_model_get_stats(a->model, &s);
         if (!s.is_ready) {
-            reason = "the engine has not passed its check";
+            reason = "the model's file was changed while layers are read from it";
         } else if (s.heartbeat_age_us > HEARTBEAT_MAX_US) {
             reason = "the engine shows no life";
         }
