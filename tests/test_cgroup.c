@@ -4,26 +4,7 @@
 #include "base/cgroup.c"
 
 #include "base/mem.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-static char top[] = "/tmp/test_cgroup-XXXXXX";
-
-static void put(const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
-    char *slash = strrchr(path, '/');
-    *slash = '\0';
-    assert_int_equal(os_make_dirs(path), ERR_OK);
-    *slash = '/';
-    assert_int_equal(os_write_file(path, view_of(text)), ERR_OK);
-}
+#include "tree.h"
 
 static uint64_t least(const char *lines, const struct walk *w)
 {
@@ -119,20 +100,6 @@ static void test_cores(void **state)
     assert_true(granted("3:cpu,cpuacct:/h\n0::/\n") == UINT64_MAX);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(top) != NULL ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    return system(command);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,5 +108,5 @@ int main(void)
         cmocka_unit_test(test_memory_v1),
         cmocka_unit_test(test_cores),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

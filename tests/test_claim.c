@@ -1,38 +1,15 @@
 /* test_claim - plans of other processes: alive, killed, of the same cgroup, and folders that nobody may trust */
 #include "base/claim.h"
+#include "tree.h"
 
-#include "base/buf.h"
-#include "base/os.h"
-
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-static char top[] = "/tmp/test_claim-XXXXXX";
 static char folder[64]; /* of plans */
 
-static void put(const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
-    char *slash = strrchr(path, '/');
-    *slash = '\0';
-    assert_int_equal(os_make_dirs(path), ERR_OK);
-    *slash = '/';
-    assert_int_equal(os_write_file(path, view_of(text)), ERR_OK);
-}
-
-/* Of the process as /proc below `top` shows it. */
+/* Of the process as /proc below the tree shows it. */
 static void put_process(pid_t pid, const char *status, const char *group)
 {
     char name[64];
@@ -181,18 +158,9 @@ static void test_folders(void **state)
 
 static int setup(void **state)
 {
-    (void)state;
-    const bool is_made = mkdtemp(top) != NULL;
+    const int rc = tree_setup(state);
     snprintf(folder, sizeof folder, "%s/claims", top);
-    return is_made ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    return system(command);
+    return rc;
 }
 
 int main(void)
@@ -203,5 +171,5 @@ int main(void)
         cmocka_unit_test(test_strange),
         cmocka_unit_test(test_folders),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, tree_teardown);
 }

@@ -4,26 +4,7 @@
 #include "base/os.c"
 
 #include "base/mem.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-static char top[] = "/tmp/test_os-XXXXXX";
-
-static void put(const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
-    char *slash = strrchr(path, '/');
-    *slash = '\0';
-    assert_int_equal(os_make_dirs(path), ERR_OK);
-    *slash = '/';
-    assert_int_equal(os_write_file(path, view_of(text)), ERR_OK);
-}
+#include "tree.h"
 
 /* Both ways to count pages of 2 MB tell the same; how many there are is the kernel's choice. */
 static void test_huge(void **state)
@@ -83,25 +64,11 @@ static void test_caches(void **state)
     assert_int_equal(os_beyond_caches(BEYOND_MAX_BYTES + 1), BEYOND_MAX_BYTES + 1);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(top) != NULL ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    return system(command);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_huge),
         cmocka_unit_test(test_caches),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

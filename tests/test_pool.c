@@ -2,22 +2,12 @@
  * would do by hand; and of this box */
 #include "base/pool.h"
 
-#include "base/buf.h"
 #include "base/claim.h"
-#include "base/os.h"
+#include "tree.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define KB ((uint64_t)1024)
 
@@ -25,19 +15,7 @@ static const char *of_box = "memory available on this box, less a reserve";
 static const char *of_cma = "memory available on this box, less free CMA and a reserve";
 static const char *of_group = "the cgroup's memory limit";
 
-static char top[] = "/tmp/test_pool-XXXXXX";
 static char none[64]; /* a folder of plans that is not there */
-
-static void tree_path(char path[512], const char *name)
-{
-    snprintf(path, 512, "tests/trees/%s", name);
-    if (!os_exists(path)) {
-        const char *cut = strrchr(__FILE__, '/');
-        snprintf(path, 512, "%.*s/trees/%s", cut != NULL ? (int)(cut - __FILE__) : 1,
-                 cut != NULL ? __FILE__ : ".", name);
-    }
-    assert_true(os_exists(path));
-}
 
 static struct pool read_tree(const char *name)
 {
@@ -162,17 +140,6 @@ static void test_card(void **state)
     assert_int_equal(p.gpu[0].map_bytes, (uint64_t)8219375 * 4096 - 104857600);
 }
 
-static void put(const char *name, const char *text)
-{
-    char at[256];
-    snprintf(at, sizeof at, "%.40s/%.128s", top, name);
-    char *slash = strrchr(at, '/');
-    *slash = '\0';
-    assert_int_equal(os_make_dirs(at), ERR_OK);
-    *slash = '/';
-    assert_int_equal(os_write_file(at, view_of(text)), ERR_OK);
-}
-
 /* Another process of hearth that begins to load 100 GiB. */
 static void test_claimed(void **state)
 {
@@ -255,18 +222,9 @@ static void test_hidden(void **state)
 
 static int setup(void **state)
 {
-    (void)state;
-    const bool is_made = mkdtemp(top) != NULL;
+    const int rc = tree_setup(state);
     snprintf(none, sizeof none, "%s/none", top);
-    return is_made ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    return system(command);
+    return rc;
 }
 
 int main(void)
@@ -279,5 +237,5 @@ int main(void)
         cmocka_unit_test(test_claimed),    cmocka_unit_test(test_this_box),
         cmocka_unit_test(test_hidden),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, tree_teardown);
 }
