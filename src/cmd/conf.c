@@ -13,6 +13,7 @@
 #include "cmd/conf.h"
 
 #include "base/cpu.h"
+#include "cmd/wrap.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -527,29 +528,6 @@ enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
 
 /* --- texts made from the tables --------------------------------------------------------------- */
 
-#define WIDTH 80 /* columns of help texts */
-
-/* Adds text from column `at` on, broken at blanks; further lines begin at `indent`. */
-static void put_wrapped(struct buf *out, const char *text, size_t at, size_t indent)
-{
-    bool is_first = true;
-    while (*text != '\0') {
-        const size_t n = strcspn(text, " ");
-        if (!is_first && at + 1 + n >= WIDTH) {
-            buf_printf(out, "\n%*s", (int)indent, "");
-            at = indent;
-        } else if (!is_first) {
-            buf_add_char(out, ' ');
-            at++;
-        }
-        buf_add(out, text, n);
-        at += n;
-        text += n + strspn(text + n, " ");
-        is_first = false;
-    }
-    buf_add_char(out, '\n');
-}
-
 static void option_line(const struct option *o, struct buf *out)
 {
     char left[64];
@@ -557,7 +535,7 @@ static void option_line(const struct option *o, struct buf *out)
              o->short_name != NULL ? o->short_name : "", o->short_name != NULL ? ", " : "", o->name,
              o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
     buf_printf(out, "  %-22s ", left);
-    put_wrapped(out, o->help, 25, 25);
+    wrap_put(out, o->help, 25, 25, WRAP_WIDTH);
 }
 
 static void help_all(struct buf *out)
@@ -569,7 +547,7 @@ static void help_all(struct buf *out)
                      "[OPTIONS]\n\ncommands\n");
     for (int k = 0; k < CONF_COMMAND_COUNT; k++) {
         buf_printf(out, "  %-12s ", commands[k].name);
-        put_wrapped(out, commands[k].what, 15, 15);
+        wrap_put(out, commands[k].what, 15, 15, WRAP_WIDTH);
     }
     for (size_t i = 0; i < N_EXIT; i++) {
         snprintf(text, sizeof text, "%s%d ", i > 0 ? ", " : "", exits[i].code);
@@ -577,7 +555,7 @@ static void help_all(struct buf *out)
         buf_add_str(&codes, exits[i].what);
     }
     buf_add_str(out, "\nexit codes\n  ");
-    put_wrapped(out, buf_str(&codes), 2, 2);
+    wrap_put(out, buf_str(&codes), 2, 2, WRAP_WIDTH);
     buf_add_str(
         out, "\nhearth COMMAND --help tells more; hearth --version the version.\n"
              "try: hearth pull smollm2:135m && hearth run smollm2:135m \"Why is the sky blue?\"\n");
@@ -592,10 +570,10 @@ void conf_help(enum conf_command c, struct buf *out)
     }
     buf_printf(out, "usage: hearth %s%s%s [OPTIONS]\n\n", commands[c].name,
                commands[c].arguments[0] != '\0' ? " " : "", commands[c].arguments);
-    put_wrapped(out, commands[c].what, 0, 0);
+    wrap_put(out, commands[c].what, 0, 0, WRAP_WIDTH);
     if (commands[c].more[0] != '\0') {
         buf_add_char(out, '\n');
-        put_wrapped(out, commands[c].more, 0, 0);
+        wrap_put(out, commands[c].more, 0, 0, WRAP_WIDTH);
     }
     buf_add_str(out, "\noptions\n");
     for (size_t i = 0; i < N_OPTION; i++) {

@@ -141,6 +141,8 @@ struct store_writer {
     uint64_t n;
     char path[OS_PATH_BYTES];
 };
+/* What a folder's disk has left for this user; false when its file system does not say. */
+bool store_room(const char *folder, uint64_t *bytes);
 /* Begins a blob of about `bytes`; ERR_IO when the disk has no room for it. */
 enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes) MUST_USE;
 enum err store_write(struct store_writer *w, const void *bytes, size_t n) MUST_USE;

@@ -70,13 +70,18 @@ bool store_is_sound(const struct store *st, const struct store_file *f)
            strcmp(hex, f->digest) == 0;
 }
 
-static enum err check_room(const char *folder, uint64_t bytes)
+bool store_room(const char *folder, uint64_t *bytes)
 {
     struct statvfs v;
-    if (statvfs(folder, &v) != 0) {
-        return ERR_OK; /* the file system does not say: writing will tell */
-    }
-    const uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
+    const bool is_told = statvfs(folder, &v) == 0;
+    *bytes = is_told ? (uint64_t)v.f_bavail * v.f_frsize : *bytes;
+    return is_told;
+}
+
+static enum err check_room(const char *folder, uint64_t bytes)
+{
+    uint64_t room = UINT64_MAX; /* when the file system does not say, writing will tell */
+    (void)store_room(folder, &room);
     REQUIRE(bytes <= room, ERR_IO, "%s: %llu bytes are needed, the disk has %llu left", folder,
             (unsigned long long)bytes, (unsigned long long)room);
     return ERR_OK;
