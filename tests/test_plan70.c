@@ -208,8 +208,8 @@ static void test_mixed(void **state)
 }
 
 /* Packed, on the box with 96 GB carved out (no GPU is used): 26.0 GiB less the context and half a GiB leave 15.4 GiB for weights.
- * The tables take 2.08 GiB, a layer 867 MiB, three slots 2.54: (15.4 - 2.08 - 2.54) / 0.847 = 12.7, so 12 layers stay and 68 are
- * read for each step. */
+ * The output matrix takes 1.04 GiB, rows of the other table some MiB, a layer 867, three slots 2.54 GiB: (15.46 - 1.05 - 2.54) /
+ * 0.847 = 14.01, so 14 layers stay and 66 are read for each step. */
 static void test_read(void **state)
 {
     (void)state;
@@ -226,9 +226,9 @@ static void test_read(void **state)
     assert_int_equal(weights_bind(&w, a, g), ERR_OK);
     const uint64_t most = available_in("halo-96g") - 10 * GIB - GIB / 2;
     assert_true(stream_choose(&w, a->n_layer, most, &cut));
-    assert_int_equal(cut.n_layer - cut.n_read, 12);
+    assert_int_equal(cut.n_layer - cut.n_read, 14);
     assert_true(stream_bytes(&cut) <= most && stream_bytes(&cut) + cut.slot_bytes > most);
-    assert_in_range(cut.pass_bytes, 68 * 867 * MIB, 68 * 868 * MIB);
+    assert_in_range(cut.pass_bytes, 66 * 867 * MIB, 66 * 868 * MIB);
     weights_release(&w);
     gguf_close(g);
     free(a);

@@ -28,7 +28,7 @@
 #define FILE_AT     ((uint64_t)1 << 20)
 #define N_LAYER_MAX 40
 #define N_LOAD_MAX  (N_LAYER_MAX * 6 + 3)
-#define N_READ_MAX  64
+#define N_READ_MAX  128
 
 struct read {
     uint64_t at;
@@ -218,12 +218,26 @@ static void add_load(bool is_vec)
     w->arena_bytes += 64 * (size_t)(1 + (is_vec ? rnd(4) : rnd(400)));
 }
 
+/* The table of embeddings, of panels that begin anywhere. */
+static void add_table(void)
+{
+    struct tensor *t = &world.w.embd;
+    t->stride = 64 * (size_t)(1 + rnd(100));
+    t->n_row = TENSOR_PANEL_ROWS * (1 + (int32_t)rnd(300));
+    t->bytes = t->stride * (size_t)tensor_panels(t);
+    world.w.is_tied = rnd(4) == 0;
+    world.loads[0] = (struct weights_load){ .matrix = t };
+    world.w.arena_bytes = t->bytes;
+    world.w.n_load = 1;
+}
+
 static void make_weights(int32_t n_layer)
 {
     memset(&world, 0, sizeof world);
     world.w.loads = world.loads;
     world.w.layer_load = world.layer_load;
-    for (uint32_t i = 0; i < 1 + rnd(3); i++) {
+    add_table();
+    for (uint32_t i = 0; i < rnd(3); i++) {
         add_load(i == 1);
     }
     for (int32_t i = 0; i < n_layer; i++) {
@@ -253,9 +267,46 @@ static void check_range(size_t first, size_t end)
     }
 }
 
+/* Rows of some tokens: each id names a row of the bytes that the token has in the file. */
+static enum err take_rows(struct stream *s, bool may_end)
+{
+    int32_t tokens[150];
+    const int32_t n = 1 + (int32_t)rnd(150);
+    const struct tensor *t = &world.w.embd;
+    struct stream_rows rows = { .n = 0 };
+    const uint64_t before = world.read_bytes;
+    for (int32_t i = 0; i < n; i++) {
+        tokens[i] = (int32_t)rnd((uint32_t)t->n_row);
+    }
+    for (int32_t at = 0; at < n; at += rows.n) {
+        enum err e;
+        while ((e = stream_rows(s, &world.w, tokens + at, n - at, 1, &rows)) == ERR_BUSY) {
+            if (may_end && rnd(10) == 0) {
+                return e; /* nobody wants it any more */
+            }
+        }
+        TRY(e);
+        assert_true(rows.n >= 1 && rows.n <= n - at);
+        for (int32_t i = 0; i < rows.n; i++) {
+            const int32_t token = tokens[at + i];
+            const uint8_t *panel =
+                rows.table.data + (size_t)(rows.ids[i] / TENSOR_PANEL_ROWS) * rows.table.stride;
+            const uint64_t from = FILE_AT + (uint64_t)(token / TENSOR_PANEL_ROWS) * t->stride;
+            assert_int_equal(rows.ids[i] % TENSOR_PANEL_ROWS, token % TENSOR_PANEL_ROWS);
+            assert_true(rows.ids[i] < rows.table.n_row);
+            for (size_t k = 0; k < t->stride; k++) {
+                assert_int_equal(panel[k], byte_at(from + k));
+            }
+        }
+    }
+    world.read_bytes = before; /* layers alone are counted */
+    return ERR_OK;
+}
+
 /* A pass over all layers or some, perhaps left early; what was on its way goes on meanwhile. */
 static enum err pass(struct stream *s, int32_t n_layer, int32_t n_left_out, int32_t end)
 {
+    TRY(take_rows(s, end < n_layer));
     for (int32_t i = 0; i < end; i++) {
         if (n_left_out > 0 && rnd((uint32_t)n_layer) < (uint32_t)n_left_out) {
             continue;
@@ -289,7 +340,9 @@ static void test_choose(void **state)
             continue;
         }
         assert_true(stream_bytes(&c) <= most && c.n_read > c.n_slot && c.n_read <= n_layer);
-        assert_true(c.stay_bytes + c.pass_bytes >= world.w.arena_bytes);
+        const uint64_t table = c.rows_bytes > 0 ? world.w.embd.bytes : 0;
+        assert_true(table == 0 || !world.w.is_tied);
+        assert_true(table + c.stay_bytes + c.pass_bytes >= world.w.arena_bytes);
         assert_true(stream_choose(&world.w, n_layer, most * 2, &more));
         assert_true(more.n_read <= c.n_read);
         if (c.n_read > c.n_slot + 1) { /* one layer less would not have fitted */
@@ -306,7 +359,7 @@ static struct stream *open_some(struct team *team, int32_t n_layer, struct strea
     *c = cut_of(&world.w, n_layer, SLOTS + 1 + (int32_t)rnd((uint32_t)(n_layer - SLOTS)), SLOTS);
     assert_int_equal(stream_open(&s, &world.w, NULL, c, team, NULL, NULL), ERR_OK);
     assert_true(s->stay.used <= c->stay_bytes);
-    check_range(0, world.layer_load[0]);
+    check_range(first_load(c), world.layer_load[0]);
     return s;
 }
 
@@ -329,7 +382,7 @@ static void test_passes(void **state)
                                     is_whole ? n_layer : (int32_t)rnd((uint32_t)n_layer + 1));
             n_fault += e != ERR_OK && e != ERR_BUSY;
             n_whole += e == ERR_OK && is_whole;
-            check_range(0, world.layer_load[0]);
+            check_range(first_load(&c), world.layer_load[0]);
         }
         stream_close(s);
     }

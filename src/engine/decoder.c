@@ -233,6 +233,32 @@ static enum err enter_layer(const struct decoder *d, int32_t i_layer)
     return e;
 }
 
+/* The same for the embeddings of some tokens. */
+static enum err take_rows(const struct decoder *d, const int32_t *tokens, int32_t n_tok,
+                          struct stream_rows *out)
+{
+    enum err e;
+    while ((e = stream_rows(d->stream, d->weights, tokens, n_tok, WAIT_US, out)) == ERR_BUSY) {
+        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+            return err_set(ERR_CANCELLED, "step abandoned while embeddings were read");
+        }
+    }
+    return e;
+}
+
+/* x = rows of the table, which may be on the disk. */
+static enum err embed(struct pass *p, float *x)
+{
+    struct stream_rows rows;
+    for (int32_t at = 0; at < p->s->n_tok; at += rows.n) {
+        const int32_t *tokens = p->s->tokens != NULL ? p->s->tokens + at : NULL; /* a dry run */
+        TRY(take_rows(p->d, tokens, p->s->n_tok - at, &rows));
+        p->b->op->embed(p->b, x + (size_t)at * p->ld, &rows.table, rows.ids, rows.n,
+                        p->a->embd_scale);
+    }
+    return ERR_OK;
+}
+
 /* x is the residual stream, h the place of whatever is added to it next: the only two buffers that
  * live through all layers. */
 enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float **hidden)
@@ -243,7 +269,7 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
     const uint64_t begin_us = os_now_us();
     float *x = back_take(d->back, s->n_tok, p.ld);
     float *h = back_take(d->back, s->n_tok, p.ld);
-    op->embed(d->back, x, &d->weights->embd, s->tokens, s->n_tok, a->embd_scale);
+    TRY(embed(&p, x));
     if (a->recipe->has_positions) {
         op->embed(d->back, h, &d->weights->position, s->pos, s->n_tok, 1.0f);
         op->add(d->back, x, h, 1.0f, p.ld, s->n_tok, a->n_embd);

@@ -17,6 +17,11 @@
  * read. Reads begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay:
  * they are small, and so each is checked once.
  *
+ * Of the table of embeddings a step needs a row for each of its tokens. Where it is not the output
+ * matrix as well, the panels with these rows are read when the step begins, some dozens at once;
+ * they wait behind the layers that are on their way already, which is a hundredth of a step, and
+ * the memory of the table holds some layers more.
+ *
  * Rejected: mapping the image and leaving the choice to the kernel. It drops what was used longest
  * ago, which in a cycle is what is wanted next, and reads page by page while all threads wait.
  * Rejected: units smaller than a layer. They save slots (a layer of a 70B model has 0.5 GB), and
@@ -25,9 +30,13 @@
  * Next: engine/decoder.c. */
 #include "model/stream.h"
 
+#include "base/os.h"
 #include "base/ring.h"
 
+#include <string.h>
+
 #define SLOTS 3
+#define ROWS  64 /* of the table of embeddings, read at once */
 
 /* Bytes of the file, aligned; places are those of weights_load.at. */
 struct range {
@@ -41,12 +50,17 @@ struct stream {
     struct ring *ring;
     uint64_t file_at; /* of place 0 */
     struct arena stay;
-    struct arena slots;
+    struct arena slots; /* of layers, then of rows */
+    int32_t ids[ROWS];
+    int32_t row_toks[ROWS]; /* whose rows are on their way */
+    int32_t n_row;
+    uint64_t row_ticket;
     int32_t *order;   /* [n_read] the layers that are read */
     int32_t *index;   /* [n_layer] the reverse; -1: stays */
     uint64_t *ticket; /* [n_slot] of the ring */
     uint64_t head;
     uint64_t next;
+    uint64_t waited_us;
 };
 
 static struct range range_of(const struct weights *w, size_t first_load, size_t end_load)
@@ -74,14 +88,30 @@ static size_t vec_bytes(const struct weights *w, size_t i)
 
 uint64_t stream_bytes(const struct stream_cut *c)
 {
-    return c->stay_bytes + (uint64_t)c->n_slot * c->slot_bytes;
+    return c->stay_bytes + (uint64_t)c->n_slot * c->slot_bytes + c->rows_bytes;
+}
+
+/* A panel of the table, wherever it begins in the file. */
+static size_t row_slot_bytes(const struct weights *w)
+{
+    return mem_round(w->embd.stride, RING_ALIGN) + RING_ALIGN;
+}
+
+/* The first load that stays. */
+static size_t first_load(const struct stream_cut *c)
+{
+    return c->rows_bytes > 0 ? 1 : 0;
 }
 
 static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t n_read,
                                 int32_t n_slot)
 {
     struct stream_cut c = { .n_layer = n_layer, .n_read = n_read, .n_slot = n_slot };
-    c.stay_bytes = range_of(w, 0, w->layer_load[0]).n;
+    const size_t rows = ROWS * row_slot_bytes(w);
+    if (!w->is_tied && w->loads[0].matrix == &w->embd && w->embd.bytes > rows) {
+        c.rows_bytes = rows;
+    }
+    c.stay_bytes = range_of(w, first_load(&c), w->layer_load[0]).n;
     for (int32_t i = 0; i < n_layer; i++) {
         const uint64_t n = layer_range(w, i).n;
         if (!is_read(i, n_read, n_layer)) {
@@ -130,6 +160,9 @@ static enum err fill_range(struct filling *f, size_t first, size_t end)
 {
     struct stream *s = f->s;
     const struct range r = range_of(s->w, first, end);
+    if (first == end) {
+        return ERR_OK;
+    }
     uint8_t *to = arena_take(&s->stay, r.n);
     uint64_t *ticket = &f->ticket[f->n_started % STAY_FLIGHT];
     REQUIRE(to != NULL, ERR_MEMORY, "%s: the arena is too small", gguf_image_path(f->g));
@@ -169,7 +202,7 @@ static enum err fill_stay(struct filling *f)
 {
     struct stream *s = f->s;
     const struct weights *w = s->w;
-    TRY(fill_range(f, 0, w->layer_load[0]));
+    TRY(fill_range(f, first_load(&s->cut), w->layer_load[0]));
     for (int32_t i = 0; i < s->cut.n_layer; i++) {
         if (s->index[i] < 0) {
             TRY(fill_range(f, w->layer_load[i], w->layer_load[i + 1]));
@@ -178,7 +211,9 @@ static enum err fill_stay(struct filling *f)
     for (int32_t i = 0; i < s->cut.n_layer; i++) { /* small ones, which end at no border */
         TRY(s->index[i] >= 0 ? fill_vectors(f, i) : ERR_OK);
     }
-    TRY(ring_wait(s->ring, f->ticket[(f->n_started - 1) % STAY_FLIGHT]));
+    if (f->n_started > 0) {
+        TRY(ring_wait(s->ring, f->ticket[(f->n_started - 1) % STAY_FLIGHT]));
+    }
     for (size_t i = 0; i < w->n_load; i++) {
         TRY(w->loads[i].vec != NULL ? weights_check_vec(f->g, &w->loads[i], w->loads[i].vec->v)
                                     : ERR_OK);
@@ -204,7 +239,8 @@ static enum err open_all(struct stream *s, struct filling *f, struct team *team)
     s->file_at = gguf_image_at(f->g);
     TRY(ring_open(&s->ring, gguf_image_path(f->g)));
     TRY(team_arena(team, &s->stay, (size_t)c->stay_bytes));
-    TRY(team_arena(team, &s->slots, (size_t)c->n_slot * (size_t)c->slot_bytes));
+    TRY(team_arena(team, &s->slots,
+                   (size_t)c->n_slot * (size_t)c->slot_bytes + (size_t)c->rows_bytes));
     return fill_stay(f);
 }
 
@@ -269,6 +305,7 @@ static void stop(struct stream *s)
 {
     ring_drop(s->ring);
     s->head = s->next;
+    s->n_row = 0;
 }
 
 /* Makes `head` the next number of that read: it is at hand, or all begins anew from there. */
@@ -305,7 +342,9 @@ enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us)
     }
     enum err e = s->head == s->next ? go_on(s) : ERR_OK;
     if (s->head < s->next) { /* a wait is one for all before it, of which some may be left out */
+        const uint64_t begin = os_now_us();
         e = ring_wait_for(s->ring, s->ticket[s->head % (uint64_t)s->cut.n_slot], timeout_us);
+        s->waited_us += os_now_us() - begin;
     }
     if (e == ERR_BUSY) {
         return e;
@@ -326,4 +365,82 @@ void stream_leave(struct stream *s, int32_t i_layer)
         s->head++;
         (void)go_on(s);
     }
+}
+
+/* --- embeddings ------------------------------------------------------------------------------- */
+
+/* Where the panel with a token's row lies, and how far in its range it begins. */
+static struct range panel_range(const struct weights *w, int32_t token, size_t *skip)
+{
+    const size_t at = w->loads[0].at + (size_t)(token / TENSOR_PANEL_ROWS) * w->embd.stride;
+    *skip = at % RING_ALIGN;
+    return (struct range){ at - *skip, mem_round(*skip + w->embd.stride, RING_ALIGN) };
+}
+
+/* Begins to read the panels with the rows of tokens[n], unless it has begun already. */
+static enum err start_rows(struct stream *s, uint8_t *to, const int32_t *tokens, int32_t n)
+{
+    const size_t each = row_slot_bytes(s->w);
+    size_t skip = 0;
+    if (n == s->n_row && memcmp(s->row_toks, tokens, (size_t)n * sizeof tokens[0]) == 0) {
+        return ERR_OK;
+    }
+    if (s->n_row > 0) { /* of a pass that was ended */
+        stop(s);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        const struct range r = panel_range(s->w, tokens[i], &skip);
+        TRY(ring_start(s->ring, s->file_at + r.at, to + (size_t)i * each, r.n, &s->row_ticket));
+        s->row_toks[i] = tokens[i];
+        s->n_row = i + 1;
+    }
+    return ERR_OK;
+}
+
+static enum err wait_rows(struct stream *s, uint64_t timeout_us)
+{
+    const uint64_t begin = os_now_us();
+    const enum err e = ring_wait_for(s->ring, s->row_ticket, timeout_us);
+    s->waited_us += os_now_us() - begin;
+    return e;
+}
+
+enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *tokens,
+                     int32_t n_tok, uint64_t timeout_us, struct stream_rows *out)
+{
+    if (s == NULL || s->cut.rows_bytes == 0) {
+        *out = (struct stream_rows){ w->embd, tokens, n_tok };
+        return ERR_OK;
+    }
+    const int32_t n = n_tok < ROWS ? n_tok : ROWS;
+    const size_t each = row_slot_bytes(w);
+    uint8_t *to = s->slots.base + (size_t)s->cut.n_slot * s->cut.slot_bytes;
+    enum err e = start_rows(s, to, tokens, n);
+    e = e == ERR_OK ? wait_rows(s, timeout_us) : e;
+    if (e == ERR_BUSY && s->n_row == n) {
+        return e;
+    }
+    if (e != ERR_OK) {
+        stop(s);
+        return e == ERR_BUSY ? err_set(ERR_IO, "%s", err_text()) : e;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        uint8_t *panel = to + (size_t)i * each;
+        size_t skip = 0;
+        (void)panel_range(w, tokens[i], &skip);
+        memmove(panel, panel + skip, w->embd.stride);
+        s->ids[i] = i * TENSOR_PANEL_ROWS + tokens[i] % TENSOR_PANEL_ROWS;
+    }
+    s->n_row = 0;
+    *out = (struct stream_rows){ w->embd, s->ids, n };
+    out->table.data = to;
+    out->table.stride = each;
+    out->table.n_row = n * TENSOR_PANEL_ROWS;
+    out->table.bytes = (size_t)n * each;
+    return ERR_OK;
+}
+
+uint64_t stream_waited_us(const struct stream *s)
+{
+    return s != NULL ? s->waited_us : 0;
 }

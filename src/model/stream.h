@@ -1,8 +1,8 @@
 /* stream - layers that are read from the packed image whenever they are wanted (model/stream.c)
  *
- * For models larger than the memory. Tables, vectors and as many layers as the plan allows stay;
- * the others pass through a few slots, read ahead past the page cache while layers before them are
- * computed.
+ * For models larger than the memory. Vectors, the output matrix and as many layers as the plan
+ * allows stay; the others pass through a few slots, read ahead past the page cache while layers
+ * before them are computed. Of the table of embeddings the rows of a step's tokens are read.
  * Owner thread: the one that opens it, later the one of the forward pass.
  * LS-1  between stream_enter(i) and stream_leave(i) all slots of layer i are set.
  * LS-2  all memory is taken by stream_open: stream_bytes of the cut, ring_bytes, and tables of some
@@ -20,6 +20,7 @@ struct stream_cut {
     uint64_t stay_bytes;
     uint64_t slot_bytes; /* of one */
     uint64_t pass_bytes; /* read from the disk for a pass through all layers */
+    uint64_t rows_bytes; /* room for rows of embeddings; 0: their table stays */
 };
 
 /* The cut that reads least and takes at most most_bytes. false: there is none, *out is untouched.
@@ -41,6 +42,18 @@ void stream_close(struct stream *s); /* accepts NULL */
  * ask again, or end the pass. ERR_IO, ERR_INTEGRITY (the file changed): the pass is over then, and
  * another may be tried. s NULL: all are there. */
 enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us) MUST_USE;
+
+/* A table that has the embeddings of n tokens, and where in it they are; until the next call. */
+struct stream_rows {
+    struct tensor table;
+    const int32_t *ids; /* [n] */
+    int32_t n;
+};
+/* The embeddings of tokens[n_tok], or of the first of them. Errors as of stream_enter. s NULL: all
+ * of w's table. */
+enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *tokens,
+                     int32_t n_tok, uint64_t timeout_us, struct stream_rows *out) MUST_USE;
 void stream_leave(struct stream *s, int32_t i_layer);
+uint64_t stream_waited_us(const struct stream *s); /* in stream_enter so far; 0 for NULL */
 
 #endif
