@@ -33,6 +33,8 @@ struct world {
     struct arena arena;
     uint64_t seed, n_arrived, last_started, n_done, n_cancelled, n_late, n_full, n_wrong, steps,
         now_us;
+    uint64_t disk_us;  /* of each step, what reading weights takes */
+    uint64_t n_shared; /* steps with tokens of several prompts */
 };
 
 static uint32_t random_below(struct world *w, uint32_t n)
@@ -182,6 +184,7 @@ static void step(struct world *w)
     }
     const int32_t n = sched_plan(&w->s, pieces);
     int32_t n_prompt_tok = 0;
+    int32_t n_prompt = 0;
     bool can_move = false;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         can_move = can_move || w->s.seq[i].state == SCHED_PREFILL ||
@@ -193,16 +196,20 @@ static void step(struct world *w)
         assert_int_equal(pieces[i].pos0, q->n_past);
         assert_true(pieces[i].n_tok >= 1);
         n_prompt_tok += q->state == SCHED_PREFILL ? pieces[i].n_tok : 0;
+        n_prompt += q->state == SCHED_PREFILL;
         assert_true(q->state == SCHED_PREFILL || pieces[i].n_tok == 1 + q->n_guess); /* SC-4 */
         assert_true(q->state == SCHED_PREFILL || pieces[i].n_logit == pieces[i].n_tok);
         grow(w, &pieces[i]);
     }
     assert_true(n_prompt_tok <= w->s.n_batch); /* SC-4 */
-    const uint64_t us = 500 + (uint64_t)n_prompt_tok * 40;
+    const uint64_t computed_us = 500 + (uint64_t)n_prompt_tok * 40;
+    const uint64_t us = computed_us > w->disk_us ? computed_us : w->disk_us;
+    const uint64_t waited_us = us - computed_us;
     w->now_us += us;
-    sched_done(&w->s, pieces, n, us);
+    sched_done(&w->s, pieces, n, us, waited_us);
     accept(w, pieces, n);
     w->steps++;
+    w->n_shared += n_prompt > 1;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         const struct sched_seq q = w->s.seq[i];
         if (q.state == SCHED_DECODE &&
@@ -230,11 +237,13 @@ static void open_cache(struct world *w)
     }
 }
 
-static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_batch)
+static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_batch,
+                     uint64_t disk_us)
 {
     static struct world w;
     memset(&w, 0, sizeof w);
     w.seed = seed;
+    w.disk_us = disk_us;
     sched_init(&w.s, n_seq, n_queue, n_batch);
     open_cache(&w);
     while (w.now_us < 3600ull * 1000000) { /* an hour of its own time */
@@ -249,7 +258,7 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
         step(&w);
     }
     assert_true(w.n_done > 100 && w.n_cancelled > 10 && w.n_late > 10 && w.n_full > 10);
-    assert_true(w.n_wrong > 1000);
+    assert_true(w.n_wrong > 1000 && (w.n_shared > 50 || n_seq == 1));
     for (int32_t i = 0; i < 1000000 && (w.s.n_queued > 0 || sched_n_active(&w.s) > 0);
          i++) { /* the rest ends */
         admit(&w);
@@ -264,10 +273,11 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
 static void test_traffic(void **state)
 {
     (void)state;
-    simulate(1, 1, 1, 512);
-    simulate(2, 2, 8, 64);
-    simulate(3, 4, 40, 512);
-    simulate(4, 16, 64, 128);
+    simulate(1, 1, 1, 512, 0);
+    simulate(2, 2, 8, 64, 0);
+    simulate(3, 4, 40, 512, 0);
+    simulate(4, 16, 64, 128, 0);
+    simulate(5, 16, 64, 512, 15000);
 }
 
 static void test_piece_beside_answers(void **state)
@@ -284,11 +294,41 @@ static void test_piece_beside_answers(void **state)
     assert_int_equal(sched_plan(&s, p), 1); /* the older prompt alone, all of it */
     assert_int_equal(p[0].n_tok, 100);
     assert_int_equal(p[0].n_logit, 1);
-    sched_done(&s, p, 1, 100000); /* 1 ms a token */
+    sched_done(&s, p, 1, 100000, 0); /* 1 ms a token */
     assert_int_equal(sched_plan(&s, p), 2);
     assert_int_equal(p[0].n_tok, 1);
     assert_int_equal(p[1].n_tok, SCHED_INTERVAL_US / 1000); /* what fits the interval */
     assert_int_equal(p[1].n_logit, 0);
+}
+
+/* What a step has for nothing goes to the prompts that wait, in their order. */
+static void test_prompts_share(void **state)
+{
+    (void)state;
+    static struct sched s;
+    static const int32_t lengths[] = { 5, 5, 100, 1000 };
+    struct sched_piece p[SCHED_SEQ_MAX + 1];
+    int32_t i_req;
+    int32_t i_seq;
+    sched_init(&s, 4, 4, 512);
+    for (int32_t i = 0; i < 4; i++) {
+        assert_true(sched_submit(&s, i, 1, lengths[i]) && sched_admit(&s, &i_req, &i_seq));
+    }
+    assert_int_equal(sched_plan(&s, p), 3);
+    for (int32_t i = 0; i < 3; i++) {
+        assert_int_equal(p[i].i_seq, i);
+        assert_int_equal(p[i].n_tok, i < 2 ? 5 : SCHED_CHUNK_MIN - 10);
+        assert_int_equal(p[i].n_logit, i < 2 ? 1 : 0);
+    }
+    sched_done(&s, p, 3, 1000000, 1000000 - 16 * 2000); /* 2 ms a token, 1 s a pass */
+    assert_int_equal(sched_plan(&s, p), 4);
+    assert_true(p[0].n_tok == 1 && p[1].n_tok == 1);
+    assert_int_equal(p[2].n_tok, 100 - 6);
+    assert_int_equal(p[2].n_logit, 1);
+    assert_int_equal(p[3].n_tok, 500 - 94); /* 500 are computed while the disk reads */
+    assert_int_equal(p[3].n_logit, 0);
+    sched_done(&s, p, 4, 1100000, 1000); /* the disk does not hold it up: a pass is no longer */
+    assert_true(s.pass_us == 1000000.0);
 }
 
 static void test_choices_start_together(void **state)
@@ -308,7 +348,7 @@ static void test_choices_start_together(void **state)
     assert_true(sched_admit(&s, &i_req, &i_seq));
     assert_int_equal(i_req, 1);
     assert_int_equal(sched_plan(&s, p), 1); /* the prompt is computed once */
-    sched_done(&s, p, 1, 1000);
+    sched_done(&s, p, 1, 1000, 0);
     assert_int_equal(sched_plan(&s, p), 3);
     assert_int_equal(sched_n_running(&s), 1);
 }
@@ -318,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_traffic),
         cmocka_unit_test(test_piece_beside_answers),
+        cmocka_unit_test(test_prompts_share),
         cmocka_unit_test(test_choices_start_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

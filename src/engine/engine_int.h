@@ -84,7 +84,8 @@ struct engine {
     struct guess_bid *bids; /* [n_parallel] */
     int32_t n_bid;
     struct guess_cost cost;
-    struct draft draft; /* in use when parts.draft_arch is there */
+    double waited_row_us; /* see row_us (engine_step.c); 0: the last step did not wait */
+    struct draft draft;   /* in use when parts.draft_arch is there */
     int32_t *tokens;
     int32_t *pos;
     int32_t *rows;

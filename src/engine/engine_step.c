@@ -73,6 +73,13 @@ static int32_t guesses_of(const struct engine *e, int32_t i_seq)
     return j->spec.has_no_guesses || most < 0 ? 0 : most < GUESS_MAX ? most : GUESS_MAX;
 }
 
+/* What computing a row more takes: as one of a prompt; or where none was measured yet but steps
+ * wait for the disk, half of what is computed in their time for each row they have. */
+static double row_us(const struct engine *e)
+{
+    return e->sched.us_per_tok > 0.0 ? e->sched.us_per_tok : e->waited_row_us;
+}
+
 /* Gives out the guesses of the next step. Beside a prompt there are none: arithmetic is its limit,
  * a row more is no cheaper than the prompt's own. */
 void engine_step_guess(struct engine *e)
@@ -93,7 +100,7 @@ void engine_step_guess(struct engine *e)
     if (has_prompt) {
         e->n_bid = 0;
     }
-    guess_share(&e->cost, e->bids, e->n_bid, e->sched.us_per_tok);
+    guess_share(&e->cost, e->bids, e->n_bid, row_us(e));
     for (int32_t i = 0; i < e->n_bid; i++) {
         const struct guess_bid *b = &e->bids[i];
         struct slot *slot = &e->slots[b->i_seq];
@@ -138,7 +145,7 @@ static int32_t draft_texts(const struct engine *e, struct draft_text *texts)
 static int32_t draft_size(const struct engine *e, const struct draft_text *texts, int32_t n_text,
                           double *saved_us)
 {
-    struct draft_step s = { .n_seq = n_text, .n_row = e->n_bid, .row_us = e->sched.us_per_tok };
+    struct draft_step s = { .n_seq = n_text, .n_row = e->n_bid, .row_us = row_us(e) };
     int32_t left = GUESS_MAX;
     *saved_us = 0.0;
     for (int32_t i = 0; i < e->n_bid; i++) {
@@ -471,8 +478,9 @@ static void make_up(struct engine *e)
     }
 }
 
-/* The step was computed in us microseconds: prompts that it completed begin to be answered. */
-static void finish_step(struct engine *e, int32_t n_tok, uint64_t us)
+/* The step was computed in us microseconds, of which the disk was waited for in waited_us: prompts
+ * that it completed begin to be answered. */
+static void finish_step(struct engine *e, int32_t n_tok, uint64_t us, uint64_t waited_us)
 {
     bool has_prompt = false;
     lock_take(e->lock);
@@ -487,9 +495,10 @@ static void finish_step(struct engine *e, int32_t n_tok, uint64_t us)
             share_prompt(e, p->i_seq);
         }
     }
-    sched_done(&e->sched, e->pieces, e->n_piece, us);
+    sched_done(&e->sched, e->pieces, e->n_piece, us, waited_us);
     if (!has_prompt) {
-        guess_timed(&e->cost, n_tok, (double)us, e->sched.us_per_tok);
+        e->waited_row_us = waited_us > 0 ? (double)(us - waited_us) / 2.0 / n_tok : 0.0;
+        guess_timed(&e->cost, n_tok, (double)us, row_us(e));
     }
     engine_check_state(e);
     lock_drop(e->lock);
@@ -500,6 +509,7 @@ void engine_step_run(struct engine *e, int32_t n_tok)
 {
     make_up(e);
     const uint64_t begin = os_now_us();
+    const uint64_t waited_us = stream_waited_us(e->parts.stream);
     const struct sched_piece *pieces = e->pieces;
     const struct decoder_step step = {
         .tokens = e->tokens, .pos = e->pos, .n_tok = n_tok, .runs = e->runs, .n_run = e->n_piece
@@ -522,7 +532,7 @@ void engine_step_run(struct engine *e, int32_t n_tok)
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
-    finish_step(e, n_tok, os_now_us() - begin);
+    finish_step(e, n_tok, os_now_us() - begin, stream_waited_us(e->parts.stream) - waited_us);
     const size_t ld = back_ld(e->parts.arch->n_vocab);
     n_row = 0;
     for (int32_t i = 0; i < e->n_piece; i++) {

@@ -7,6 +7,11 @@
  * within SCHED_INTERVAL_US. How prompts are cut never changes a bit of an answer
  * (docs/NUMERICS.md), so the choice may depend on time.
  *
+ * Where weights come from the disk, a step takes as long as reading them, and what is computed in
+ * that time costs nothing: pieces beside answers are as large as that allows, and what the oldest
+ * prompt leaves of it, others share. In memory they share what a step has for nothing anyway, some
+ * SCHED_CHUNK_MIN tokens.
+ *
  * Sequences are slots with a cache of their own, made at start; a request with several choices
  * takes several, and starts when all of them are free. The queue is strictly first come, first
  * served: a request that needs several sequences is not overtaken by small ones, and so never
@@ -110,24 +115,64 @@ bool sched_admit(struct sched *s, int32_t *i_req, int32_t *i_seq)
     return true;
 }
 
+/* Tokens of prompts that are computed in so many microseconds. */
+static int32_t tokens_in(const struct sched *s, double us)
+{
+    const double fits = s->us_per_tok > 0.0 ? us / s->us_per_tok : SCHED_CHUNK_MIN;
+    const int32_t n = fits < (double)s->n_batch ? (int32_t)fits : s->n_batch;
+    const int32_t least = SCHED_CHUNK_MIN < s->n_batch ? SCHED_CHUNK_MIN : s->n_batch;
+    return n < least ? least : n;
+}
+
 /* Tokens of a prompt beside n_decode answers. */
 static int32_t chunk_size(const struct sched *s, int32_t n_decode)
 {
     if (n_decode == 0) {
         return s->n_batch;
     }
-    const double fits = s->us_per_tok > 0.0 ? SCHED_INTERVAL_US / s->us_per_tok : SCHED_CHUNK_MIN;
-    const int32_t n = fits < (double)s->n_batch ? (int32_t)fits : s->n_batch;
-    const int32_t least = SCHED_CHUNK_MIN < s->n_batch ? SCHED_CHUNK_MIN : s->n_batch;
-    return n < least ? least : n;
+    const double us = s->pass_us > SCHED_INTERVAL_US ? s->pass_us : SCHED_INTERVAL_US;
+    return tokens_in(s, us);
 }
 
-/* One piece of one prompt, the oldest: two prompts at once would both finish later than the first
- * would alone, and no answer would begin sooner. */
+/* The unfinished prompt that came first behind `order`; -1: there is none. */
+static int32_t prompt_after(const struct sched *s, uint64_t order)
+{
+    int32_t first = -1;
+    for (int32_t i = 0; i < s->n_seq; i++) {
+        const struct sched_seq *q = &s->seq[i];
+        if (q->state == SCHED_PREFILL && q->order > order &&
+            (first < 0 || q->order < s->seq[first].order)) {
+            first = i;
+        }
+    }
+    return first;
+}
+
+/* A piece of the oldest prompt. Two prompts at once would both finish later than the first would
+ * alone, and no answer would begin sooner; so others come along only in what costs nothing. */
+static int32_t plan_prompts(const struct sched *s, struct sched_piece *pieces, int32_t n)
+{
+    const int32_t n_free = tokens_in(s, s->pass_us);
+    int32_t most = chunk_size(s, n);
+    int32_t n_all = 0;
+    int32_t i = prompt_after(s, 0);
+    while (i >= 0 && n_all < most) {
+        const struct sched_seq *q = &s->seq[i];
+        const int32_t left = q->n_prompt - q->n_past;
+        const int32_t n_tok = left < most - n_all ? left : most - n_all;
+        pieces[n++] = (struct sched_piece){
+            .i_seq = i, .pos0 = q->n_past, .n_tok = n_tok, .n_logit = n_tok == left ? 1 : 0
+        };
+        n_all += n_tok;
+        most = most < n_free ? most : n_free;
+        i = prompt_after(s, q->order);
+    }
+    return n;
+}
+
 int32_t sched_plan(const struct sched *s, struct sched_piece *pieces)
 {
     int32_t n = 0;
-    int32_t oldest = -1;
     for (int32_t i = 0; i < s->n_seq; i++) {
         const struct sched_seq *q = &s->seq[i];
         if (q->state == SCHED_DECODE && !q->is_paused) {
@@ -135,24 +180,32 @@ int32_t sched_plan(const struct sched *s, struct sched_piece *pieces)
             pieces[n++] = (struct sched_piece){
                 .i_seq = i, .pos0 = q->n_past, .n_tok = n_tok, .n_logit = n_tok
             };
-        } else if (q->state == SCHED_PREFILL && (oldest < 0 || q->order < s->seq[oldest].order)) {
-            oldest = i;
         }
     }
-    if (oldest >= 0) {
-        const struct sched_seq *q = &s->seq[oldest];
-        const int32_t left = q->n_prompt - q->n_past;
-        const int32_t size = chunk_size(s, n);
-        const int32_t n_tok = left < size ? left : size;
-        pieces[n++] = (struct sched_piece){
-            .i_seq = oldest, .pos0 = q->n_past, .n_tok = n_tok, .n_logit = n_tok == left ? 1 : 0
-        };
-    }
-    return n;
+    return plan_prompts(s, pieces, n);
 }
 
-void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us)
+static double average(double so_far, double now)
 {
+    return so_far > 0.0 ? 0.75 * so_far + 0.25 * now : now;
+}
+
+/* What a step with so many tokens of prompts tells of those to come. Few tokens measure the answers
+ * beside them. */
+static void learn(struct sched *s, int32_t n_prompt, double us, double waited_us)
+{
+    if (n_prompt >= SCHED_CHUNK_MIN) {
+        s->us_per_tok = average(s->us_per_tok, (us - waited_us) / n_prompt);
+    }
+    if (waited_us > 0.0 && waited_us >= SCHED_WAITS * us) {
+        s->pass_us = average(s->pass_us, us);
+    }
+}
+
+void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us,
+                uint64_t waited_us)
+{
+    int32_t n_prompt = 0;
     for (int32_t i = 0; i < n_piece; i++) {
         struct sched_seq *q = &s->seq[pieces[i].i_seq];
         if (q->state != SCHED_PREFILL) {
@@ -160,10 +213,7 @@ void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_pie
             continue;
         }
         q->n_past += pieces[i].n_tok;
-        if (pieces[i].n_tok >= SCHED_CHUNK_MIN) { /* shorter ones measure the answers beside them */
-            const double now = (double)us / (double)pieces[i].n_tok;
-            s->us_per_tok = s->us_per_tok > 0.0 ? 0.75 * s->us_per_tok + 0.25 * now : now;
-        }
+        n_prompt += pieces[i].n_tok;
         if (q->n_past < q->n_prompt) {
             continue;
         }
@@ -175,6 +225,7 @@ void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_pie
             }
         }
     }
+    learn(s, n_prompt, (double)us, (double)waited_us);
 }
 
 void sched_accept(struct sched *s, int32_t i_seq, int32_t n_right)

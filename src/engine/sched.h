@@ -3,8 +3,8 @@
  * Pure logic on numbers and a clock given by the caller: no memory but its tables, no threads, no
  * model. First come, first served: requests wait in one queue; as many run at once as there are
  * sequences; each step decodes one token of every running sequence, and what is guessed to follow
- * it, and computes one piece of the oldest unfinished prompt. Owner: whoever holds the engine's
- * lock.
+ * it, and computes a piece of the oldest unfinished prompt, and of others as far as they cost
+ * nothing. Owner: whoever holds the engine's lock.
  * SC-1  a sequence is free, or belongs to exactly one request.
  * SC-2  requests start in the order of their arrival.
  * SC-3  a step has at least one token whenever some sequence can make progress.
@@ -25,6 +25,8 @@
 #define SCHED_INTERVAL_US 100000
 /* Fewest prompt tokens in a step: below it a step reads all weights for next to nothing. */
 #define SCHED_CHUNK_MIN 16
+/* A step waits for the disk, and not now and then, when it did so for this share of its time. */
+#define SCHED_WAITS 0.25
 
 enum sched_state {
     SCHED_FREE,
@@ -60,6 +62,7 @@ struct sched {
     int32_t n_queued;
     uint64_t n_arrived;
     double us_per_tok; /* of prompt tokens, running average; 0 = not measured yet */
+    double pass_us;    /* of a step whatever is in it, where weights come from the disk; or 0 */
 };
 
 /* One sequence's part of a step. */
@@ -88,9 +91,11 @@ bool sched_admit(struct sched *s, int32_t *i_req, int32_t *i_seq);
 
 /* The next step into pieces[SCHED_SEQ_MAX + 1]; returns their number, decoding sequences first. */
 int32_t sched_plan(const struct sched *s, struct sched_piece *pieces);
-/* The step was computed in us microseconds. Sequences whose prompt is complete now decode; reserved
- * ones of the same request do too. Of an answer the certain token counts; guesses: sched_accept. */
-void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us);
+/* The step was computed in us microseconds, of which the disk was waited for in waited_us.
+ * Sequences whose prompt is complete now decode; reserved ones of the same request do too. Of an
+ * answer the certain token counts; guesses: sched_accept. */
+void sched_done(struct sched *s, const struct sched_piece *pieces, int32_t n_piece, uint64_t us,
+                uint64_t waited_us);
 
 /* n_right guesses of the last step were right. */
 void sched_accept(struct sched *s, int32_t i_seq, int32_t n_right);
