@@ -96,6 +96,7 @@ struct hearth_plan {
     uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of products, in a prompt */
     uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from the disk, a step */
     uint64_t window_kv_bytes, window; /* its part in layers that see so many positions only */
+    uint64_t packed_bytes, packed_disk_bytes; /* if only a packed one fits: total, step_disk */
 };
 
 struct hearth_model_info {
@@ -115,10 +116,10 @@ HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *pa
                                           const struct hearth_model_params *p,
                                           struct hearth_plan *out);
 struct hearth_speed {
-    int32_t n_prompt, n_depth,
-        n_parallel;                     /* asked for: a prompt, what lies before, answers; or 0 */
-    double read_gb_s;                   /* the memory's; 0 in the first: measured, and told */
-    double prefill_tok_s, decode_tok_s; /* predicted; of all answers together */
+    int32_t n_prompt, n_depth, n_parallel; /* asked: a prompt, what lies before, answers; or 0 */
+    double read_gb_s, disk_gb_s;           /* of memory, disk; 0 in the first: measured, and told */
+    uint64_t step_disk_bytes;              /* as the plan says; where 0, the disk is not measured */
+    double prefill_tok_s, decode_tok_s;    /* predicted; of all answers together */
 };
 /* By the file's header and a second's trials of what it computes. MEMORY: no room for these. */
 HEARTH_API hearth_status hearth_predict(struct hearth_box *box, const char *path,
@@ -132,7 +133,6 @@ HEARTH_API hearth_status hearth_model_open(struct hearth_box *box, const char *p
 HEARTH_API void hearth_model_close(struct hearth_model *model);
 HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
                                       struct hearth_model_info *out);
-
 /* --- text and tokens ------------------------------------------------------------------------- */
 /* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or as it
  * was: then something else is too large, as hearth_error() says. Most memory that these take beside

@@ -316,6 +316,8 @@ def test_nearest(home):
     def near(*more):
         found = plan(*more)['nearest']
         for n in found:
+            if n['command'].startswith('hearth pull --pack '):  # tests/test_larger.py
+                continue
             code, text, err = run(home, *shlex.split(n['command'])[1:], '--json')
             p = json.loads(text or '{}')
             check(f"nearest, {n['change']}: its command fits", code == 0 and (p['ctx'], p['parallel']) == (n['ctx'], n['parallel']), (n, text, err))

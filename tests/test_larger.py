@@ -77,12 +77,20 @@ def test_answers(home):
     check('plan says so', p['fits'] and p['step_disk_bytes'] > 50 << 20 and part(p, 'weights') == 0 < part(p, 'weights that stay'), p)
     text = run(home, 'plan', 'small', '--ctx', '1024', '--memory', str(mib))[1]
     check('and its text', re.search(r'reads \d+\.\d MiB from the disk\.', text), text)
+    speed = p['speed']
+    most = 1.001 * speed['disk_gb_s'] * 1e9 / p['step_disk_bytes']
+    check('answers are predicted no faster than the disk', 0 < speed['empty']['decode_tok_s'] <= most and 0 < speed['full']['decode_tok_s'] <= most, speed)
+    check('in words too', re.search(r'^Predicted: .*\.\nMade of: memory read at [\d.]+ GB/s, the file at [\d.]+ GB/s and ', text, re.M), text)
     one = json.loads(run(home, 'run', 'small', PROMPT, *ask_for, '--memory', str(least), '--threads', '1')[1])
     same('so they are with one thread', one['text'], usual['text'])
     code, _, err, _ = run(home, 'run', 'small', 'a', '--memory', '60')
     check('too little is refused', code == 4 and re.search(r'needs [0-9.]+ MiB .* 60\.0 MiB are available', err), (code, err))
     code, _, err, _ = run(home, 'run', model, PROMPT, *ask_for, '--memory', str(least))
     check('a file that is not packed is refused with advice', code == 4 and 'hearth pull --pack' in err, (code, err))
+    near = {n['command']: n for n in plan(home, model, '--ctx', '1024', '--memory', str(mib))['nearest']}
+    n = near.get(f'hearth pull --pack {model} --name {os.path.basename(model)[:-5]}', {})
+    check('packing it is among the nearest plans', n.get('step_disk_bytes', 0) > 50 << 20 and n['total_bytes'] <= mib << 20 and n['decode_all_tok_s'] > 0 and
+          n['store_bytes'] == 2 * os.path.getsize(model) and n['store_free_bytes'] > 0, near)
 
 
 def complete(s, text, n=24):
@@ -101,6 +109,9 @@ def test_service(home):
     mib = (whole['serve_total_bytes'] >> 20) - 35
     with Served(hearth, 'small', *options, '--memory', str(mib)) as s:
         check('layers are read', 'layers do not fit' in s.said(), s.said())
+        planned = plan(home, 'small', *options, '--memory', str(mib))
+        check('as planned', planned['serve_fits'] and planned['step_disk_bytes'] < planned['serve_step_disk_bytes'] and
+              f'step_disk_bytes={planned["serve_step_disk_bytes"]}' in s.said(), (planned, s.said()))
         got = [None] * 4
 
         def fill(i):

@@ -107,9 +107,23 @@ static void test_follows(void **state)
     assert_true(ask(64, 16, 1).decode_tok_s == few.decode_tok_s);
 }
 
+/* A step is as long as reading from the disk, if that takes longer than the rest. */
+static void test_disk(void **state)
+{
+    (void)state;
+    const struct predict without = ask(640, 16, 4);
+    struct predict p = { .n_prompt = 640, .n_depth = 16, .n_parallel = 4, .disk_us = 1e-3 };
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(p.prefill_tok_s == without.prefill_tok_s && p.decode_tok_s == without.decode_tok_s);
+    p.disk_us = 1e12;
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(fabs(p.prefill_tok_s * 1e6 - 64.0) < 1e-3);
+    assert_true(fabs(p.decode_tok_s * 1e6 - 4.0) < 1e-3);
+}
+
 static enum err refused(int32_t n_prompt, int32_t n_depth, int32_t n_parallel)
 {
-    struct predict p = { n_prompt, n_depth, n_parallel, 7.0, 7.0 };
+    struct predict p = { n_prompt, n_depth, n_parallel, 0.0, 7.0, 7.0 };
     const enum err e = predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1);
     assert_true(p.prefill_tok_s == 7.0 && p.decode_tok_s == 7.0);
     return e;
@@ -187,9 +201,9 @@ static void test_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),   cmocka_unit_test(test_follows),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_all_types),
-        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_asked),     cmocka_unit_test(test_follows),
+        cmocka_unit_test(test_disk),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_all_types), cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -187,6 +187,11 @@ bool ring_is_direct(const struct ring *r)
     return r->is_direct;
 }
 
+uint64_t ring_file_bytes(const struct ring *r)
+{
+    return r->file.size;
+}
+
 const char *ring_how(const struct ring *r)
 {
     return r->kind->how;

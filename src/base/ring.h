@@ -32,6 +32,7 @@ struct ring;
 enum err ring_open(struct ring **out, const char *path) MUST_USE;
 void ring_close(struct ring *r); /* waits for what is in flight, drops the queue; accepts NULL */
 bool ring_is_direct(const struct ring *r);
+uint64_t ring_file_bytes(const struct ring *r);
 const char *ring_how(const struct ring *r); /* static text: "io_uring", "pread by 8 threads" */
 /* The most that a ring takes, its threads and the kernel's part included; none is file data. */
 size_t ring_bytes(void);

@@ -41,6 +41,7 @@ struct bench {
     struct hearth_plan plan;
     struct result r;
     struct result predicted; /* with the same limits; 0: it could not be */
+    double disk_gb_s;        /* that the file was read at, for the prediction; 0: not */
     double least_read_gb_s;  /* of the memory, of the two times it was measured */
     bool has_limits;
     bool has_model;
@@ -255,8 +256,10 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                (unsigned long long)b->plan.step_disk_bytes);
     buf_printf(out, ", \"least_read_gb_s\": %.2f, ", b->least_read_gb_s);
     if (b->predicted.decode_tok_s > 0.0) {
-        buf_printf(out, "\"predicted_prefill_tok_s\": %.2f, \"predicted_decode_tok_s\": %.2f",
-                   b->predicted.prefill_tok_s, b->predicted.decode_tok_s);
+        buf_printf(out,
+                   "\"predicted_prefill_tok_s\": %.2f, \"predicted_decode_tok_s\": %.2f, "
+                   "\"disk_gb_s\": %.3f",
+                   b->predicted.prefill_tok_s, b->predicted.decode_tok_s, b->disk_gb_s);
     } else {
         buf_add_str(out, "\"predicted_prefill_tok_s\": null, \"predicted_decode_tok_s\": null");
     }
@@ -435,13 +438,16 @@ static void predict(struct hearth_box *box, const struct conf *c, const char *pa
     struct hearth_model_params own = *p;
     struct hearth_speed at[2] = { { .n_prompt = (int32_t)c->prefill,
                                     .n_depth = (int32_t)c->depth,
-                                    .read_gb_s = b->l.all.read_gb_s },
+                                    .read_gb_s = b->l.all.read_gb_s,
+                                    .step_disk_bytes = b->plan.step_disk_bytes },
                                   { .n_parallel = (int32_t)c->batch,
-                                    .n_depth = (int32_t)(depth_of(c) + c->decode / 2) } };
+                                    .n_depth = (int32_t)(depth_of(c) + c->decode / 2),
+                                    .step_disk_bytes = b->plan.step_disk_bytes } };
     own.n_batch = b->plan.n_batch;
     if (hearth_predict(box, path, &own, at, 2) == HEARTH_OK) {
         b->predicted = (struct result){ .prefill_tok_s = at[0].prefill_tok_s,
                                         .decode_tok_s = at[1].decode_tok_s };
+        b->disk_gb_s = at[0].disk_gb_s;
     }
 }
 
@@ -510,7 +516,7 @@ int cmd_bench(const struct conf *c, const char *path)
     }
     s = s == HEARTH_OK && path != NULL ? bench_model(&own, path, &b) : s;
     s = s == HEARTH_OK && b.has_model ? measure_again(box, &b) : s;
-    if (s == HEARTH_OK && b.has_model && b.plan.step_disk_bytes == 0) {
+    if (s == HEARTH_OK && b.has_model) {
         predict(box, c, path, &p, &b);
     }
     hearth_box_close(box);

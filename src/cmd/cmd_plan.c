@@ -5,17 +5,17 @@
  * read; nothing is loaded. The figures are those of the forward pass run dry, not estimates, and
  * opening the model follows them.
  *
- * Speeds are predicted from the memory's speed and the kernels, both tried just now
- * (hearth_predict), for a conversation that begins and one that fills its context; a box on which
- * other programs run is predicted as busy as it is. Where there is no room to try anything, nothing
- * is said of speed.
+ * Speeds are predicted from the memory's speed, the kernels and, if layers are read from the disk,
+ * that of the file, all tried just now (hearth_predict), for a conversation that begins and one
+ * that fills its context; a box on which other programs run is predicted as busy as it is. Where
+ * there is no room to try anything, nothing is said of speed.
  *
  * A model that does not fit is an answer and no failure: the plan is printed as a whole, with what
  * is missing and the nearest plans that fit (nearest.c), and only the exit code is that of
  * HEARTH_MEMORY, for scripts. Text and JSON print the same struct; "parts" add up to "total_bytes".
  *
- * The same model as a service takes more, for its clients: that is told beside, since whoever plans
- * wants to know both, and decides nothing.
+ * The same model as a service takes more, for its clients: its plan is told beside, since whoever
+ * plans wants to know both, and decides nothing.
  *
  * All plans are made before anything is tried, since what that leaves in memory would count.
  *
@@ -46,11 +46,12 @@
 struct report {
     const struct conf *conf;
     struct hearth_plan plan;
-    uint64_t serve_bytes;
+    struct hearth_plan serve;       /* the same as a service */
+    uint64_t serve_bytes;           /* of it: for clients */
     char letter[HEARTH_PLAN_PARTS]; /* of each part, in the bar */
-    bool has_speed;
-    struct hearth_speed one[2]; /* one conversation, its context empty and full */
-    struct hearth_speed all[2]; /* all that run at once */
+    hearth_status speed_status;     /* OK: the speeds are told */
+    struct hearth_speed one[2];     /* one conversation, its context empty and full */
+    struct hearth_speed all[2];     /* all that run at once */
     int n_near;
     struct nearest near[NEAREST_MAX];
     struct pool pool;
@@ -106,10 +107,10 @@ static void put_rate(struct buf *out, const char *before, double rate)
 static void put_speed(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
-    if (!r->has_speed) {
+    if (r->speed_status != HEARTH_OK) {
         buf_printf(out, "Speed: not predicted, %s.\n",
-                   p->step_disk_bytes > 0 ? "it is that of the disk"
-                                          : "no room to try the kernels");
+                   r->speed_status == HEARTH_MEMORY ? "no room to try the kernels"
+                                                    : hearth_status_name(r->speed_status));
         return;
     }
     put_rate(out, "Predicted: prompts ", r->one[EMPTY].prefill_tok_s);
@@ -122,10 +123,12 @@ static void put_speed(struct buf *out, const struct report *r)
         put_rate(out, " ", r->all[EMPTY].decode_tok_s);
         put_rate(out, " and ", r->all[FULL].decode_tok_s);
     }
-    buf_printf(out,
-               ".\nMade of: memory read at %.1f GB/s and this model's operations tried on made up "
-               "weights, both just now.\n",
-               r->one[EMPTY].read_gb_s);
+    buf_printf(out, ".\nMade of: memory read at %.1f GB/s", r->one[EMPTY].read_gb_s);
+    if (p->step_disk_bytes > 0) {
+        buf_printf(out, ", the file at %.2f GB/s", r->one[EMPTY].disk_gb_s);
+    }
+    buf_printf(out, " and this model's operations tried on made up weights, %s just now.\n",
+               p->step_disk_bytes > 0 ? "all" : "both");
 }
 
 static void put_near(struct buf *out, const struct report *r)
@@ -147,11 +150,19 @@ static void put_near(struct buf *out, const struct report *r)
         buf_add_str(out, "  ");
         nearest_command(n, out);
         buf_printf(out, "\n      %s: %.1f MiB", n->change, (double)n->plan.total_bytes / MIB);
+        if (n->plan.step_disk_bytes > 0) {
+            buf_printf(out, ", %.1f read for each step", (double)n->plan.step_disk_bytes / MIB);
+        }
         if (n->decode_tok_s > 0.0) {
             put_rate(out, ", prompts ", n->prefill_tok_s);
             put_rate(out, " tok/s, answers ", n->decode_tok_s);
             put_rate(out, ", ", n->full_decode_tok_s);
             buf_add_str(out, " at a full context");
+        }
+        if (n->store_bytes > n->store_free_bytes) {
+            buf_printf(out,
+                       "; but that takes %.1f MiB on the disk of the store, which has %.1f left",
+                       (double)n->store_bytes / MIB, (double)n->store_free_bytes / MIB);
         }
         buf_add_char(out, '\n');
     }
@@ -176,7 +187,7 @@ static void put_advice(struct buf *out, const struct report *r)
 static void put_text(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
-    const uint64_t all = p->total_bytes + r->serve_bytes;
+    const struct hearth_plan *v = &r->serve;
     const int width = progress_columns(1, BAR_CELLS + 4) - 4;
     buf_printf(out, "context %d tokens, %d at once, prompts in pieces of %d%s\n\n", p->n_ctx,
                p->n_parallel, p->n_batch,
@@ -207,10 +218,14 @@ static void put_text(struct buf *out, const struct report *r)
     }
     buf_printf(out,
                "As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for "
-               "clients, %.1f MiB in all: that %s.\n",
-               p->n_parallel, p->n_ctx, (double)r->serve_bytes / MIB,
-               ceil((double)all / MIB * 10.0) / 10.0,
-               all <= p->available_bytes ? "fits" : "does not fit");
+               "clients, %.1f MiB in all: that %s",
+               v->n_parallel, v->n_ctx, (double)r->serve_bytes / MIB,
+               ceil((double)v->total_bytes / MIB * 10.0) / 10.0, v->fits ? "fits" : "does not fit");
+    if (v->step_disk_bytes > 0) {
+        buf_printf(out, ", with %.1f MiB read from the disk for each step",
+                   (double)v->step_disk_bytes / MIB);
+    }
+    buf_add_str(out, ".\n");
     pools_put_text(out, &r->pool, p->total_bytes);
 }
 
@@ -235,9 +250,13 @@ static void json_near(struct buf *out, const struct report *r)
         js_put_string(out, buf_view(&line), false);
         buf_add_str(out, ", \"model\": ");
         js_put_string(out, view_of(n->model), false);
-        buf_printf(out, ", \"ctx\": %d, \"parallel\": %d, \"kv\": \"%s\", \"total_bytes\": %llu",
+        buf_printf(out,
+                   ", \"ctx\": %d, \"parallel\": %d, \"kv\": \"%s\", \"total_bytes\": %llu, "
+                   "\"step_disk_bytes\": %llu, \"store_bytes\": %llu, \"store_free_bytes\": %llu",
                    n->plan.n_ctx, n->plan.n_parallel, n->conf.kv != NULL ? n->conf.kv : "f16",
-                   (unsigned long long)n->plan.total_bytes);
+                   (unsigned long long)n->plan.total_bytes,
+                   (unsigned long long)n->plan.step_disk_bytes, (unsigned long long)n->store_bytes,
+                   (unsigned long long)n->store_free_bytes);
         if (n->decode_tok_s > 0.0) {
             buf_printf(out,
                        ", \"prefill_tok_s\": %.2f, \"decode_all_tok_s\": %.2f, "
@@ -255,21 +274,22 @@ static void json_near(struct buf *out, const struct report *r)
 static void put_json(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
-    const uint64_t all = p->total_bytes + r->serve_bytes;
+    const struct hearth_plan *v = &r->serve;
     buf_printf(out,
                "{\"version\": 1, \"total_bytes\": %llu, \"least_bytes\": %llu, "
                "\"available_bytes\": %llu, \"available_from\": "
                "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
+               "\"serve_step_disk_bytes\": %llu, "
                "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
                "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
                "\"step_disk_bytes\": %llu, \"parts\": [",
                (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
                (unsigned long long)p->available_bytes, p->available_from,
-               p->fits ? "true" : "false", (unsigned long long)all,
-               all <= p->available_bytes ? "true" : "false", p->n_ctx, p->n_parallel, p->n_batch,
-               (unsigned long long)p->step_read_bytes, (unsigned long long)p->token_kv_bytes,
-               (unsigned long long)p->window_kv_bytes, (unsigned long long)p->window,
-               (unsigned long long)p->step_disk_bytes);
+               p->fits ? "true" : "false", (unsigned long long)v->total_bytes,
+               v->fits ? "true" : "false", (unsigned long long)v->step_disk_bytes, p->n_ctx,
+               p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
+               (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
+               (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes);
     for (int32_t i = 0; i < p->n_part; i++) {
         buf_printf(out, "%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                    (unsigned long long)p->part[i].bytes);
@@ -277,8 +297,13 @@ static void put_json(struct buf *out, const struct report *r)
     buf_add_str(out, "], ");
     pools_put_json(out, &r->pool);
     buf_add_str(out, ", \"speed\": ");
-    if (r->has_speed) {
-        buf_printf(out, "{\"read_gb_s\": %.2f, ", r->one[EMPTY].read_gb_s);
+    if (r->speed_status == HEARTH_OK) {
+        buf_printf(out, "{\"read_gb_s\": %.2f, \"disk_gb_s\": ", r->one[EMPTY].read_gb_s);
+        if (p->step_disk_bytes > 0) {
+            buf_printf(out, "%.3f, ", r->one[EMPTY].disk_gb_s);
+        } else {
+            buf_add_str(out, "null, ");
+        }
         json_speeds(out, "empty", &r->one[EMPTY], &r->all[EMPTY]);
         buf_add_str(out, ", ");
         json_speeds(out, "full", &r->one[FULL], &r->all[FULL]);
@@ -302,19 +327,31 @@ static void predict(struct hearth_box *box, const char *path, struct hearth_mode
         const bool is_full = i == FULL;
         at[i] = (struct hearth_speed){ .n_prompt = plan->n_batch,
                                        .n_depth = is_full ? plan->n_ctx - plan->n_batch : 0,
-                                       .n_parallel = 1 };
+                                       .n_parallel = 1,
+                                       .step_disk_bytes = plan->step_disk_bytes };
         at[2 + i] = (struct hearth_speed){ .n_depth = is_full ? plan->n_ctx - 1 : 0,
-                                           .n_parallel = plan->n_parallel };
+                                           .n_parallel = plan->n_parallel,
+                                           .step_disk_bytes = plan->step_disk_bytes };
     }
     p->n_ctx = plan->n_ctx;
     p->n_batch = plan->n_batch;
-    const bool is_told = hearth_predict(box, path, p, at, 4) == HEARTH_OK;
-    r->has_speed = is_told && plan->step_disk_bytes == 0;
+    r->speed_status = hearth_predict(box, path, p, at, 4);
     memcpy(r->one, at, sizeof r->one);
     memcpy(r->all, at + 2, sizeof r->all);
-    if (is_told) {
-        nearest_predict(box, at[0].read_gb_s, r->near, r->n_near);
+    if (r->speed_status == HEARTH_OK) {
+        nearest_predict(box, &at[0], r->near, r->n_near);
     }
+}
+
+/* As `hearth serve` would plan it, for as many conversations of the same length. */
+static hearth_status plan_service(struct hearth_box *box, const char *path, struct report *r)
+{
+    struct hearth_model_params p;
+    cmd_serve_params(r->conf, &p);
+    p.n_ctx = r->plan.n_ctx;
+    p.n_parallel = r->plan.n_parallel;
+    r->serve_bytes = p.extra_bytes;
+    return hearth_plan_make(box, path, &p, &r->serve);
 }
 
 int cmd_plan(const struct conf *c, const char *path)
@@ -323,10 +360,11 @@ int cmd_plan(const struct conf *c, const char *path)
     struct hearth_box *box = NULL;
     struct hearth_model_params p;
     struct buf out;
-    r = (struct report){ .conf = c, .serve_bytes = cmd_serve_extra_bytes(c) };
+    r = (struct report){ .conf = c };
     hearth_status s = open_box(c, &box);
     open_params(c, &p);
     s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r.plan) : s;
+    s = s == HEARTH_OK ? plan_service(box, path, &r) : s;
     if (s != HEARTH_OK) {
         hearth_box_close(box);
         return open_fail(s);

@@ -112,6 +112,14 @@ uint64_t cmd_serve_extra_bytes(const struct conf *c)
     return server_extra_bytes(&p);
 }
 
+void cmd_serve_params(const struct conf *c, struct hearth_model_params *out)
+{
+    open_params(c, out);
+    out->n_queue = (int32_t)c->queue;
+    out->extra_bytes = cmd_serve_extra_bytes(c);
+    out->checks_all = 1; /* ready: a token went through all layers */
+}
+
 /* Closes the box. */
 static int serve(const struct conf *c, const char *path, struct hearth_box *box)
 {
@@ -130,10 +138,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
                                .report = report,
                                .report_arg = &r };
     const struct sigaction act = { .sa_handler = on_signal };
-    open_params(c, &p.model);
-    p.model.n_queue = (int32_t)c->queue;
-    p.model.extra_bytes = cmd_serve_extra_bytes(c);
-    p.model.checks_all = 1; /* ready: a token went through all layers */
+    cmd_serve_params(c, &p.model);
     make_plan(box, path, &p.model, &p.plan);
     sigset_t both;
     sigset_t before;

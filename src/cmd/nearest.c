@@ -6,6 +6,9 @@
  * the largest that fits is named, or failing that one with a smaller context. Each is a plan that
  * was made, not an estimate, and a command to type.
  *
+ * A model that could be had with layers read from the disk if it were packed is told last, with the
+ * command that packs it, and with its speed, which says what it is worth.
+ *
  * Plans are made a little below what is available, since that changes from one moment to the next.
  *
  * Models are the same where name (but for types in it), family and all dimensions are: a fine-tuned
@@ -257,6 +260,43 @@ static void add_other(struct search *s)
     }
 }
 
+/* --- packed --- */
+
+/* What the store is called by, for a model that is not in it: the file's name without its end. */
+static void store_name(const char *path, char out[STORE_NAME_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    struct view name = view_of(slash != NULL ? slash + 1 : path);
+    name.n -= view_ends(name, VIEW(".gguf")) ? 5 : 0;
+    snprintf(out, STORE_NAME_MAX, "%.*s", (int)(name.n < 100 ? name.n : 100), name.p);
+    if (!store_name_is_good(out)) {
+        snprintf(out, STORE_NAME_MAX, "packed");
+    }
+}
+
+/* The plan of the same file packed. That is about as large; a file that is not in the store is
+ * copied there as well. */
+static void add_packed(struct search *s)
+{
+    static struct model_id id; /* large; owner: the main thread */
+    struct hearth_plan plan = *s->plan;
+    struct store *st = NULL;
+    if (plan.packed_bytes == 0 || s->n == NEAREST_MAX || !read_id(s->path, &id)) {
+        return;
+    }
+    plan.total_bytes = plan.packed_bytes;
+    plan.step_disk_bytes = plan.packed_disk_bytes;
+    plan.fits = 1;
+    add(s, "packed, with layers that do not fit read from the disk", s->conf, s->conf->model,
+        s->path, &plan);
+    struct nearest *n = &s->out[s->n - 1];
+    n->is_packing = true;
+    if (store_open(&st) == ERR_OK && store_room(store_partial(st), &n->store_free_bytes)) {
+        n->store_bytes = id.bytes * (store_is_file(s->conf->model) ? 2 : 1);
+    }
+    store_close(st);
+}
+
 /* --- all of it --- */
 
 int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
@@ -290,6 +330,7 @@ int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
         add(&s, "no draft model", &own, c->model, path, &plan);
     }
     add_other(&s);
+    add_packed(&s);
     return s.n;
 }
 
@@ -297,10 +338,11 @@ static bool is_alike(const struct nearest *a, const struct nearest *b)
 {
     const char *x = a->conf.kv != NULL ? a->conf.kv : "f16";
     const char *y = b->conf.kv != NULL ? b->conf.kv : "f16";
-    return strcmp(a->path, b->path) == 0 && strcmp(x, y) == 0;
+    return strcmp(a->path, b->path) == 0 && strcmp(x, y) == 0 && a->plan.n_batch == b->plan.n_batch;
 }
 
-void nearest_predict(struct hearth_box *box, double read_gb_s, struct nearest *all, int n)
+void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, struct nearest *all,
+                     int n)
 {
     for (int i = 0; i < n; i++) {
         struct hearth_speed at[2 * NEAREST_MAX];
@@ -312,7 +354,9 @@ void nearest_predict(struct hearth_box *box, double read_gb_s, struct nearest *a
             if (is_alike(&all[i], &all[j])) {
                 at[2 * n_of] = (struct hearth_speed){ .n_prompt = plan->n_batch,
                                                       .n_parallel = plan->n_parallel,
-                                                      .read_gb_s = read_gb_s };
+                                                      .read_gb_s = known->read_gb_s,
+                                                      .disk_gb_s = known->disk_gb_s,
+                                                      .step_disk_bytes = plan->step_disk_bytes };
                 at[2 * n_of + 1] = at[2 * n_of];
                 at[2 * n_of + 1].n_prompt = 0;
                 at[2 * n_of + 1].n_depth = plan->n_ctx - 1;
@@ -370,6 +414,14 @@ static void add_text(struct buf *out, const char *option, const char *value)
 void nearest_command(const struct nearest *n, struct buf *out)
 {
     const struct conf *c = &n->conf;
+    if (n->is_packing) {
+        char name[STORE_NAME_MAX];
+        store_name(n->model, name);
+        buf_add_str(out, n->model[0] == '-' ? "hearth pull --pack ./" : "hearth pull --pack ");
+        add_word(out, n->model);
+        add_text(out, "name", store_is_file(n->model) ? name : NULL);
+        return;
+    }
     buf_add_str(out, n->model[0] == '-' ? "hearth plan ./" : "hearth plan ");
     add_word(out, n->model);
     add_number(out, "ctx", c->ctx);

@@ -19,6 +19,9 @@ struct nearest {
     double prefill_tok_s; /* at an empty context; 0: not predicted */
     double decode_tok_s;  /* of all answers, likewise */
     double full_decode_tok_s;
+    bool is_packing;      /* the command packs it first, which takes of the store's disk: */
+    uint64_t store_bytes; /* 0: not packing, or it cannot be told */
+    uint64_t store_free_bytes;
     char model[OS_PATH_BYTES]; /* as it is typed */
     char path[OS_PATH_BYTES];
 };
@@ -27,9 +30,10 @@ struct nearest {
  * many. */
 int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
                  const struct hearth_plan *p, struct nearest out[NEAREST_MAX]);
-/* Predicts their speeds, for read_gb_s of memory. */
-void nearest_predict(struct hearth_box *box, double read_gb_s, struct nearest *all, int n);
-/* Adds the command line that shows the plan, for a shell. */
+/* Predicts their speeds, for those of memory and disk in *known (disk 0: not known). */
+void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, struct nearest *all,
+                     int n);
+/* Adds the command line that shows the plan, for a shell; or packs the model. */
 void nearest_command(const struct nearest *n, struct buf *out);
 
 #endif

@@ -10,6 +10,9 @@
  * deep. What the engine does between two steps is the choice of the tokens, and STEP_US for all
  * else: laying out, text, events.
  *
+ * Where layers are read from the disk, that goes on while others are computed, and ahead of them
+ * into the next step (model/stream.c): a step takes as long as the longer of the two.
+ *
  * Guessed tokens are left out: what they gain depends on the text.
  *
  * Next: lib/speed.c. */
@@ -20,24 +23,32 @@
 #define PREDICT_RUNS 256  /* SCHED_SEQ_MAX */
 #define STEP_US      15.0 /* of the engine, between two steps */
 
-/* Microseconds of a step: n_run sequences with n_tok tokens each, at pos0; scores for one each. */
-static enum err step_us(struct plan_context *x, struct be_time *t, int32_t n_run, int32_t n_tok,
-                        int32_t pos0, double *us)
+/* n_run sequences with n_tok tokens each, at pos0; scores for one each. */
+struct shape {
+    int32_t n_run;
+    int32_t n_tok;
+    int32_t pos0;
+};
+
+/* Microseconds of a step, of which disk_us are spent reading. */
+static enum err step_us(struct plan_context *x, struct be_time *t, struct shape s, double disk_us,
+                        double *us)
 {
     struct back_run runs[PREDICT_RUNS];
-    REQUIRE(n_run <= PREDICT_RUNS, ERR_LIMIT, "%d answers at once, %d can be predicted", n_run,
+    REQUIRE(s.n_run <= PREDICT_RUNS, ERR_LIMIT, "%d answers at once, %d can be predicted", s.n_run,
             PREDICT_RUNS);
-    for (int32_t i = 0; i < n_run; i++) {
-        runs[i] = (struct back_run){ .tok0 = i * n_tok, .n_tok = n_tok, .pos0 = pos0 };
+    for (int32_t i = 0; i < s.n_run; i++) {
+        runs[i] = (struct back_run){ .tok0 = i * s.n_tok, .n_tok = s.n_tok, .pos0 = s.pos0 };
     }
-    const struct decoder_step step = { .n_tok = n_run * n_tok, .runs = runs, .n_run = n_run };
+    const struct decoder_step step = { .n_tok = s.n_run * s.n_tok, .runs = runs, .n_run = s.n_run };
     const size_t mark = arena_mark(t->back.step);
     float *hidden = NULL;
     be_time_begin(t);
     TRY(decoder_forward(&x->decoder, &step, &hidden));
-    decoder_logits(&x->decoder, hidden, NULL, n_run);
+    decoder_logits(&x->decoder, hidden, NULL, s.n_run);
     arena_rewind(t->back.step, mark);
-    *us = t->us + STEP_US + be_time_choose_us(t, x->decoder.arch->n_vocab, n_run);
+    *us = t->us + STEP_US + be_time_choose_us(t, x->decoder.arch->n_vocab, s.n_run);
+    *us = disk_us > *us ? disk_us : *us;
     REQUIRE(!t->is_beyond, ERR_LIMIT, "the model's operations are too large to be tried");
     REQUIRE(isfinite(*us) && *us > 0.0, ERR_LIMIT, "the box's memory or clock cannot be measured");
     return ERR_OK;
@@ -52,14 +63,16 @@ static enum err prompt_us(struct plan_context *x, struct be_time *t, int32_t n_b
     double last = 0.0;
     double end = 0.0;
     if (n_whole > 0) {
-        TRY(step_us(x, t, 1, n_batch, p->n_depth, &first));
+        TRY(step_us(x, t, (struct shape){ 1, n_batch, p->n_depth }, p->disk_us, &first));
         last = first;
     }
     if (n_whole > 1) {
-        TRY(step_us(x, t, 1, n_batch, p->n_depth + (n_whole - 1) * n_batch, &last));
+        const int32_t pos0 = p->n_depth + (n_whole - 1) * n_batch;
+        TRY(step_us(x, t, (struct shape){ 1, n_batch, pos0 }, p->disk_us, &last));
     }
     if (rest > 0) {
-        TRY(step_us(x, t, 1, rest, p->n_depth + n_whole * n_batch, &end));
+        const int32_t pos0 = p->n_depth + n_whole * n_batch;
+        TRY(step_us(x, t, (struct shape){ 1, rest, pos0 }, p->disk_us, &end));
     }
     *us = (first + last) / 2.0 * n_whole + end;
     return ERR_OK;
@@ -80,7 +93,7 @@ static enum err predict_one(struct plan_context *x, struct be_time *t, int32_t n
         p->prefill_tok_s = 1e6 * p->n_prompt / us;
     }
     if (p->n_parallel > 0) {
-        TRY(step_us(x, t, p->n_parallel, 1, p->n_depth, &us));
+        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth }, p->disk_us, &us));
         p->decode_tok_s = 1e6 * p->n_parallel / us;
     }
     return ERR_OK;

@@ -13,6 +13,7 @@ struct predict {
     int32_t n_prompt;     /* tokens of a prompt; 0: none */
     int32_t n_depth;      /* positions before it, and before the answers' tokens */
     int32_t n_parallel;   /* answers at once; 0: none */
+    double disk_us;       /* what reading from the disk takes, of each step */
     double prefill_tok_s; /* 0: not asked for */
     double decode_tok_s;  /* of all answers together */
 };

@@ -242,6 +242,30 @@ static void small_close(struct small *s)
     }
 }
 
+/* What of the layers stays beside the rest of m's plan. false: nothing helps. */
+static bool choose_cut(const struct hearth_model *m, const struct plan *p, struct stream_cut *cut)
+{
+    const uint64_t others = p->total_bytes - m->weights.arena_bytes + ring_bytes();
+    const uint64_t most = p->available_bytes > others ? p->available_bytes - others : 0;
+    return stream_choose(&m->weights, m->arch.n_layer, most, cut);
+}
+
+/* The plan with layers on the disk, if that is what fits. */
+static enum err plan_cut(struct hearth_model *m, const struct plan_beside *beside,
+                         struct plan_config *c)
+{
+    if (m->plan.fits || !choose_cut(m, &m->plan, &c->cut)) {
+        return ERR_OK;
+    }
+    if (!gguf_is_image(m->gguf)) {
+        m->packed_bytes =
+            m->plan.total_bytes - m->weights.arena_bytes + ring_bytes() + stream_bytes(&c->cut);
+        m->packed_disk_bytes = c->cut.pass_bytes;
+        return ERR_OK;
+    }
+    return plan_make(&m->plan, &m->arch, &m->weights, c, beside);
+}
+
 /* Directory, numbers, slots, tokenizer, template and plan: all that needs no weights. */
 static enum err model_plan(struct hearth_model *m, const struct hearth_box *box, const char *path,
                            const struct hearth_model_params *p)
@@ -277,15 +301,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         c.n_batch = BOX_BATCH;
         TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
     }
-    const uint64_t others = m->plan.total_bytes - m->weights.arena_bytes + ring_bytes();
-    const uint64_t most = m->plan.available_bytes > others ? m->plan.available_bytes - others : 0;
-    struct stream_cut cut;
-    if (m->plan.fits || !stream_choose(&m->weights, m->arch.n_layer, most, &cut)) {
-        return ERR_OK;
-    }
-    m->would_fit_packed = !gguf_is_image(m->gguf);
-    c.cut = cut;
-    return m->would_fit_packed ? ERR_OK : plan_make(&m->plan, &m->arch, &m->weights, &c, &beside);
+    return plan_cut(m, &beside, &c);
 }
 
 static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool would_fit_packed)
@@ -316,7 +332,7 @@ static enum err claim_plan(struct hearth_model *m)
                   err_text());
     }
     plan_look(&m->plan);
-    return refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed);
+    return refuse_if_too_large(&m->plan, m->small != NULL, m->packed_bytes > 0);
 }
 
 static void fill_plan(const struct plan *p, struct hearth_plan *out)
@@ -362,6 +378,8 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
         m == NULL ? err_set(ERR_MEMORY, "no memory for a model") : model_plan(m, box, path, p);
     if (e == ERR_OK) {
         fill_plan(&m->plan, out);
+        out->packed_bytes = m->packed_bytes;
+        out->packed_disk_bytes = m->packed_disk_bytes;
     }
     hearth_model_close(m);
     return (hearth_status)e;
@@ -473,7 +491,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
-    TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->would_fit_packed));
+    TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->packed_bytes > 0));
     TRY(claim_plan(m));
     guard(m, box);
     TRY(fill_info(m));

@@ -28,10 +28,13 @@ struct hearth_model {
     struct tok *tok;
     struct chat_template *chat;
     bool has_own_template;
-    bool would_fit_packed; /* its layers then can be read from the disk */
-    struct arena arena;    /* the weights */
-    struct stream *stream; /* of layers that do not stay; NULL: all do */
-    struct small *small;   /* that guesses; NULL: none */
+    uint64_t
+        packed_bytes; /* about, of a plan that fits with layers read from the disk, which need a
+                              packed image; 0: this is none such */
+    uint64_t packed_disk_bytes; /* read for each step then */
+    struct arena arena;         /* the weights */
+    struct stream *stream;      /* of layers that do not stay; NULL: all do */
+    struct small *small;        /* that guesses; NULL: none */
     struct team *team;
     struct engine *engine;
     struct plan plan;

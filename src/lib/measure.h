@@ -15,5 +15,10 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
  * free at most; ERR_MEMORY also where caches would hold it. */
 enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
                       double *gb_s) MUST_USE;
+/* What reading the file at `path` past the page cache gives, as model/stream.c reads, in a third of
+ * a second. Takes MEASURE_DISK_BYTES at most. ERR_UNSUPPORTED: too small to tell; ERR_MEMORY, and
+ * what reading gives. */
+#define MEASURE_DISK_BYTES ((uint64_t)64 << 20)
+enum err measure_disk(const char *path, double *gb_s) MUST_USE;
 
 #endif

@@ -1,9 +1,9 @@
 /* speed - what a model's speed will be, for the public library
  *
  * Brings together what engine/predict.c needs: the file's header, the threads of the box, the room
- * in which operations are tried, and the speed of the memory, measured in a quarter of a second
- * where the caller does not know it. All of it is given back before returning; it must fit beside
- * what the process holds, or nothing is predicted.
+ * in which operations are tried, and the speeds of the memory and of the disk, if that is read:
+ * measured in a quarter of a second each, where the caller does not know them. All of it is given
+ * back before returning; it must fit beside what the process holds, or nothing is predicted.
  *
  * Rejected: keeping what was tried for the next model. Types and shapes differ, and a machine that
  * is shared differs from minute to minute.
@@ -73,6 +73,21 @@ static enum err run(struct speed *s, const struct hearth_box *box, const struct 
     return predict_speed(&s->arch, &s->weights, c, s->time, all, n);
 }
 
+/* What the caller does not know of memory and disk: first, while nothing else is held. */
+static enum err measure_speeds(const struct hearth_box *box, const char *path,
+                               const struct hearth_speed *at, size_t n_at, double *read_gb_s,
+                               double *disk_gb_s)
+{
+    uint64_t disk_bytes = 0;
+    for (size_t i = 0; i < n_at; i++) {
+        disk_bytes = at[i].step_disk_bytes > disk_bytes ? at[i].step_disk_bytes : disk_bytes;
+    }
+    if (!(*read_gb_s > 0.0)) {
+        TRY(measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, read_gb_s));
+    }
+    return disk_bytes > 0 && !(*disk_gb_s > 0.0) ? measure_disk(path, disk_gb_s) : ERR_OK;
+}
+
 enum err speed_predict(const struct hearth_box *box, const char *path,
                        const struct hearth_model_params *p, struct hearth_speed *at, size_t n_at)
 {
@@ -82,17 +97,21 @@ enum err speed_predict(const struct hearth_box *box, const char *path,
     REQUIRE(n_at >= 1 && n_at <= SPEED_ASKED, ERR_USAGE, "%zu speeds asked for, 1 to %d may be",
             n_at, SPEED_ASKED);
     double read_gb_s = at[0].read_gb_s;
+    double disk_gb_s = at[0].disk_gb_s;
+    enum err e = measure_speeds(box, path, at, n_at, &read_gb_s, &disk_gb_s);
     for (size_t i = 0; i < n_at; i++) {
-        all[i] = (struct predict){ at[i].n_prompt, at[i].n_depth, at[i].n_parallel, 0.0, 0.0 };
-    }
-    enum err e = ERR_OK;
-    if (!(read_gb_s > 0.0)) { /* first, while nothing else is held */
-        e = measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, &read_gb_s);
+        all[i] = (struct predict){ .n_prompt = at[i].n_prompt,
+                                   .n_depth = at[i].n_depth,
+                                   .n_parallel = at[i].n_parallel };
+        if (at[i].step_disk_bytes > 0) {
+            all[i].disk_us = (double)at[i].step_disk_bytes / disk_gb_s / 1e3;
+        }
     }
     e = e == ERR_OK ? speed_open(&s, box, path, p, &c) : e;
     e = e == ERR_OK ? run(&s, box, &c, read_gb_s, all, n_at) : e;
     for (size_t i = 0; i < n_at && e == ERR_OK; i++) {
         at[i].read_gb_s = read_gb_s;
+        at[i].disk_gb_s = disk_gb_s;
         at[i].prefill_tok_s = all[i].prefill_tok_s;
         at[i].decode_tok_s = all[i].decode_tok_s;
     }
