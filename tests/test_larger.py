@@ -106,6 +106,9 @@ def test_service(home):
     with Served(hearth, 'small', *options) as s:
         usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
     whole = plan(home, 'small', *options)
+    two, four = (plan(home, 'small', '--ctx', '1024', '--parallel', n)['serve_total_bytes'] for n in '24')
+    with Served(hearth, 'small', '--ctx', '1024', '--memory', str((two + four) // 2 >> 20)) as s:
+        check('fewer at once, when that keeps all in memory', 'do not fit' not in s.said(), s.said())
     mib = (whole['serve_total_bytes'] >> 20) - 35
     with Served(hearth, 'small', *options, '--memory', str(mib)) as s:
         check('layers are read', 'layers do not fit' in s.said(), s.said())

@@ -57,6 +57,25 @@ static void say(const char *fmt, ...)
     fprintf(stderr, "hearth: %s\n", err_text());
 }
 
+/* Fewer conversations at once, if with them nothing has to be read from the disk: that makes each
+ * of them slower than waiting for its turn does. */
+static void stay_in_memory(struct hearth_box *box, const char *path, struct hearth_model_params *p,
+                           struct hearth_plan *plan)
+{
+    struct hearth_model_params fewer = *p;
+    struct hearth_plan made = { .size = sizeof made, .step_disk_bytes = 1 };
+    while (made.step_disk_bytes > 0 && fewer.n_parallel > 1) {
+        fewer.n_parallel /= 2;
+        if (hearth_plan_make(box, path, &fewer, &made) != HEARTH_OK) {
+            return;
+        }
+    }
+    if (made.step_disk_bytes == 0) {
+        *p = fewer;
+        *plan = made;
+    }
+}
+
 /* The plan, with as many conversations as fit, up to the wish, and as long ones, unless a number is
  * given. What cannot be planned or does not fit is left to fail where all failures to load are
  * reported. */
@@ -74,6 +93,9 @@ static void make_plan(struct hearth_box *box, const char *path, struct hearth_mo
         } else {
             return;
         }
+    }
+    if (plan->fits && plan->step_disk_bytes > 0 && !has_parallel) {
+        stay_in_memory(box, path, p, plan);
     }
     if (plan->fits && !has_ctx && p->n_ctx > 0) {
         say("%d tokens of context, %d at once: more does not fit the %.1f MiB available (%s)",
