@@ -14,6 +14,10 @@ struct hearth_box {
 };
 
 #define BOX_BATCH 512 /* tokens of a prompt in one piece */
+/* Where layers are read from the disk: a core multiplies some 50 tokens by a weight in the time
+ * that a disk of 3 to 4 GB/s takes for it, whatever the model. */
+#define BOX_BATCH_THREAD 64
+#define BOX_BATCH_MOST   2048
 
 /* Fills c from a model's parameters. ERR_USAGE, ERR_LIMIT; *c is for nothing then. */
 enum err box_config(const struct hearth_box *box, const struct arch *a,

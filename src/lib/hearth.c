@@ -250,9 +250,33 @@ static bool choose_cut(const struct hearth_model *m, const struct plan *p, struc
     return stream_choose(&m->weights, m->arch.n_layer, most, cut);
 }
 
+/* Pieces of prompts for whose tokens reading the layers is not too much: many cores have computed a
+ * usual one long before. Where they would push out more layers than they are worth, usual ones. */
+static enum err choose_batch(const struct hearth_model *m, const struct plan_beside *beside,
+                             struct plan_config *c)
+{
+    struct plan large;
+    struct stream_cut cut;
+    struct plan_config more = *c;
+    while (more.n_batch < BOX_BATCH_MOST && more.n_batch < BOX_BATCH_THREAD * c->n_worker) {
+        more.n_batch *= 2;
+    }
+    more.n_batch = more.n_batch < c->n_ctx ? more.n_batch : c->n_ctx;
+    more.cut = (struct stream_cut){ 0 };
+    if (more.n_batch <= c->n_batch) {
+        return ERR_OK;
+    }
+    TRY(plan_make(&large, &m->arch, &m->weights, &more, beside));
+    if (choose_cut(m, &large, &cut) && cut.pass_bytes <= c->cut.pass_bytes / 8 * 9) {
+        *c = more;
+        c->cut = cut;
+    }
+    return ERR_OK;
+}
+
 /* The plan with layers on the disk, if that is what fits. */
 static enum err plan_cut(struct hearth_model *m, const struct plan_beside *beside,
-                         struct plan_config *c)
+                         struct plan_config *c, bool has_batch)
 {
     if (m->plan.fits || !choose_cut(m, &m->plan, &c->cut)) {
         return ERR_OK;
@@ -263,6 +287,7 @@ static enum err plan_cut(struct hearth_model *m, const struct plan_beside *besid
         m->packed_disk_bytes = c->cut.pass_bytes;
         return ERR_OK;
     }
+    TRY(has_batch ? ERR_OK : choose_batch(m, beside, c));
     return plan_make(&m->plan, &m->arch, &m->weights, c, beside);
 }
 
@@ -301,7 +326,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         c.n_batch = BOX_BATCH;
         TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
     }
-    return plan_cut(m, &beside, &c);
+    return plan_cut(m, &beside, &c, p->n_batch > 0);
 }
 
 static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool would_fit_packed)
