@@ -20,6 +20,7 @@ import argparse
 import math
 import os
 import random
+import shutil
 import sys
 
 import numpy as np
@@ -365,6 +366,18 @@ def write_tensor(f, makers, rng, t, rows, cols, std, s):
     return done
 
 
+def rows_bytes(t, rows, cols):
+    values, size = GGML_QUANT_SIZES[t]
+    return (rows or 1) * cols // values * size
+
+
+def check_room(out, need):
+    """Before a byte is written: a large model takes minutes."""
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(out))).free
+    if need + (64 << 20) > free:
+        raise SystemExit(f'mkgguf: {out}: {need / 1e9:.1f} GB are needed, the disk has {free / 1e9:.1f} GB left')
+
+
 def shape_of(a):
     s = dict(PRESETS[a.preset], preset=a.preset)
     for key in ('arch', 'layers', 'embd', 'ff', 'heads', 'kv_heads', 'head_dim', 'ctx', 'vocab_size'):
@@ -412,6 +425,7 @@ def main():
         values, size = GGML_QUANT_SIZES[t]
         shape = (cols,) if rows is None else (rows, cols)
         w.add_tensor_info(name, shape, np.float32, math.prod(shape) // values * size, raw_dtype=t)
+    check_room(a.out, sum(rows_bytes(t, rows, cols) for _, t, rows, cols, _ in todo))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_ti_data_to_file()
