@@ -140,6 +140,26 @@ static void test_card(void **state)
     assert_int_equal(p.gpu[0].map_bytes, (uint64_t)8219375 * 4096 - 104857600);
 }
 
+/* AMD's own module has the say where it is loaded. */
+static void test_amdttm(void **state)
+{
+    (void)state;
+    char path[128];
+    struct pool p;
+    put("amd/proc/meminfo", "MemTotal: 33554432 kB\nMemAvailable: 31457280 kB\n");
+    put("amd/sys/class/drm/card0/device/vendor", "0x1002");
+    put("amd/sys/class/drm/card0/device/mem_info_vram_total", "536870912");
+    put("amd/sys/class/drm/card0/device/mem_info_gtt_total", "17179869184");
+    put("amd/sys/module/ttm/parameters/pages_limit", "4194304");
+    put("amd/sys/module/amdttm/parameters/pages_limit", "2097152");
+    snprintf(path, sizeof path, "%s/amd", top);
+    pool_read(&p, path, none);
+    assert_string_equal(p.gpu[0].ttm, "amdttm");
+    assert_int_equal(p.gpu[0].gtt_bytes, (uint64_t)16 << 30);
+    assert_int_equal(p.gpu[0].ttm_bytes, (uint64_t)8 << 30);
+    assert_int_equal(p.gpu[0].map_bytes, (uint64_t)8 << 30);
+}
+
 /* Another process of hearth that begins to load 100 GiB. */
 static void test_claimed(void **state)
 {
@@ -216,7 +236,7 @@ static void test_hidden(void **state)
     struct pool p;
     pool_read(&p, top, none);
     assert_true(p.host.available_bytes <= p.host.total_bytes);
-    assert_true(p.host.kernel_bytes > 0);
+    assert_true(p.host.kernel_bytes > 0 && p.host.is_hidden);
     assert_non_null(strstr(p.host.limit, "/proc/meminfo cannot be read"));
 }
 
@@ -234,8 +254,8 @@ int main(void)
         cmocka_unit_test(test_gb10),       cmocka_unit_test(test_pi),
         cmocka_unit_test(test_containers), cmocka_unit_test(test_vm),
         cmocka_unit_test(test_huge),       cmocka_unit_test(test_card),
-        cmocka_unit_test(test_claimed),    cmocka_unit_test(test_this_box),
-        cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_amdttm),     cmocka_unit_test(test_claimed),
+        cmocka_unit_test(test_this_box),   cmocka_unit_test(test_hidden),
     };
     return cmocka_run_group_tests(tests, setup, tree_teardown);
 }

@@ -85,6 +85,7 @@ static const char *read_kernel(struct pool_host *h, const char *root)
         return NULL;
     }
     const bool is_told = sysinfo(&s) == 0;
+    h->is_hidden = true;
     h->kernel_bytes = is_told ? (uint64_t)s.freeram * s.mem_unit : 0;
     h->total_bytes = is_told ? (uint64_t)s.totalram * s.mem_unit : UINT64_MAX;
     return "free memory only: MemAvailable in /proc/meminfo cannot be read";
@@ -169,21 +170,30 @@ static bool is_card(const char *folder)
     return has_maker || has_load || os_exists(path);
 }
 
+/* Drivers that AMD ships beside the kernel's bring a module of their own in the place of ttm. */
+static uint64_t read_ttm(const char *root, const char *module)
+{
+    char parameters[OS_PATH_BYTES];
+    snprintf(parameters, sizeof parameters, "%s/sys/module/%s/parameters", root, module);
+    return bytes_of(os_number_in(parameters, "pages_limit", NULL), (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
 static void read_amd(struct pool_gpu *g, const char *root, const char *folder,
                      const struct pool_host *host)
 {
-    char parameters[OS_PATH_BYTES];
     const uint64_t total = bytes_of(os_number_in(folder, "mem_info_vram_total", NULL), 1);
     const uint64_t used = bytes_of(os_number_in(folder, "mem_info_vram_used", NULL), 1);
     const uint64_t map = bytes_of(os_number_in(folder, "mem_info_gtt_total", NULL), 1);
     const uint64_t mapped = bytes_of(os_number_in(folder, "mem_info_gtt_used", NULL), 1);
+    uint64_t pages = read_ttm(root, "amdttm");
+    g->ttm = pages != UINT64_MAX ? "amdttm" : "ttm";
+    pages = pages != UINT64_MAX ? pages : read_ttm(root, "ttm");
     g->is_told = total != UINT64_MAX;
     g->is_carved = !is_card(folder);
     g->total_bytes = known(total);
     g->free_bytes = less(known(total), known(used));
-    snprintf(parameters, sizeof parameters, "%s/sys/module/ttm/parameters", root);
-    const uint64_t pages =
-        bytes_of(os_number_in(parameters, "pages_limit", NULL), (uint64_t)sysconf(_SC_PAGESIZE));
+    g->gtt_bytes = known(map);
+    g->ttm_bytes = known(pages);
     const uint64_t most = less(least(known(map), pages), known(mapped));
     g->map_bytes = least(most, host->available_bytes);
 }

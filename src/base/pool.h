@@ -13,6 +13,7 @@
 struct pool_host {
     uint64_t total_bytes;     /* MemTotal */
     uint64_t kernel_bytes;    /* MemAvailable */
+    bool is_hidden;           /* that cannot be read: it is what is wholly free */
     uint64_t cma_bytes;       /* of these, free in areas that drivers may claim back */
     uint64_t reserve_bytes;   /* left to the system */
     uint64_t other_bytes;     /* planned by other processes of hearth, not taken yet (claim.h) */
@@ -32,6 +33,9 @@ struct pool_gpu {
     uint64_t total_bytes; /* of its own */
     uint64_t free_bytes;
     uint64_t map_bytes; /* that it may map of what the host has available (GTT) */
+    uint64_t gtt_bytes; /* of that, what the driver would allow in all; 0: not told */
+    uint64_t ttm_bytes; /* and what the kernel's ttm module allows; 0: not told */
+    const char *ttm;    /* static text: the module that sets it, "ttm" or AMD's own "amdttm" */
 };
 
 #define POOL_GPUS_MAX 8
