@@ -5,6 +5,7 @@ Files named found-* and min-* are not made here: inputs that once broke somethin
 import io
 import json
 import os
+import re
 import zipfile
 
 HOME = os.path.dirname(os.path.abspath(__file__)) + '/seeds'
@@ -125,6 +126,19 @@ def pool():
         put('pool', f'number-{i}', b'1' + b'\xff'.join([*files, b'%s %s %s\n' % (v, v, v)]))
 
 
+def doctor():
+    home = os.path.dirname(os.path.dirname(HOME))
+    rows = re.findall(r'^    (CPU )?"([^"]+)",$', open(home + '/fuzz/fuzz_doctor.c').read(), re.M)
+    names = ['sys/devices/system/cpu/' * bool(cpu) + x for cpu, x in rows]
+    trees = home + '/tests/trees'
+    for tree in sorted(x for x in os.listdir(trees) if os.path.isdir(f'{trees}/{x}')):
+        put('doctor', tree, b'\xff'.join(open(p, 'rb').read() if os.path.exists(p := f'{trees}/{tree}/{x}') else b'' for x in names))
+    for i, v in enumerate([b'9' * 40, b'18446744073709551615', b'-1', b'0-', b'0-4095', b'5,3-9,', b'[', b'x[never]y', b'powersave', b'some avg10=99999999999999999999 avg60=', b'0', b'max\n', b'passive', b'rpi_volt']):
+        lines = [b'%s %s kB\n' % (k, v) for k in (b'MemTotal:', b'MemFree:', b'MemAvailable:', b'Cached:', b'AnonPages:', b'KReclaimable:', b'SwapTotal:', b'SwapFree:', b'CommitLimit:', b'CmaFree:')]
+        files = [b''.join(lines), b'0::/\n', b'Cpus_allowed_list:\t%s\nVmRSS: %s kB\n' % (v, v), b'Max open files %s %s\nMax data size %s\n' % (v, v, v)]
+        put('doctor', f'value-{i:02d}', b'\xff'.join(files + [v] * (len(names) - 4)))
+
+
 tok()
 chat()
 rx()
@@ -134,3 +148,4 @@ params()
 keys()
 frames()
 pool()
+doctor()

@@ -84,6 +84,29 @@ static void test_memory_v1(void **state)
     assert_true(memory("4:memoryx:/g\nnonsense\n5:\n\n") == UINT64_MAX);
 }
 
+static uint64_t swap(const char *lines)
+{
+    const struct walk w = { top, "memory", swap_v2, swap_v1, 0 };
+    return least(lines, &w);
+}
+
+static void test_swap(void **state)
+{
+    (void)state;
+    put("s/memory.swap.max", "4096\n");
+    put("s/t/memory.swap.max", "max\n");
+    put("s/u/memory.swap.max", "0\n");
+    put("memory/s/memory.limit_in_bytes", "500000\n");
+    put("memory/s/memory.memsw.limit_in_bytes", "700000\n");
+    put("memory/u/memory.limit_in_bytes", "500000\n");
+    put("memory/u/memory.memsw.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(swap("0::/s/t\n"), 4096);
+    assert_int_equal(swap("0::/s/u\n"), 0);
+    assert_int_equal(swap("4:memory:/s\n"), 200000);
+    assert_true(swap("4:memory:/u\n") == UINT64_MAX);
+    assert_true(swap("0::/\n") == UINT64_MAX);
+}
+
 static void test_cores(void **state)
 {
     (void)state;
@@ -103,9 +126,8 @@ static void test_cores(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2),
-        cmocka_unit_test(test_memory_held),
-        cmocka_unit_test(test_memory_v1),
+        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_held),
+        cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_swap),
         cmocka_unit_test(test_cores),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);

@@ -1,4 +1,4 @@
-/* test_os - pages of 2 MB and caches, which a tree of made files tells of
+/* test_os - pages of 2 MB, caches and choices, which a tree of made files tells of, and the page cache
  *
  * Includes the .c: the functions that walk the tree take its top as a parameter, and the header has none. */
 #include "base/os.c"
@@ -64,11 +64,65 @@ static void test_caches(void **state)
     assert_int_equal(os_beyond_caches(BEYOND_MAX_BYTES + 1), BEYOND_MAX_BYTES + 1);
 }
 
+static void test_chosen(void **state)
+{
+    (void)state;
+    char path[128];
+    char to[8];
+    static const struct {
+        const char *text;
+        const char *word; /* "": none */
+    } rows[] = { { "always [madvise] never\n", "madvise" },
+                 { "[never]", "never" },
+                 { "always madvise never\n", "" },
+                 { "[]\n", "" },
+                 { "[twolong8]\n", "" },
+                 { "a [b\n]\n", "" },
+                 { "", "" },
+                 { "[a] [b]", "a" } };
+    snprintf(path, sizeof path, "%s/chosen", top);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        put("chosen", rows[i].text);
+        assert_int_equal(os_chosen(path, to, sizeof to), rows[i].word[0] != '\0');
+        assert_string_equal(to, rows[i].word);
+    }
+    assert_false(os_chosen("/tmp/gone", to, sizeof to));
+    assert_string_equal(to, "");
+}
+
+/* What was just written is there; what was forgotten is not, where the file system forgets. */
+static void test_cached(void **state)
+{
+    (void)state;
+    char path[128];
+    struct os_file f;
+    uint64_t n = 0;
+    static char text[3 * 65536 + 100];
+    memset(text, 'x', sizeof text - 1);
+    put("cached", text);
+    snprintf(path, sizeof path, "%s/cached", top);
+    assert_int_equal(os_open(&f, path), ERR_OK);
+    assert_true(os_cached_bytes(&f, 0, (size_t)f.size, &n));
+    assert_int_equal(n, f.size);
+    assert_true(os_cached_bytes(&f, 65536, 65536, &n));
+    assert_int_equal(n, 65536);
+    n = 7;
+    assert_false(os_cached_bytes(&f, 0, (size_t)f.size + 1, &n)); /* beyond its end */
+    assert_false(os_cached_bytes(&f, 1, 65536, &n));
+    assert_int_equal(n, 7);
+    os_read_drop(&f, 0, (size_t)f.size);
+    assert_true(os_cached_bytes(&f, 0, (size_t)f.size, &n));
+    assert_true(n == 0 || n == f.size);
+    os_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_huge),
         cmocka_unit_test(test_caches),
+        cmocka_unit_test(test_chosen),
+        cmocka_unit_test(test_cached),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

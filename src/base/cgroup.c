@@ -66,6 +66,21 @@ static uint64_t memory_v1(const char *folder, uint64_t held)
     return memory_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", held);
 }
 
+static uint64_t swap_v2(const char *folder, uint64_t held)
+{
+    (void)held;
+    return os_number_in(folder, "memory.swap.max", NULL);
+}
+
+/* Version 1 limits memory and swap together. */
+static uint64_t swap_v1(const char *folder, uint64_t held)
+{
+    (void)held;
+    const uint64_t both = os_number_in(folder, "memory.memsw.limit_in_bytes", NULL);
+    const uint64_t memory = os_number_in(folder, "memory.limit_in_bytes", NULL);
+    return both > UINT64_MAX / 4 ? UINT64_MAX : memory < both ? both - memory : 0;
+}
+
 /* Rounded up: a share of a core still needs one thread. */
 static uint64_t cores(uint64_t quota, uint64_t period)
 {
@@ -173,6 +188,11 @@ static uint64_t least_of_ours(const char *root, const char *word, group_fn v2, g
 uint64_t cgroup_memory(const char *root, uint64_t held_bytes)
 {
     return least_of_ours(root, "memory", memory_v2, memory_v1, held_bytes);
+}
+
+uint64_t cgroup_swap(const char *root)
+{
+    return least_of_ours(root, "memory", swap_v2, swap_v1, 0);
 }
 
 uint32_t cgroup_cores(const char *root)

@@ -10,6 +10,8 @@
 /* Bytes that a process may have that holds so many of them already: at most the limits. UINT64_MAX:
  * no limit. */
 uint64_t cgroup_memory(const char *root, uint64_t held_bytes);
+/* Bytes of swap that a process may have, in use or not; UINT64_MAX: no limit. */
+uint64_t cgroup_swap(const char *root);
 /* Cores that are granted, rounded up; UINT32_MAX when unlimited. */
 uint32_t cgroup_cores(const char *root);
 

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -544,17 +545,55 @@ enum err os_huge_bytes(const void *at, size_t n, uint64_t *out)
     return ERR_OK;
 }
 
+bool os_chosen(const char *path, char *to, size_t room)
+{
+    char text[512];
+    (void)os_read_start(path, text, sizeof text);
+    const char *from = strchr(text, '[');
+    const size_t n = from != NULL ? strcspn(from + 1, "]\n") : 0;
+    const bool is_there = n > 0 && n < room && from[1 + n] == ']';
+    snprintf(to, room, "%.*s", is_there ? (int)n : 0, is_there ? from + 1 : "");
+    return is_there;
+}
+
 const char *os_no_huge(void)
 {
-    struct buf text;
-    buf_init(&text, 4096);
+    char word[32];
     const bool is_read =
-        os_read_file("/sys/kernel/mm/transparent_hugepage/enabled", &text) == ERR_OK;
-    const bool is_off = is_read && strstr(buf_str(&text), "[never]") != NULL;
-    buf_release(&text);
-    return is_off     ? "switched off in /sys/kernel/mm/transparent_hugepage/enabled"
-           : !is_read ? "this kernel has none, or hides /sys"
-                      : NULL;
+        os_chosen("/sys/kernel/mm/transparent_hugepage/enabled", word, sizeof word);
+    return !is_read ? "this kernel has none, or hides /sys"
+           : strcmp(word, "never") == 0
+               ? "switched off in /sys/kernel/mm/transparent_hugepage/enabled"
+               : NULL;
+}
+
+/* --- the page cache ------------------------------------------------------------------------ */
+
+#define CACHED_PART ((size_t)64 << 20) /* looked at by one call */
+
+/* mincore(2) tells of others' files that all is there: only its owner, and root, are told. */
+bool os_cached_bytes(const struct os_file *f, uint64_t at, size_t n, uint64_t *out)
+{
+    unsigned char there[CACHED_PART / 4096];
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct stat st;
+    uint64_t sum = 0;
+    bool is_told = fstat(f->fd, &st) == 0 && (geteuid() == 0 || st.st_uid == geteuid()) &&
+                   at % page == 0 && at <= f->size && n <= f->size - at;
+    for (size_t done = 0; done < n && is_told; done += CACHED_PART) {
+        const size_t part = n - done < CACHED_PART ? n - done : CACHED_PART;
+        void *p = mmap(NULL, part, PROT_READ, MAP_SHARED, f->fd, (off_t)(at + done));
+        is_told = p != MAP_FAILED && mincore(p, part, there) == 0;
+        for (size_t i = 0; i * page < part && is_told; i++) {
+            const size_t rest = part - i * page;
+            sum += (there[i] & 1) == 0 ? 0 : rest < page ? rest : page;
+        }
+        if (p != MAP_FAILED) {
+            munmap(p, part);
+        }
+    }
+    *out = is_told ? sum : *out;
+    return is_told;
 }
 
 /* --- folders ------------------------------------------------------------------------------- */

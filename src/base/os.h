@@ -56,6 +56,13 @@ uint64_t os_number_after(const char *path, const char *key);
  * `second` (may be NULL) gets the number that follows, 0 if none. */
 uint64_t os_number_in(const char *folder, const char *name, uint64_t *second);
 
+/* The word in brackets of a file that lists what could be chosen ("always [madvise] never");
+ * false, and "" in to, where there is none or it does not fit. */
+bool os_chosen(const char *path, char *to, size_t room);
+/* How many bytes of [at, at + n) the page cache holds, at a multiple of the page's size; false
+ * where the kernel does not tell this user. About 50 ns for each page of 4 KiB. */
+bool os_cached_bytes(const struct os_file *f, uint64_t at, size_t n, uint64_t *out);
+
 uint64_t os_now_us(void);           /* monotonic clock */
 void os_sleep_us(uint64_t us);      /* or less, when a signal comes */
 uint64_t os_cpu_us(void);           /* time that the cores gave all threads of this process */

@@ -80,6 +80,15 @@ static const struct command {
                     "Options have precedence; "
                     "remove the file to be without it.",
                     1, 1 },
+    [CONF_DOCTOR] = { "doctor", "[MODEL]", "say what is wrong with this box, and what to type",
+                      "Looks at memory and who has it, settings of the kernel, clocks, limits, the "
+                      "model store and its disk; says of each what it costs and what to type, and "
+                      "changes nothing. Takes two seconds, in which it reads up to 512 MiB of the "
+                      "store's largest file, or of MODEL. Exit code 1 when something is wrong; "
+                      "notes may be meant so, and what the kernel does not tell is unknown. Try: "
+                      "hearth doctor; for a script: hearth doctor --json; another disk: hearth "
+                      "doctor /mnt/models/some.gguf.",
+                      0, 1 },
     [CONF_PULL] = { "pull", "NAME|FILE|FOLDER|URL", "put a model into the store",
                     "NAME is a known short name, or that of a model in the store, which is then "
                     "pulled from where it came; hearth list shows both. A file that the store has "
@@ -202,8 +211,8 @@ static const struct option {
       "several times as fast; it takes as much disk again",
       BIT(PULL), KIND_FLAG, O(is_packed), 0, 0, 0 },
     { "json", NULL, NULL, "machine-readable output",
-      BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(TUNE) | BIT(PULL) | BIT(LIST) | BIT(SHOW) | BIT(RM) |
-          BIT(VERIFY),
+      BIT(RUN) | BIT(PLAN) | BIT(BENCH) | BIT(TUNE) | BIT(DOCTOR) | BIT(PULL) | BIT(LIST) |
+          BIT(SHOW) | BIT(RM) | BIT(VERIFY),
       KIND_FLAG, O(is_json), 0, 0, 0 },
     { "verbose", "v", NULL, "say more on standard error", ALL, KIND_FLAG, O(is_verbose), 0, 0, 0 },
 #undef O

@@ -17,6 +17,7 @@ enum conf_command {
     CONF_PLAN,
     CONF_BENCH,
     CONF_TUNE,
+    CONF_DOCTOR,
     CONF_PULL,
     CONF_LIST,
     CONF_SHOW,

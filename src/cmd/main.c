@@ -19,6 +19,7 @@
 #include "base/team.h"
 #include "base/topo.h"
 #include "cmd/cmd_bench.h"
+#include "cmd/cmd_doctor.h"
 #include "cmd/cmd_plan.h"
 #include "cmd/cmd_run.h"
 #include "cmd/cmd_serve.h"
@@ -130,6 +131,7 @@ static int run_model(const struct conf *c)
 {
     if (c->model == NULL) {
         return c->command == CONF_BENCH    ? cmd_bench(c, NULL)
+               : c->command == CONF_DOCTOR ? cmd_doctor(c, NULL)
                : c->command == CONF_SERVE  ? usage("serve needs --model MODEL")
                : c->command == CONF_RENDER ? usage("render needs --template FILE or -m MODEL")
                                            : usage("the probe needs -m MODEL");
@@ -158,6 +160,8 @@ static int run_model(const struct conf *c)
         code = cmd_bench(c, buf_str(&path));
     } else if (c->command == CONF_TUNE) {
         code = cmd_tune(c, buf_str(&path));
+    } else if (c->command == CONF_DOCTOR) {
+        code = cmd_doctor(c, buf_str(&path));
     } else if (c->command == CONF_SHOW) { /* the GGUF file, not the image that is made of it */
         code = status(store_cmd_show(c->model, buf_str(&path), c->is_json));
     } else if (c->command == CONF_LOGITS) {
@@ -182,6 +186,7 @@ static int run(const struct conf *c)
     case CONF_PLAN:
     case CONF_BENCH:
     case CONF_TUNE:
+    case CONF_DOCTOR:
     case CONF_SHOW:
     case CONF_LOGITS:
     case CONF_TOKENIZE:
