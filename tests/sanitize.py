@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """sanitize.py SANITIZERS FIXTURES: a checked build with sanitizers, by the second compiler (clang), runs the unit tests, the stored
-inputs of the fuzzers (not with the thread sanitizer), five tiny models, the tokenizers' and templates' fixtures in part, and a model with several requests at once. Prints 'N passed, N failed'."""
+inputs of the fuzzers (not with the thread sanitizer), nine tiny models, the tokenizers' and templates' fixtures in part, and a model with several requests at once. Prints 'N passed, N failed'."""
 import json
 import os
 import re
@@ -43,7 +43,7 @@ for program in ['tests/unit.py'] + ['fuzz/replay.py'] * has_seeds:
     failed += int(m[-1][1]) if m else 1
     if not m or int(m[-1][1]):
         print(r.stdout[-4000:])
-for name in ('zoo/llama', 'zoo/gemma2', 'zoo/phi3-longrope', 'zoo/gpt2', 'zoo/falcon', 'qzoo/q-q4_k', 'qzoo/q-iq3_xxs', 'qzoo/q-nvfp4'):
+for name in ('zoo/llama', 'zoo/gemma2', 'zoo/phi3-longrope', 'zoo/gpt2', 'zoo/falcon', 'zoo/qwen2moe', 'qzoo/q-q4_k', 'qzoo/q-iq3_xxs', 'qzoo/q-nvfp4'):
     cases = open(f'{fixtures}/{name}.cases.jsonl').read()
     for extra in ([], ['--isa', 'scalar', '--kv', 'q8_0'], ['--beside', '3', '--threads', '3']):
         check(f'{name} {extra}', sh([hearth, *extra, 'logits', '-m', f'{fixtures}/{name}.gguf', '-o', '/dev/null'], input=cases))

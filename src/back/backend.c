@@ -11,6 +11,10 @@
  * are merged in span order. Both ways give the same bits, because a span is computed and merged
  * alike (docs/NUMERICS.md).
  *
+ * Experts. How many tokens an expert gets is known only when the router has spoken, so the
+ * workspace of their products is that of the worst routing, and be_cpu takes all of it
+ * (back_experts_bytes).
+ *
  * Next: be_cpu.c. */
 #include "back/backend.h"
 
@@ -26,6 +30,40 @@ size_t back_matmul_bytes(const struct back_out *out, int32_t n_out, int32_t n_to
         }
     }
     return bytes;
+}
+
+/* Of one expert with n_tok tokens. */
+static size_t expert_bytes(const struct back_experts *p, int32_t n_tok)
+{
+    return back_matmul_bytes(p->expert[0].out, p->n_out, n_tok);
+}
+
+/* Tokens at one expert are prepared in tiles, of which the last may be filled up: for a token the
+ * most that one of a tile may take. Whole tiles take no more than sixteen of a last one. */
+size_t back_experts_bytes(const struct back_experts *p)
+{
+    size_t most = 0;
+    for (int32_t n = 1; n <= KERN_TILE; n++) {
+        const size_t each = (expert_bytes(p, n) + (size_t)n - 1) / (size_t)n;
+        most = each > most ? each : most;
+    }
+    return mem_round((size_t)p->n_row_most * most, 64);
+}
+
+void back_route_evenly(struct back_route *r, int32_t n_tok)
+{
+    const int32_t n_place = n_tok * r->n_used;
+    double unused = 1.0; /* share of the experts */
+    for (int32_t t = 0; t < n_tok; t++) {
+        unused *= 1.0 - (double)r->n_used / (double)r->n_expert;
+    }
+    int32_t n = (int32_t)((1.0 - unused) * (double)r->n_expert + 0.5);
+    n = n < r->n_used ? r->n_used : n;
+    n = n < n_place ? n : n_place;
+    for (int32_t e = 0; e <= r->n_expert; e++) {
+        const int64_t i = e < n ? e : n;
+        r->first[e] = (int32_t)(i * n_place / n);
+    }
 }
 
 #define TILES_PER_WORKER 4  /* fewer tiles than this a worker: share spans out */

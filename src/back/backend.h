@@ -39,6 +39,40 @@ struct back_out {
     float *y;          /* rows back_ld(n_row) apart */
 };
 
+/* Which tokens go to which experts: filled by `route`. A *place* is one token at one of its
+ * experts; places are numbered expert by expert, within an expert by token. */
+#define BACK_EXPERT_MAX 512
+struct back_route {
+    int32_t n_expert;
+    int32_t n_used; /* by each token */
+    bool is_normed; /* a token's weights are divided by their sum */
+    float scale;    /* multiplies them */
+    int32_t *token; /* [n_tok * n_used] of each place; the caller's room, as the next two */
+    int32_t *place; /* [n_tok][n_used] a token's places, ascending */
+    float *weight;  /* [n_tok][n_used] of the same */
+    int32_t first[BACK_EXPERT_MAX + 1]; /* expert e has places first[e] .. first[e + 1] */
+};
+
+/* One expert's products: y = W x + bias for some rows of x. */
+struct back_expert {
+    struct back_out out[2]; /* results lie in the order of the tokens */
+    const float *x;
+    const int32_t *rows; /* [n_tok] of x; NULL: 0, 1 ... */
+    int32_t n_tok;       /* at least 1 */
+};
+
+/* Products of several experts, whose matrices have the same shapes and types. */
+#define BACK_EXPERTS_AT_ONCE 64
+struct back_experts {
+    const struct back_expert *expert; /* [n] */
+    int32_t n;                        /* 1..BACK_EXPERTS_AT_ONCE */
+    int32_t n_out;
+    bool has_fn; /* then out[0].y = fn(out[0].y) * out[1].y, as matmul_glu */
+    enum kern_fn fn;
+    size_t ldx;
+    int32_t n_row_most; /* tokens of all of them, at most, whatever the routing; for workspace */
+};
+
 /* Rotary angles of a step: cos and sin rows [n_tok][n_rot/2], ld = n_rot/2. */
 struct back_angles {
     const float *cos;
@@ -114,6 +148,19 @@ struct back_ops {
     /* x = cap(x * a); cap 0 = none */
     void (*scale)(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
                   int32_t n);
+    /* The n_used experts of each token that have the greatest logits[n_tok][back_ld(n_expert)],
+     * equal ones by lower number, and their weights. The logits are overwritten. */
+    void (*route)(struct back *b, struct back_route *r, float *logits, int32_t n_tok);
+    /* All products of some experts. */
+    void (*experts)(struct back *b, const struct back_experts *p);
+    /* y[t] = y[t] + weight * out[place - place0], a token's places in [place0, place1) one after
+     * the other; where place0 is 0, y begins as 0. y may not be out. */
+    void (*add_experts)(struct back *b, float *y, const float *out, const struct back_route *r,
+                        int32_t place0, int32_t place1, size_t ld, int32_t n_tok, int32_t n);
+    /* x[t] = x[t] + sigmoid(gate[t][0]) * y[t]; rows of gate are back_ld(1) apart and are
+     * overwritten */
+    void (*add_gated)(struct back *b, float *x, const float *y, float *gate, size_t ld,
+                      int32_t n_tok, int32_t n);
     /* y[i] = x[rows[i]] */
     void (*gather)(struct back *b, float *y, const float *x, const int32_t *rows, int32_t n_row,
                    size_t ld);
@@ -135,6 +182,12 @@ static inline float *back_take(struct back *b, int32_t n_tok, size_t ld)
 
 /* matmul: the prepared activations of each kind that its weights ask for. */
 size_t back_matmul_bytes(const struct back_out *out, int32_t n_out, int32_t n_tok);
+
+/* experts: the same for however many tokens go to each expert. */
+size_t back_experts_bytes(const struct back_experts *p);
+/* For backends that compute nothing: as many experts as n_tok tokens are expected to use when each
+ * takes n_used at random, the first ones, with as many places each. Sets r->first alone. */
+void back_route_evenly(struct back_route *r, int32_t n_tok);
 
 /* attend: how the work is cut, and the partial results when spans are shared out. */
 struct back_cut {

@@ -9,8 +9,9 @@
  *   - attention: see backend.c for how it is cut.
  * A step that decodes one token runs rows on the caller alone: per layer the team meets five times
  * (q/k/v, attention, output, gate/up, down), and more often in attention where a long context is
- * cut into more pieces than its workspace holds. Many tokens meet 16 times
- * (docs/decisions/0008-meetings.md).
+ * cut into more pieces than its workspace holds; where there are experts, once more, for the
+ * router. Many tokens meet 16 times (docs/decisions/0008-meetings.md), and twice more for each few
+ * hundred of them that are computed at experts together.
  *
  * Whoever is through with its share of the chunks takes others', so a worker that the system takes
  * off its core delays only its own chunk. Which worker computes what differs from run to run; the
@@ -304,18 +305,6 @@ static void cpu_gather(struct back *b, float *y, const float *x, const int32_t *
 
 /* --- products --------------------------------------------------------------------------------- */
 
-struct prepare_args {
-    const struct kern_act *act;
-    const float *x;
-    size_t ldx;
-};
-
-static void prepare_tiles(const void *args, const struct kern_table *k, int32_t from, int32_t to)
-{
-    const struct prepare_args *a = args;
-    k->act_prepare(a->act, a->x, a->ldx, from, to);
-}
-
 /* The row behind panel `panel` - 1. */
 static int32_t rows_until(const struct tensor *w, int32_t panel)
 {
@@ -332,6 +321,7 @@ static int32_t rows_until(const struct tensor *w, int32_t panel)
 struct matmul_job {
     const struct back_out *out;
     const float *x;
+    const int32_t *rows; /* of x; NULL: 0, 1 ... */
     size_t ldx;
     int32_t n_out;
     int32_t n_tok;
@@ -340,6 +330,15 @@ struct matmul_job {
     enum kern_fn fn;
     const struct kern_table *k;
     struct kern_act act[KERN_ACT_COUNT];
+    int32_t tile0; /* in the line of all tiles that are prepared for all jobs */
+    int32_t n_tile;
+    int32_t place0; /* in the line of all places */
+};
+
+/* Several of them (experts), whose lines form one. */
+struct matmul_jobs {
+    struct matmul_job *job;
+    int32_t n;
 };
 
 /* A part of the product of one matrix. A bias comes after the chain, never as its start: y = acc +
@@ -388,43 +387,114 @@ static void glu_part(const struct matmul_job *j, struct kern_part p)
     }
 }
 
-/* Places [from, to) of the line. */
+/* Places [from, to) of the line of all jobs. */
 static void matmul_part(void *arg, int from, int to)
 {
-    const struct matmul_job *j = arg;
-    struct kern_part p;
-    while (kern_line_next(&j->line, &from, to, &p)) {
-        (j->is_glu ? glu_part : line_part)(j, p);
+    const struct matmul_jobs *all = arg;
+    for (int32_t i = 0; i < all->n; i++) {
+        const struct matmul_job *j = &all->job[i];
+        int32_t at = from > j->place0 ? from - j->place0 : 0;
+        const int32_t end = to - j->place0 < j->line.n_place ? to - j->place0 : j->line.n_place;
+        struct kern_part p;
+        while (kern_line_next(&j->line, &at, end, &p)) {
+            (j->is_glu ? glu_part : line_part)(j, p);
+        }
     }
+}
+
+/* Tiles [from, to) of the line of all jobs, in each form that is wanted. */
+static void prepare_tiles(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct matmul_jobs *all = args;
+    for (int32_t i = 0; i < all->n; i++) {
+        const struct matmul_job *j = &all->job[i];
+        const int32_t t0 = from > j->tile0 ? from - j->tile0 : 0;
+        const int32_t t1 = to - j->tile0 < j->n_tile ? to - j->tile0 : j->n_tile;
+        for (int kind = 0; kind < KERN_ACT_COUNT && t0 < t1; kind++) {
+            if (j->act[kind].data != NULL) {
+                k->act_prepare(&j->act[kind], j->x, j->ldx, t0, t1);
+            }
+        }
+    }
+}
+
+/* Of a job's only token. */
+static int32_t row_of(const struct matmul_job *j)
+{
+    return j->rows != NULL ? j->rows[0] : 0;
+}
+
+/* A job before this one whose activations are the same: one token's experts all read the same
+ * row. */
+static const struct matmul_job *same_input(const struct matmul_jobs *all, int32_t i)
+{
+    const struct matmul_job *j = &all->job[i];
+    for (int32_t k = 0; k < i && j->n_tok == 1; k++) {
+        const struct matmul_job *o = &all->job[k];
+        if (o->n_tok == 1 && o->x == j->x && row_of(o) == row_of(j)) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+/* Room for a job's activations, and its line. */
+static void job_take(struct be_cpu *c, struct matmul_jobs *all, int32_t i)
+{
+    struct matmul_job *j = &all->job[i];
+    const struct matmul_job *same = same_input(all, i);
+    int32_t n_panel = 0;
+    int32_t at_once = kern_act_tiles(j->n_tok);
+    j->k = c->kern;
+    j->n_tile = same == NULL ? at_once : 0;
+    for (int32_t o = 0; o < j->n_out; o++) {
+        const struct tensor *w = j->out[o].w;
+        const enum kern_act_kind kind = kern_act_kind_for(w->type);
+        struct kern_act *act = &j->act[kind];
+        if (act->data == NULL) {
+            *act = same != NULL ? same->act[kind]
+                                : (struct kern_act){ kind, j->n_tok, w->n_col, NULL, j->rows };
+        }
+        if (act->data == NULL) {
+            act->data = arena_take(c->back.step, kern_act_bytes(kind, j->n_tok, w->n_col));
+            assert(act->data != NULL);
+        }
+        const int32_t most = kern_act_tiles_at_once(kind, w->n_col);
+        at_once = most < at_once ? most : at_once;
+        n_panel = j->is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);
+    }
+    j->line = kern_line_of(n_panel, j->n_tok, at_once, team_size(c->team));
+}
+
+/* Two meetings, or one for few tokens: activations, then places. Jobs begin at whole pairs of
+ * panels. */
+static void run_jobs(struct be_cpu *c, struct matmul_jobs *all)
+{
+    const size_t mark = arena_mark(c->back.step);
+    int32_t n_tile = 0;
+    int32_t n_tok = 0;
+    int32_t most = 0; /* tokens of a job */
+    int32_t n_place = 0;
+    for (int32_t i = 0; i < all->n; i++) {
+        struct matmul_job *j = &all->job[i];
+        job_take(c, all, i);
+        j->tile0 = n_tile;
+        j->place0 = (n_place + KERN_PANELS - 1) / KERN_PANELS * KERN_PANELS;
+        n_tile += j->n_tile;
+        n_tok += j->n_tile > 0 ? j->n_tok : 0;
+        most = j->n_tok > most ? j->n_tok : most;
+        n_place = j->place0 + j->line.n_place;
+    }
+    run_rows(c, prepare_tiles, all, n_tile,
+             (size_t)all->job[0].out[0].w->n_col * ((size_t)n_tok / (size_t)n_tile));
+    team_share(c->team, matmul_part, all, n_place,
+               kern_line_grain(n_place, most, team_size(c->team)));
+    arena_rewind(c->back.step, mark);
 }
 
 static void matmul_run(struct be_cpu *c, struct matmul_job j)
 {
-    struct arena *step = c->back.step;
-    const size_t mark = arena_mark(step);
-    const int32_t n_tile = kern_act_tiles(j.n_tok);
-    int32_t n_panel = 0;
-    int32_t at_once = n_tile;
-    j.k = c->kern;
-    for (int32_t i = 0; i < j.n_out; i++) {
-        const struct tensor *w = j.out[i].w;
-        const enum kern_act_kind kind = kern_act_kind_for(w->type);
-        struct kern_act *act = &j.act[kind];
-        if (act->data == NULL) {
-            *act = (struct kern_act){ kind, j.n_tok, w->n_col, NULL };
-            act->data = arena_take(step, kern_act_bytes(kind, j.n_tok, w->n_col));
-            assert(act->data != NULL);
-            const struct prepare_args p = { act, j.x, j.ldx };
-            run_rows(c, prepare_tiles, &p, n_tile,
-                     (size_t)w->n_col * ((size_t)j.n_tok / (size_t)n_tile));
-            const int32_t most = kern_act_tiles_at_once(kind, w->n_col);
-            at_once = most < at_once ? most : at_once;
-        }
-        n_panel = j.is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);
-    }
-    j.line = kern_line_of(n_panel, j.n_tok, at_once, team_size(c->team));
-    team_share(c->team, matmul_part, &j, j.line.n_place, j.line.grain);
-    arena_rewind(step, mark);
+    run_jobs(c, &(struct matmul_jobs){ &j, 1 });
 }
 
 static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
@@ -444,6 +514,178 @@ static void cpu_matmul_glu(struct back *b, enum kern_fn fn, const struct back_ou
                                              .n_tok = n_tok,
                                              .is_glu = true,
                                              .fn = fn });
+}
+
+/* --- experts ---------------------------------------------------------------------------------- */
+
+/* The products of all in one line. The workspace is what any routing may need, so that what a step
+ * takes does not depend on the tokens (backend.c). */
+static void cpu_experts(struct back *b, const struct back_experts *p)
+{
+    struct matmul_job job[BACK_EXPERTS_AT_ONCE];
+    struct matmul_jobs all = { job, p->n };
+    const size_t mark = arena_mark(b->step);
+    const void *most = arena_take(b->step, back_experts_bytes(p));
+    assert(most != NULL && p->n <= BACK_EXPERTS_AT_ONCE);
+    (void)most;
+    arena_rewind(b->step, mark);
+    for (int32_t i = 0; i < p->n; i++) {
+        const struct back_expert *e = &p->expert[i];
+        job[i] = (struct matmul_job){ .out = e->out,
+                                      .n_out = p->n_out,
+                                      .x = e->x,
+                                      .rows = e->rows,
+                                      .ldx = p->ldx,
+                                      .n_tok = e->n_tok,
+                                      .is_glu = p->has_fn,
+                                      .fn = p->fn };
+    }
+    run_jobs(self(b), &all);
+}
+
+struct route_args {
+    const struct back_route *r;
+    float *logits;
+};
+
+/* The greatest logits first; a later one goes before an earlier only if it is greater. */
+static void choose(const float *logits, int32_t n_expert, int32_t *ids, int32_t n_used)
+{
+    int32_t n = 0;
+    for (int32_t e = 0; e < n_expert; e++) {
+        int32_t at = n;
+        while (at > 0 && logits[e] > logits[ids[at - 1]]) {
+            at--;
+        }
+        if (at < n_used) {
+            n = n < n_used ? n + 1 : n;
+            memmove(ids + at + 1, ids + at, (size_t)(n - 1 - at) * sizeof ids[0]);
+            ids[at] = e;
+        }
+    }
+}
+
+static void sort(int32_t *ids, int32_t n)
+{
+    for (int32_t i = 1; i < n; i++) {
+        const int32_t id = ids[i];
+        int32_t at = i;
+        for (; at > 0 && ids[at - 1] > id; at--) {
+            ids[at] = ids[at - 1];
+        }
+        ids[at] = id;
+    }
+}
+
+/* Softmax over all experts; of those that are chosen, in the order of their numbers, either as it
+ * is or divided by their sum. */
+static void route_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct route_args *a = args;
+    const struct back_route *r = a->r;
+    const int32_t n = r->n_used;
+    for (int32_t t = from; t < to; t++) {
+        float *l = a->logits + (size_t)t * back_ld(r->n_expert);
+        int32_t *ids = r->place + (size_t)t * (size_t)n;
+        float *weight = r->weight + (size_t)t * (size_t)n;
+        choose(l, r->n_expert, ids, n);
+        const float sum_all = k->exp_sum(l, l, l[ids[0]], r->n_expert);
+        sort(ids, n);
+        float sum = 0.0f;
+        for (int32_t i = 0; i < n; i++) {
+            sum = sum + l[ids[i]];
+        }
+        for (int32_t i = 0; i < n; i++) {
+            weight[i] = l[ids[i]] / (r->is_normed ? sum : sum_all);
+            weight[i] = r->scale != 1.0f ? weight[i] * r->scale : weight[i];
+        }
+    }
+}
+
+/* Tokens are chosen for side by side; numbering the places is counting, on the caller alone. */
+static void cpu_route(struct back *b, struct back_route *r, float *logits, int32_t n_tok)
+{
+    const struct route_args a = { r, logits };
+    const int32_t n_place = n_tok * r->n_used;
+    run_rows(self(b), route_rows, &a, n_tok, (size_t)r->n_expert * 8);
+    memset(r->first, 0, sizeof r->first);
+    for (int32_t i = 0; i < n_place; i++) {
+        r->first[r->place[i] + 1]++;
+    }
+    for (int32_t e = 0; e < r->n_expert; e++) {
+        r->first[e + 1] += r->first[e];
+    }
+    for (int32_t i = 0; i < n_place; i++) { /* first[e] is now where e's next token goes ... */
+        const int32_t place = r->first[r->place[i]]++;
+        r->token[place] = i / r->n_used;
+        r->place[i] = place;
+    }
+    memmove(r->first + 1, r->first, (size_t)r->n_expert * sizeof r->first[0]); /* ... its end */
+    r->first[0] = 0;
+}
+
+struct add_experts_args {
+    float *y;
+    const float *out;
+    const struct back_route *r;
+    int32_t place0;
+    int32_t place1;
+    size_t ld;
+    int32_t n;
+};
+
+static void add_experts_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct add_experts_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        float *y = a->y + (size_t)t * a->ld;
+        if (a->place0 == 0) {
+            memset(y, 0, (size_t)a->n * sizeof y[0]);
+        }
+        for (int32_t i = 0; i < a->r->n_used; i++) {
+            const size_t at = (size_t)t * (size_t)a->r->n_used + (size_t)i;
+            const int32_t place = a->r->place[at];
+            if (place >= a->place0 && place < a->place1) {
+                k->add_scaled(y, a->out + (size_t)(place - a->place0) * a->ld, a->r->weight[at],
+                              a->n);
+            }
+        }
+    }
+}
+
+static void cpu_add_experts(struct back *b, float *y, const float *out, const struct back_route *r,
+                            int32_t place0, int32_t place1, size_t ld, int32_t n_tok, int32_t n)
+{
+    const struct add_experts_args a = { y, out, r, place0, place1, ld, n };
+    run_rows(self(b), add_experts_rows, &a, n_tok, (size_t)n);
+}
+
+struct add_gated_args {
+    float *x;
+    const float *y;
+    float *gate;
+    size_t ld;
+    int32_t n;
+};
+
+/* sigmoid(g) = 1 / (1 + exp(-g)) */
+static void add_gated_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
+{
+    const struct add_gated_args *a = args;
+    for (int32_t t = from; t < to; t++) {
+        float *g = a->gate + (size_t)t * back_ld(1);
+        g[0] = 0.0f - g[0];
+        k->exp_sum(g, g, 0.0f, 1);
+        const size_t at = (size_t)t * a->ld;
+        k->add_scaled(a->x + at, a->y + at, 1.0f / (1.0f + g[0]), a->n);
+    }
+}
+
+static void cpu_add_gated(struct back *b, float *x, const float *y, float *gate, size_t ld,
+                          int32_t n_tok, int32_t n)
+{
+    const struct add_gated_args a = { x, y, gate, ld, n };
+    run_rows(self(b), add_gated_rows, &a, n_tok, (size_t)n);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -743,6 +985,10 @@ static const struct back_ops ops = {
     .attend = cpu_attend,
     .add = cpu_add,
     .scale = cpu_scale,
+    .route = cpu_route,
+    .experts = cpu_experts,
+    .add_experts = cpu_add_experts,
+    .add_gated = cpu_add_gated,
     .gather = cpu_gather,
 };
 

@@ -5,7 +5,8 @@
  * counted. Memory that the plan states is therefore the memory the run will take, to the byte.
  *
  * Traffic is what must come from main memory at least once a step: weights once per operation,
- * cache pages once per query tile. Activations are left out, they live in caches.
+ * cache pages once per query tile. Activations are left out, they live in caches. Of experts as
+ * many count as so many tokens are expected to use (back_route_evenly).
  *
  * Next: engine/plan.c turns the sums into a decision. */
 #include "back/be_measure.h"
@@ -37,6 +38,12 @@ static void measure_norm(struct back *b, float *y, const float *x, size_t ld, in
 }
 
 /* What must be read at least: every weight once, whatever the number of tokens. */
+static void add_product(struct be_measure *m, const struct tensor *w, int32_t n_tok)
+{
+    m->weight_bytes += w->bytes;
+    m->product_ops += 2 * (uint64_t)w->n_row * (uint64_t)w->n_col * (uint64_t)n_tok;
+}
+
 static void measure_matmul(struct back *b, const struct back_out *out, int32_t n_out,
                            const float *x, size_t ldx, int32_t n_tok)
 {
@@ -45,9 +52,7 @@ static void measure_matmul(struct back *b, const struct back_out *out, int32_t n
     arena_take(b->step, back_matmul_bytes(out, n_out, n_tok));
     arena_rewind(b->step, mark);
     for (int32_t i = 0; i < n_out; i++) {
-        const struct tensor *w = out[i].w;
-        self(b)->weight_bytes += w->bytes;
-        self(b)->product_ops += 2 * (uint64_t)w->n_row * (uint64_t)w->n_col * (uint64_t)n_tok;
+        add_product(self(b), out[i].w, n_tok);
     }
 }
 
@@ -56,6 +61,38 @@ static void measure_matmul_glu(struct back *b, enum kern_fn fn, const struct bac
 {
     (void)fn;
     measure_matmul(b, out, n_out, x, ldx, n_tok);
+}
+
+static void measure_route(struct back *b, struct back_route *r, float *logits, int32_t n_tok)
+{
+    (void)b, (void)logits;
+    back_route_evenly(r, n_tok);
+}
+
+static void measure_experts(struct back *b, const struct back_experts *p)
+{
+    const size_t mark = arena_mark(b->step);
+    arena_take(b->step, back_experts_bytes(p));
+    arena_rewind(b->step, mark);
+    for (int32_t i = 0; i < p->n; i++) {
+        for (int32_t k = 0; k < p->n_out; k++) {
+            add_product(self(b), p->expert[i].out[k].w, p->expert[i].n_tok);
+        }
+    }
+}
+
+static void measure_add_experts(struct back *b, float *y, const float *out,
+                                const struct back_route *r, int32_t place0, int32_t place1,
+                                size_t ld, int32_t n_tok, int32_t n)
+{
+    (void)b, (void)y, (void)out, (void)r, (void)place0, (void)place1, (void)ld, (void)n_tok;
+    (void)n;
+}
+
+static void measure_add_gated(struct back *b, float *x, const float *y, float *gate, size_t ld,
+                              int32_t n_tok, int32_t n)
+{
+    (void)b, (void)x, (void)y, (void)gate, (void)ld, (void)n_tok, (void)n;
 }
 
 static void measure_angles(struct back *b, float *cos, float *sin, const int32_t *pos,
@@ -122,6 +159,10 @@ static const struct back_ops ops = {
     .attend = measure_attend,
     .add = measure_add,
     .scale = measure_scale,
+    .route = measure_route,
+    .experts = measure_experts,
+    .add_experts = measure_add_experts,
+    .add_gated = measure_add_gated,
     .gather = measure_gather,
 };
 

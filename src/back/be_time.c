@@ -44,6 +44,7 @@
 #define TOKS_MOST   256                 /* of a product; more take as much longer */
 #define TOKS_LEAST  32                  /* where the box is slow */
 #define ROWS_MOST   512                 /* of other operations */
+#define EXPERTS     4                   /* of those that are computed together; more as they */
 #define FAR         2048                /* positions */
 #define KV_BYTES    ((size_t)8 << 20)
 #define RUNS_MOST   256
@@ -148,22 +149,45 @@ struct product {
     int32_t n_tok;
     bool is_glu;
     enum kern_fn fn;
+    int32_t n_expert; /* that compute so many tokens each; 0: not of experts */
 };
 
 struct product_try {
     struct back_out out[3];
     struct tensor w[3];
+    struct back_expert expert[EXPERTS];
     const float *x;
     const struct product *p;
     int32_t n_tok;
 };
+
+/* How often it is computed at once; experts have the same weights then, so that they stay in the
+ * caches. */
+static int32_t at_once(const struct product *p)
+{
+    return p->n_expert == 0 ? 1 : p->n_expert < EXPERTS ? p->n_expert : EXPERTS;
+}
+
+static struct back_experts experts_of(const struct product_try *y)
+{
+    return (struct back_experts){ .expert = y->expert,
+                                  .n = at_once(y->p),
+                                  .n_out = y->p->n_out,
+                                  .has_fn = y->p->is_glu,
+                                  .fn = y->p->fn,
+                                  .ldx = back_ld(y->w[0].n_col),
+                                  .n_row_most = at_once(y->p) * y->n_tok };
+}
 
 static void product_run(struct be_time *t, const void *op)
 {
     const struct product_try *y = op;
     const size_t ld = back_ld(y->w[0].n_col);
     struct back *b = &t->cpu.back;
-    if (y->p->is_glu) {
+    if (y->p->n_expert > 0) {
+        const struct back_experts all = experts_of(y);
+        b->op->experts(b, &all);
+    } else if (y->p->is_glu) {
         b->op->matmul_glu(b, y->p->fn, y->out, y->p->n_out, y->x, ld, y->n_tok);
     } else {
         b->op->matmul(b, y->out, y->p->n_out, y->x, ld, y->n_tok);
@@ -189,6 +213,33 @@ static double line_bytes(const struct product *p)
     return n;
 }
 
+/* Results of y, or of each of its experts. One token's experts have the same input, until they
+ * multiply their own results. */
+static bool take_results(struct be_time *t, struct product_try *y)
+{
+    const struct product *p = y->p;
+    const size_t ldx = back_ld(p->out[0].w->n_col);
+    for (int32_t e = 0; e < EXPERTS; e++) {
+        const bool is_same = y->n_tok == 1 && p->is_glu;
+        memcpy(y->expert[e].out, y->out, sizeof y->expert[e].out);
+        y->expert[e].n_tok = y->n_tok;
+        y->expert[e].x = y->x + (is_same ? 0 : (size_t)(e * y->n_tok) * ldx);
+    }
+    const struct back_experts all = experts_of(y);
+    const size_t more =
+        p->n_expert > 0 ? back_experts_bytes(&all) : back_matmul_bytes(y->out, p->n_out, y->n_tok);
+    bool has_room = true;
+    for (int32_t e = 0; e < at_once(p); e++) {
+        for (int32_t i = 0; i < p->n_out && has_room; i++) {
+            const size_t bytes = (size_t)y->n_tok * back_ld(y->w[i].n_row) * sizeof(float);
+            float **to = p->n_expert > 0 ? &y->expert[e].out[i].y : &y->out[i].y;
+            *to = result(t, bytes, more);
+            has_room = *to != NULL;
+        }
+    }
+    return has_room;
+}
+
 /* Microseconds for n_panel of the line's panels; negative: no room. */
 static double panels_us(struct be_time *t, const struct product *p, int32_t n_panel, int32_t n_tok)
 {
@@ -196,7 +247,7 @@ static double panels_us(struct be_time *t, const struct product *p, int32_t n_pa
     const int32_t all = line_panels(p);
     bool has_room = true;
     rewind_all(t);
-    y.x = made(t, (size_t)n_tok * back_ld(p->out[0].w->n_col) * sizeof(float));
+    y.x = made(t, (size_t)(at_once(p) * n_tok) * back_ld(p->out[0].w->n_col) * sizeof(float));
     for (int32_t i = 0; i < p->n_out && has_room; i++) {
         const struct tensor *w = p->out[i].w;
         const int64_t share = p->is_glu ? n_panel : (int64_t)tensor_panels(w) * n_panel / all;
@@ -207,12 +258,7 @@ static double panels_us(struct be_time *t, const struct product *p, int32_t n_pa
         y.out[i] = (struct back_out){ .w = &y.w[i] };
         has_room = y.w[i].data != NULL;
     }
-    const size_t more = has_room ? back_matmul_bytes(y.out, p->n_out, n_tok) : 0;
-    for (int32_t i = 0; i < p->n_out && has_room; i++) {
-        const size_t bytes = (size_t)n_tok * back_ld(y.w[i].n_row) * sizeof(float);
-        y.out[i].y = result(t, bytes, more);
-        has_room = y.out[i].y != NULL;
-    }
+    has_room = has_room && take_results(t, &y);
     t->is_beyond = t->is_beyond || !has_room;
     return has_room ? best_us(t, product_run, &y) : -1.0;
 }
@@ -230,12 +276,13 @@ static int32_t panels_to_try(const struct be_time *t, const struct product *p, i
     }
     const double by_time = MANY_US * t->ops_us / each / *n_tok;
     const double by_cache = (double)CACHE_BYTES * n_worker / bytes;
-    const double n = fmin(by_time, by_cache * (*n_tok > KERN_PAIR_TOKS ? 4.0 : 1.0));
+    const double n = fmin(by_time, by_cache * (*n_tok > KERN_PAIR_TOKS ? 4.0 : 1.0)) / at_once(p);
     const double room = (double)BE_TIME_ROOM / 4.0 / bytes;
     const double most = fmax(fmin(fmax(n, least), room), 2.0);
     return (int32_t)most / 2 * 2;
 }
 
+/* Of at_once(p) products. */
 static double product_us(struct be_time *t, const struct product *p)
 {
     int32_t n_tok = p->n_tok;
@@ -283,12 +330,29 @@ static void time_product(struct be_time *t, const struct product *p)
         key[6 + 3 * i] = p->out[i].w->n_col;
         key[7 + 3 * i] = (int32_t)p->out[i].w->type;
     }
+    key[BE_TIME_KEY - 1] = p->n_expert > 0 ? at_once(p) : 0;
     struct be_time_try *y = try_at(t, key);
     if (y != NULL) {
+        const double times = p->n_expert > 0 ? (double)p->n_expert : 1.0;
         y->us = y->us < 0.0 ? product_us(t, p) : y->us;
-        count(t, y->us, line_bytes(p) * blocks_of(t, p));
-        t->us += move_us(t, p);
+        count(t, y->us * times / at_once(p), line_bytes(p) * blocks_of(t, p) * times);
+        t->us += move_us(t, p) * times;
     }
+}
+
+/* All as if each had as many tokens, which is how they were made up (back_route_evenly). */
+static void time_experts(struct back *b, const struct back_experts *p)
+{
+    int32_t n_tok = 0;
+    for (int32_t i = 0; i < p->n; i++) {
+        n_tok += p->expert[i].n_tok;
+    }
+    time_product(self(b), &(struct product){ .out = p->expert[0].out,
+                                             .n_out = p->n_out,
+                                             .n_tok = (n_tok + p->n / 2) / p->n,
+                                             .is_glu = p->has_fn,
+                                             .fn = p->fn,
+                                             .n_expert = p->n });
 }
 
 static void time_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
@@ -309,7 +373,16 @@ static void time_matmul_glu(struct back *b, enum kern_fn fn, const struct back_o
 
 /* --- rows ------------------------------------------------------------------------------------ */
 
-enum row_kind { ROW_EMBED, ROW_NORM, ROW_ANGLES, ROW_ROPE, ROW_ADD, ROW_SCALE, ROW_CHOOSE };
+enum row_kind {
+    ROW_EMBED,
+    ROW_NORM,
+    ROW_ANGLES,
+    ROW_ROPE,
+    ROW_ADD,
+    ROW_SCALE,
+    ROW_ROUTE,
+    ROW_CHOOSE
+};
 
 struct row_op {
     enum row_kind kind;
@@ -323,6 +396,7 @@ struct row_op {
     const float *x;
     const int32_t *ids;
     const double *freq;
+    struct back_route *route;
     float *y;
 };
 
@@ -351,6 +425,9 @@ static void row_run(struct be_time *t, const void *op)
         b->op->scale(b, r->y, r->is % 2 != 0 ? 0.9999f : 1.0f, r->is >= 2 ? 30.0f : 0.0f, r->ld,
                      r->n_tok, r->n);
         break;
+    case ROW_ROUTE:
+        b->op->route(b, r->route, r->y, r->n_tok);
+        break;
     case ROW_CHOOSE:
         for (int32_t i = 0; i < r->n_tok; i++) {
             const int32_t best = t->cpu.kern->argmax(r->x, r->n);
@@ -358,6 +435,26 @@ static void row_run(struct be_time *t, const void *op)
         }
         break;
     }
+}
+
+/* Room for what a router says: of r->n experts, r->n_group each token's. */
+static bool route_take(struct be_time *t, struct row_op *r)
+{
+    const size_t n = (size_t)r->n_tok * (size_t)r->n_group * sizeof(int32_t);
+    r->route = result(t, sizeof *r->route, 0);
+    int32_t *token = result(t, n, 0);
+    int32_t *place = result(t, n, 0);
+    float *weight = result(t, n, 0);
+    if (r->route == NULL || token == NULL || place == NULL || weight == NULL) {
+        return false;
+    }
+    *r->route = (struct back_route){ .n_expert = r->n,
+                                     .n_used = r->n_group,
+                                     .scale = 1.0f,
+                                     .token = token,
+                                     .place = place,
+                                     .weight = weight };
+    return true;
 }
 
 /* Operands of one table row or of all tokens, results of all. */
@@ -370,6 +467,9 @@ static bool row_take(struct be_time *t, struct row_op *r)
     float *turn = result(t, rows, 0);
     r->y = result(t, rows, PACK_ROW_MAX_BYTES);
     r->x = made(t, rows);
+    if (r->kind == ROW_ROUTE && !route_take(t, r)) {
+        return false;
+    }
     if (r->kind == ROW_EMBED && !pack_shape(r->table.type, TENSOR_PANEL_ROWS, r->n, &r->table)) {
         return false;
     }
@@ -398,7 +498,8 @@ static bool row_take(struct be_time *t, struct row_op *r)
 /* Tokens of `r` that are tried: as many as there is room for. */
 static void time_rows(struct be_time *t, struct row_op r)
 {
-    const size_t each = 3 * (r.ld + 16) * sizeof(float);
+    const size_t n_int = r.kind == ROW_ROUTE ? 3 * (size_t)r.n_group : 0;
+    const size_t each = (3 * (r.ld + 16) + n_int) * sizeof(float);
     const size_t room = (BE_TIME_ROOM - 2 * PACK_ROW_MAX_BYTES) / each;
     const int32_t n_all = r.n_tok;
     r.n_tok = r.n_tok < ROWS_MOST ? r.n_tok : ROWS_MOST;
@@ -480,6 +581,36 @@ static void time_scale(struct back *b, float *x, float a, float cap, size_t ld, 
         time_rows(self(b),
                   (struct row_op){ .kind = ROW_SCALE, .n_tok = n_tok, .n = n, .is = is, .ld = ld });
     }
+}
+
+static void time_route(struct back *b, struct back_route *r, float *logits, int32_t n_tok)
+{
+    (void)logits;
+    back_route_evenly(r, n_tok);
+    time_rows(self(b), (struct row_op){ .kind = ROW_ROUTE,
+                                        .n_tok = n_tok,
+                                        .n = r->n_expert,
+                                        .n_group = r->n_used,
+                                        .ld = back_ld(r->n_expert) });
+}
+
+#define PLACES 64 /* tried at once */
+
+/* A sum for each place; so many at once that parts of different numbers are tried once. */
+static void time_add_experts(struct back *b, float *y, const float *out, const struct back_route *r,
+                             int32_t place0, int32_t place1, size_t ld, int32_t n_tok, int32_t n)
+{
+    (void)out, (void)r, (void)n_tok;
+    const int32_t n_place = place1 - place0;
+    const int32_t times = n_place > PLACES ? (n_place + PLACES - 1) / PLACES * PLACES : n_place;
+    time_add(b, NULL, y, 0.5f, ld, times, n);
+}
+
+static void time_add_gated(struct back *b, float *x, const float *y, float *gate, size_t ld,
+                           int32_t n_tok, int32_t n)
+{
+    (void)gate;
+    time_add(b, x, y, 0.5f, ld, n_tok, n);
 }
 
 /* Some rows of a step are nothing beside its products. */
@@ -649,6 +780,10 @@ static const struct back_ops ops = {
     .attend = time_attend,
     .add = time_add,
     .scale = time_scale,
+    .route = time_route,
+    .experts = time_experts,
+    .add_experts = time_add_experts,
+    .add_gated = time_add_gated,
     .gather = time_gather,
 };
 

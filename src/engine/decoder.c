@@ -124,13 +124,13 @@ static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
 }
 
 /* y = down(fn(gate . h) * (up . h)), or down(fn(up . h)); y may be h. */
-static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
+static void dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const float *h)
 {
     const struct arch *a = p->a;
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const struct back_ops *op = p->b->op;
     const int32_t n_tok = p->s->n_tok;
-    const size_t ld = back_ld(a->n_ff);
+    const size_t ld = back_ld(n_ff);
     const size_t mark = arena_mark(p->b->step);
     float *up = back_take(p->b, n_tok, ld);
     float *mid = up;
@@ -146,6 +146,161 @@ static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float 
     const struct back_out down = { &l->down, l->down_b.v, y };
     op->matmul(p->b, &down, 1, mid, ld, n_tok);
     arena_rewind(p->b->step, mark);
+}
+
+/* --- experts (Shazeer et al. 2017, Fedus et al. 2021) -------------------------------------------
+ *
+ *     weights, experts = the best of softmax(router . h)
+ *     y = sum over a token's experts of  weight * ffn_expert(h), + ffn_shared(h)
+ *
+ * Tokens are computed expert by expert. Results are added in the order of the experts, whatever
+ * else is in the step (DE-1): as many experts are computed together as have EXPERT_ROWS tokens or
+ * those of the step, then their results are added, and the room is used again. */
+
+#define EXPERT_ROWS 256
+
+/* What the experts of one layer share. */
+struct expert_pass {
+    struct back_route route;
+    const struct weights_expert *w; /* [n_expert] */
+    const float *h;
+    int32_t n_row; /* of the next three */
+    float *gate;   /* [n_row][back_ld(n_ff_exp)] */
+    float *up;     /* likewise */
+    float *out;    /* [n_row][ld] */
+    int32_t n;     /* experts that are computed together */
+    int32_t id[BACK_EXPERTS_AT_ONCE];
+};
+
+static int32_t *take_ints(struct pass *p, int32_t n)
+{
+    return arena_take(p->b->step, (size_t)n * sizeof(int32_t));
+}
+
+static int32_t expert_toks(const struct back_route *r, int32_t e)
+{
+    return r->first[e + 1] - r->first[e];
+}
+
+/* From expert e on those that are wanted and whose tokens fit. Returns the next. Their matrices are
+ * needed from here on. */
+static int32_t choose_together(struct expert_pass *x, int32_t e)
+{
+    const struct back_route *r = &x->route;
+    const int32_t place0 = r->first[e];
+    x->n = 0;
+    while (e < r->n_expert && x->n < BACK_EXPERTS_AT_ONCE && r->first[e + 1] - place0 <= x->n_row) {
+        if (expert_toks(r, e) > 0) {
+            x->id[x->n++] = e;
+        }
+        e++;
+    }
+    return e;
+}
+
+/* out = down(fn(gate . h) * (up . h)) for the experts of x->id, whose first place is place0. */
+static void compute_together(struct pass *p, struct expert_pass *x, int32_t place0)
+{
+    const struct arch *a = p->a;
+    const struct back_route *r = &x->route;
+    const size_t ld = back_ld(a->n_ff_exp);
+    struct back_expert up[BACK_EXPERTS_AT_ONCE];
+    struct back_expert down[BACK_EXPERTS_AT_ONCE];
+    struct back_experts all = { .expert = up, .n = x->n, .n_row_most = x->n_row };
+    for (int32_t i = 0; i < x->n; i++) {
+        const struct weights_expert *w = &x->w[x->id[i]];
+        const int32_t n_tok = expert_toks(r, x->id[i]);
+        const size_t row = (size_t)(r->first[x->id[i]] - place0);
+        float *gate = x->gate + row * ld;
+        up[i] = (struct back_expert){ .out = { { &w->gate, NULL, gate },
+                                               { &w->up, NULL, x->up + row * ld } },
+                                      .x = x->h,
+                                      .rows = r->token + r->first[x->id[i]],
+                                      .n_tok = n_tok };
+        down[i] = (struct back_expert){ .out = { { &w->down, NULL, x->out + row * p->ld } },
+                                        .x = gate,
+                                        .n_tok = n_tok };
+    }
+    all.n_out = 2;
+    all.has_fn = true;
+    all.fn = a->recipe->fn;
+    all.ldx = p->ld;
+    p->b->op->experts(p->b, &all);
+    all.expert = down;
+    all.n_out = 1;
+    all.has_fn = false;
+    all.ldx = ld;
+    p->b->op->experts(p->b, &all);
+}
+
+/* y = y + shared(h), as a gate of its own weighs it. */
+static void add_shared(struct pass *p, int32_t i_layer, float *y, const float *h, float *gate)
+{
+    const struct arch *a = p->a;
+    const size_t mark = arena_mark(p->b->step);
+    float *shared = back_take(p->b, p->s->n_tok, p->ld);
+    dense(p, i_layer, a->n_ff_shared, shared, h);
+    if (gate != NULL) {
+        p->b->op->add_gated(p->b, y, shared, gate, p->ld, p->s->n_tok, a->n_embd);
+    } else {
+        p->b->op->add(p->b, y, shared, 1.0f, p->ld, p->s->n_tok, a->n_embd);
+    }
+    arena_rewind(p->b->step, mark);
+}
+
+/* y = experts(h); y is not h. */
+static void experts(struct pass *p, int32_t i_layer, float *y, const float *h)
+{
+    const struct arch *a = p->a;
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
+    const struct back_ops *op = p->b->op;
+    const int32_t n_tok = p->s->n_tok;
+    const int32_t n_place = n_tok * a->n_expert_used;
+    const int32_t n_most = n_tok > EXPERT_ROWS ? n_tok : EXPERT_ROWS;
+    const size_t mark = arena_mark(p->b->step);
+    struct expert_pass x = { .route = { .n_expert = a->n_expert,
+                                        .n_used = a->n_expert_used,
+                                        .is_normed = a->is_route_normed,
+                                        .scale = a->expert_scale },
+                             .w = l->expert,
+                             .h = h,
+                             .n_row = n_place < n_most ? n_place : n_most };
+    const bool has_gate = a->n_ff_shared > 0 && a->recipe->has_shared_gate;
+    float *logits = back_take(p->b, n_tok, back_ld(a->n_expert));
+    float *gate = has_gate ? back_take(p->b, n_tok, back_ld(1)) : NULL;
+    const struct back_out outs[] = { { &l->router, NULL, logits },
+                                     { &l->shared_gate, NULL, gate } };
+    x.route.token = take_ints(p, n_place);
+    x.route.place = take_ints(p, n_place);
+    x.route.weight = back_take(p->b, n_place, 1);
+    x.gate = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
+    x.up = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
+    x.out = back_take(p->b, x.n_row, p->ld);
+    op->matmul(p->b, outs, has_gate ? 2 : 1, h, p->ld, n_tok);
+    op->route(p->b, &x.route, logits, n_tok);
+    for (int32_t e = 0; e < a->n_expert && x.route.first[e] < n_place;) {
+        const int32_t place0 = x.route.first[e];
+        e = choose_together(&x, e);
+        compute_together(p, &x, place0);
+        op->add_experts(p->b, y, x.out, &x.route, place0, x.route.first[e], p->ld, n_tok,
+                        a->n_embd);
+    }
+    if (a->n_ff_shared > 0) {
+        add_shared(p, i_layer, y, h, gate);
+    }
+    arena_rewind(p->b->step, mark);
+}
+
+/* --- a layer ---------------------------------------------------------------------------------- */
+
+/* y may be h, unless there are experts. */
+static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
+{
+    if (p->a->n_expert > 0) {
+        experts(p, i_layer, y, h);
+    } else {
+        dense(p, i_layer, p->a->n_ff, y, h);
+    }
 }
 
 /* x = x + a * y; a is 1 but for Granite. */
@@ -173,11 +328,14 @@ static void layer_serial(struct pass *p, int32_t i_layer, float *x, float *h)
         norm_rows(p, h, x, &l->ffn_norm);
         in = h;
     }
-    feed_forward(p, i_layer, h, in);
+    const size_t mark = arena_mark(p->b->step);
+    float *y = p->a->n_expert > 0 ? back_take(p->b, p->s->n_tok, p->ld) : h;
+    feed_forward(p, i_layer, y, in);
     if (has_norm(&l->ffn_post_norm)) {
-        norm_rows(p, h, h, &l->ffn_post_norm);
+        norm_rows(p, y, y, &l->ffn_post_norm);
     }
-    add_residual(p, x, h);
+    add_residual(p, x, y);
+    arena_rewind(p->b->step, mark);
 }
 
 /* x += attn(norm1(x)) + ffn(norm2(x)); without a second norm the first serves both. */
@@ -191,9 +349,10 @@ static void layer_parallel(struct pass *p, int32_t i_layer, float *x, float *h)
     if (has_norm(&l->ffn_norm)) {
         norm_rows(p, h, x, &l->ffn_norm);
     }
-    feed_forward(p, i_layer, h, h);
+    float *y = p->a->n_expert > 0 ? back_take(p->b, p->s->n_tok, p->ld) : h;
+    feed_forward(p, i_layer, y, h);
     add_residual(p, x, from_attn);
-    add_residual(p, x, h);
+    add_residual(p, x, y);
     arena_rewind(p->b->step, mark);
 }
 

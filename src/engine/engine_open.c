@@ -89,6 +89,16 @@ static bool is_like(const struct tensor *a, const struct tensor *b)
     return a->type == b->type && a->n_row == b->n_row && a->n_col == b->n_col;
 }
 
+/* All experts of a layer are alike. */
+static bool has_like_experts(const struct weights_layer *a, const struct weights_layer *b)
+{
+    const struct weights_expert *x = a->expert;
+    const struct weights_expert *y = b->expert;
+    return is_like(&a->router, &b->router) && is_like(&a->shared_gate, &b->shared_gate) &&
+           (x == NULL || (is_like(&x->gate, &y->gate) && is_like(&x->up, &y->up) &&
+                          is_like(&x->down, &y->down)));
+}
+
 /* Whether two layers are computed by the same kernels on the same shapes. */
 static bool is_same_kind(const struct plan_context *x, int32_t i, int32_t j)
 {
@@ -104,7 +114,7 @@ static bool is_same_kind(const struct plan_context *x, int32_t i, int32_t j)
     return ai->is_window == aj->is_window && ai->has_rope == aj->has_rope && has_same_vectors &&
            is_like(&a->q, &b->q) && is_like(&a->k, &b->k) && is_like(&a->v, &b->v) &&
            is_like(&a->o, &b->o) && is_like(&a->gate, &b->gate) && is_like(&a->up, &b->up) &&
-           is_like(&a->down, &b->down);
+           is_like(&a->down, &b->down) && has_like_experts(a, b);
 }
 
 /* The first layer of each kind. */

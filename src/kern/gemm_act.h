@@ -350,7 +350,9 @@ INLINE void gemm_act_prepare_as(struct act_how how, const struct kern_act *a, co
                               .order = how.order };
         for (int32_t t = 0; t < p.n; t++) {
             const int32_t tok = i * TILE_MAX + t;
-            p.x[t] = tok < a->n_tok ? x + (size_t)tok * ldx : NULL;
+            const bool is_there = tok < a->n_tok;
+            const int32_t row = is_there && a->rows != NULL ? a->rows[tok] : tok;
+            p.x[t] = is_there ? x + (size_t)row * ldx : NULL;
         }
         if (a->kind == KERN_ACT_F32) {
             prepare_f32(&p);

@@ -39,7 +39,8 @@ struct kern_act {
     enum kern_act_kind kind;
     int32_t n_tok;
     int32_t n_col;
-    uint8_t *data; /* caller's, kern_act_bytes(), 64-byte aligned */
+    uint8_t *data;       /* caller's, kern_act_bytes(), 64-byte aligned */
+    const int32_t *rows; /* [n_tok] of x, one for each token; NULL: 0, 1 ... */
 };
 
 /* The form in which weights of a type want their activations. Any thread; cannot fail. */
@@ -86,6 +87,8 @@ struct kern_line {
     int32_t grain; /* places to hand out together */
 };
 
+/* Places to hand out together, of n_place with up to n_tok tokens. Any thread; cannot fail. */
+int32_t kern_line_grain(int32_t n_place, int32_t n_tok, int32_t n_worker);
 /* For n_tok tokens whose blocks have at most `at_once` tiles (kern_act_tiles_at_once), and n_worker
  * workers. Up to 64 tokens are one block, since weights are the limit. Any thread; cannot fail. */
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker);

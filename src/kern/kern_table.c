@@ -178,6 +178,15 @@ static int32_t pairs_up(int32_t n)
 
 #define FEW_TOKS 64 /* up to here products wait for weights, not for activations */
 
+/* Parts that are small against the whole even out; with few tokens they must also outweigh the
+ * handing out. Few tokens have no use for pairs. */
+int32_t kern_line_grain(int32_t n_place, int32_t n_tok, int32_t n_worker)
+{
+    const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
+    const int32_t grain = n_place / n_part + 1;
+    return n_tok >= KERN_PAIR_TOKS ? pairs_up(grain) : grain;
+}
+
 struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, int32_t n_worker)
 {
     const int32_t n_tile = kern_act_tiles(n_tok);
@@ -185,12 +194,8 @@ struct kern_line kern_line_of(int32_t n_panel, int32_t n_tok, int32_t at_once, i
     const int32_t line = pairs_up(n_panel);
     assert(n_tile <= INT16_MAX && n_block <= INT32_MAX / line); /* of results 2 TB */
     const int32_t n_place = (n_block - 1) * line + n_panel;
-    /* Parts that are small against the whole even out; with few tokens they must also outweigh the
-     * handing out. Few tokens have no use for pairs. */
-    const int32_t n_part = (n_tok <= FEW_TOKS ? 8 : 32) * n_worker;
-    const int32_t grain = n_place / n_part + 1;
     return (struct kern_line){ n_panel, n_tile, n_block, n_place,
-                               n_tok >= KERN_PAIR_TOKS ? pairs_up(grain) : grain };
+                               kern_line_grain(n_place, n_tok, n_worker) };
 }
 
 bool kern_line_next(const struct kern_line *l, int32_t *from, int32_t to, struct kern_part *out)

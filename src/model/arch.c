@@ -31,11 +31,29 @@
 
 /* What a row does not name is 0: norms before, serial, no window, no norm of queries and keys. */
 static const struct arch_recipe recipes[] = {
-    { .name = "llama", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU) },
+    { .name = "llama",
+      RMS,
+      ROPE_PAIRS,
+      GATED(KERN_FN_SILU),
+      .experts = ARCH_EXPERTS_BY_KEY, /* Mixtral */
+      .is_route_normed = true },
     { .name = "mistral3", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU) },
     { .name = "smollm3", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU), .nope = ARCH_NOPE_PERIOD_4 },
     { .name = "qwen2", RMS, ROPE_HALVES, GATED(KERN_FN_SILU) },
     { .name = "qwen3", RMS, ROPE_HALVES, GATED(KERN_FN_SILU), .qk_norm = ARCH_QK_HEAD },
+    { .name = "qwen2moe",
+      RMS,
+      ROPE_HALVES,
+      GATED(KERN_FN_SILU),
+      .experts = ARCH_EXPERTS_ALWAYS,
+      .has_shared_gate = true },
+    { .name = "qwen3moe",
+      RMS,
+      ROPE_HALVES,
+      GATED(KERN_FN_SILU),
+      .qk_norm = ARCH_QK_HEAD,
+      .experts = ARCH_EXPERTS_ALWAYS,
+      .is_route_normed = true },
     { .name = "gemma", RMS, ROPE_HALVES, GATED(KERN_FN_GELU_TANH), .is_embd_scaled = true },
     { .name = "gemma2",
       RMS,
@@ -63,7 +81,20 @@ static const struct arch_recipe recipes[] = {
       .qk_norm = ARCH_QK_WHOLE,
       .window = ARCH_WINDOW_PERIOD,
       .window_period = 4 },
+    { .name = "olmoe",
+      RMS,
+      ROPE_HALVES,
+      GATED(KERN_FN_SILU),
+      .qk_norm = ARCH_QK_WHOLE,
+      .experts = ARCH_EXPERTS_ALWAYS },
     { .name = "granite", RMS, ROPE_PAIRS, GATED(KERN_FN_SILU), .is_logit_divided = true },
+    { .name = "granitemoe",
+      RMS,
+      ROPE_PAIRS,
+      GATED(KERN_FN_SILU),
+      .is_logit_divided = true,
+      .experts = ARCH_EXPERTS_ALWAYS,
+      .is_route_normed = true },
     { .name = "exaone4",
       RMS,
       ROPE_HALVES,
@@ -118,14 +149,10 @@ static const struct arch_recipe recipes[] = {
     MISSING("bloom", "attention with linear biases (ALiBi)"),
     MISSING("mpt", "attention with linear biases (ALiBi)"),
     MISSING("command-r", "its per-layer query and key LayerNorm"),
-    MISSING("qwen2moe", "mixture of experts"),
-    MISSING("qwen3moe", "mixture of experts"),
-    MISSING("granitemoe", "mixture of experts"),
-    MISSING("olmoe", "mixture of experts"),
-    MISSING("gpt-oss", "mixture of experts and attention sinks"),
-    MISSING("llama4", "mixture of experts and chunked attention"),
-    MISSING("deepseek2", "latent attention (MLA) and mixture of experts"),
-    MISSING("qwen3next", "gated delta-rule layers and mixture of experts"),
+    MISSING("gpt-oss", "its clamped activation function and attention sinks"),
+    MISSING("llama4", "chunked attention"),
+    MISSING("deepseek2", "latent attention (MLA)"),
+    MISSING("qwen3next", "gated delta-rule layers"),
     MISSING("qwen35", "gated delta-rule layers"),
     MISSING("lfm2", "short-convolution layers"),
     MISSING("mamba", "state-space layers"),
@@ -262,6 +289,45 @@ static enum err read_shape(struct arch *a, struct reader *r)
             "%s: tensor token_embd.weight: %llu rows; the vocabulary may have %d at most",
             gguf_path(r->g), (unsigned long long)embd->dim[1], ARCH_VOCAB_MAX);
     a->n_vocab = (int32_t)embd->dim[1];
+    return ERR_OK;
+}
+
+/* Experts (AR-2). Which of them a token uses is decided by a softmax over all; other ways of
+ * choosing, as by groups, are other models. */
+static enum err read_experts(struct arch *a, struct reader *r)
+{
+    const struct arch_recipe *recipe = a->recipe;
+    const int32_t least = recipe->experts == ARCH_EXPERTS_ALWAYS ? 1 : 0;
+    int32_t gating = 1; /* softmax */
+    int32_t n_group = 1;
+    int32_t n_dense = 0;
+    TRY(read_int(r, "expert_count", least, ARCH_EXPERT_MAX, &a->n_expert));
+    if (a->n_expert == 0) {
+        return ERR_OK;
+    }
+    REQUIRE(recipe->experts != ARCH_EXPERTS_NONE, ERR_UNSUPPORTED,
+            "%s: family \"%s\" with %d experts is not supported yet: mixture of experts missing",
+            gguf_path(r->g), recipe->name, a->n_expert);
+    REQUIRE(a->n_expert <= ARCH_EXPERTS_MAX / a->n_layer, ERR_LIMIT,
+            "%s: %d layers with %d experts each; at most %d experts are supported", gguf_path(r->g),
+            a->n_layer, a->n_expert, ARCH_EXPERTS_MAX);
+    TRY(read_int(r, "expert_used_count", 1, a->n_expert, &a->n_expert_used));
+    a->n_ff_exp = a->n_ff;
+    TRY(read_int(r, "expert_feed_forward_length", 1, ARCH_FF_MAX, &a->n_ff_exp));
+    a->n_ff_shared = recipe->has_shared_gate ? a->n_ff : 0;
+    TRY(read_int(r, "expert_shared_feed_forward_length", 0, ARCH_FF_MAX, &a->n_ff_shared));
+    a->is_route_normed = recipe->is_route_normed;
+    TRY(gguf_bool(r->g, key_of(r, "expert_weights_norm"), &a->is_route_normed, NULL));
+    a->expert_scale = 1.0f;
+    TRY(read_floatf(r, "expert_weights_scale", 0, 1e6, &a->expert_scale));
+    a->expert_scale = a->expert_scale == 0.0f ? 1.0f : a->expert_scale;
+    TRY(read_int(r, "expert_gating_func", 0, INT32_MAX, &gating));
+    TRY(read_int(r, "expert_group_count", 0, INT32_MAX, &n_group));
+    TRY(read_int(r, "leading_dense_block_count", 0, INT32_MAX, &n_dense));
+    REQUIRE(gating <= 1 && n_group <= 1 && n_dense == 0, ERR_UNSUPPORTED,
+            "%s: experts chosen by function %d in %d groups, after %d dense layers: not supported "
+            "yet; a softmax over all experts of all layers is",
+            gguf_path(r->g), gating, n_group, n_dense);
     return ERR_OK;
 }
 
@@ -411,12 +477,8 @@ enum err arch_read(struct arch *a, const struct gguf *g)
     struct arch t = empty;
     t.recipe = recipe;
     struct reader r = { .g = g, .arch = recipe->name };
-    uint32_t n_expert = 0;
-    TRY(gguf_u32(g, key_of(&r, "expert_count"), &n_expert, NULL));
-    REQUIRE(n_expert == 0, ERR_UNSUPPORTED,
-            "%s: family \"%s\" with %u experts is not supported yet: mixture of experts missing",
-            gguf_path(g), recipe->name, n_expert);
     TRY(read_shape(&t, &r));
+    TRY(read_experts(&t, &r));
     TRY(read_scales(&t, &r));
     if (recipe->has_rope) {
         TRY(read_rope(&t, &r));

@@ -5,7 +5,9 @@
  * checked here, once; later code relies on it and never reads metadata itself.
  *
  * AR-1  every dimension is > 0 and at most its ARCH_*_MAX; n_head is a multiple of n_kv; n_rot is
- *       even and <= hd_k; products of dimensions fit int32_t. */
+ *       even and <= hd_k; products of dimensions fit int32_t.
+ * AR-2  0 < n_expert_used <= n_expert <= ARCH_EXPERT_MAX, or all that has to do with experts is 0;
+ *       all layers together have at most ARCH_EXPERTS_MAX. */
 #ifndef HEARTH_ARCH_H
 #define HEARTH_ARCH_H
 
@@ -22,6 +24,8 @@
 #define ARCH_HEAD_COUNT_MAX 1024
 #define ARCH_VOCAB_MAX      (1 << 21)
 #define ARCH_CTX_MAX        (1 << 24)
+#define ARCH_EXPERT_MAX     512   /* of a layer */
+#define ARCH_EXPERTS_MAX    65536 /* of all layers */
 
 /* Where a block normalizes. */
 enum arch_norms {
@@ -52,6 +56,9 @@ enum arch_window {
     ARCH_WINDOW_PERIOD, /* all but each window_period-th layer */
 };
 
+/* Whether the feed-forward part is several, of which a router chooses some for each token. */
+enum arch_experts { ARCH_EXPERTS_NONE, ARCH_EXPERTS_BY_KEY, ARCH_EXPERTS_ALWAYS };
+
 /* Which layers are not rotated. */
 enum arch_nope { ARCH_NOPE_NONE, ARCH_NOPE_PERIOD_4, ARCH_NOPE_FULL_LAYERS };
 
@@ -71,6 +78,9 @@ struct arch_recipe {
     enum arch_window window;
     int window_period;
     enum arch_nope nope;
+    enum arch_experts experts;
+    bool is_route_normed; /* the weights of a token's experts sum to 1; a key may say otherwise */
+    bool has_shared_gate; /* the shared expert's result times sigmoid(gate . x) */
     const char *ffn_norm; /* tensor name if not "ffn_norm"; for PARALLEL_NORMED the second norm */
     const char *rest;     /* what the family has beyond this program; NULL = supported */
 };
@@ -86,6 +96,12 @@ struct arch {
     int32_t n_layer;
     int32_t n_embd;
     int32_t n_ff;
+    int32_t n_expert; /* 0: none, the layers are dense */
+    int32_t n_expert_used;
+    int32_t n_ff_exp;    /* of one expert */
+    int32_t n_ff_shared; /* of the expert that all tokens use; 0: there is none */
+    bool is_route_normed;
+    float expert_scale; /* of the weights of a token's experts */
     int32_t n_head;
     int32_t n_kv;
     int32_t hd_k;

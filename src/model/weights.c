@@ -7,7 +7,7 @@
  *
  * Fused tensors are split by rows while loading: a slot then has a first row in the file's tensor.
  * That keeps the forward pass free of special cases and costs nothing, since rows are packed one
- * panel at a time anyway.
+ * panel at a time anyway. Experts, which files have as one tensor of all of them, are split alike.
  *
  * A packed image is mapped instead: nothing is read twice and no new memory is touched, which is
  * most of a start (docs/decisions/0004-packed-images.md).
@@ -24,6 +24,7 @@
 #include "num/pack.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,34 +84,53 @@ static void need_scratch(struct binder *b, const struct gguf_tensor *t, size_t l
     b->w->scratch_bytes = need > b->w->scratch_bytes ? need : b->w->scratch_bytes;
 }
 
-/* Binds rows [row0, row0 + n_row) of tensor b->name, which must have n_row_all rows. */
-static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_all, int64_t row0,
-                          int64_t n_row, int64_t n_col)
+/* The tensor b->name: n_part matrices of n_row rows. */
+static enum err find_matrix(struct binder *b, int64_t n_part, int64_t n_row, int64_t n_col,
+                            const struct gguf_tensor **out)
 {
     const struct gguf_tensor *t = look_up(b);
     if (t == NULL) {
         return missing(b);
     }
-    REQUIRE(t->n_dim <= 2 && t->dim[0] == (uint64_t)n_col && t->dim[1] == (uint64_t)n_row_all,
-            ERR_INTEGRITY, "%s: tensor %s: shape %llu x %llu, expected %lld x %lld",
+    REQUIRE(t->n_dim <= 3 && t->dim[0] == (uint64_t)n_col && t->dim[1] == (uint64_t)n_row &&
+                t->dim[2] == (uint64_t)n_part,
+            ERR_INTEGRITY, "%s: tensor %s: shape %llu x %llu x %llu, expected %lld x %lld x %lld",
             gguf_path(b->g), b->name, (unsigned long long)t->dim[0], (unsigned long long)t->dim[1],
-            (long long)n_col, (long long)n_row_all);
+            (unsigned long long)t->dim[2], (long long)n_col, (long long)n_row, (long long)n_part);
     REQUIRE(quant_get(t->type)->decode != NULL, ERR_UNSUPPORTED,
             "%s: tensor %s: element type %u cannot hold weights", gguf_path(b->g), b->name,
             t->type);
+    *out = t;
+    return ERR_OK;
+}
+
+/* Rows [row0, row0 + n_row) of all that t has. */
+static enum err add_rows(struct binder *b, struct tensor *slot, const struct gguf_tensor *t,
+                         int64_t row0, int64_t n_row)
+{
+    const uint64_t n_col = t->dim[0];
     REQUIRE(pack_shape(t->type, (int32_t)n_row, (int32_t)n_col, slot), ERR_INTEGRITY,
-            "%s: tensor %s: rows of %lld do not divide into blocks of %s, or are too long",
-            gguf_path(b->g), b->name, (long long)n_col, quant_get(t->type)->name);
-    b->w->type_bytes[t->type] += t->bytes;
+            "%s: tensor %s: rows of %llu do not divide into blocks of %s, or are too long",
+            gguf_path(b->g), b->name, (unsigned long long)n_col, quant_get(t->type)->name);
     size_t row_bytes = 0;
-    if (!quant_bytes(t->type, (uint64_t)n_col, &row_bytes) ||
-        !mem_mul(row_bytes, LOAD_ROWS_MIN, &row_bytes)) {
+    size_t least = 0;
+    if (!quant_bytes(t->type, n_col, &row_bytes) || !mem_mul(row_bytes, LOAD_ROWS_MIN, &least)) {
         return err_set(ERR_LIMIT, "%s: tensor %s: rows too long", gguf_path(b->g), b->name);
     }
-    need_scratch(b, t, row_bytes);
-    b->w->n_param += (uint64_t)n_row * (uint64_t)n_col;
+    need_scratch(b, t, least);
+    b->w->type_bytes[t->type] += (uint64_t)n_row * row_bytes;
+    b->w->n_param += (uint64_t)n_row * n_col;
     return add_load(b, (struct weights_load){ .from = t, .row0 = (int32_t)row0, .matrix = slot },
                     slot->bytes);
+}
+
+/* Binds rows [row0, row0 + n_row) of tensor b->name, which must have n_row_all rows. */
+static enum err bind_rows(struct binder *b, struct tensor *slot, int64_t n_row_all, int64_t row0,
+                          int64_t n_row, int64_t n_col)
+{
+    const struct gguf_tensor *t = NULL;
+    TRY(find_matrix(b, 1, n_row_all, n_col, &t));
+    return add_rows(b, slot, t, row0, n_row);
 }
 
 /* Elements [at, at + n) of a vector of n_all; of a float type, since a few numbers need no
@@ -230,6 +250,70 @@ static enum err bind_ffn(struct binder *b, int32_t i, struct weights_layer *l)
     return bind_linear(b, i, &down, NULL, 0, 0);
 }
 
+/* A matrix of every expert: tensors NAME_exps with one part an expert, or (files of 2023)
+ * NAME.0, NAME.1 ... */
+struct expert_slot {
+    const char *name;
+    size_t at; /* of the slot in weights_expert */
+    int64_t n_row;
+    int64_t n_col;
+};
+
+static enum err bind_expert(struct binder *b, int32_t i, int32_t e, const struct expert_slot *s,
+                            struct tensor *slot)
+{
+    char part[48];
+    const struct gguf_tensor *t = NULL;
+    snprintf(part, sizeof part, "%s_exps.weight", s->name);
+    name_layer(b, i, part);
+    if (has_name(b)) {
+        TRY(find_matrix(b, b->a->n_expert, s->n_row, s->n_col, &t));
+        return add_rows(b, slot, t, (int64_t)e * s->n_row, s->n_row);
+    }
+    snprintf(part, sizeof part, "%s.%d.weight", s->name, e);
+    name_layer(b, i, part);
+    return bind_rows(b, slot, s->n_row, 0, s->n_row, s->n_col);
+}
+
+/* The router, what all tokens share, then one expert after the other (WE-4). */
+static enum err bind_experts(struct binder *b, int32_t i, struct weights_layer *l)
+{
+    const struct arch *a = b->a;
+    const struct expert_slot slots[WEIGHTS_EXPERT_LOADS] = {
+        { "ffn_gate", offsetof(struct weights_expert, gate), a->n_ff_exp, a->n_embd },
+        { "ffn_up", offsetof(struct weights_expert, up), a->n_ff_exp, a->n_embd },
+        { "ffn_down", offsetof(struct weights_expert, down), a->n_embd, a->n_ff_exp },
+    };
+    name_layer(b, i, "ffn_gate_inp.weight");
+    TRY(bind_rows(b, &l->router, a->n_expert, 0, a->n_expert, a->n_embd));
+    if (a->recipe->has_shared_gate && a->n_ff_shared > 0) {
+        name_layer(b, i, "ffn_gate_inp_shexp.weight");
+        TRY(bind_rows(b, &l->shared_gate, 1, 0, 1, a->n_embd));
+    }
+    if (a->n_ff_shared > 0) {
+        name_layer(b, i, "ffn_gate_shexp.weight");
+        TRY(bind_rows(b, &l->gate, a->n_ff_shared, 0, a->n_ff_shared, a->n_embd));
+        name_layer(b, i, "ffn_up_shexp.weight");
+        TRY(bind_rows(b, &l->up, a->n_ff_shared, 0, a->n_ff_shared, a->n_embd));
+        name_layer(b, i, "ffn_down_shexp.weight");
+        TRY(bind_rows(b, &l->down, a->n_embd, 0, a->n_embd, a->n_ff_shared));
+    }
+    l->expert = b->w->expert + (size_t)i * (size_t)a->n_expert;
+    b->w->expert_load[i] = b->w->n_load;
+    for (int32_t e = 0; e < a->n_expert; e++) {
+        for (int k = 0; k < WEIGHTS_EXPERT_LOADS; k++) {
+            struct tensor *to = (void *)((uint8_t *)&l->expert[e] + slots[k].at);
+            const struct tensor *first = (void *)((uint8_t *)&l->expert[0] + slots[k].at);
+            TRY(bind_expert(b, i, e, &slots[k], to));
+            REQUIRE(to->type == first->type, ERR_UNSUPPORTED,
+                    "%s: tensor %s: type %s, but expert 0's is %s; such models are not supported",
+                    gguf_path(b->g), b->name, quant_get(to->type)->name,
+                    quant_get(first->type)->name);
+        }
+    }
+    return ERR_OK;
+}
+
 static enum err bind_layer(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch_recipe *r = b->a->recipe;
@@ -250,7 +334,12 @@ static enum err bind_layer(struct binder *b, int32_t i, struct weights_layer *l)
         TRY(bind_norm(b, i, "post_attention_norm", &l->attn_post_norm));
         TRY(bind_norm(b, i, "post_ffw_norm", &l->ffn_post_norm));
     }
-    return bind_ffn(b, i, l);
+    if (b->a->n_expert > 0) {
+        return bind_experts(b, i, l);
+    }
+    TRY(bind_ffn(b, i, l));
+    b->w->expert_load[i] = b->w->n_load;
+    return ERR_OK;
 }
 
 static enum err bind_rope(struct binder *b)
@@ -337,14 +426,18 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
 {
     *w = (struct weights){ 0 };
     struct binder b = { .w = w, .a = a, .g = g };
-    /* at most: 30 slots a layer and 12 global ones */
-    b.n_load_max = (size_t)a->n_layer * 30 + 12;
+    const size_t n_expert = (size_t)a->n_layer * (size_t)a->n_expert;
+    /* at most: 32 slots a layer and 12 global ones, and those of experts */
+    b.n_load_max = (size_t)a->n_layer * 32 + 12 + n_expert * WEIGHTS_EXPERT_LOADS;
     w->layer = mem_alloc_array((size_t)a->n_layer, sizeof w->layer[0]);
     w->loads = mem_alloc_array(b.n_load_max, sizeof w->loads[0]);
     w->layer_load = mem_alloc_array((size_t)a->n_layer + 1, sizeof w->layer_load[0]);
+    w->expert_load = mem_alloc_array((size_t)a->n_layer, sizeof w->expert_load[0]);
+    w->expert = n_expert > 0 ? mem_alloc_array(n_expert, sizeof w->expert[0]) : NULL;
     b.is_used = mem_alloc_array(gguf_n_tensor(g), sizeof b.is_used[0]);
     enum err e = ERR_OK;
-    if (w->layer == NULL || w->loads == NULL || w->layer_load == NULL || b.is_used == NULL) {
+    if (w->layer == NULL || w->loads == NULL || w->layer_load == NULL || w->expert_load == NULL ||
+        (w->expert == NULL && n_expert > 0) || b.is_used == NULL) {
         e = err_set(ERR_MEMORY, "%s: no memory for the tables of %d layers", gguf_path(g),
                     a->n_layer);
     } else {
@@ -366,6 +459,8 @@ void weights_release(struct weights *w)
     mem_free(w->layer);
     mem_free(w->loads);
     mem_free(w->layer_load);
+    mem_free(w->expert_load);
+    mem_free(w->expert);
     *w = (struct weights){ 0 };
 }
 

@@ -10,9 +10,12 @@
  *
  * WE-1  after weights_bind all slots a layer's forward pass reads are set or legitimately NULL.
  * WE-2  a fused tensor of the file (attn_qkv, ffn_up of gated families) is split here; the forward
- *       pass never sees one.
+ *       pass never sees one. Each expert has slots of its own, whether the file has one tensor of
+ *       all of them or one of each.
  * WE-3  an image is bound only if its slots, their places and the layout of its types' panels are
- *       those of this program. */
+ *       those of this program.
+ * WE-4  a layer's loads are its dense part, then its experts in their order, each with
+ *       WEIGHTS_EXPERT_LOADS matrices: an expert is one range of the arena, and of an image. */
 #ifndef HEARTH_WEIGHTS_H
 #define HEARTH_WEIGHTS_H
 
@@ -31,6 +34,14 @@ struct weights_norm {
     struct weights_vec w;
     struct weights_vec b;
 };
+
+/* One of the experts of a layer. All of a layer have the same shapes and types. */
+struct weights_expert {
+    struct tensor gate; /* [n_ff_exp][n_embd] */
+    struct tensor up;   /* [n_ff_exp][n_embd] */
+    struct tensor down; /* [n_embd][n_ff_exp] */
+};
+#define WEIGHTS_EXPERT_LOADS 3
 
 struct weights_layer {
     struct weights_norm attn_norm; /* norms before are absent for ARCH_NORMS_POST */
@@ -53,6 +64,11 @@ struct weights_layer {
     struct weights_vec gate_b;
     struct weights_vec up_b;
     struct weights_vec down_b;
+    /* Where there are experts: gate, up and down are those of the shared one, with n_ff_shared rows
+     * or columns; absent where there is none. */
+    struct tensor router;          /* [n_expert][n_embd] */
+    struct tensor shared_gate;     /* [1][n_embd] */
+    struct weights_expert *expert; /* [n_expert]; borrows from weights */
 };
 
 /* One slot's bytes in the file and in the arena; for weights.c and image.c. */
@@ -73,11 +89,14 @@ struct weights {
     struct weights_vec rope_factors; /* [n_rot/2] */
     struct weights_vec rope_factors_long;
     struct weights_vec rope_factors_short;
-    struct weights_layer *layer; /* [n_layer], owns */
+    struct weights_layer *layer;   /* [n_layer], owns */
+    struct weights_expert *expert; /* [n_layer][n_expert], owns; NULL where there are none */
 
     struct weights_load *loads; /* [n_load], owns; in the order of their places */
     size_t n_load;
     size_t *layer_load;   /* [n_layer + 1] loads: each layer's first, and n_load; owns */
+    size_t *expert_load;  /* [n_layer] loads: the first of each layer's expert 0 (WE-4); where there
+                             are no experts, the next layer's first; owns */
     size_t arena_bytes;   /* what weights_load will take from its arena, exactly */
     size_t scratch_bytes; /* per worker while loading; 0 for an image */
     bool is_tied;         /* output is embd */
@@ -92,6 +111,11 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done),
                       void *arg) MUST_USE;
+/* The first of the WEIGHTS_EXPERT_LOADS loads of an expert. */
+static inline size_t weights_expert_load(const struct weights *w, int32_t i_layer, int32_t i_expert)
+{
+    return w->expert_load[i_layer] + (size_t)i_expert * WEIGHTS_EXPERT_LOADS;
+}
 /* For stream.c: where load i ends in the arena, with its padding; its slot is set to bytes that lie
  * at `at` (NULL: nowhere); a vector's numbers are looked at (ERR_INTEGRITY). */
 size_t weights_end(const struct weights *w, size_t i);

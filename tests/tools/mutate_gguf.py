@@ -20,7 +20,7 @@ import sys
 
 import gguf_file as gf
 
-ZOO = 'llama qwen2 qwen3 gemma gemma3 phi3-mini olmo2 granite starcoder2 stablelm'.split()
+ZOO = 'llama qwen2 qwen3 gemma gemma3 phi3-mini olmo2 granite starcoder2 stablelm mixtral qwen2moe'.split()
 HERE = os.path.dirname(os.path.abspath(__file__))
 ODD_INTS = [0, 1, 2, 3, 7, 255, 256, 257, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1]
 ODD_LONGS = ODD_INTS + [2**32, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 32, 2**64 - 1]
@@ -37,7 +37,7 @@ def load(zoo):
                 models[name] = gf.Model.parse(b)
                 break
     if not models:
-        sys.exit(f'{zoo}: none of the ten tiny models is there')
+        sys.exit(f'{zoo}: none of the tiny models is there')
     return models
 
 
@@ -186,6 +186,11 @@ def key_extra(m, r):
     a = arch.value + b'.' if arch and isinstance(arch.value, bytes) else b'llama.'
     m.keys.append(r.choice([
         gf.Key(a + b'expert_count', gf.U32, r.choice([0, 1, 8, 2**31])),
+        gf.Key(a + b'expert_used_count', gf.U32, r.choice([0, 1, 4, 5, 2**31])),
+        gf.Key(a + b'expert_feed_forward_length', gf.U32, r.choice(ODD_INTS)),
+        gf.Key(a + b'expert_shared_feed_forward_length', gf.U32, r.choice(ODD_INTS)),
+        gf.Key(a + b'expert_weights_scale', gf.F32, r.choice(ODD_FLOATS)),
+        gf.Key(a + b'expert_weights_norm', gf.BOOL, r.choice([0, 1])),
         gf.Key(a + b'rope.scaling.type', gf.STRING, r.choice([b'linear', b'yarn', b'longrope', b'none', b'', b'\xff', b'x' * 5000])),
         gf.Key(a + b'rope.scaling.factor', gf.F32, r.choice(ODD_FLOATS)),
         gf.Key(a + b'rope.scaling.original_context_length', gf.U32, r.choice(ODD_INTS)),
@@ -208,7 +213,7 @@ def key_extra(m, r):
 def family(m, r):
     """Another family's name over the same tensors; its own keys are renamed half the time."""
     k = m.get(b'general.architecture')
-    old, new = k.value, r.choice([n.encode() for n in ('llama', 'qwen2', 'qwen3', 'gemma', 'gemma2', 'gemma3', 'phi3', 'olmo2', 'granite', 'starcoder2', 'stablelm', 'bert', 'mamba', 'nothing', '')])
+    old, new = k.value, r.choice([n.encode() for n in ('llama', 'qwen2', 'qwen3', 'gemma', 'gemma2', 'gemma3', 'phi3', 'olmo2', 'granite', 'starcoder2', 'stablelm', 'qwen2moe', 'qwen3moe', 'olmoe', 'granitemoe', 'bert', 'mamba', 'nothing', '')])
     k.value = new
     if r.random() < 0.7:
         for x in m.keys:
