@@ -3,12 +3,13 @@
 
 mkgguf.py PRESET OUT.gguf --type TYPE [--seed N] [--vocab FROM.gguf] [--split-bytes N] [shape options]
 
-PRESET  smollm2-135m, llama-1b (Llama 3.2), llama-8b, llama-70b (Llama 3.1), gemma3-270m, or tiny
+PRESET  smollm2-135m, llama-1b (Llama 3.2), llama-8b, llama-70b (Llama 3.1), gemma3-270m, tiny, or with
+        experts qwen3-30b-a3b, mixtral-8x7b, tiny-moe
 TYPE    any type of weights (Q4_0, IQ2_XXS, MXFP4, F16, ...) or a mix: q3_k_m, q4_k_m, q5_k_m
 --vocab copies the tokenizer (and with it the number of tokens) from a file; without it a byte-level BPE
         is made up in the preset's size
 Shape options change single numbers of the preset: --arch --layers --embd --ff --heads --kv-heads
---head-dim --ctx --vocab-size --untied
+--head-dim --ctx --vocab-size --experts --experts-used --ff-expert --untied
 
 The same arguments give the same bytes. Blocks are random bits under scales that are set so that a matrix
 keeps the size of its input: weights have a standard deviation of 1 / sqrt(columns), those that write to the
@@ -40,6 +41,14 @@ PRESETS = {
                       ctx=131072, vocab_size=128256, base=500000.0, eps=1e-5, tied=False, stretch=8.0),
     'gemma3-270m': dict(arch='gemma3', layers=18, embd=640, ff=2048, heads=4, kv_heads=1, head_dim=256,
                         ctx=32768, vocab_size=262144, base=1000000.0, eps=1e-6, tied=True, window=512),
+    'qwen3-30b-a3b': dict(arch='qwen3moe', layers=48, embd=2048, ff=6144, heads=32, kv_heads=4, head_dim=128,
+                          ctx=40960, vocab_size=151936, base=1000000.0, eps=1e-6, tied=False,
+                          experts=128, experts_used=8, ff_expert=768),
+    'mixtral-8x7b': dict(arch='llama', layers=32, embd=4096, ff=14336, heads=32, kv_heads=8, head_dim=128,
+                         ctx=32768, vocab_size=32000, base=1000000.0, eps=1e-5, tied=False,
+                         experts=8, experts_used=2, ff_expert=14336),
+    'tiny-moe': dict(arch='qwen3moe', layers=2, embd=256, ff=512, heads=4, kv_heads=2, head_dim=64, ctx=1024,
+                     vocab_size=512, base=10000.0, eps=1e-5, tied=True, experts=16, experts_used=4, ff_expert=256),
     'tiny': dict(arch='llama', layers=2, embd=256, ff=512, heads=4, kv_heads=2, head_dim=64, ctx=1024,
                  vocab_size=512, base=10000.0, eps=1e-5, tied=True),
 }
@@ -48,6 +57,7 @@ PRESETS = {
 EXTRA = {
     'llama': [],
     'qwen3': [('attn_q_norm', 'head_dim'), ('attn_k_norm', 'head_dim')],
+    'qwen3moe': [('attn_q_norm', 'head_dim'), ('attn_k_norm', 'head_dim')],
     'gemma3': [('attn_q_norm', 'head_dim'), ('attn_k_norm', 'head_dim'),
                ('post_attention_norm', 'embd'), ('post_ffw_norm', 'embd')],
 }
@@ -310,6 +320,10 @@ def add_shape(w, s, wanted):
     w.add_rope_freq_base(s['base'])
     w.add_layer_norm_rms_eps(s['eps'])
     w.add_vocab_size(s['vocab_size'])
+    if s.get('experts'):
+        w.add_expert_count(s['experts'])
+        w.add_expert_used_count(s['experts_used'])
+        w.add_expert_feed_forward_length(s['ff_expert'])
     if 'window' in s:
         w.add_sliding_window(s['window'])
     w.add_quantization_version(2)
@@ -318,7 +332,8 @@ def add_shape(w, s, wanted):
 
 
 def tensors(s, wanted):
-    """(name, type, rows or None for a vector, columns, standard deviation or None for a norm)"""
+    """(name, type, rows or None for a vector, columns, standard deviation or None for a norm); rows of several
+    matrices are a list, their number first"""
     embd, ff, n = s['embd'], s['ff'], s['layers']
     nq, nk = s['heads'] * s['head_dim'], s['kv_heads'] * s['head_dim']
     thin = 1 / math.sqrt(2 * n)
@@ -328,17 +343,26 @@ def tensors(s, wanted):
     if 'stretch' in s:
         yield 'rope_freqs.weight', T.F32, None, s['head_dim'] // 2, 'rope'
     matrices = [('attn_q', nq, embd, 1.0), ('attn_k', nk, embd, 1.0), ('attn_v', nk, embd, 1.0),
-                ('attn_output', embd, nq, thin), ('ffn_gate', ff, embd, 1.0),
-                ('ffn_up', ff, embd, 1.0), ('ffn_down', embd, ff, thin)]
+                ('attn_output', embd, nq, thin)]
+    if s.get('experts'):  # a router whose logits have a deviation of 1: its choices are spread over all experts
+        part, ff = [s['experts']], s['ff_expert']
+        matrices += [('ffn_gate_inp', s['experts'], embd, 1.0), ('ffn_gate_exps', part + [ff], embd, 1.0),
+                     ('ffn_up_exps', part + [ff], embd, 1.0), ('ffn_down_exps', part + [embd], ff, thin)]
+    else:
+        matrices += [('ffn_gate', ff, embd, 1.0), ('ffn_up', ff, embd, 1.0), ('ffn_down', embd, ff, thin)]
     for i in range(n):
         for kind, width in [('attn_norm', 'embd'), ('ffn_norm', 'embd'), *EXTRA[s['arch']]]:
             yield f'blk.{i}.{kind}.weight', T.F32, None, s[width], None
         for kind, rows, cols, gain in matrices:
-            yield (f'blk.{i}.{kind}.weight', type_of(wanted, kind, i, s, cols), rows, cols,
-                   gain / math.sqrt(cols))
+            t = T.F32 if kind == 'ffn_gate_inp' else type_of(wanted, kind.removesuffix('_exps'), i, s, cols)
+            yield f'blk.{i}.{kind}.weight', t, rows, cols, gain / math.sqrt(cols)
     yield 'output_norm.weight', T.F32, None, embd, None
     if not s['tied']:
         yield 'output.weight', type_of(wanted, 'output', 0, s, embd), s['vocab_size'], embd, head
+
+
+def n_rows(rows):
+    return math.prod(rows) if isinstance(rows, list) else rows
 
 
 def rope_factors(s):
@@ -357,7 +381,7 @@ def write_tensor(f, makers, rng, t, rows, cols, std, s):
         return 4 * cols
     maker = makers.setdefault(t, None) or Blocks(t)
     makers[t] = maker
-    left = rows * cols // maker.values
+    left = n_rows(rows) * cols // maker.values
     done = left * maker.bytes
     while left > 0:
         n = min(left, max(1, PIECE_BYTES // maker.bytes))
@@ -380,7 +404,8 @@ def check_room(out, need):
 
 def shape_of(a):
     s = dict(PRESETS[a.preset], preset=a.preset)
-    for key in ('arch', 'layers', 'embd', 'ff', 'heads', 'kv_heads', 'head_dim', 'ctx', 'vocab_size'):
+    for key in ('arch', 'layers', 'embd', 'ff', 'heads', 'kv_heads', 'head_dim', 'ctx', 'vocab_size',
+                'experts', 'experts_used', 'ff_expert'):
         if getattr(a, key) is not None:
             s[key] = getattr(a, key)
     if a.untied:
@@ -400,7 +425,8 @@ def arguments():
     p.add_argument('--split-bytes', type=int, default=0)
     p.add_argument('--arch', choices=EXTRA)
     p.add_argument('--untied', action='store_true')
-    for name in ('layers', 'embd', 'ff', 'heads', 'kv-heads', 'head-dim', 'ctx', 'vocab-size'):
+    for name in ('layers', 'embd', 'ff', 'heads', 'kv-heads', 'head-dim', 'ctx', 'vocab-size',
+                 'experts', 'experts-used', 'ff-expert'):
         p.add_argument('--' + name, type=int)
     a = p.parse_args()
     a.type = a.type.lower() if a.type.lower() in MIXES else a.type.upper()
@@ -423,7 +449,7 @@ def main():
     todo = list(tensors(s, a.type))
     for name, t, rows, cols, _ in todo:
         values, size = GGML_QUANT_SIZES[t]
-        shape = (cols,) if rows is None else (rows, cols)
+        shape = (cols,) if rows is None else (*rows, cols) if isinstance(rows, list) else (rows, cols)
         w.add_tensor_info(name, shape, np.float32, math.prod(shape) // values * size, raw_dtype=t)
     check_room(a.out, sum(rows_bytes(t, rows, cols) for _, t, rows, cols, _ in todo))
     w.write_header_to_file()
