@@ -73,7 +73,7 @@ def test_readme():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     page, table, zoo = (open(f'{root}/{x}').read() for x in ('README.md', 'src/model/arch.c', 'tests/zoo.list'))
     rows = re.findall(r'\{ \.name = "([^"]+)"', table)
-    m = re.search(r'of (\d+) dense architectures, by their names in the format: ([^;]+);.*?\. (\d+) small models', page, re.S)
+    m = re.search(r'of (\d+) architectures, by their names in the format: ([^;]+);.*?\. (\d+) small models', page, re.S)
     names = re.sub(r'\s*\([^)]*\)', '', m.group(2)).replace('\n', ' ') if m else ''
     check('README.md: the architectures', m and int(m.group(1)) == len(rows) and re.split(r',\s+', names) == rows, (names, rows))
     check('README.md: the models compared', m and int(m.group(3)) == len(zoo.strip().split(',')), m)
