@@ -392,7 +392,7 @@ def write_tensor(f, makers, rng, t, rows, cols, std, s):
 
 def rows_bytes(t, rows, cols):
     values, size = GGML_QUANT_SIZES[t]
-    return (rows or 1) * cols // values * size
+    return (n_rows(rows) or 1) * cols // values * size
 
 
 def check_room(out, need):
