@@ -243,11 +243,43 @@ static void test_loading(void **state)
     model_close(&m);
 }
 
+/* By hand: three heads of 64 numbers in f16. A position has 3 * (128 + 128) = 768 bytes of K and V.
+ */
+static void test_cache_traffic(void **state)
+{
+    struct arena count;
+    struct be_measure m;
+    const struct back_run runs[] = { { .n_tok = 2, .pos0 = 98 }, { .n_tok = 1, .pos0 = 9 } };
+    struct back_attend a = { .kv = { .kind = KERN_KV_F16,
+                                     .k_page = 2048,
+                                     .v_page = 2048,
+                                     .n_kv = 3,
+                                     .hd_k = 64,
+                                     .hd_v = 64 },
+                             .runs = runs,
+                             .n_run = 2,
+                             .n_tok = 3,
+                             .n_head = 6 };
+    (void)state;
+    assert_int_equal(kern_kv_k_bytes(KERN_KV_F16, 64), 2048);
+    arena_open_counting(&count);
+    be_measure_init(&m, &count, 1);
+    m.back.op->kv_write(&m.back, &a, NULL, NULL);
+    assert_int_equal(m.kv_bytes, 3 * 768);
+    m.back.op->attend(&m.back, &a, NULL, NULL);
+    assert_int_equal(m.kv_bytes, (3 + 100 + 10) * 768);
+    a.window = 16;
+    m.back.op->attend(&m.back, &a, NULL, NULL);
+    assert_int_equal(m.kv_bytes, (3 + 100 + 10 + 16 + 10) * 768);
+}
+
 int main(int argc, char **argv)
 {
     struct CMUnitTest tests[MODELS_MAX] = { { "made here", test_model, NULL, NULL, "made here" },
-                                            { "loading", test_loading, NULL, NULL, "made here" } };
-    size_t n = argc == 3 ? 0 : 2;
+                                            { "loading", test_loading, NULL, NULL, "made here" },
+                                            { "cache traffic", test_cache_traffic, NULL, NULL,
+                                              "made here" } };
+    size_t n = argc == 3 ? 0 : 3;
     folder = argc == 3 ? argv[1] : NULL;
     for (char *name = argc == 3 ? strtok(argv[2], ",") : NULL; name != NULL && n < MODELS_MAX;
          name = strtok(NULL, ",")) {

@@ -107,12 +107,17 @@ static void measure_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int
     (void)b, (void)x, (void)ld, (void)n_tok, (void)n_head, (void)hd, (void)angles;
 }
 
-/* One slot of a page: a sixteenth of it. */
+/* Of a page of all heads: k_page and v_page are those of one. */
+static uint64_t slot_bytes(const struct back_kv *kv, uint64_t n_slot)
+{
+    return n_slot * (kv->k_page + kv->v_page) * (uint64_t)kv->n_kv / KERN_PAGE;
+}
+
 static void measure_kv_write(struct back *b, const struct back_attend *p, const float *k,
                              const float *v)
 {
     (void)k, (void)v;
-    self(b)->kv_bytes += (uint64_t)p->n_tok * (p->kv.k_page + p->kv.v_page) / KERN_PAGE;
+    self(b)->kv_bytes += slot_bytes(&p->kv, (uint64_t)p->n_tok);
 }
 
 static void measure_attend(struct back *b, const struct back_attend *p, float *y, const float *q)
@@ -126,7 +131,7 @@ static void measure_attend(struct back *b, const struct back_attend *p, float *y
         const uint64_t n_pos = (uint64_t)r->pos0 + (uint64_t)r->n_tok;
         const uint64_t seen =
             p->window > 0 && (uint64_t)p->window < n_pos ? (uint64_t)p->window : n_pos;
-        self(b)->kv_bytes += seen * (p->kv.k_page + p->kv.v_page) / KERN_PAGE;
+        self(b)->kv_bytes += slot_bytes(&p->kv, seen);
     }
 }
 
