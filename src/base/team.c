@@ -37,6 +37,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -198,11 +199,37 @@ static void *member_main(void *arg)
     }
 }
 
-static enum err start_members(struct team *t)
+static bool can_have_stack(void)
+{
+    void *at = mmap(NULL, TEAM_STACK_BYTES, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    return at != MAP_FAILED && munmap(at, TEAM_STACK_BYTES) == 0;
+}
+
+/* EAGAIN is the answer to both too little memory for a stack and too many threads: whether a stack
+ * could be had tells them apart. What could be had now, but could not just before, is tried again.
+ */
+static enum err create(pthread_t *id, void *(*fn)(void *), void *arg, const char *what)
 {
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, TEAM_STACK_BYTES);
+    int rc = pthread_create(id, &attr, fn, arg);
+    if (rc == EAGAIN) {
+        rc = can_have_stack() ? pthread_create(id, &attr, fn, arg) : ENOMEM;
+    }
+    pthread_attr_destroy(&attr);
+    REQUIRE(rc != ENOMEM, ERR_MEMORY, "cannot start %s: no memory for its stack of %u KiB", what,
+            TEAM_STACK_BYTES >> 10);
+    REQUIRE(rc != EAGAIN, ERR_IO,
+            "cannot start %s: no more threads are allowed here (ulimit -u, pids.max of the cgroup)",
+            what);
+    REQUIRE(rc == 0, ERR_IO, "cannot start %s: %s", what, strerror(rc));
+    return ERR_OK;
+}
+
+static enum err start_members(struct team *t)
+{
     enum err e = ERR_OK;
     int n = 1;
     for (; n < t->n_worker && e == ERR_OK; n++) {
@@ -212,14 +239,14 @@ static enum err start_members(struct team *t)
             break;
         }
         *m = (struct member){ t, n };
-        const int rc = pthread_create(&t->threads[n - 1], &attr, member_main, m);
-        if (rc != 0) {
+        char what[32];
+        snprintf(what, sizeof what, "worker thread %d", n);
+        e = create(&t->threads[n - 1], member_main, m, what);
+        if (e != ERR_OK) {
             mem_free(m);
-            e = err_set(ERR_IO, "cannot start worker thread %d: %s", n, strerror(rc));
             break;
         }
     }
-    pthread_attr_destroy(&attr);
     if (e != ERR_OK) {
         t->n_worker = n; /* those that run */
     }
@@ -455,14 +482,12 @@ enum err thread_start(struct thread **out, const char *name, void (*fn)(void *),
     t->fn = fn;
     t->arg = arg;
     snprintf(t->name, sizeof t->name, "%s", name);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, TEAM_STACK_BYTES);
-    const int rc = pthread_create(&t->id, &attr, thread_main, t);
-    pthread_attr_destroy(&attr);
-    if (rc != 0) {
+    char what[32];
+    snprintf(what, sizeof what, "thread %s", t->name);
+    const enum err e = create(&t->id, thread_main, t, what);
+    if (e != ERR_OK) {
         mem_free(t);
-        return err_set(ERR_IO, "cannot start thread %s: %s", name, strerror(rc));
+        return e;
     }
     *out = t;
     return ERR_OK;

@@ -19,8 +19,8 @@ struct team;
 
 #define TEAM_STACK_BYTES (512u * 1024u) /* per thread; stands in the plan */
 
-/* Starts n_worker - 1 threads, 1..1024 workers: the caller is the first. ERR_USAGE, ERR_MEMORY,
- * ERR_IO (a thread could not be started; none is left then). */
+/* Starts n_worker - 1 threads, 1..1024 workers: the caller is the first. ERR_USAGE, ERR_MEMORY
+ * (for a stack, too), ERR_IO (no more threads are allowed); none is left then. */
 enum err team_open(struct team **out, int n_worker) MUST_USE;
 void team_close(struct team *t); /* joins the workers; accepts NULL */
 int team_size(const struct team *t);
