@@ -1,8 +1,11 @@
-/* test_prep - who is prepared first
+/* test_prep - who is prepared first, and how much lies ready
  *
- * The order alone: what preparing does is tested through the interface (test_api.py). */
+ * What preparing does is tested through the interface (test_api.py). */
+#include "base/os.h"
+#include "gguf_tiny.h"
 #include "serve/prep.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,11 +40,59 @@ static void test_nobody_waits_forever(void **state)
     assert_true(is_before(0, 8 * BOOK, 600 * SECOND_US, 0));
 }
 
+/* PR-3: while nobody takes what is ready, one large thing is made and no second one. The work done here meanwhile is that of all. */
+static void test_ready_is_bounded(void **state)
+{
+    enum { N = 4, BYTES = 400000 };
+    static char text[BYTES + 64];
+    static struct prep_item items[N];
+    static int32_t ids[BYTES + 64];
+    struct hearth_model_params p;
+    struct hearth_box *box = NULL;
+    struct hearth_model *m = NULL;
+    struct prep *prep = NULL;
+    char path[64];
+    (void)state;
+    const int fd = tiny_model(path);
+    assert_int_equal(hearth_box_open(NULL, &box), HEARTH_OK);
+    hearth_model_init(&p);
+    p.n_ctx = 64;
+    p.n_queue = 1;
+    assert_int_equal(hearth_model_open(box, path, &p, &m), HEARTH_OK);
+    assert_int_equal(prep_open(&prep, m, "tiny", N), ERR_OK);
+    memset(text, 'A', BYTES);
+    for (int i = 0; i < N; i++) {
+        prep_item_init(&items[i], PARAMS_TOKENIZE);
+        buf_init(&items[i].body, (size_t)1 << 20);
+        buf_printf(&items[i].body, "{\"content\":\"%.*s\"}", BYTES, text);
+        assert_true(prep_push(prep, &items[i]));
+    }
+    for (int i = 0; i < N; i++) {
+        struct pollfd ready = { prep_fd(prep), POLLIN, 0 };
+        assert_int_equal(poll(&ready, 1, 60000), 1);
+        for (int k = 0; k < N; k++) {
+            size_t n = BYTES + 64;
+            assert_int_equal(hearth_tokenize(m, text, BYTES, 0, ids, &n), HEARTH_OK);
+        }
+        struct prep_item *done = prep_pop(prep);
+        assert_non_null(done);
+        assert_int_equal(done->why.status, 0);
+        assert_true(done->n_held > PREP_DONE_MAX && done->reply.n > BYTES);
+        assert_null(prep_pop(prep));
+        prep_item_release(done);
+    }
+    prep_close(prep);
+    hearth_model_close(m);
+    hearth_box_close(box);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_first),
         cmocka_unit_test(test_nobody_waits_forever),
+        cmocka_unit_test(test_ready_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

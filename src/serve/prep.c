@@ -15,6 +15,10 @@
  * some show either. What a template makes of calls beside nothing, an empty text and a text is
  * tried with examples when the first such calls come, and calls that it leaves out are refused.
  *
+ * What is ready holds ids and perhaps a reply until the loop thread takes it. When that has much to
+ * do, many such could come together, and the plan has room for one: so nothing is begun before most
+ * of it was taken (PR-3).
+ *
  * Both queues and the list have room for every item that can exist: none of them can be full.
  *
  * Next: serve/job.c, which follows a request from here to its end. */
@@ -47,6 +51,7 @@ struct prep {
     struct thread *thread;
     int fd;
     struct cell is_closing;
+    struct cell done_bytes; /* that items in `done` hold */
 };
 
 static enum err refuse(struct prep_item *i, hearth_status s, const char *param)
@@ -145,6 +150,7 @@ static enum err refuse_calls(struct prep *p, struct prep_item *i, enum calls wha
 static enum err take_room(struct prep_item *i, size_t n)
 {
     i->ids = mem_alloc_array(n, sizeof i->ids[0]);
+    i->n_room = n;
     return i->ids != NULL
                ? ERR_OK
                : refusal_set(&i->why, 503, "out_of_memory", NULL, "no memory for %zu tokens", n);
@@ -172,6 +178,7 @@ static enum err make_prompt(struct prep *p, struct prep_item *i)
     if (i->params.ids != NULL) {
         i->n_id = i->params.n_id;
         i->ids = i->params.ids;
+        i->n_room = i->n_id;
         i->params.ids = NULL;
     } else {
         TRY(refuse_calls(p, i, CALLS_DROPPED, "it leaves them out"));
@@ -295,14 +302,15 @@ bool prep_is_before(const struct prep_item *a, const struct prep_item *b)
     return a->came_us + AGE_US * (uint64_t)a->body.n < b->came_us + AGE_US * (uint64_t)b->body.n;
 }
 
-/* Who is next: one whose client left, to be rid of it, else by prep_is_before. NULL: nobody. */
+/* Who is next: one whose client left, to be rid of it, else by prep_is_before. NULL: nobody, or not
+ * yet (PR-3). */
 static struct prep_item *next_item(struct prep *p)
 {
     size_t best = 0;
     while (queue_pop(p->in, &p->waiting[p->n_waiting])) {
         p->n_waiting++;
     }
-    if (p->n_waiting == 0) {
+    if (p->n_waiting == 0 || cell_get(&p->done_bytes) > PREP_DONE_MAX) {
         return NULL;
     }
     for (size_t k = 0; k < p->n_waiting; k++) {
@@ -317,6 +325,12 @@ static struct prep_item *next_item(struct prep *p)
     return i;
 }
 
+static size_t held_by(const struct prep_item *i)
+{
+    return (i->ids != NULL ? i->n_room * sizeof i->ids[0] : 0) + i->reply.cap + i->body.cap +
+           (i->params.ids != NULL ? i->params.n_id * sizeof i->ids[0] : 0);
+}
+
 static void run(void *arg)
 {
     struct prep *p = arg;
@@ -327,6 +341,8 @@ static void run(void *arg)
             continue;
         }
         work(p, i);
+        i->n_held = held_by(i);
+        cell_add(&p->done_bytes, i->n_held);
         (void)ALWAYS(queue_push(p->done, &i));
         event_set(p->fd);
     }
@@ -384,11 +400,18 @@ bool prep_push(struct prep *p, struct prep_item *item)
 struct prep_item *prep_pop(struct prep *p)
 {
     struct prep_item *i = NULL;
-    if (queue_pop(p->done, &i)) {
-        return i;
+    if (!queue_pop(p->done, &i)) {
+        event_clear(p->fd);
+        if (!queue_pop(p->done, &i)) { /* one that came before the clearing */
+            return NULL;
+        }
     }
-    event_clear(p->fd);
-    return queue_pop(p->done, &i) ? i : NULL; /* one that came before the clearing */
+    const bool was_full = cell_get(&p->done_bytes) > PREP_DONE_MAX;
+    cell_add(&p->done_bytes, 0 - (uint64_t)i->n_held);
+    if (was_full) {
+        queue_wake(p->in);
+    }
+    return i;
 }
 
 void prep_item_init(struct prep_item *i, enum params_kind kind)

@@ -7,7 +7,9 @@
  * hands it back as it is.
  * PR-1  each item that was pushed is popped exactly once.
  * PR-2  of those that wait, the first by prep_is_before is next; what comes later than an item by
- *       more than its body counts never goes before it. */
+ *       more than its body counts never goes before it.
+ * PR-3  items that are ready and not popped hold no more than PREP_DONE_MAX when the next one is
+ *       begun. */
 #ifndef HEARTH_PREP_H
 #define HEARTH_PREP_H
 
@@ -27,6 +29,8 @@
  * it is rendered, its tree. */
 #define PREP_SCRATCH_MAX (HEARTH_TEXT_BYTES(PARAMS_TEXT_MAX) + 8 * PARAMS_TEXT_MAX)
 
+#define PREP_DONE_MAX ((size_t)1 << 20)
+
 struct prep;
 
 enum prep_client { PREP_CLIENT_WAITS, PREP_CLIENT_HALF_CLOSED, PREP_CLIENT_GONE };
@@ -39,8 +43,10 @@ struct prep_item {
     struct params params;
     int32_t *ids; /* out: the prompt, [n_id]; owns */
     size_t n_id;
+    size_t n_room;      /* of ids; prep's own */
     struct buf reply;   /* out: the whole answer of TOKENIZE and DETOKENIZE; owns */
     struct refusal why; /* out: status is not 0 when the request is refused */
+    size_t n_held;      /* bytes of what is out; prep's own */
 };
 
 /* model_id: the only name that requests may give; borrowed. n_max: items under way at most. */

@@ -181,7 +181,7 @@ uint64_t server_extra_bytes(const struct server_params *p)
 {
     const uint64_t budget = BUDGET_BODIES * p->body_max_bytes;
     return budget + budget / JOB_ANSWER_PART /* an answer on its way from its parts to the reply */
-           + PREP_BODIES * p->body_max_bytes + PREP_SCRATCH_MAX +
+           + PREP_BODIES * p->body_max_bytes + PREP_SCRATCH_MAX + PREP_DONE_MAX +
            (uint64_t)p->n_client_max * CLIENT_BYTES;
 }
 
