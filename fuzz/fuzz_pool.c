@@ -114,7 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     }
     const struct fuzz_run run = fuzz_begin();
     struct pool p;
-    pool_read(&p, top, claims);
+    pool_read(&p, top, claims, NULL);
     check(&p);
     demand(locked >= 0 || p.host.other_bytes == 0, "a dead process has no plan");
     fuzz_end(run);

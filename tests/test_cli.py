@@ -437,7 +437,7 @@ def test_claims(home):
         names = os.listdir(runtime + '/hearth')
         text = open(f'{runtime}/hearth/{names[0]}').read() if names else ''
         plan = json.loads(run(home, 'plan', TINY, '--parallel', '1', '--ctx', '64', '--json')[1])
-        m = re.fullmatch(rf'{s.pid} {space} (\d+)\n', text)
+        m = re.fullmatch(rf'{s.pid} {space} (\d+) 0 0 0\n', text)
         check('serve: its plan', len(names) == 1 and m and abs(int(m[1]) - plan['serve_total_bytes']) < 16 << 20, (names, text, plan))
         check('serve: ends', s.end() == 0, s.said())
     del os.environ['XDG_RUNTIME_DIR']

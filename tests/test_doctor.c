@@ -479,7 +479,7 @@ static void test_others(void **state)
     const pid_t child = fork();
     if (child == 0) {
         struct claim c = { 0 };
-        const bool is_made = claim_open(&c, folder, 20 * GIB) == ERR_OK;
+        const bool is_made = claim_open(&c, folder, 20 * GIB, NULL) == ERR_OK;
         close(done[1]);
         _exit(is_made && write(ready[1], "y", 1) == 1 && read(done[0], &byte, 1) == 0 ? 0 : 1);
     }

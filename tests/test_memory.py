@@ -9,12 +9,14 @@ limits  `hearth run`, `hearth serve` and tests/fill at the plan, 2 % more and 5 
 table   twelve combinations of model, context, cache type and clients: the peak lies within 3 % of the plan and never above
 plans   random plans at exactly the planned limit: 12, with --all 200 (some ten minutes); a plan that fails is made again by --seed N
 allocs  each request for memory of `hearth run` and `hearth serve`, from main on and in all libraries but hwloc, is refused in turn
+ulimits small limits of addresses and data: the same answer, or exit code 4 and a message that names the limit, never a death on the way
 Prints 'N passed, N failed'."""
 import argparse
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -413,6 +415,30 @@ def allocs(a, groups, folder):
         print(f'# {name}: {n} requests for memory refused in turn, exit codes: ' + ', '.join(f'{k} x{v}' for k, v in sorted(ends.items())), flush=True)
 
 
+def ulimits(a, groups, folder):
+    tiny, common = a.fixtures + '/zoo/llama.gguf', ['--ctx', '64', '--threads', '2']
+    small = ['--parallel', '1', '--max-body', '1', '--max-clients', '4']
+    for which, option in ((resource.RLIMIT_AS, 'ulimit -v'), (resource.RLIMIT_DATA, 'ulimit -d')):
+        for name, args in (('run', ['run', tiny, 'hello', '-n', '4', '--temp', '0', *common]), ('serve', ['serve', '--model', tiny, '--port', '0', *small, *common])):
+            codes = []
+            for mib in (24, 60, 100, 140, 180, 220, 260, 300, 360, 420, 500, 700):
+                p = subprocess.Popen([a.build + '/hearth', *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                     preexec_fn=lambda mib=mib: resource.setrlimit(which, (mib * MIB, mib * MIB)))
+                watch = threading.Timer(60, p.kill)
+                watch.start()
+                said = ''
+                for line in p.stderr:
+                    said += line
+                    if 'ready' in line:
+                        p.send_signal(signal.SIGTERM)
+                p.wait()
+                watch.cancel()
+                codes.append(p.returncode)
+                check(f'{name}, {option} of {mib} MiB', p.returncode == 0 or p.returncode == 4 and option in said.splitlines()[-1], (p.returncode, said))
+            check(f'{name}, {option}: refused while it is small, and no longer', codes == sorted(codes, reverse=True) and codes[0] == 4 and codes[-1] == 0, codes)
+            print(f'# {name}, {option}: exit codes {codes}', flush=True)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('build')
@@ -426,7 +452,7 @@ def main():
     groups = Groups(not a.no_groups)
     print('# ' + groups.name(), flush=True)
     with tempfile.TemporaryDirectory(prefix='hearth-memory-') as folder:
-        for test in (limits, table, plans, allocs):
+        for test in (limits, table, plans, allocs, ulimits):
             if not a.only or a.only == test.__name__:
                 test(a, groups, folder)
     checks.finish()

@@ -126,7 +126,7 @@ static uint64_t available_in(const char *name)
                  cut != NULL ? __FILE__ : ".", name);
     }
     assert_true(os_exists(path));
-    pool_read(&p, path, "/nonexistent");
+    pool_read(&p, path, "/nonexistent", NULL);
     return p.host.available_bytes;
 }
 

@@ -22,7 +22,7 @@ static struct pool read_tree(const char *name)
     struct pool p;
     char path[512];
     tree_path(path, name);
-    pool_read(&p, path, none);
+    pool_read(&p, path, none, NULL);
     return p;
 }
 
@@ -36,6 +36,7 @@ static void test_halo_512m(void **state)
     assert_int_equal(p.host.available_bytes, (124518400 - 9355144 - 1048576 + 6144) * KB);
     assert_int_equal(p.host.available_bytes, 114120824 * KB); /* 108.8 GiB, not 124.9 and not 128 */
     assert_string_equal(p.host.limit, of_cma);
+    assert_false(p.host.is_ulimit);
     assert_int_equal(p.n_gpu, 1);
     assert_string_equal(p.gpu[0].name, "card1");
     assert_true(p.gpu[0].is_told && p.gpu[0].is_carved);
@@ -153,7 +154,7 @@ static void test_amdttm(void **state)
     put("amd/sys/module/ttm/parameters/pages_limit", "4194304");
     put("amd/sys/module/amdttm/parameters/pages_limit", "2097152");
     snprintf(path, sizeof path, "%s/amd", top);
-    pool_read(&p, path, none);
+    pool_read(&p, path, none, NULL);
     assert_string_equal(p.gpu[0].ttm, "amdttm");
     assert_int_equal(p.gpu[0].gtt_bytes, (uint64_t)16 << 30);
     assert_int_equal(p.gpu[0].ttm_bytes, (uint64_t)8 << 30);
@@ -176,13 +177,13 @@ static void test_claimed(void **state)
     const pid_t child = fork();
     if (child == 0) {
         struct claim c = { 0 };
-        const bool is_made = claim_open(&c, folder, (uint64_t)100 << 30) == ERR_OK;
+        const bool is_made = claim_open(&c, folder, (uint64_t)100 << 30, NULL) == ERR_OK;
         close(done[1]);
         _exit(is_made && write(ready[1], "y", 1) == 1 && read(done[0], &byte, 1) == 0 ? 0 : 1);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
     tree_path(path, "halo-512m"); /* the other process is not in this tree: it holds nothing yet */
-    pool_read(&p, path, folder);
+    pool_read(&p, path, folder, NULL);
     assert_int_equal(p.host.other_bytes, (uint64_t)100 << 30);
     /* 114120824 - 104857600 kB */
     assert_int_equal(p.host.available_bytes, 9263224 * KB);
@@ -191,7 +192,7 @@ static void test_claimed(void **state)
     /* GTT would allow 62 GiB, but the host has 8.8 */
     assert_int_equal(p.gpu[0].map_bytes, p.host.available_bytes);
     tree_path(path, "container-v2"); /* it is not in our container */
-    pool_read(&p, path, folder);
+    pool_read(&p, path, folder, NULL);
     assert_int_equal(p.host.group_bytes, 8251454260);
     /* a container of 120 GiB on 512, in which both are: the other one holds 30 GiB of its 100 */
     char name[64];
@@ -204,7 +205,7 @@ static void test_claimed(void **state)
     put(name, "0::/\n");
     snprintf(name, sizeof name, "box/proc/%d/status", (int)child);
     put(name, "VmRSS:\t31457280 kB\n");
-    pool_read(&p, path, folder);
+    pool_read(&p, path, folder, NULL);
     assert_int_equal(p.host.other_bytes, (uint64_t)70 << 30);
     assert_int_equal(p.host.available_bytes, (uint64_t)(120 - 30 - 70) << 30);
     assert_string_equal(p.host.limit, of_group);
@@ -213,18 +214,74 @@ static void test_claimed(void **state)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     tree_path(path, "halo-512m");
-    pool_read(&p, path, folder);
+    pool_read(&p, path, folder, NULL);
     assert_int_equal(p.host.available_bytes, 114120824 * KB);
     close(ready[0]);
     close(ready[1]);
     close(done[0]);
 }
 
+/* Of 8 GiB 6 are available, a mapped image of 2 among them; this process has 1 of its own. 1/64 is 128 MiB. */
+static void test_own_files(void **state)
+{
+    (void)state;
+    struct pool p;
+    char path[512];
+    snprintf(path, sizeof path, "%s/files", top);
+    put("files/proc/meminfo", "MemTotal: 8388608 kB\nMemAvailable: 6291456 kB\n");
+    put("files/proc/self/status", "VmRSS:\t3145728 kB\nRssAnon:\t1047552 kB\nRssFile:\t2097152 kB\n"
+                                  "RssShmem:\t1024 kB\nVmExe:\t4096 kB\nVmLib:\t4096 kB\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.held_bytes, (uint64_t)1 << 30);
+    assert_int_equal(p.host.available_bytes, (uint64_t)(6 * 1024 - 128 + 1024) << 20);
+    /* in a group of 4 GiB, alone: all of it is ours, whatever lies where */
+    put("files/proc/self/cgroup", "0::/\n");
+    put("files/sys/fs/cgroup/memory.max", "4294967296\n");
+    put("files/sys/fs/cgroup/memory.current", "3221225472\n"); /* 3072 MiB */
+    put("files/sys/fs/cgroup/memory.stat", "inactive_file 2147483648\nactive_file 0\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.available_bytes, (uint64_t)4096 << 20);
+    put("files/sys/fs/cgroup/memory.stat", "inactive_file 0\nactive_file 2147483648\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.available_bytes, (uint64_t)4096 << 20);
+    assert_string_equal(p.host.limit, of_group);
+}
+
+/* 4096 MiB of addresses, of which 1024 are mapped and 160 stay apart; 100 of memory and 10 of code are in the plan already. */
+static void test_limits(void **state)
+{
+    (void)state;
+    struct pool p;
+    char path[512];
+    const struct claim_image image = { 1, 2, (uint64_t)500 << 20 };
+    snprintf(path, sizeof path, "%s/limits", top);
+    put("limits/proc/meminfo", "MemTotal: 16777216 kB\nMemAvailable: 12582912 kB\n");
+    put("limits/proc/self/status", "VmSize:\t1048576 kB\nVmData:\t524288 kB\nRssAnon:\t102400 kB\n"
+                                   "VmExe:\t4096 kB\nVmLib:\t6144 kB\n");
+    put("limits/proc/self/limits", "Max data size   unlimited   unlimited   bytes\n"
+                                   "Max address space   4294967296   unlimited   bytes\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.available_bytes, (uint64_t)(4096 - 1024 - 160 + 110) << 20);
+    assert_string_equal(p.host.limit, "the limit of addresses, ulimit -v");
+    assert_true(p.host.is_ulimit);
+    assert_true(p.host.data_bytes == UINT64_MAX);
+    put("limits/proc/self/limits", "Max data size   2147483648   unlimited   bytes\n"
+                                   "Max address space   4294967296   unlimited   bytes\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.available_bytes, (uint64_t)(2048 - 512 + 110) << 20);
+    assert_string_equal(p.host.limit, "the limit of data, ulimit -d");
+    pool_read(&p, path, none, &image); /* mapped, it is no data */
+    assert_int_equal(p.host.data_bytes, (uint64_t)(2048 - 512 + 110 + 500) << 20);
+    put("limits/proc/self/limits", "Max address space   1048576   unlimited   bytes\n");
+    pool_read(&p, path, none, NULL);
+    assert_int_equal(p.host.available_bytes, (uint64_t)110 << 20); /* what is here already */
+}
+
 static void test_this_box(void **state)
 {
     (void)state;
     struct pool_host h;
-    pool_read_host(&h);
+    pool_read_host(&h, NULL);
     assert_int_equal(h.total_bytes, os_number_after("/proc/meminfo", "MemTotal") * KB);
     assert_true(h.available_bytes > 0 && h.available_bytes <= h.total_bytes && h.limit != NULL);
 }
@@ -234,7 +291,7 @@ static void test_hidden(void **state)
 {
     (void)state;
     struct pool p;
-    pool_read(&p, top, none);
+    pool_read(&p, top, none, NULL);
     assert_true(p.host.available_bytes <= p.host.total_bytes);
     assert_true(p.host.kernel_bytes > 0 && p.host.is_hidden);
     assert_non_null(strstr(p.host.limit, "/proc/meminfo cannot be read"));
@@ -255,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_containers), cmocka_unit_test(test_vm),
         cmocka_unit_test(test_huge),       cmocka_unit_test(test_card),
         cmocka_unit_test(test_amdttm),     cmocka_unit_test(test_claimed),
+        cmocka_unit_test(test_own_files),  cmocka_unit_test(test_limits),
         cmocka_unit_test(test_this_box),   cmocka_unit_test(test_hidden),
     };
     return cmocka_run_group_tests(tests, setup, tree_teardown);

@@ -6,9 +6,22 @@
  * group to the root reads each folder that is there, and the least of them holds.
  *
  * In a container the memory of the box says nothing: taking it for one's own is how estimates end
- * in the OOM killer.
+ * in the OOM killer. Version 2 has two limits, memory.max, where it kills, and memory.high, above
+ * which it makes whoever asks for memory wait, ever longer: nothing works there, so the lower one
+ * counts.
  *
- * Next: base/pool.c, which compares this with what the box has. */
+ * What a group leaves. Its use has the memory of all processes in it and below, and page cache,
+ * pages of mapped files with it. The kernel has two lists of the latter, and drops what is on the
+ * inactive one when memory is wanted, so those count as free. Mapped pages lie there, too, until
+ * somebody looks for memory and finds them in use. So a process that holds n bytes of mapped pages
+ * has n less the inactive ones in the use, if not more: that much is surely counted, and neither
+ * promised twice nor refused for nothing. Code is taken as used: it is a few MB, which every plan
+ * has, and often charged to whoever read it first, elsewhere.
+ *
+ * Others below the same folder (a sibling, a child) take from the same limit, whatever group they
+ * are in: what they have planned and do not have yet goes off at each folder above them.
+ *
+ * Next: base/claim.c, which finds these others; base/pool.c, which compares this with the box. */
 #include "base/cgroup.h"
 
 #include "base/os.h"
@@ -21,104 +34,26 @@
 #define GROUPS_BYTES                                                                               \
     16384 /* of /proc/self/cgroup; a path that is cut is not there, its ancestors are */
 
-/* What one folder leaves or grants; UINT64_MAX when it sets no limit. held: bytes of memory that
- * this process has already. */
-typedef uint64_t (*group_fn)(const char *folder, uint64_t held);
-
-/* What is looked for, and where. */
-struct walk {
-    const char *top;  /* of the mounted tree */
-    const char *word; /* version 1: name of the controller */
-    group_fn v2;
-    group_fn v1;
-    uint64_t held;
+/* One folder on the way from our group to the root of its hierarchy. */
+struct level {
+    const char *folder;
+    const char *group; /* the part of it that /proc/PID/cgroup says */
+    bool is_v2;
 };
+/* false: the walk ends here. */
+typedef bool (*level_fn)(void *arg, const struct level *l);
 
-/* Limit less use, and what is held already; page cache that the kernel can drop at once counts as
- * free. Pages of files that a process holds may be charged to another group: all together is never
- * more than the limit. */
-static uint64_t memory_of(const char *folder, const char *limit_file, const char *usage_file,
-                          uint64_t held)
+static uint64_t less(uint64_t a, uint64_t b)
 {
-    const uint64_t limit = os_number_in(folder, limit_file, NULL);
-    if (limit > UINT64_MAX / 4) {
-        return UINT64_MAX;
-    }
-    const uint64_t usage = os_number_in(folder, usage_file, NULL);
-    char path[OS_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/memory.stat", folder);
-    /* the use counts the groups below; version 1 has a line of its own for the same sum */
-    uint64_t cache = os_number_after(path, "total_inactive_file");
-    cache = cache == UINT64_MAX ? os_number_after(path, "inactive_file") : cache;
-    cache = cache == UINT64_MAX ? 0 : cache;
-    const uint64_t used = usage == UINT64_MAX || usage < cache ? 0 : usage - cache;
-    const uint64_t left = used < limit ? limit - used : 0;
-    return held < limit - left ? left + held : limit;
+    return a > b ? a - b : 0;
 }
 
-static uint64_t memory_v2(const char *folder, uint64_t held)
+static uint64_t known(uint64_t n)
 {
-    return memory_of(folder, "memory.max", "memory.current", held);
+    return n != UINT64_MAX ? n : 0;
 }
 
-static uint64_t memory_v1(const char *folder, uint64_t held)
-{
-    return memory_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", held);
-}
-
-static uint64_t swap_v2(const char *folder, uint64_t held)
-{
-    (void)held;
-    return os_number_in(folder, "memory.swap.max", NULL);
-}
-
-/* Version 1 limits memory and swap together. */
-static uint64_t swap_v1(const char *folder, uint64_t held)
-{
-    (void)held;
-    const uint64_t both = os_number_in(folder, "memory.memsw.limit_in_bytes", NULL);
-    const uint64_t memory = os_number_in(folder, "memory.limit_in_bytes", NULL);
-    return both > UINT64_MAX / 4 ? UINT64_MAX : memory < both ? both - memory : 0;
-}
-
-/* Rounded up: a share of a core still needs one thread. */
-static uint64_t cores(uint64_t quota, uint64_t period)
-{
-    const bool is_limited = quota != UINT64_MAX && period != UINT64_MAX && period > 0;
-    return is_limited ? quota / period + (quota % period > 0) : UINT64_MAX;
-}
-
-static uint64_t cores_v2(const char *folder, uint64_t held)
-{
-    (void)held;
-    uint64_t period = 0;
-    const uint64_t quota = os_number_in(folder, "cpu.max", &period);
-    return cores(quota, period);
-}
-
-static uint64_t cores_v1(const char *folder, uint64_t held)
-{
-    (void)held;
-    return cores(os_number_in(folder, "cpu.cfs_quota_us", NULL), /* "-1": unlimited */
-                 os_number_in(folder, "cpu.cfs_period_us", NULL));
-}
-
-/* The least of fn over the group's folder below `root` and its ancestors up to `root`. */
-static uint64_t least_of(group_fn fn, const char *root, const char *group, uint64_t held)
-{
-    char folder[OS_PATH_BYTES];
-    snprintf(folder, sizeof folder, "%s%s", root, group);
-    uint64_t least = UINT64_MAX;
-    for (;;) {
-        const uint64_t v = fn(folder, held);
-        least = v < least ? v : least;
-        char *slash = strrchr(folder, '/');
-        if (slash == NULL || strlen(folder) <= strlen(root)) {
-            return least;
-        }
-        *slash = '\0';
-    }
-}
+/* --- the walk ------------------------------------------------------------------------------ */
 
 /* Whether a comma-separated list has the word. */
 static bool has_word(const char *list, const char *word)
@@ -133,70 +68,294 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* One line of /proc/self/cgroup, taken apart in place. */
-static uint64_t least_of_line(char *line, const struct walk *w)
+/* Takes the next line off a text of /proc/PID/cgroup, in place. NULL: there is none; *group is NULL
+ * when the line is not of this controller (version 2: of none). */
+static char *next_line(char *line, const char *word, const char **group, bool *is_v2)
 {
+    char *end = strchr(line, '\n');
+    if (end != NULL) {
+        *end = '\0';
+    }
     char *list = strchr(line, ':');
-    char *group = list != NULL ? strchr(list + 1, ':') : NULL;
-    if (group == NULL) {
-        return UINT64_MAX;
+    char *path = list != NULL ? strchr(list + 1, ':') : NULL;
+    *group = NULL;
+    if (path != NULL && (path[1] == '/' || path[1] == '\0')) {
+        *path++ = '\0';
+        list++;
+        *is_v2 = *list == '\0';
+        *group = *is_v2 || has_word(list, word) ? path : NULL;
     }
-    *list++ = '\0';
-    *group++ = '\0';
-    if (*list == '\0') {
-        return least_of(w->v2, w->top, group, w->held);
-    }
-    if (!has_word(list, w->word)) {
-        return UINT64_MAX;
-    }
-    char root[OS_PATH_BYTES];
-    snprintf(root, sizeof root, "%s/%s", w->top,
-             w->word); /* "cpu" links to "cpu,cpuacct" and so on */
-    return least_of(w->v1, root, group, w->held);
+    return end != NULL && end[1] != '\0' ? end + 1 : NULL;
 }
 
-/* The least over all hierarchies that the text of /proc/self/cgroup (changed here) names. */
-static uint64_t least_of_all(char *text, const struct walk *w)
+/* The group's folder below `mount` and its ancestors up to `mount`. */
+static bool walk_up(const char *mount, const char *group, bool is_v2, level_fn fn, void *arg)
 {
-    uint64_t least = UINT64_MAX;
-    for (char *line = text; line != NULL && *line != '\0';) {
-        char *end = strchr(line, '\n');
-        if (end != NULL) {
-            *end = '\0';
+    char folder[OS_PATH_BYTES - 128]; /* and a file in it */
+    const size_t n_mount = strlen(mount);
+    snprintf(folder, sizeof folder, "%s%s", mount, group);
+    for (;;) {
+        const struct level l = { folder, folder + n_mount, is_v2 };
+        if (!fn(arg, &l)) {
+            return false;
         }
-        const uint64_t v = least_of_line(line, w);
-        least = v < least ? v : least;
-        line = end != NULL ? end + 1 : NULL;
+        char *slash = strrchr(folder, '/');
+        if (slash == NULL || strlen(folder) <= n_mount) {
+            return true;
+        }
+        *slash = '\0';
     }
-    return least;
 }
 
-/* The least over the groups of this process. */
-static uint64_t least_of_ours(const char *root, const char *word, group_fn v2, group_fn v1,
-                              uint64_t held)
+/* All folders above this process, of each hierarchy that knows the controller. Where both versions
+ * are mounted, the second lies a folder deeper. */
+static void walk_ours(const char *root, const char *word, level_fn fn, void *arg)
 {
     char path[OS_PATH_BYTES];
-    char top[OS_PATH_BYTES / 2];
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    snprintf(top, sizeof top, "%s/sys/fs/cgroup", root);
-    const struct walk w = { top, word, v2, v1, held };
     char text[GROUPS_BYTES];
-    const size_t n = os_read_start(path, text, sizeof text);
-    return n > 0 ? least_of_all(text, &w) : UINT64_MAX;
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    bool goes_on = true;
+    char *line = os_read_start(path, text, sizeof text) > 0 ? text : NULL;
+    while (line != NULL && goes_on) {
+        const char *group = NULL;
+        bool is_v2 = false;
+        line = next_line(line, word, &group, &is_v2);
+        if (group == NULL) {
+            continue;
+        }
+        char mount[OS_PATH_BYTES / 2];
+        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s%s", root, is_v2 ? "" : "/",
+                 is_v2 ? "" : word); /* "cpu" links to "cpu,cpuacct" and so on */
+        goes_on = walk_up(mount, group, is_v2, fn, arg);
+        if (is_v2 && goes_on) {
+            snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/unified", root);
+            goes_on = !os_exists(mount) || walk_up(mount, group, is_v2, fn, arg);
+        }
+    }
 }
 
-uint64_t cgroup_memory(const char *root, uint64_t held_bytes)
+/* Whether a process is in this group or below it. */
+static bool is_below(const char *root, uint64_t pid, const struct level *l)
 {
-    return least_of_ours(root, "memory", memory_v2, memory_v1, held_bytes);
+    char path[OS_PATH_BYTES];
+    char text[GROUPS_BYTES];
+    size_t n = strlen(l->group);
+    n -= n > 0 && l->group[n - 1] == '/' ? 1 : 0;
+    snprintf(path, sizeof path, "%s/proc/%llu/cgroup", root, (unsigned long long)pid);
+    char *line = os_read_start(path, text, sizeof text) > 0 ? text : NULL;
+    while (line != NULL) {
+        const char *group = NULL;
+        bool is_v2 = false;
+        line = next_line(line, "memory", &group, &is_v2);
+        if (group != NULL && is_v2 == l->is_v2) { /* "/../x": outside what we see */
+            return strncmp(group, "/..", 3) != 0 && strncmp(group, l->group, n) == 0 &&
+                   (group[n] == '/' || group[n] == '\0');
+        }
+    }
+    return false;
+}
+
+/* --- memory -------------------------------------------------------------------------------- */
+
+/* Of one folder. */
+struct use {
+    uint64_t limit; /* UINT64_MAX: none */
+    uint64_t used;  /* page cache included */
+    uint64_t inactive;
+    uint64_t active;
+    const char *name;
+};
+
+/* The use counts the groups below; version 1 has lines of their own for the same sums of cache. */
+static uint64_t cache_of(const char *path, const char *total, const char *own)
+{
+    const uint64_t n = os_number_after(path, total);
+    return known(n != UINT64_MAX ? n : os_number_after(path, own));
+}
+
+static struct use read_use(const struct level *l)
+{
+    const uint64_t max =
+        os_number_in(l->folder, l->is_v2 ? "memory.max" : "memory.limit_in_bytes", NULL);
+    const uint64_t high = l->is_v2 ? os_number_in(l->folder, "memory.high", NULL) : UINT64_MAX;
+    struct use u = { .limit = high < max ? high : max,
+                     .name = high < max ? "the cgroup's memory.high, above which programs wait"
+                                        : "the cgroup's memory limit" };
+    if (u.limit > UINT64_MAX / 4) {
+        u.limit = UINT64_MAX;
+        return u;
+    }
+    char path[OS_PATH_BYTES];
+    u.used =
+        known(os_number_in(l->folder, l->is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL));
+    snprintf(path, sizeof path, "%s/memory.stat", l->folder);
+    u.inactive = cache_of(path, "total_inactive_file", "inactive_file");
+    u.active = cache_of(path, "total_active_file", "active_file");
+    u.inactive = u.inactive < u.used ? u.inactive : u.used; /* it was read at another moment */
+    return u;
+}
+
+struct memory {
+    const char *root;
+    const struct cgroup_held *held;
+    const struct cgroup_claim *claims;
+    int n_claim;
+    uint64_t least;
+    const char *name;
+};
+
+/* What one will take of what the folder leaves. Pages that we share with it are no claim of its
+ * own; those of them that are in the use are ours, too. */
+static uint64_t claimed(const struct cgroup_claim *c, const struct use *u, uint64_t *ours)
+{
+    *ours = less(c->ours_bytes < c->file_bytes ? c->ours_bytes : c->file_bytes, u->inactive);
+    return less(less(c->plan_bytes, c->shared_bytes),
+                c->own_bytes + less(less(c->file_bytes, c->shared_bytes), u->inactive));
+}
+
+static bool memory_at(void *arg, const struct level *l)
+{
+    struct memory *m = arg;
+    const struct use u = read_use(l);
+    if (u.limit == UINT64_MAX) {
+        return true;
+    }
+    uint64_t may = less(u.limit, u.used - u.inactive);
+    uint64_t images = less(m->held->image_bytes, u.inactive);
+    uint64_t others = 0;
+    for (int i = 0; i < m->n_claim; i++) {
+        uint64_t ours = 0;
+        if (is_below(m->root, m->claims[i].pid, l)) {
+            others += claimed(&m->claims[i], &u, &ours);
+            images = ours > images ? ours : images;
+        }
+    }
+    const uint64_t held = m->held->own_bytes + images;
+    may = held < u.limit - may ? may + held : u.limit;
+    may = less(may, others);
+    if (may < m->least) {
+        m->least = may;
+        m->name = u.name;
+    }
+    return true;
+}
+
+uint64_t cgroup_memory(const char *root, const struct cgroup_held *held,
+                       const struct cgroup_claim *claims, int n_claim, const char **name)
+{
+    struct memory m = { root, held, claims, n_claim, UINT64_MAX, NULL };
+    walk_ours(root, "memory", memory_at, &m);
+    if (name != NULL && m.name != NULL) {
+        *name = m.name;
+    }
+    return m.least;
+}
+
+struct room {
+    uint64_t left;
+    uint64_t limit;
+};
+
+static bool room_at(void *arg, const struct level *l)
+{
+    struct room *r = arg;
+    const struct use u = read_use(l);
+    const uint64_t left = less(u.limit, less(u.used, u.inactive + u.active));
+    const bool is_least = r->limit == UINT64_MAX ||
+                          (double)left / (double)u.limit < (double)r->left / (double)r->limit;
+    if (u.limit != UINT64_MAX && u.limit > 0 && is_least) {
+        *r = (struct room){ left, u.limit };
+    }
+    return true;
+}
+
+void cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes)
+{
+    struct room r = { UINT64_MAX, UINT64_MAX };
+    walk_ours(root, "memory", room_at, &r);
+    *left_bytes = r.left;
+    *limit_bytes = r.limit;
+}
+
+/* --- swap ----------------------------------------------------------------------------------- */
+
+/* Version 1 limits memory and swap together. */
+static bool swap_at(void *arg, const struct level *l)
+{
+    uint64_t *least = arg;
+    uint64_t swap = UINT64_MAX;
+    if (l->is_v2) {
+        swap = os_number_in(l->folder, "memory.swap.max", NULL);
+    } else {
+        const uint64_t both = os_number_in(l->folder, "memory.memsw.limit_in_bytes", NULL);
+        const uint64_t memory = os_number_in(l->folder, "memory.limit_in_bytes", NULL);
+        swap = both > UINT64_MAX / 4 ? UINT64_MAX : memory < both ? both - memory : 0;
+    }
+    *least = swap < *least ? swap : *least;
+    return true;
 }
 
 uint64_t cgroup_swap(const char *root)
 {
-    return least_of_ours(root, "memory", swap_v2, swap_v1, 0);
+    uint64_t n = UINT64_MAX;
+    walk_ours(root, "memory", swap_at, &n);
+    return n;
+}
+
+/* --- other files ---------------------------------------------------------------------------- */
+
+struct reading {
+    const char *name;
+    char *to;
+    size_t room;
+    size_t n;
+};
+
+static bool read_at(void *arg, const struct level *l)
+{
+    struct reading *r = arg;
+    char path[OS_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", l->folder, r->name);
+    r->n = l->is_v2 ? os_read_start(path, r->to, r->room) : 0;
+    return r->n == 0;
+}
+
+size_t cgroup_read(const char *root, const char *name, char *to, size_t room)
+{
+    struct reading r = { name, to, room, 0 };
+    to[0] = '\0';
+    walk_ours(root, "", read_at, &r);
+    return r.n;
+}
+
+/* --- cores ---------------------------------------------------------------------------------- */
+
+/* Rounded up: a share of a core still needs one thread. */
+static uint64_t cores(uint64_t quota, uint64_t period)
+{
+    const bool is_limited = quota != UINT64_MAX && period != UINT64_MAX && period > 0;
+    return is_limited ? quota / period + (quota % period > 0) : UINT64_MAX;
+}
+
+static bool cores_at(void *arg, const struct level *l)
+{
+    uint64_t *least = arg;
+    uint64_t period = 0;
+    uint64_t quota = UINT64_MAX;
+    if (l->is_v2) {
+        quota = os_number_in(l->folder, "cpu.max", &period);
+    } else { /* "-1": unlimited */
+        quota = os_number_in(l->folder, "cpu.cfs_quota_us", NULL);
+        period = os_number_in(l->folder, "cpu.cfs_period_us", NULL);
+    }
+    const uint64_t n = cores(quota, period);
+    *least = n < *least ? n : *least;
+    return true;
 }
 
 uint32_t cgroup_cores(const char *root)
 {
-    const uint64_t n = least_of_ours(root, "cpu", cores_v2, cores_v1, 0);
+    uint64_t n = UINT64_MAX;
+    walk_ours(root, "cpu", cores_at, &n);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }

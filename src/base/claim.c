@@ -3,8 +3,20 @@
  * Between the plan of a model and the last byte of its weights lie seconds or minutes, in which the
  * kernel still calls that memory available: a second process that plans then would take it again,
  * and both would meet the OOM killer. So each process that loads a model puts its plan into a file
- * of its own: "process, its namespace, bytes". What counts is the plan less what the process holds
- * by now (VmRSS), so that a model that has been read counts next to nothing.
+ * of its own: "process, its namespace, bytes, its image's: bytes, device, inode". What counts is
+ * the plan less what the process holds by now, so that a model that has been read counts next to
+ * nothing.
+ *
+ * What it holds. The kernel's figures (VmRSS) have three parts. Memory of its own and shared memory
+ * (RssAnon, RssShmem) is gone from what the kernel calls available: that is held. Pages of files
+ * (RssFile) are page cache, which the kernel goes on calling available although a model that reads
+ * them for every token cannot be without. So a mapped image stays claimed as long as its process
+ * lives; else a second model would be promised the same pages, and both would wait for the disk. In
+ * a cgroup some of them are in the use: cgroup.c tells which.
+ *
+ * But pages are shared. Of processes that map the same image, one has it in its claim; and a
+ * process that plans with this image itself has these pages in its own plan, so that they are in no
+ * claim of others.
  *
  * The files lie in $XDG_RUNTIME_DIR/hearth, else in /tmp/hearth-UID, where anybody may have put
  * something: the folder must be a folder, this user's and closed to others, no link is followed,
@@ -41,8 +53,7 @@
 
 #define PREFIX      "plan-"
 #define FILES_MAX   1024 /* of a folder, that are looked at */
-#define CLAIMS_MAX  64   /* processes that count */
-#define CLAIM_BYTES 96   /* of a file */
+#define CLAIM_BYTES 160  /* of a file */
 #define SANE_BYTES  (UINT64_MAX / 4096)
 
 /* One process. */
@@ -50,7 +61,13 @@ struct other {
     uint64_t pid;
     uint64_t space; /* inode of its PID namespace */
     uint64_t bytes;
+    struct claim_image image;
 };
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
 
 static uint64_t pid_space(void)
 {
@@ -95,11 +112,14 @@ static enum err open_folder(const char *folder, bool may_make, int *fd, struct b
 
 /* --- one's own ----------------------------------------------------------------------------- */
 
-static enum err write_claim(int fd, int at, const char *temp, const char *name, uint64_t bytes)
+static enum err write_claim(int fd, int at, const char *temp, const char *name,
+                            const struct other *o)
 {
     char text[CLAIM_BYTES];
-    const int n = snprintf(text, sizeof text, "%ld %llu %llu\n", (long)getpid(),
-                           (unsigned long long)pid_space(), (unsigned long long)bytes);
+    const int n = snprintf(text, sizeof text, "%llu %llu %llu %llu %llu %llu\n",
+                           (unsigned long long)o->pid, (unsigned long long)o->space,
+                           (unsigned long long)o->bytes, (unsigned long long)o->image.bytes,
+                           (unsigned long long)o->image.device, (unsigned long long)o->image.inode);
     REQUIRE(flock(fd, LOCK_EX | LOCK_NB) == 0 && write(fd, text, (size_t)n) == n, ERR_IO,
             "%s: cannot write: %s", temp, strerror(errno));
     REQUIRE(renameat(at, temp, at, name) == 0, ERR_IO, "%s: cannot rename: %s", temp,
@@ -108,7 +128,7 @@ static enum err write_claim(int fd, int at, const char *temp, const char *name, 
 }
 
 /* In the folder `at`, which is called `folder`. */
-static enum err put_claim(struct claim *c, int at, const char *folder, uint64_t bytes)
+static enum err put_claim(struct claim *c, int at, const char *folder, const struct other *o)
 {
     char name[80];
     char temp[88];
@@ -120,7 +140,7 @@ static enum err put_claim(struct claim *c, int at, const char *folder, uint64_t 
     REQUIRE(n > 0 && (size_t)n < sizeof t.path, ERR_LIMIT, "%.64s...: path too long", folder);
     t.fd = openat(at, temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     REQUIRE(t.fd >= 0, ERR_IO, "%s: cannot create: %s", t.path, strerror(errno));
-    const enum err e = write_claim(t.fd, at, temp, name, bytes);
+    const enum err e = write_claim(t.fd, at, temp, name, o);
     if (e != ERR_OK) {
         unlinkat(at, temp, 0);
         close(t.fd);
@@ -130,14 +150,28 @@ static enum err put_claim(struct claim *c, int at, const char *folder, uint64_t 
     return ERR_OK;
 }
 
-enum err claim_open(struct claim *c, const char *folder, uint64_t bytes)
+void claim_image_of(struct claim_image *out, const char *path, uint64_t bytes)
+{
+    struct stat st;
+    *out = (struct claim_image){ 0 };
+    if (stat(path, &st) == 0) {
+        *out = (struct claim_image){ (uint64_t)st.st_dev, (uint64_t)st.st_ino, bytes };
+    }
+}
+
+enum err claim_open(struct claim *c, const char *folder, uint64_t bytes,
+                    const struct claim_image *image)
 {
     struct buf name;
     int at = -1;
+    struct other o = { .pid = (uint64_t)getpid(), .space = pid_space(), .bytes = bytes };
+    if (image != NULL) {
+        o.image = *image;
+    }
     buf_init(&name, CLAIM_PATH_BYTES);
     enum err e = open_folder(folder, true, &at, &name);
     if (e == ERR_OK) {
-        e = put_claim(c, at, buf_str(&name), bytes);
+        e = put_claim(c, at, buf_str(&name), &o);
         close(at);
     }
     buf_release(&name);
@@ -185,8 +219,17 @@ static bool read_claim(int at, const char *name, struct other *out)
     }
     close(fd);
     const char *p = text;
-    return n > 0 && take_number(&p, &out->pid) && take_number(&p, &out->space) &&
-           take_number(&p, &out->bytes) && out->bytes <= SANE_BYTES;
+    *out = (struct other){ 0 };
+    if (n <= 0 || !take_number(&p, &out->pid) || !take_number(&p, &out->space) ||
+        !take_number(&p, &out->bytes) || out->bytes > SANE_BYTES) {
+        return false;
+    }
+    struct claim_image i;
+    if (take_number(&p, &i.bytes) && take_number(&p, &i.device) && take_number(&p, &i.inode) &&
+        i.bytes <= out->bytes) { /* those of older programs have none */
+        out->image = i;
+    }
+    return true;
 }
 
 /* All living processes but this one, each once. */
@@ -221,43 +264,62 @@ static int read_all(int at, struct other *all, int n_max)
     return n;
 }
 
-/* Whether both files of /proc can be read and say the same. */
-static bool is_same_text(const char *a, const char *b)
+/* A figure of /proc in kB; UINT64_MAX: it is not told. */
+static uint64_t status_bytes(const char *path, const char *key)
 {
-    char x[8192];
-    char y[8192];
-    const size_t n = os_read_start(a, x, sizeof x);
-    return n > 0 && n == os_read_start(b, y, sizeof y) && memcmp(x, y, n) == 0;
+    const uint64_t kb = os_number_after(path, key);
+    return kb <= SANE_BYTES / 1024 ? kb * 1024 : UINT64_MAX;
 }
 
-static void add_other(const char *root, const struct other *o, struct claim_sum *sum)
+static void see(const char *root, struct cgroup_claim *c)
 {
     char path[OS_PATH_BYTES];
-    char self[OS_PATH_BYTES];
-    const bool is_seen = o->space == pid_space();
-    snprintf(path, sizeof path, "%s/proc/%llu/status", root, (unsigned long long)o->pid);
-    const uint64_t kb = is_seen ? os_number_after(path, "VmRSS") : UINT64_MAX;
-    const uint64_t held = kb <= SANE_BYTES / 1024 ? kb * 1024 : 0;
-    const uint64_t left = held < o->bytes ? o->bytes - held : 0;
-    snprintf(path, sizeof path, "%s/proc/%llu/cgroup", root, (unsigned long long)o->pid);
-    snprintf(self, sizeof self, "%s/proc/self/cgroup", root);
-    sum->bytes += left;
-    sum->group_bytes += is_seen && is_same_text(path, self) ? left : 0;
+    snprintf(path, sizeof path, "%s/proc/%llu/status", root, (unsigned long long)c->pid);
+    const uint64_t anon = status_bytes(path, "RssAnon");
+    const uint64_t shared = status_bytes(path, "RssShmem");
+    const uint64_t file = status_bytes(path, "RssFile");
+    const uint64_t all = status_bytes(path, "VmRSS");
+    c->own_bytes = (anon != UINT64_MAX ? anon : 0) + (shared != UINT64_MAX ? shared : 0);
+    c->file_bytes = file != UINT64_MAX ? file : 0;
+    if (anon == UINT64_MAX && all != UINT64_MAX) { /* a kernel before 4.5 */
+        c->own_bytes = all;
+    }
 }
 
-void claim_others(const char *root, const char *folder, struct claim_sum *out)
+/* Bytes that are in both plans. */
+static uint64_t shared_by(const struct claim_image *a, const struct claim_image *b)
 {
-    struct claim_sum sum = { 0 };
-    struct other all[CLAIMS_MAX];
+    const bool is_same = a->device == b->device && a->inode == b->inode;
+    return !is_same ? 0 : a->bytes < b->bytes ? a->bytes : b->bytes;
+}
+
+void claim_others(const char *root, const char *folder, const struct claim_image *image,
+                  struct claim_list *out)
+{
+    struct other all[CLAIM_OTHERS_MAX];
     struct buf name;
     int at = -1;
+    int n = 0;
+    *out = (struct claim_list){ 0 };
     buf_init(&name, CLAIM_PATH_BYTES);
     if (open_folder(folder, false, &at, &name) == ERR_OK) {
-        const int n = read_all(at, all, CLAIMS_MAX);
-        for (int i = 0; i < n; i++) {
-            add_other(root, &all[i], &sum);
-        }
+        n = read_all(at, all, CLAIM_OTHERS_MAX);
     }
     buf_release(&name);
-    *out = sum;
+    for (int i = 0; i < n; i++) {
+        struct cgroup_claim c = { .pid = all[i].pid,
+                                  .plan_bytes = all[i].bytes,
+                                  .ours_bytes =
+                                      image != NULL ? shared_by(image, &all[i].image) : 0 };
+        c.shared_bytes = c.ours_bytes;
+        for (int k = 0; k < i; k++) {
+            const uint64_t shared = shared_by(&all[k].image, &all[i].image);
+            c.shared_bytes = shared > c.shared_bytes ? shared : c.shared_bytes;
+        }
+        if (all[i].space == pid_space()) {
+            see(root, &c);
+            out->one[out->n++] = c;
+        }
+        out->bytes += less(less(c.plan_bytes, c.shared_bytes), c.own_bytes);
+    }
 }

@@ -242,7 +242,8 @@ static void read_memory(struct facts *f, const char *root)
     read_swap(m, root);
     m->lost_bytes = lost(root);
     m->cma_total_bytes = meminfo(root, "CmaTotal");
-    m->limit_bytes = cgroup_memory(root, UINT64_MAX); /* whoever holds so much has all of it */
+    const struct cgroup_held all = { .own_bytes = UINT64_MAX }; /* whoever holds so much has it */
+    m->limit_bytes = cgroup_memory(root, &all, NULL, 0, NULL);
     m->overcommit = number(root, "/proc/sys/vm", "overcommit_memory");
     m->commit_bytes = meminfo(root, "CommitLimit");
     m->committed_bytes = meminfo(root, "Committed_AS");
@@ -448,7 +449,7 @@ static void read_limits(struct facts *f, const char *root)
 void facts_read(struct facts *f, const char *root, const char *claims)
 {
     *f = (struct facts){ 0 };
-    pool_read(&f->pool, root, claims);
+    pool_read(&f->pool, root, claims, NULL);
     read_memory(f, root);
     read_cpu(f, root);
     read_kind(f, root);

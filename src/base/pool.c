@@ -8,12 +8,19 @@
  *    not in MemAvailable (it leaves its watermarks out), so this is for what is yet to come: page
  *    tables of what is planned (1/512), stacks and sockets, and what other programs ask for;
  *  - what other processes of hearth planned and have not taken yet (claim.c);
- * and what this process holds already comes on top, since it is part of its plan. Pages in pools of
- * huge pages are in none of these figures: they were taken out when the pool was made. They are
- * told, as whoever wonders where the memory went may find it there.
+ * and what this process holds already comes on top, since it is part of its plan; but not its pages
+ * of files, which the kernel calls available still. Pages in pools of huge pages are in none of
+ * these figures: they were taken out when the pool was made. They are told, as whoever wonders
+ * where the memory went may find it there.
  *
  * The cgroups of this process may leave less. The system does not live in them, so no reserve goes
- * off there, and claims only of processes in the same ones.
+ * off there, and claims only of processes in the same ones or below (cgroup.c).
+ *
+ * So may limits of the process: of its addresses (RLIMIT_AS), of its data (RLIMIT_DATA). They count
+ * what is mapped, not what is there, so a limit that leaves the plan is not always enough: glibc
+ * reserves 64 MiB of addresses for each thread that takes memory. APART_BYTES are left for those;
+ * where even that is too little, the message that memory was refused names the limit
+ * (cmd/open.c). A mapped image is no data.
  *
  * GPUs. amdgpu tells its memory in sysfs. On a processor with graphics (an APU) it is what the
  * firmware carved out of the box's memory: MemTotal has no byte of it, so it is a pool of its own,
@@ -28,7 +35,6 @@
 #include "base/pool.h"
 
 #include "base/cgroup.h"
-#include "base/claim.h"
 #include "base/os.h"
 
 #include <stddef.h>
@@ -43,6 +49,7 @@
 #define RESERVE_LEAST (64 * MIB)
 #define RESERVE_MOST  (1024 * MIB)
 #define SANE_BYTES    ((uint64_t)1 << 52) /* what is greater is no figure */
+#define APART_BYTES   (160 * MIB) /* of addresses: two heaps of glibc, slack of large mappings */
 #define CARDS_MAX     64
 #define VENDOR_AMD    0x1002
 #define VENDOR_NVIDIA 0x10de
@@ -120,28 +127,91 @@ static const char *limit_of_box(const struct pool_host *h)
                : "memory available on this box, less a reserve";
 }
 
-static void read_host(struct pool_host *h, const char *root, const char *claims)
+/* What this process has, in bytes. */
+struct own {
+    uint64_t anon; /* no file stands behind it; all, where the kernel does not tell */
+    uint64_t file; /* mapped pages of files, of which code at most */
+    uint64_t code;
+    uint64_t mapped; /* addresses */
+    uint64_t data;   /* of these, private and writable */
+};
+
+static uint64_t status_bytes(const char *path, const char *key)
+{
+    return bytes_of(os_number_after(path, key), 1024);
+}
+
+static void read_own(struct own *o, const char *root)
 {
     char path[OS_PATH_BYTES];
-    struct claim_sum others;
-    const char *hidden = read_kernel(h, root);
-    claim_others(root, claims, &others);
     snprintf(path, sizeof path, "%s/proc/self/status", root);
-    h->held_bytes = known(bytes_of(os_number_after(path, "VmRSS"), 1024));
+    const uint64_t anon = status_bytes(path, "RssAnon");
+    *o = (struct own){ .anon = anon != UINT64_MAX ? anon + known(status_bytes(path, "RssShmem"))
+                                                  : known(status_bytes(path, "VmRSS")),
+                       .file = known(status_bytes(path, "RssFile")),
+                       .code =
+                           known(status_bytes(path, "VmExe")) + known(status_bytes(path, "VmLib")),
+                       .mapped = known(status_bytes(path, "VmSize")),
+                       .data = known(status_bytes(path, "VmData")) };
+}
+
+/* Limits of the process: less what it has of them, but for memory, which is part of a plan. */
+static void read_limits(struct pool_host *h, const char *root, const struct own *o,
+                        const struct claim_image *image)
+{
+    char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/proc/self/limits", root);
     h->locked_bytes = bytes_of(os_number_after(path, "Max locked memory"), 1);
+    h->address_bytes = bytes_of(os_number_after(path, "Max address space"), 1);
+    h->data_bytes = bytes_of(os_number_after(path, "Max data size"), 1);
+    if (h->address_bytes != UINT64_MAX) {
+        h->address_bytes = less(h->address_bytes, o->mapped + APART_BYTES) + o->anon + o->code;
+    }
+    if (h->data_bytes != UINT64_MAX) {
+        h->data_bytes =
+            less(h->data_bytes, o->data) + o->anon + o->code + (image != NULL ? image->bytes : 0);
+    }
+}
+
+uint64_t pool_reserve(uint64_t total_bytes)
+{
+    const uint64_t part = total_bytes / RESERVE_PART;
+    return part < RESERVE_LEAST ? RESERVE_LEAST : least(part, RESERVE_MOST);
+}
+
+static void choose(struct pool_host *h, uint64_t bytes, const char *name)
+{
+    if (bytes < h->available_bytes) {
+        h->available_bytes = bytes;
+        h->limit = name;
+    }
+}
+
+static void read_host(struct pool_host *h, const char *root, const char *claims,
+                      const struct claim_image *image)
+{
+    struct claim_list others;
+    struct own own;
+    const char *hidden = read_kernel(h, root);
+    claim_others(root, claims, image, &others);
+    read_own(&own, root);
+    read_limits(h, root, &own, image);
+    h->held_bytes = own.anon;
     h->huge_bytes = huge_free(root);
-    const uint64_t part = known(h->total_bytes) / RESERVE_PART;
-    h->reserve_bytes = part < RESERVE_LEAST ? RESERVE_LEAST : least(part, RESERVE_MOST);
+    h->reserve_bytes = pool_reserve(known(h->total_bytes));
     h->other_bytes = others.bytes;
     const uint64_t gone = h->cma_bytes + h->reserve_bytes + h->other_bytes;
-    const uint64_t box = least(less(h->kernel_bytes, gone) + h->held_bytes, h->total_bytes);
-    const uint64_t group = cgroup_memory(root, h->held_bytes);
-    h->group_bytes = group == UINT64_MAX ? group : less(group, others.group_bytes);
-    h->available_bytes = least(box, h->group_bytes);
-    h->limit = h->group_bytes < box ? "the cgroup's memory limit"
-               : hidden != NULL     ? hidden
-                                    : limit_of_box(h);
+    h->available_bytes = least(less(h->kernel_bytes, gone) + h->held_bytes, h->total_bytes);
+    h->limit = hidden != NULL ? hidden : limit_of_box(h);
+    const uint64_t code = least(own.file, own.code);
+    const struct cgroup_held held = { own.anon + code, own.file - code };
+    const char *name = NULL;
+    h->group_bytes = cgroup_memory(root, &held, others.one, others.n, &name);
+    choose(h, h->group_bytes, name);
+    const uint64_t box = h->available_bytes;
+    choose(h, h->address_bytes, "the limit of addresses, ulimit -v");
+    choose(h, h->data_bytes, "the limit of data, ulimit -d");
+    h->is_ulimit = h->available_bytes < box;
 }
 
 /* --- GPUs ---------------------------------------------------------------------------------- */
@@ -215,22 +285,23 @@ static void read_gpus(struct pool *p, const char *root)
     }
 }
 
-void pool_read(struct pool *p, const char *root, const char *claims)
+void pool_read(struct pool *p, const char *root, const char *claims,
+               const struct claim_image *image)
 {
     *p = (struct pool){ 0 };
-    read_host(&p->host, root != NULL ? root : "", claims);
+    read_host(&p->host, root != NULL ? root : "", claims, image);
     read_gpus(p, root != NULL ? root : "");
 }
 
-void pool_read_host(struct pool_host *h)
+void pool_read_host(struct pool_host *h, const struct claim_image *image)
 {
-    read_host(h, "", NULL);
+    read_host(h, "", NULL, image);
 }
 
 uint64_t pool_available(const char **limit_name)
 {
     struct pool_host h;
-    pool_read_host(&h);
+    pool_read_host(&h, NULL);
     *limit_name = h.limit;
     return h.available_bytes;
 }

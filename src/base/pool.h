@@ -6,6 +6,8 @@
 #ifndef HEARTH_POOL_H
 #define HEARTH_POOL_H
 
+#include "base/claim.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,11 +20,14 @@ struct pool_host {
     uint64_t reserve_bytes;   /* left to the system */
     uint64_t other_bytes;     /* planned by other processes of hearth, not taken yet (claim.h) */
     uint64_t held_bytes;      /* by this process now: part of what it may have */
-    uint64_t group_bytes;     /* what the cgroups leave, with what is held */
+    uint64_t group_bytes;     /* what the cgroups leave, with what is held, less claims there */
+    uint64_t address_bytes;   /* what the limit of addresses leaves (RLIMIT_AS), likewise */
+    uint64_t data_bytes;      /* and that of data (RLIMIT_DATA) */
     uint64_t huge_bytes;      /* free in pools of huge pages: in none of these, hearth uses none */
     uint64_t locked_bytes;    /* what may be locked (RLIMIT_MEMLOCK); hearth locks nothing */
     uint64_t available_bytes; /* what a plan may take in all */
     const char *limit;        /* static text: what sets that limit */
+    bool is_ulimit;           /* one that whoever started this process chose */
 };
 
 /* Of a GPU, which this build cannot use. */
@@ -46,10 +51,14 @@ struct pool {
 };
 
 /* `root` stands before /proc and /sys, NULL: this box. `claims`: folder of the plans of others,
- * NULL: this user's. What cannot be read counts as not there. */
-void pool_read(struct pool *p, const char *root, const char *claims);
+ * NULL: this user's. image: that of the plan which is made, or NULL. What cannot be read counts as
+ * not there. */
+void pool_read(struct pool *p, const char *root, const char *claims,
+               const struct claim_image *image);
+/* What a plan leaves to the system on a box with so much memory. */
+uint64_t pool_reserve(uint64_t total_bytes);
 /* The host's pool of this box alone. */
-void pool_read_host(struct pool_host *h);
+void pool_read_host(struct pool_host *h, const struct claim_image *image);
 /* What it gives, and as *limit_name static text that says what the limit is. */
 uint64_t pool_available(const char **limit_name);
 

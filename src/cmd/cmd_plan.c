@@ -354,6 +354,17 @@ static hearth_status plan_service(struct hearth_box *box, const char *path, stru
     return hearth_plan_make(box, path, &p, &r->serve);
 }
 
+/* The pages that this plan would share with a process which has the same packed image; no other
+ * file is in a claim. */
+static void image_of(const struct hearth_plan *p, const char *path, struct claim_image *out)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < p->n_part; i++) {
+        bytes += strcmp(p->part[i].name, "weights") == 0 ? p->part[i].bytes : 0;
+    }
+    claim_image_of(out, path, bytes);
+}
+
 int cmd_plan(const struct conf *c, const char *path)
 {
     static struct report r; /* large; owner: the main thread */
@@ -369,7 +380,9 @@ int cmd_plan(const struct conf *c, const char *path)
         hearth_box_close(box);
         return open_fail(s);
     }
-    pool_read(&r.pool, NULL, NULL);
+    struct claim_image image;
+    image_of(&r.plan, path, &image);
+    pool_read(&r.pool, NULL, NULL, &image);
     if (!r.plan.fits || r.plan.step_disk_bytes > 0) {
         r.n_near = nearest_find(box, c, path, &r.plan, r.near);
     }

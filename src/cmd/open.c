@@ -21,6 +21,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 hearth_status open_box(const struct conf *c, struct hearth_box **box)
 {
@@ -109,6 +110,16 @@ void open_name(const char *path, const char *name)
     }
 }
 
+/* Memory that was refused on the way may have been so by a limit that the box knows nothing of. */
+static void add_limit(struct buf *line, int which, const char *of_what, const char *option)
+{
+    struct rlimit r;
+    if (getrlimit(which, &r) == 0 && r.rlim_cur != RLIM_INFINITY) {
+        buf_printf(line, " (this process may have %llu MiB of %s: ulimit %s)",
+                   (unsigned long long)r.rlim_cur >> 20, of_what, option);
+    }
+}
+
 int open_fail(hearth_status status)
 {
     struct buf line; /* written at once */
@@ -124,6 +135,10 @@ int open_fail(hearth_status status)
         } else {
             buf_add_char(&line, *text++);
         }
+    }
+    if (status == HEARTH_MEMORY && strstr(buf_str(&line), "ulimit") == NULL) {
+        add_limit(&line, RLIMIT_AS, "addresses", "-v");
+        add_limit(&line, RLIMIT_DATA, "data", "-d");
     }
     fprintf(stderr, "hearth: %s\n", buf_str(&line));
     buf_release(&line);

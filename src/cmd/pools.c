@@ -56,6 +56,8 @@ void pools_put_text(struct buf *out, const struct pool *p, uint64_t plan_bytes)
     }
     put_row(out, "held already", "+", h->held_bytes, "by this process, in its plan");
     put_row(out, "left by the cgroup", "", h->group_bytes, "with what is held");
+    put_row(out, "left by ulimit -v", "", h->address_bytes, "of addresses, with what is held");
+    put_row(out, "left by ulimit -d", "", h->data_bytes, "of data, with what is held");
     if (h->huge_bytes > 0) {
         put_row(out, "free huge pages", "", h->huge_bytes,
                 "in pools for other programs: not counted");
@@ -85,6 +87,8 @@ void pools_put_json(struct buf *out, const struct pool *p)
     put_bytes(out, ", ", "other_bytes", p->host.other_bytes);
     put_bytes(out, ", ", "held_bytes", p->host.held_bytes);
     put_bytes(out, ", ", "cgroup_bytes", p->host.group_bytes);
+    put_bytes(out, ", ", "address_bytes", p->host.address_bytes);
+    put_bytes(out, ", ", "data_bytes", p->host.data_bytes);
     put_bytes(out, ", ", "huge_free_bytes", p->host.huge_bytes);
     put_bytes(out, ", ", "locked_max_bytes", p->host.locked_bytes);
     buf_add_str(out, "}, \"gpus\": [");

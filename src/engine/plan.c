@@ -185,11 +185,11 @@ static enum err measure_draft(struct plan *p, const struct arch *a, const struct
 static void look(struct plan *p, bool is_first)
 {
     struct pool_host h;
-    pool_read_host(&h);
+    pool_read_host(&h, &p->image);
     if (is_first || h.other_bytes > p->other_bytes) {
         const bool is_less = p->limit_bytes > 0 && p->limit_bytes < h.available_bytes;
         p->other_bytes = h.other_bytes;
-        p->is_own_limit = is_less;
+        p->is_own_limit = is_less || h.is_ulimit;
         p->available_bytes = is_less ? p->limit_bytes : h.available_bytes;
         p->available_from = is_less ? "the limit that was given" : h.limit;
         p->fits = p->total_bytes <= p->available_bytes + NOISE_BYTES;
@@ -240,6 +240,8 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     t.taken_bytes = t.total_bytes - beside->program_bytes + CODE_LATER_BYTES;
     add_kernel(&t, beside->kernel_bytes);
     t.limit_bytes = beside->limit_bytes;
+    t.image =
+        c->cut.n_read == 0 ? beside->image : t.image; /* what is read in pieces is not mapped */
     look(&t, true);
     *p = t;
     return ERR_OK;

@@ -8,6 +8,7 @@
 #ifndef HEARTH_PLAN_H
 #define HEARTH_PLAN_H
 
+#include "base/claim.h"
 #include "engine/decoder.h"
 #include "engine/kv.h"
 #include "model/stream.h"
@@ -46,10 +47,11 @@ struct plan {
     uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
     uint64_t taken_bytes; /* by mem_alloc and arenas: not the kernel, of the program small things */
     uint64_t limit_bytes; /* the owner's; 0 = none */
+    struct claim_image image;
     uint64_t other_bytes; /* claimed by other processes when this was made (pool.h) */
     uint64_t available_bytes;
     const char *available_from; /* static */
-    bool is_own_limit;          /* the owner's, not the box's */
+    bool is_own_limit;          /* the owner's or a ulimit, not the box's */
     bool fits;
     size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
     size_t draft_bytes;       /* arena: what the small model has of these */
@@ -71,6 +73,7 @@ struct plan_beside {
     uint64_t request_bytes;        /* queues and buffers of the engine, per engine_request_bytes */
     uint64_t extra_bytes;          /* what the caller adds (server buffers) */
     uint64_t limit_bytes;          /* the owner's limit; 0 = none */
+    struct claim_image image;      /* what the weights are mapped from; all 0: nothing */
     const struct arch *draft_arch; /* of a small model that guesses; NULL: none */
     const struct weights *draft_weights;
 };

@@ -307,6 +307,9 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     TRY(arch_read(&m->arch, m->gguf));
     TRY(box_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
+    if (gguf_is_image(m->gguf)) {
+        claim_image_of(&beside.image, gguf_image_path(m->gguf), m->weights.arena_bytes);
+    }
     TRY(tok_open(&m->tok, m->gguf));
     if (p->draft != NULL) {
         m->small = mem_alloc(sizeof *m->small);
@@ -352,7 +355,7 @@ static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool w
  * plan at the same time are not given the same memory. */
 static enum err claim_plan(struct hearth_model *m)
 {
-    if (claim_open(&m->claim, NULL, m->plan.total_bytes) != ERR_OK) {
+    if (claim_open(&m->claim, NULL, m->plan.total_bytes, &m->plan.image) != ERR_OK) {
         log_event(LOG_INFO, "model", "msg=\"others do not learn what this process will take: %s\"",
                   err_text());
     }
