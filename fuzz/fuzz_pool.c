@@ -1,11 +1,14 @@
-/* fuzz_pool - arbitrary bytes as the files below /proc and /sys that tell of memory, and as a plan of another process
+/* fuzz_pool - arbitrary bytes as the files below /proc and /sys that tell of memory and who waits for it, and as a plan of another
+ * process
  *
  * Bytes 0xff part the files, in the order of `names`; what is left out is not there. The first byte chooses whether the last file
  * is a living process's plan. Whatever they say, the figures hold together (PO-1 as far as it can be seen from outside). */
 #include "base/claim.h"
 #include "base/os.h"
 #include "base/pool.h"
+#include "base/psi.h"
 #include "fuzz.h"
+#include "serve/pressure.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -30,6 +33,10 @@ static const char *const names[] = {
     "sys/module/ttm/parameters/pages_limit",
     "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
     "sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages",
+    "sys/fs/cgroup/memory.high",
+    "sys/fs/cgroup/memory.pressure",
+    "proc/pressure/memory",
+    "proc/7/cgroup",
     "claims/plan-1",
 };
 #define N_NAME (sizeof names / sizeof names[0])
@@ -86,6 +93,40 @@ static void check(const struct pool *p)
     }
 }
 
+/* Another process takes something away, or nothing. */
+static void check_claim(void)
+{
+    const struct cgroup_held held = { 5000000, 1000000 };
+    const struct cgroup_claim c = { 7, 9000000, 1000000, 2000000, 1000000, 500000 };
+    const uint64_t alone = cgroup_memory(top, &held, NULL, 0, NULL);
+    const uint64_t beside = cgroup_memory(top, &held, &c, 1, NULL);
+    demand(beside <= alone || beside <= alone + c.ours_bytes, "a claim leaves no more");
+    demand((alone == UINT64_MAX) == (beside == UINT64_MAX), "a claim is no limit");
+}
+
+static void check_scope(const struct psi_scope *s)
+{
+    demand(s->some_percent >= 0.0 && s->some_percent <= 100.0, "a share of the time");
+    demand(s->full_percent >= 0.0 && s->full_percent <= 100.0, "another share of the time");
+    demand(s->is_told || s->full_us == 0, "what is not told is nothing");
+}
+
+static void check_pressure(void)
+{
+    struct psi s;
+    struct pressure p;
+    psi_read(&s, top);
+    check_scope(&s.box);
+    check_scope(&s.group);
+    demand(s.group.left_bytes <= s.group.limit_bytes, "no more left than the limit");
+    pressure_begin(&p, 0);
+    for (uint64_t now_us = 0; now_us < 2 * PRESSURE_SETTLE_US; now_us += 1000000) {
+        (void)pressure_step(&p, &s, now_us);
+        demand(p.state != PRESSURE_SHEDDING || now_us >= PRESSURE_SETTLE_US, "not too early");
+    }
+    demand(memchr(p.text, '\0', sizeof p.text) != NULL, "a text that ends");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     char claims[64];
@@ -116,6 +157,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     struct pool p;
     pool_read(&p, top, claims, NULL);
     check(&p);
+    check_claim();
+    check_pressure();
     demand(locked >= 0 || p.host.other_bytes == 0, "a dead process has no plan");
     fuzz_end(run);
     if (locked >= 0) {

@@ -113,15 +113,21 @@ def frames():
 def pool():
     names = ['proc/meminfo', 'proc/self/cgroup', 'proc/self/status', 'proc/self/limits', 'sys/fs/cgroup/memory.max', 'sys/fs/cgroup/memory.current', 'sys/fs/cgroup/memory.stat',
              'sys/fs/cgroup/memory/memory.limit_in_bytes', 'sys/fs/cgroup/memory/memory.usage_in_bytes', *('sys/class/drm/card1/device/' + x for x in ('vendor', 'mem_info_vram_total', 'mem_info_vram_used',
-             'mem_info_vram_vendor', 'mem_info_gtt_total', 'mem_info_gtt_used')), 'sys/module/ttm/parameters/pages_limit', *('sys/kernel/mm/hugepages/hugepages-2048kB/' + x for x in ('free_hugepages', 'resv_hugepages'))]
+             'mem_info_vram_vendor', 'mem_info_gtt_total', 'mem_info_gtt_used')), 'sys/module/ttm/parameters/pages_limit', *('sys/kernel/mm/hugepages/hugepages-2048kB/' + x for x in ('free_hugepages', 'resv_hugepages')),
+             'sys/fs/cgroup/memory.high', 'sys/fs/cgroup/memory.pressure', 'proc/pressure/memory', 'proc/7/cgroup']
     trees = os.path.dirname(os.path.dirname(HOME)) + '/tests/trees'
     for tree in sorted(x for x in os.listdir(trees) if os.path.isdir(f'{trees}/{x}')):
         files = [open(p, 'rb').read() if os.path.exists(p := f'{trees}/{tree}/{x}') else b'' for x in names]
         put('pool', tree, b'1' + b'\xff'.join([*files, b'1 0 5000000000\n']))
         put('pool', tree + '-dead', b'0' + b'\xff'.join([*files, b'1 0 5000000000\n']))
+    group = [b'MemTotal: 8000000 kB\nMemAvailable: 100000 kB\n', b'0::/\n', b'RssAnon: 4000 kB\nRssFile: 2000 kB\n', b'Max address space 99999999\nMax data size 9999999\n', b'2000000000', b'1900000000',
+             b'inactive_file 1000000\nactive_file 500000\n'] + [b''] * 10 + [b'', b'1950000000']
+    for i, t in enumerate(['some avg10=12.34 avg60=1.00 avg300=0.50 total=5000\nfull avg10=56.78 avg60=0.10 avg300=0.05 total=123456789\n', 'full avg10=9.99\nsome avg10=100', 'some avg10=1.2.3\nfull avg10=',
+                           'some avg10=\nfull avg10=-1', 'full', 'some some avg10=5 total=\nfull full avg10=00000 total=x']):
+        put('pool', f'pressure-{i}', b'1' + b'\xff'.join([*group, t.encode(), t.encode(), b'0::/b\n', b'1 0 5000000000 1000 1 2\n']))
     huge = str((1 << 64) - 1).encode()
     for i, v in enumerate([huge, b'9' * 40, b'-1', b'max', b'', b'0', b'4503599627370496', b'18014398509481983']):
-        files = [b'MemTotal: %s kB\nMemAvailable: %s kB\nCmaFree: %s kB\n' % (v, v, v), b'0::/a/b/../..\n4:memory:/x\n:\n::\n', b'VmRSS: %s kB\n' % v, b'Max locked memory %s\n' % v] + [v] * 14
+        files = [b'MemTotal: %s kB\nMemAvailable: %s kB\nCmaFree: %s kB\n' % (v, v, v), b'0::/a/b/../..\n4:memory:/x\n:\n::\n', b'VmRSS: %s kB\n' % v, b'Max locked memory %s\n' % v] + [v] * 14 + [v] + [b'some avg10=%s avg60=0.00 avg300=0.00 total=%s\nfull avg10=%s avg60=0.00 avg300=0.00 total=%s\n' % (v, v, v, v)] * 2 + [b'0::/a\n']
         files[9] = b'0x1002'
         put('pool', f'number-{i}', b'1' + b'\xff'.join([*files, b'%s %s %s\n' % (v, v, v)]))
 

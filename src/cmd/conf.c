@@ -51,7 +51,8 @@ static const struct command {
                      "after the running answers. Other limits: 32 KiB of headers within 10 s, a "
                      "body within 60 s (64 KiB in every 10 s), 75 s between requests, 30 s for a "
                      "client that takes nothing of its answer; 4096 messages, 64 levels of JSON, "
-                     "8 choices, 16 stop texts of 256 bytes, 1024 biases.",
+                     "8 choices, 16 stop texts of 256 bytes, 1024 biases. While other programs "
+                     "eat the memory, new requests get 503 memory_pressure, and /readyz says so.",
                      0, 1 },
     [CONF_PLAN] = { "plan", "MODEL",
                     "say what a model takes on this box, whether it fits, and how fast it is",

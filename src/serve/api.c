@@ -10,7 +10,8 @@
  * the Host. Both are refused. With keys neither matters, since the page has no key.
  *
  * Health: /healthz says that the loop runs. /readyz says that the engine computed its check at the
- * start, has shown life within HEARTBEAT_MAX_US, and that the service is not ending.
+ * start, has shown life within HEARTBEAT_MAX_US, that others leave memory enough (pressure.c), and
+ * that the service is not ending.
  *
  * Next: serve/server.c puts the parts together. */
 #include "serve/api.h"
@@ -49,6 +50,8 @@ bool api_is_ready(const struct api *a, const char **why)
             reason = "the model's file was changed while layers are read from it";
         } else if (s.heartbeat_age_us > HEARTBEAT_MAX_US) {
             reason = "the engine shows no life";
+        } else if (a->pressure.state == PRESSURE_SHEDDING) {
+            reason = a->pressure.text;
         }
     }
     if (why != NULL) {
@@ -106,6 +109,7 @@ static void get_metrics(struct api *a, struct http_req *r)
     if (a->model != NULL) {
         hearth_model_get_stats(a->model, &s);
         s.n_queued += jobs_n_prep(a->jobs);
+        now.pressure = &a->pressure;
         now.stats = &s;
         now.info = &a->info;
         now.plan = &a->plan;
@@ -290,7 +294,7 @@ static bool has_key(const struct api *a, const struct http_req *r)
 }
 
 /* --queue bounds all that wait, in preparation too, beside those whom the engine takes at once. */
-static enum err check_room(const struct api *a, struct refusal *why)
+static enum err check_room(struct api *a, struct refusal *why)
 {
     struct hearth_stats s = { .size = sizeof s };
     const char *reason = NULL;
@@ -300,6 +304,15 @@ static enum err check_room(const struct api *a, struct refusal *why)
         (void)refusal_set(why, 503, a->is_stopping ? "service_ending" : "not_ready", NULL, "%s",
                           reason != NULL ? reason : "starting");
         why->retry_ms = 1000;
+        return ERR_BUSY;
+    }
+    if (a->pressure.state == PRESSURE_SHEDDING) {
+        (void)refusal_set(why, 503, "memory_pressure", NULL,
+                          "memory is short: %s; new requests are refused until that ends, those "
+                          "under way go on; try again later",
+                          a->pressure.text);
+        why->retry_ms = PRESSURE_EASE_US / 1000;
+        a->metrics.n_shed++;
         return ERR_BUSY;
     }
     hearth_model_get_stats(a->model, &s);
@@ -315,7 +328,7 @@ static enum err check_room(const struct api *a, struct refusal *why)
 }
 
 /* All that the headers decide; why->status stays 0 when the request may go on. */
-static void check_head(const struct api *a, struct http_req *r, struct refusal *why)
+static void check_head(struct api *a, struct http_req *r, struct refusal *why)
 {
     const char *path = http_path(r);
     const struct route *t = find_route(path);

@@ -10,6 +10,7 @@
 #include "serve/job.h"
 #include "serve/keys.h"
 #include "serve/metrics.h"
+#include "serve/pressure.h"
 
 #include <stdbool.h>
 
@@ -24,6 +25,7 @@ struct api {
     struct hearth_plan plan; /* of the memory */
     int64_t since_s;         /* of the model's loading */
     bool is_stopping;
+    struct pressure pressure; /* of memory; the server looks */
     struct metrics metrics;
 };
 
@@ -31,7 +33,7 @@ struct api {
 void api_calls(struct api *a, struct http_calls *out);
 void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs,
                    const struct hearth_plan *plan);
-/* Whether requests are taken; else *why (may be NULL) gets a static text. */
+/* Whether requests are taken; else *why (may be NULL) gets a text that stays for this turn. */
 bool api_is_ready(const struct api *a, const char **why);
 
 #endif

@@ -66,6 +66,8 @@ void job_refuse(struct http_req *r, const struct refusal *why)
     char text[32];
     buf_init(&body, (size_t)16 * ERR_TEXT_MAX);
     refusal_put(why, &body);
+    log_event(LOG_INFO, "serve", "id=%s refused=%d code=%s", http_id(r), why->status,
+              why->code != NULL ? why->code : "none");
     if (why->retry_ms > 0) {
         snprintf(text, sizeof text, "%llu", (unsigned long long)(why->retry_ms + 999) / 1000);
         http_set_header(r, "Retry-After", text);

@@ -215,6 +215,42 @@ static void put_engine(const struct hearth_stats *s, struct buf *out)
     gauge(out, "memory_peak_bytes", "Most resident memory so far.", (double)s->rss_peak_bytes);
 }
 
+/* One line a scope; those that the kernel does not tell are left out. */
+static void put_scopes(const struct psi *p, bool is_stall, struct buf *out)
+{
+    const struct psi_scope *scopes[] = { &p->box, &p->group };
+    static const char *const names[] = { "box", "cgroup" };
+    for (int i = 0; i < 2; i++) {
+        const struct psi_scope *s = scopes[i];
+        if (is_stall && s->is_told) {
+            buf_printf(out, "hearth_memory_pressure_ratio{of=\"%s\",kind=\"some\"} ", names[i]);
+            js_put_real(out, s->some_percent / 100.0);
+            buf_printf(out, "\nhearth_memory_pressure_ratio{of=\"%s\",kind=\"full\"} ", names[i]);
+            js_put_real(out, s->full_percent / 100.0);
+            buf_add_char(out, '\n');
+        } else if (!is_stall && s->left_bytes != UINT64_MAX) {
+            buf_printf(out, "hearth_memory_left_bytes{of=\"%s\"} %llu\n", names[i],
+                       (unsigned long long)s->left_bytes);
+        }
+    }
+}
+
+static void put_pressure(const struct metrics *m, const struct pressure *p, struct buf *out)
+{
+    gauge(out, "memory_pressure_state",
+          "Whether others eat the memory: 0 no, 1 warned, 2 new requests are refused.",
+          (double)p->state);
+    head(out, "memory_pressure_ratio", "gauge",
+         "Share of the last 10 s in which some or all programs stood still, waiting for memory.");
+    put_scopes(&p->last, true, out);
+    head(out, "memory_left_bytes", "gauge", "Memory that can be had; page cache counts as free.");
+    put_scopes(&p->last, false, out);
+    counter(out, "memory_warnings_total", "Times that memory got short.", p->n_warning);
+    counter(out, "memory_sheddings_total", "Times that new requests were refused for it.",
+            p->n_shedding);
+    counter(out, "requests_shed_total", "Requests refused since memory was short.", m->n_shed);
+}
+
 void metrics_put(const struct metrics *m, const struct metrics_now *now, struct buf *out)
 {
     head(out, "build_info", "gauge", "The program.");
@@ -232,6 +268,9 @@ void metrics_put(const struct metrics *m, const struct metrics_now *now, struct 
     put_finish(m, out);
     put_cancelled(m, out);
     put_times(m, out);
+    if (now->pressure != NULL) {
+        put_pressure(m, now->pressure, out);
+    }
     if (now->stats != NULL) {
         put_engine(now->stats, out);
         put_plan(now->plan, out);

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "hearth.h"
+#include "serve/pressure.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +42,7 @@ struct metrics {
     uint64_t n_finish[8];   /* answers by enum hearth_finish */
     uint64_t n_client_gone; /* clients that left before their answer was whole */
     uint64_t n_broken;      /* requests under way when the service ended */
+    uint64_t n_shed;        /* requests that were refused since memory was short */
 };
 
 void metrics_time(struct metrics *m, enum metrics_time which, uint64_t us);
@@ -53,6 +55,7 @@ struct metrics_now {
     const struct hearth_stats *stats; /* NULL while loading */
     const struct hearth_model_info *info;
     const struct hearth_plan *plan;
+    const struct pressure *pressure; /* NULL while loading */
     int n_client;
     bool is_ready;
 };

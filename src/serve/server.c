@@ -9,6 +9,8 @@
  * still waits is told so, in the form that its client understands. A last short while lets the
  * bytes leave. A second server_stop skips the waiting.
  *
+ * Once a second it looks whether others eat the memory (pressure.c).
+ *
  * Rejected: loading before binding (a port in use would be found after minutes), one thread per
  * connection (their number is the client's choice), closing the port first (a balancer that probes
  * could not tell a service that ends from one that fell over).
@@ -21,6 +23,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/psi.h"
 #include "base/team.h"
 #include "serve/api.h"
 #include "serve/http.h"
@@ -67,6 +70,7 @@ struct server {
     char load_error[ERR_TEXT_MAX];
     enum phase phase;
     uint64_t until_us; /* ENDING, FLUSHING */
+    uint64_t watch_us; /* when memory is looked at again; 0: not yet at all */
 };
 
 /* --- loading ---------------------------------------------------------------------------------- */
@@ -99,6 +103,47 @@ static enum err take_model(struct server *s)
         s->params.report(s->params.report_arg, s, 1);
     }
     return ERR_OK;
+}
+
+/* --- memory that others take ------------------------------------------------------------------ */
+
+static void tell_pressure(const struct pressure *p, enum pressure_state before)
+{
+    const bool is_worse = p->state > before;
+    log_event(is_worse || before == PRESSURE_SHEDDING ? LOG_WARN : LOG_INFO, "serve",
+              "msg=\"%s: %s\"",
+              p->state == PRESSURE_SHEDDING ? "memory is short, new requests are refused"
+              : before == PRESSURE_SHEDDING ? "memory is short no more, requests are taken again"
+              : p->state == PRESSURE_WARNED ? "memory gets short"
+                                            : "memory is short no more",
+              p->text);
+}
+
+/* Once a second, from when the model is there. */
+static void watch_memory(struct server *s, uint64_t now_us)
+{
+    struct pressure *p = &s->api.pressure;
+    struct psi sample;
+    if (s->jobs == NULL || now_us < s->watch_us) {
+        return;
+    }
+    psi_read(&sample, s->params.psi_root != NULL ? s->params.psi_root : "");
+    if (s->watch_us == 0) {
+        pressure_begin(p, now_us);
+        if (!sample.box.is_told) {
+            log_event(LOG_WARN, "serve",
+                      "msg=\"this kernel does not tell whether programs wait for memory "
+                      "(/proc/pressure/memory): only MemAvailable is watched\"");
+        }
+    }
+    s->watch_us = now_us + TICK_US;
+    const enum pressure_state before = p->state;
+    if (pressure_step(p, &sample, now_us)) {
+        tell_pressure(p, before);
+        if (p->state == PRESSURE_SHEDDING) {
+            os_trim_heap(); /* what was freed helps others more */
+        }
+    }
 }
 
 /* --- ending ----------------------------------------------------------------------------------- */
@@ -154,6 +199,7 @@ enum err server_run(struct server *s)
         if (s->jobs != NULL) {
             jobs_run(s->jobs, now_us);
         }
+        watch_memory(s, now_us);
         uint64_t wait_us = http_run(s->http);
         wait_us = wait_us < TICK_US ? wait_us : TICK_US;
         if (s->phase >= PHASE_ENDING && s->until_us > now_us && s->until_us - now_us < wait_us) {

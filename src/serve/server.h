@@ -23,7 +23,8 @@ struct server_params {
     struct hearth_plan plan;          /* of that model, for /metrics */
     int n_client_max;                 /* connections */
     uint64_t body_max_bytes;
-    uint64_t grace_us; /* for running answers after server_stop */
+    uint64_t grace_us;    /* for running answers after server_stop */
+    const char *psi_root; /* stands before /proc and /sys where pressure is read; NULL: this box */
     /* Called on the loop thread: once when the port is bound (is_ready 0), once when the model
      * answers (1). */
     void (*report)(void *arg, struct server *s, int is_ready);
