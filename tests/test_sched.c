@@ -2,7 +2,12 @@
  *
  * Beside it runs a cache, used as the engine uses it: pages grow with each step, choices share those of
  * their prompt, those of wrong guesses are cut off again, and whoever ends (answered, cancelled, late, or
- * at the end of the context) gives all back (KV-1..KV-4). */
+ * at the end of the context) gives all back (KV-1..KV-4). A second cache follows as a small model's does,
+ * and holds guesses that nobody has computed yet.
+ *
+ * Admission: requests ask for up to all of a context with up to eight choices. Whoever has started never
+ * lacks a page, and whoever is first in the queue starts before those that run could have filled their
+ * contexts once, whatever comes behind. */
 #include "engine/kv.h"
 #include "engine/sched.h"
 
@@ -30,7 +35,12 @@ struct world {
     struct want want[N_REQ];
     struct kv kv;
     struct kv_seq pages[SCHED_SEQ_MAX];
+    struct kv small; /* the small model's */
+    struct kv_seq small_pages[SCHED_SEQ_MAX];
     struct arena arena;
+    uint64_t first; /* in the queue: its number of arrival, and since how many steps */
+    uint64_t n_first;
+    int32_t n_most; /* pages in use at once */
     uint64_t seed, n_arrived, last_started, n_done, n_cancelled, n_late, n_full, n_wrong, steps,
         now_us;
     uint64_t disk_us;  /* of each step, what reading weights takes */
@@ -53,9 +63,11 @@ static void arrive(struct world *w)
         return;
     }
     struct want *x = &w->want[i];
+    const uint32_t most = (uint32_t)w->s.n_seq < 8 ? (uint32_t)w->s.n_seq : 8;
     const int32_t n_choice =
-        1 + (int32_t)random_below(w, (uint32_t)w->s.n_seq < 4 ? (uint32_t)w->s.n_seq : 4);
-    const int32_t n_prompt = 1 + (int32_t)random_below(w, 2000);
+        1 + (int32_t)random_below(w, random_below(w, 5) > 0 && most > 4 ? 4 : most);
+    const int32_t n_prompt = random_below(w, 20) > 0 ? 1 + (int32_t)random_below(w, 2000)
+                                                     : N_CTX - 1 - (int32_t)random_below(w, 50);
     if (!sched_submit(&w->s, i, n_choice, n_prompt)) {
         assert_true(w->s.n_queued >= w->s.n_queue_max);
         return;
@@ -67,7 +79,7 @@ static void arrive(struct world *w)
         x->late_us = w->now_us + 1 + random_below(w, 30000000);
     }
     for (int k = 0; k < n_choice; k++) {
-        x->n_answer[k] = 1 + (int32_t)random_below(w, 300);
+        x->n_answer[k] = random_below(w, 20) > 0 ? 1 + (int32_t)random_below(w, 300) : N_CTX;
     }
 }
 
@@ -80,6 +92,7 @@ static void end_all(struct world *w, int32_t i)
     assert_true(n_freed <= w->want[i].n_choice);
     for (int32_t k = 0; k < n_freed; k++) {
         kv_seq_cut(&w->kv, &w->pages[freed[k]], 0);
+        kv_seq_cut(&w->small, &w->small_pages[freed[k]], 0);
     }
     w->want[i].is_there = false;
 }
@@ -125,6 +138,7 @@ static void finish_choice(struct world *w, int32_t i_seq)
     const int32_t i_req = w->s.seq[i_seq].i_req;
     sched_free(&w->s, i_seq);
     kv_seq_cut(&w->kv, &w->pages[i_seq], 0);
+    kv_seq_cut(&w->small, &w->small_pages[i_seq], 0);
     bool is_open = false;
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         is_open = is_open || (w->s.seq[i].state != SCHED_FREE && w->s.seq[i].i_req == i_req);
@@ -152,9 +166,33 @@ static void grow(struct world *w, const struct sched_piece *p)
 static void check_cache(struct world *w)
 {
     for (int32_t i = 0; i < w->s.n_seq; i++) {
-        assert_true(w->s.seq[i].state != SCHED_FREE || w->pages[i].n_tok == 0);
+        assert_true(w->s.seq[i].state != SCHED_FREE ||
+                    w->pages[i].n_tok + w->small_pages[i].n_tok == 0);
     }
     kv_check(&w->kv, w->pages, w->s.n_seq);
+    kv_check(&w->small, w->small_pages, w->s.n_seq);
+}
+
+/* The small model reads what it lacks and guesses: before the step is computed, its cache is ahead. */
+static void guess(struct world *w, int32_t i_seq)
+{
+    const struct sched_seq *q = &w->s.seq[i_seq];
+    if (q->state == SCHED_DECODE && q->n_guess > 0 && random_below(w, 3) > 0) {
+        assert_true(kv_seq_grow(&w->small, &w->small_pages[i_seq], q->n_past + q->n_guess));
+    }
+}
+
+/* Those that run end, at the latest at the end of their contexts, so the first one waits no longer: each has a token in all but some
+ * of the steps (its reader may be slow), and prompts are computed one after the other beside them. */
+static void check_first(struct world *w)
+{
+    const struct sched_waiting *q = &w->s.queue[w->s.queue_at];
+    const uint64_t first = w->s.n_queued > 0 ? w->want[q->i_req].arrived : 0;
+    const int32_t least = SCHED_CHUNK_MIN < w->s.n_batch ? SCHED_CHUNK_MIN : w->s.n_batch;
+    w->n_first = first == w->first ? w->n_first + 1 : 0;
+    w->first = first;
+    assert_true(first == 0 ||
+                w->n_first <= 2 * N_CTX + (uint64_t)w->s.n_seq * (N_CTX / (uint64_t)least + 1));
 }
 
 /* Some of the guesses behind the certain tokens were right; the others leave the cache. */
@@ -168,6 +206,7 @@ static void accept(struct world *w, const struct sched_piece *pieces, int32_t n)
             sched_accept(&w->s, pieces[i].i_seq, (int32_t)random_below(w, (uint32_t)n_guess + 1));
             w->n_wrong += pieces[i].pos0 + pieces[i].n_tok > q->n_past;
             kv_seq_cut(&w->kv, &w->pages[pieces[i].i_seq], q->n_past);
+            kv_seq_cut(&w->small, &w->small_pages[pieces[i].i_seq], q->n_past);
         }
     }
 }
@@ -181,6 +220,8 @@ static void step(struct world *w)
         const int32_t n_guess = (int32_t)random_below(w, 16);
         q->is_paused = q->state == SCHED_DECODE && random_below(w, 20) == 0;
         q->n_guess = q->state != SCHED_DECODE ? 0 : n_guess < most ? n_guess : most;
+        q->n_guess = q->is_paused ? 0 : q->n_guess;
+        guess(w, i);
     }
     const int32_t n = sched_plan(&w->s, pieces);
     int32_t n_prompt_tok = 0;
@@ -205,6 +246,8 @@ static void step(struct world *w)
     const uint64_t computed_us = 500 + (uint64_t)n_prompt_tok * 40;
     const uint64_t us = computed_us > w->disk_us ? computed_us : w->disk_us;
     const uint64_t waited_us = us - computed_us;
+    const int32_t n_used = w->kv.n_page - w->kv.n_free;
+    w->n_most = n_used > w->n_most ? n_used : w->n_most;
     w->now_us += us;
     sched_done(&w->s, pieces, n, us, waited_us);
     accept(w, pieces, n);
@@ -219,6 +262,7 @@ static void step(struct world *w)
         }
     }
     sched_check(&w->s); /* SC-1 */
+    check_first(w);
     if (w->steps % 64 == 0) {
         check_cache(w);
     }
@@ -230,10 +274,12 @@ static void open_cache(struct world *w)
     const int32_t n_page = w->s.n_seq * ((N_CTX + KERN_PAGE - 1) / KERN_PAGE);
     size_t bytes = 0;
     assert_true(kv_bytes(&a, KERN_KV_F16, n_page, &bytes));
-    assert_int_equal(arena_open(&w->arena, bytes + (size_t)w->s.n_seq * 4096, false), ERR_OK);
+    assert_int_equal(arena_open(&w->arena, 2 * (bytes + (size_t)w->s.n_seq * 4096), false), ERR_OK);
     assert_int_equal(kv_init(&w->kv, &a, KERN_KV_F16, n_page, &w->arena), ERR_OK);
+    assert_int_equal(kv_init(&w->small, &a, KERN_KV_F16, n_page, &w->arena), ERR_OK);
     for (int32_t i = 0; i < w->s.n_seq; i++) {
         assert_int_equal(kv_seq_init(&w->pages[i], N_CTX, &w->arena), ERR_OK);
+        assert_int_equal(kv_seq_init(&w->small_pages[i], N_CTX, &w->arena), ERR_OK);
     }
 }
 
@@ -267,6 +313,8 @@ static void simulate(uint64_t seed, int32_t n_seq, int32_t n_queue, int32_t n_ba
     assert_int_equal(w.s.n_queued, 0);
     assert_int_equal(sched_n_active(&w.s), 0);
     assert_int_equal(w.kv.n_free, w.kv.n_page);
+    assert_int_equal(w.small.n_free, w.small.n_page);
+    assert_true(w.n_most > w.kv.n_page / 2); /* it was worth asking */
     arena_close(&w.arena);
 }
 
