@@ -1,8 +1,9 @@
 /* facts - what the kernel says of this box, as far as models care
  *
  * Small files of /proc and /sys, read one by one into numbers and words, and judged elsewhere
- * (lib/doctor.c). Memory, its pools and what other hearths planned come from base/pool.c, limits of
- * cgroups from base/cgroup.c: nothing that these read is read here again.
+ * (lib/doctor.c). Memory, its pools and limits come from base/pool.c and base/cgroup.c, who waits
+ * for it from base/psi.c, what other hearths planned from base/claim.c: nothing that these read is
+ * read here in another way.
  *
  * All files lie below a root that tests choose, so that a box somebody has recorded is as good as
  * one that is here. Its files are outside data all the same: whatever they hold, each read is
@@ -130,20 +131,6 @@ static const char *behind(const char *text, const char *key)
     return NULL;
 }
 
-/* Of /proc/pressure/NAME: "some avg10=0.12 avg60=..." in whole percent. */
-static uint64_t pressure(const char *root, const char *name, const char *key)
-{
-    char path[OS_PATH_BYTES];
-    char text[256];
-    snprintf(path, sizeof path, "%s/proc/pressure/%s", root, name);
-    (void)os_read_start(path, text, sizeof text);
-    const char *some = behind(text, "some ");
-    const char *at = some != NULL ? strstr(some, key) : NULL;
-    const char *digits = at != NULL ? at + strlen(key) : "";
-    const uint64_t v = *digits >= '0' && *digits <= '9' ? strtoull(digits, NULL, 10) : 101;
-    return v <= 100 ? v : FACTS_UNKNOWN;
-}
-
 /* --- memory -------------------------------------------------------------------------------- */
 
 /* MemFree has free CMA; Cached has Shmem; kernels before 4.20 know no KReclaimable. */
@@ -235,24 +222,21 @@ static void read_swap(struct facts_memory *m, const char *root)
     snprintf(m->swap_on, sizeof m->swap_on, "%.*s", (int)strcspn(first, " \t\n"), first);
 }
 
-static void read_memory(struct facts *f, const char *root)
+static void read_memory(struct facts *f, const char *root, const char *claims)
 {
     struct facts_memory *m = &f->memory;
-    char path[OS_PATH_BYTES];
     read_swap(m, root);
     m->lost_bytes = lost(root);
     m->cma_total_bytes = meminfo(root, "CmaTotal");
     const struct cgroup_held all = { .own_bytes = UINT64_MAX }; /* whoever holds so much has it */
-    m->limit_bytes = cgroup_memory(root, &all, NULL, 0, NULL);
+    m->limit_bytes = cgroup_memory(root, &all, NULL, 0, &m->limit_name);
     m->overcommit = number(root, "/proc/sys/vm", "overcommit_memory");
     m->commit_bytes = meminfo(root, "CommitLimit");
     m->committed_bytes = meminfo(root, "Committed_AS");
-    snprintf(path, sizeof path, "%s/proc/self/limits", root);
-    m->address_bytes = os_number_after(path, "Max address space");
-    m->data_bytes = os_number_after(path, "Max data size");
     chosen(root, "/sys/kernel/mm/transparent_hugepage/enabled", m->huge, sizeof m->huge);
     chosen(root, "/sys/kernel/mm/transparent_hugepage/defrag", m->defrag, sizeof m->defrag);
-    m->stalled = pressure(root, "memory", "avg60=");
+    psi_read(&m->psi, root);
+    claim_others(root, claims, NULL, &m->others);
     read_processes(m, root);
 }
 
@@ -374,7 +358,9 @@ static void read_cpu(struct facts *f, const char *root)
     c->zone_reclaim = number(root, "/proc/sys/vm", "zone_reclaim_mode");
     c->balancing = number(root, "/proc/sys/kernel", "numa_balancing");
     c->smt = number(root, "/sys/devices/system/cpu/smt", "active");
-    c->stalled = pressure(root, "cpu", "avg10=");
+    snprintf(path, sizeof path, "%s/proc/pressure/cpu", root);
+    (void)os_read_start(path, text, sizeof text);
+    (void)psi_parse(text, &c->load);
     read_clock(c, root);
     read_heat(c, root);
     c->isa = root[0] == '\0' ? cpu_best() : CPU_ISA_COUNT;
@@ -450,7 +436,7 @@ void facts_read(struct facts *f, const char *root, const char *claims)
 {
     *f = (struct facts){ 0 };
     pool_read(&f->pool, root, claims, NULL);
-    read_memory(f, root);
+    read_memory(f, root, claims);
     read_cpu(f, root);
     read_kind(f, root);
     read_limits(f, root);

@@ -4,8 +4,10 @@
 #ifndef HEARTH_FACTS_H
 #define HEARTH_FACTS_H
 
+#include "base/claim.h"
 #include "base/cpu.h"
 #include "base/pool.h"
+#include "base/psi.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,6 +26,7 @@ struct facts_memory {
     uint64_t lost_bytes; /* of MemTotal, that no process, no cache and no table of the kernel has */
     uint64_t cma_total_bytes; /* set aside for drivers, which lend it */
     uint64_t limit_bytes;     /* the least memory limit of the cgroups; UINT64_MAX: none */
+    const char *limit_name;   /* static text: which it is; NULL: none */
     uint64_t swap_bytes;
     uint64_t swap_free_bytes;
     uint64_t swap_limit_bytes; /* of the cgroups; UINT64_MAX: none */
@@ -32,11 +35,10 @@ struct facts_memory {
     uint64_t overcommit;
     uint64_t commit_bytes; /* CommitLimit */
     uint64_t committed_bytes;
-    uint64_t address_bytes; /* RLIMIT_AS, RLIMIT_DATA; UINT64_MAX: no limit, or not told */
-    uint64_t data_bytes;
     char huge[16]; /* transparent huge pages: "madvise" */
     char defrag[24];
-    uint64_t stalled; /* percent of the last minute in which something waited for memory */
+    struct psi psi;
+    struct claim_list others;            /* hearth's processes with a plan */
     struct facts_process top[FACTS_TOP]; /* the largest first */
     int n_top;
 };
@@ -62,7 +64,7 @@ struct facts_cpu {
     uint64_t heat_limit_mc; /* from which on the clock is lowered; UINT64_MAX: not told */
     uint64_t n_throttled;   /* times since the start (Intel) */
     uint64_t undervoltage;  /* a Raspberry Pi's power supply gives too little: 1, 0 */
-    uint64_t stalled;       /* percent of ten seconds in which something waited for a core */
+    struct psi_scope load;  /* how long programs waited for a core, its percentages alone */
     enum cpu_isa isa;       /* CPU_ISA_COUNT: not asked */
 };
 

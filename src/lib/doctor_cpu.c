@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define STALLED_MUCH 25 /* percent of time */
+#define WAITS_MUCH   25.0 /* percent of time */
 #define CLOCK_FOLDER "/sys/devices/system/cpu/cpufreq"
 
 static bool is_one_of(const char *word, const char *const *names, size_t n)
@@ -272,17 +272,18 @@ static void judge_nodes(const struct facts *f, struct doctor *d)
     }
 }
 
-static void judge_stalled(const struct facts *f, struct doctor *d)
+static void judge_load(const struct facts *f, struct doctor *d)
 {
-    const uint64_t stalled = f->cpu.stalled;
-    if (stalled == FACTS_UNKNOWN) {
-        doctor_add(d, "processor load", DOCTOR_UNKNOWN, "this kernel does not tell it (psi=1)");
+    const struct psi_scope *load = &f->cpu.load;
+    if (!load->is_told) {
+        doctor_add(d, "processor load", DOCTOR_UNKNOWN,
+                   "not told (psi=1 on the kernel's command line)");
         return;
     }
-    const bool is_much = stalled >= STALLED_MUCH;
-    struct finding *row = doctor_add(d, "processor load", is_much ? DOCTOR_NOTE : DOCTOR_OK,
-                                     "programs waited for a core %llu %% of the last 10 s",
-                                     (unsigned long long)stalled);
+    const bool is_much = load->some_percent >= WAITS_MUCH;
+    struct finding *row =
+        doctor_add(d, "processor load", is_much ? DOCTOR_NOTE : DOCTOR_OK,
+                   "programs waited for a core %.0f %% of the last 10 s", load->some_percent);
     if (is_much) {
         doctor_costs(row,
                      "Other programs compute here. All threads of a model wait for the slowest "
@@ -302,5 +303,5 @@ void doctor_cpu(const struct facts *f, struct doctor *d)
     judge_heat(f, d);
     judge_power(f, d);
     judge_nodes(f, d);
-    judge_stalled(f, d);
+    judge_load(f, d);
 }

@@ -14,10 +14,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GIB          ((uint64_t)1 << 30)
-#define GPU_PAGE     4096 /* of boxes with amdgpu's graphics in the processor */
-#define SWAPPY       10   /* swappiness above which idle programs are swapped for page cache */
-#define STALLED_MUCH 5    /* percent of time */
+#define GIB        ((uint64_t)1 << 30)
+#define GPU_PAGE   4096 /* of boxes with amdgpu's graphics in the processor */
+#define SWAPPY     10   /* swappiness above which idle programs are swapped for page cache */
+#define WAITS_MUCH 5.0  /* percent of time */
 
 static uint64_t known(uint64_t n)
 {
@@ -141,19 +141,29 @@ static void judge_cma(const struct facts *f, struct doctor *d)
 
 static void judge_others(const struct facts *f, struct doctor *d)
 {
-    const uint64_t left = f->pool.host.other_bytes;
-    if (left == 0) {
-        doctor_add(d, "other hearths", DOCTOR_OK, "none that has planned more than it holds");
+    const struct claim_list *o = &f->memory.others;
+    char pids[120] = "";
+    if (o->bytes == 0 && o->n == 0) {
+        doctor_add(d, "other hearths", DOCTOR_OK, "none has planned anything");
         return;
     }
-    const bool is_much = left > f->pool.host.total_bytes / 64;
+    for (int i = 0; i < o->n && strlen(pids) < sizeof pids - 24; i++) {
+        const size_t n = strlen(pids);
+        snprintf(pids + n, sizeof pids - n, "%s%llu", i > 0 ? "," : "",
+                 (unsigned long long)o->one[i].pid);
+    }
+    const bool is_much = o->bytes > f->pool.host.total_bytes / 64;
     struct finding *row =
         doctor_add(d, "other hearths", is_much ? DOCTOR_NOTE : DOCTOR_OK,
-                   "planned %s more than they hold by now", doctor_size(left).text);
+                   "planned %s more than they hold by now", doctor_size(o->bytes).text);
     if (is_much) {
-        doctor_costs(row, "That is kept for them, although the kernel calls it available: they are "
-                          "loading a model, or have room for longer conversations.");
-        doctor_type(row, "pgrep -a hearth  # which they are");
+        doctor_costs(row, "That is kept for them although the kernel calls it available: they load "
+                          "a model, or map a packed one, whose pages must stay.");
+        if (o->n > 0) {
+            doctor_type(row, "ps -fp %s", pids);
+        } else {
+            doctor_type(row, "pgrep -a hearth  # on the box: they cannot be seen from here");
+        }
     }
 }
 
@@ -251,14 +261,16 @@ static void judge_group(const struct facts *f, struct doctor *d)
 {
     const struct pool_host *h = &f->pool.host;
     const uint64_t limit = f->memory.limit_bytes;
+    const char *name = f->memory.limit_name;
+    const bool is_high = name != NULL && strstr(name, "memory.high") != NULL;
     if (limit == UINT64_MAX || limit >= h->total_bytes) {
         doctor_add(d, "cgroup memory", DOCTOR_OK, "no limit below the box's memory");
         return;
     }
     struct finding *row =
-        doctor_add(d, "cgroup memory", DOCTOR_NOTE, "limit %s of the box's %s, %s left",
-                   doctor_size(limit).text, doctor_size(h->total_bytes).text,
-                   doctor_size(h->group_bytes).text);
+        doctor_add(d, "cgroup memory", DOCTOR_NOTE, "%s %s of the box's %s, %s left",
+                   is_high ? "memory.high is" : "limit", doctor_size(limit).text,
+                   doctor_size(h->total_bytes).text, doctor_size(h->group_bytes).text);
     const unsigned long long gib =
         h->total_bytes / 4 * 3 / GIB > 0 ? h->total_bytes / 4 * 3 / GIB : 1;
     doctor_costs(row, "A plan beyond what is left is refused, whatever the box has free.");
@@ -267,39 +279,37 @@ static void judge_group(const struct facts *f, struct doctor *d)
                     gib, gib);
     } else {
         doctor_type(row,
-                    "sudo systemctl set-property NAME.service MemoryMax=%lluG  # NAME: see "
+                    "sudo systemctl set-property NAME.service %s=%lluG  # NAME: see "
                     "/proc/self/cgroup",
-                    gib);
+                    is_high ? "MemoryHigh" : "MemoryMax", gib);
     }
     row->is_of_box = true;
 }
 
 static void judge_address(const struct facts *f, struct doctor *d)
 {
-    const struct facts_memory *m = &f->memory;
-    const uint64_t least = m->address_bytes < m->data_bytes ? m->address_bytes : m->data_bytes;
-    const uint64_t wanted = f->pool.host.available_bytes;
+    const struct pool_host *h = &f->pool.host;
+    const uint64_t left = h->address_bytes < h->data_bytes ? h->address_bytes : h->data_bytes;
+    const bool is_data = h->data_bytes < h->address_bytes;
     if (!f->has_limits) {
         doctor_add(d, "address space", DOCTOR_UNKNOWN, "/proc/self/limits cannot be read");
         return;
     }
-    if (least == UINT64_MAX || least / 5 * 4 > wanted) {
-        doctor_add(d, "address space", DOCTOR_OK, "%s%s",
-                   least == UINT64_MAX ? "no limit" : "limit ",
-                   least == UINT64_MAX ? "" : doctor_size(least).text);
+    if (!h->is_ulimit) {
+        doctor_add(d, "address space", DOCTOR_OK, "%s",
+                   left == UINT64_MAX ? "no limit" : "limited to more than there is memory");
         return;
     }
-    const bool is_data = m->data_bytes < m->address_bytes;
-    struct finding *row = doctor_add(d, "address space", DOCTOR_WRONG,
-                                     "limited to %s, with %s of memory to plan with",
-                                     doctor_size(least).text, doctor_size(wanted).text);
-    doctor_costs(row, "A plan does not know this limit: a model that fits in memory and not below "
-                      "it fails while it is loaded. It counts addresses and not memory, so it "
-                      "protects nobody.");
+    struct finding *row = doctor_add(d, "address space", DOCTOR_WRONG, "%s, ulimit -%c, leaves %s",
+                                     is_data ? "the limit of data" : "the limit of addresses",
+                                     is_data ? 'd' : 'v', doctor_size(left).text);
+    doctor_costs(row,
+                 "A model that takes more is refused, whatever memory is free. The limit counts "
+                 "addresses and not memory, so it protects nobody: a cgroup's memory limit "
+                 "does.");
     doctor_type(row, is_data ? "ulimit -d unlimited" : "ulimit -v unlimited");
-    doctor_type(row, is_data
-                         ? "sudo systemctl edit NAME.service  # for a service: LimitDATA=infinity"
-                         : "sudo systemctl edit NAME.service  # for a service: LimitAS=infinity");
+    doctor_type(row, "sudo systemctl edit NAME.service  # for a service: %s=infinity",
+                is_data ? "LimitDATA" : "LimitAS");
 }
 
 static void judge_locked(const struct facts *f, struct doctor *d)
@@ -411,21 +421,24 @@ static void judge_huge_pages(const struct facts *f, struct doctor *d)
     }
 }
 
-static void judge_stalled(const struct facts *f, struct doctor *d)
+static void judge_waiting(const struct facts *f, struct doctor *d)
 {
-    const uint64_t stalled = f->memory.stalled;
-    if (stalled == FACTS_UNKNOWN) {
+    const struct psi *p = &f->memory.psi;
+    const bool is_group = p->group.is_told && p->group.some_percent > p->box.some_percent;
+    const double percent = is_group ? p->group.some_percent : p->box.some_percent;
+    if (!p->box.is_told && !p->group.is_told) {
         doctor_add(d, "memory pressure", DOCTOR_UNKNOWN,
-                   "this kernel does not tell it (psi=1 on its command line)");
+                   "not told (psi=1 on the kernel's command line)");
         return;
     }
-    const bool is_much = stalled >= STALLED_MUCH;
+    const bool is_much = percent >= WAITS_MUCH;
     struct finding *row = doctor_add(d, "memory pressure", is_much ? DOCTOR_NOTE : DOCTOR_OK,
-                                     "programs waited for it %llu %% of the last minute",
-                                     (unsigned long long)stalled);
+                                     "programs%s waited for it %.0f %% of the last 10 s",
+                                     is_group ? " of this cgroup" : "", percent);
     if (is_much) {
-        doctor_costs(row, "Programs here read back what they were made to give up: answers wait "
-                          "with them.");
+        doctor_costs(row,
+                     "Programs here read back what they were made to give up, and answers wait "
+                     "with them; hearth serve takes nothing new when it gets worse.");
         put_processes(&f->memory, row);
     }
 }
@@ -444,5 +457,5 @@ void doctor_memory(const struct facts *f, struct doctor *d)
     judge_swap(f, d);
     judge_overcommit(f, d);
     judge_huge_pages(f, d);
-    judge_stalled(f, d);
+    judge_waiting(f, d);
 }
