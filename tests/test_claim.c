@@ -2,7 +2,9 @@
 #include "base/claim.h"
 #include "tree.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,10 +175,19 @@ static void test_strange(void **state)
     static const char *const texts[] = {
         "", "x", "1", "1 2", "1 2 3", "-1 2 3\n", "1 2 99999999999999999999999\n", "1  2 3\n"
     };
+    int held[sizeof texts / sizeof texts[0]];
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         snprintf(path, sizeof path, "claims/plan-%zu", i);
         put(path, texts[i]);
+        snprintf(path, sizeof path, "%s/plan-%zu", folder, i);
+        held[i] = open(path, O_RDONLY); /* as of a living process: else it is removed unread */
+        assert_int_equal(flock(held[i], LOCK_EX | LOCK_NB), 0);
     }
+    put("claims/.plan-old", "1 2 3\n");
+    put("claims/.plan-new", "1 2 3\n");
+    snprintf(path, sizeof path, "%s/.plan-old", folder);
+    const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1000000 } };
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
     snprintf(path, sizeof path, "%s/plan-pipe", folder);
     assert_int_equal(mkfifo(path, 0600), 0);
     snprintf(path, sizeof path, "%s/plan-link", folder);
@@ -185,7 +196,16 @@ static void test_strange(void **state)
     assert_int_equal(mkdir(path, 0700), 0);
     put("claims/else", "1 2 3\n");
     assert_int_equal(others().bytes, 7000);
-    assert_int_equal(n_files(), 5); /* the plan, three of another kind, and what is none of ours */
+    const int n_text = (int)(sizeof texts / sizeof texts[0]);
+    /* the plan, texts, three of another kind, what is none of ours, and one that gets its name yet */
+    assert_int_equal(n_files(), 1 + n_text + 3 + 1 + 1);
+    for (int i = 0; i < n_text; i++) {
+        close(held[i]);
+    }
+    assert_int_equal(others().bytes, 7000);
+    assert_int_equal(n_files(), 1 + 3 + 1 + 1); /* nobody holds them any more */
+    snprintf(path, sizeof path, "%s/.plan-new", folder);
+    unlink(path);
     kill_planner(a);
 }
 

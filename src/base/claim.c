@@ -18,12 +18,14 @@
  * process that plans with this image itself has these pages in its own plan, so that they are in no
  * claim of others.
  *
- * The files lie in $XDG_RUNTIME_DIR/hearth, else in /tmp/hearth-UID, where anybody may have put
- * something: the folder must be a folder, this user's and closed to others, no link is followed,
- * and a file is read to its first bytes only.
+ * The files lie in $XDG_RUNTIME_DIR/hearth, if that is this user's (su leaves another one's), else
+ * in /tmp/hearth-UID, where anybody may have put something: the folder must be a folder, this
+ * user's and closed to others, no link is followed, and a file is read to its first bytes only. A
+ * service of the same user may lack the variable, so both folders are read.
  *
  * A file without a lock is that of a dead process and is removed. A living one never looks like
- * that, since its file gets its name after it was locked.
+ * that, since its file gets its name after it was locked. One that was killed before has left a
+ * file of a name with a dot, which goes when it is a minute old.
  *
  * Two that claim at the same time see each other if they look again after they claimed
  * (hearth_model_open does), so that memory is never given twice; in the worst case both refuse.
@@ -55,6 +57,7 @@
 #define FILES_MAX   1024 /* of a folder, that are looked at */
 #define CLAIM_BYTES 160  /* of a file */
 #define SANE_BYTES  (UINT64_MAX / 4096)
+#define UNNAMED_S   60
 
 /* One process. */
 struct other {
@@ -77,22 +80,41 @@ static uint64_t pid_space(void)
 
 /* --- the folder ---------------------------------------------------------------------------- */
 
-static enum err folder_name(struct buf *out)
+/* Where this user's plans lie; the second is the one that needs no environment. */
+enum place { PLACE_USUAL, PLACE_PLAIN };
+
+/* Whether the folder that is to hold ours is this user's. */
+static bool is_own_parent(const char *path)
 {
-    if (os_dir(OS_DIR_RUNTIME, out) != ERR_OK) {
+    char parent[CLAIM_PATH_BYTES];
+    struct stat st;
+    const char *cut = strrchr(path, '/');
+    if (cut == NULL || (size_t)(cut - path) >= sizeof parent) {
+        return false;
+    }
+    snprintf(parent, sizeof parent, "%.*s", (int)(cut - path), path);
+    return stat(parent, &st) == 0 && st.st_uid == geteuid();
+}
+
+static enum err folder_name(enum place place, struct buf *out)
+{
+    const bool is_set = place == PLACE_USUAL && os_dir(OS_DIR_RUNTIME, out) == ERR_OK;
+    if (!is_set || !is_own_parent(buf_str(out))) {
         buf_reset(out);
         buf_printf(out, "/tmp/hearth-%lu", (unsigned long)geteuid());
     }
     return buf_check(out, "folder of plans");
 }
 
-/* An open folder that nobody else can have put files into. */
-static enum err open_folder(const char *folder, bool may_make, int *fd, struct buf *name)
+/* An open folder that nobody else can have put files into; `folder` NULL: that of `place`. */
+static enum err open_folder(const char *folder, enum place place, bool may_make, int *fd,
+                            struct buf *name)
 {
+    buf_reset(name);
     if (folder != NULL) {
         buf_add_str(name, folder);
     } else {
-        TRY(folder_name(name));
+        TRY(folder_name(place, name));
     }
     const char *path = buf_str(name);
     REQUIRE(!may_make || mkdir(path, 0700) == 0 || errno == EEXIST, ERR_IO,
@@ -169,7 +191,7 @@ enum err claim_open(struct claim *c, const char *folder, uint64_t bytes,
         o.image = *image;
     }
     buf_init(&name, CLAIM_PATH_BYTES);
-    enum err e = open_folder(folder, true, &at, &name);
+    enum err e = open_folder(folder, PLACE_USUAL, true, &at, &name);
     if (e == ERR_OK) {
         e = put_claim(c, at, buf_str(&name), &o);
         close(at);
@@ -232,20 +254,32 @@ static bool read_claim(int at, const char *name, struct other *out)
     return true;
 }
 
-/* All living processes but this one, each once. */
-static int read_all(int at, struct other *all, int n_max)
+/* What a process left that was killed before its file had its name. */
+static void drop_unnamed(int at, const char *name)
+{
+    struct stat st;
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+        os_wall_s() - (int64_t)st.st_mtim.tv_sec > UNNAMED_S) {
+        unlinkat(at, name, 0);
+    }
+}
+
+/* Adds all living processes but this one, each once, to n others; their new number. */
+static int read_all(int at, struct other *all, int n, int n_max)
 {
     DIR *d = fdopendir(at);
     const uint64_t self = (uint64_t)getpid();
     const uint64_t space = pid_space();
-    int n = 0;
     if (d == NULL) {
         close(at);
-        return 0;
+        return n;
     }
     const struct dirent *e = readdir(d);
     for (int i = 0; i < FILES_MAX && e != NULL && n < n_max; i++, e = readdir(d)) {
         struct other o;
+        if (strncmp(e->d_name, "." PREFIX, strlen("." PREFIX)) == 0) {
+            drop_unnamed(dirfd(d), e->d_name);
+        }
         if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) != 0 ||
             !read_claim(dirfd(d), e->d_name, &o) || (o.pid == self && o.space == space)) {
             continue;
@@ -302,8 +336,11 @@ void claim_others(const char *root, const char *folder, const struct claim_image
     int n = 0;
     *out = (struct claim_list){ 0 };
     buf_init(&name, CLAIM_PATH_BYTES);
-    if (open_folder(folder, false, &at, &name) == ERR_OK) {
-        n = read_all(at, all, CLAIM_OTHERS_MAX);
+    if (open_folder(folder, PLACE_USUAL, false, &at, &name) == ERR_OK) {
+        n = read_all(at, all, 0, CLAIM_OTHERS_MAX);
+    }
+    if (folder == NULL && open_folder(NULL, PLACE_PLAIN, false, &at, &name) == ERR_OK) {
+        n = read_all(at, all, n, CLAIM_OTHERS_MAX); /* the same one again changes nothing */
     }
     buf_release(&name);
     for (int i = 0; i < n; i++) {

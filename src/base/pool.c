@@ -192,8 +192,8 @@ static void read_host(struct pool_host *h, const char *root, const char *claims,
 {
     struct claim_list others;
     struct own own;
+    claim_others(root, claims, image, &others); /* first: what is taken meanwhile counts twice */
     const char *hidden = read_kernel(h, root);
-    claim_others(root, claims, image, &others);
     read_own(&own, root);
     read_limits(h, root, &own, image);
     h->held_bytes = own.anon;

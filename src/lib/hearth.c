@@ -356,7 +356,7 @@ static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool w
 static enum err claim_plan(struct hearth_model *m)
 {
     if (claim_open(&m->claim, NULL, m->plan.total_bytes, &m->plan.image) != ERR_OK) {
-        log_event(LOG_INFO, "model", "msg=\"others do not learn what this process will take: %s\"",
+        log_event(LOG_WARN, "model", "msg=\"others do not learn what this process will take: %s\"",
                   err_text());
     }
     plan_look(&m->plan);
