@@ -88,7 +88,7 @@ struct hearth_plan {
     size_t size;
     uint64_t total_bytes, least_bytes, available_bytes; /* least: what no smaller context saves */
     const char *available_from;                         /* static text: what the limit is */
-    int32_t fits, n_ctx, n_parallel, n_batch, n_part;
+    int32_t fits, n_ctx, n_parallel, n_batch, n_part, n_expert, n_kept; /* kept: of experts */
     struct {
         const char *name;
         uint64_t bytes;
@@ -96,7 +96,7 @@ struct hearth_plan {
     uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of products, in a prompt */
     uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from the disk, a step */
     uint64_t window_kv_bytes, window; /* its part in layers that see so many positions only */
-    uint64_t packed_bytes, packed_disk_bytes; /* if only a packed one fits: total, step_disk */
+    uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes; /* many tokens; if packed it fits */
 };
 
 struct hearth_model_info {
@@ -118,8 +118,8 @@ HEARTH_API hearth_status hearth_plan_make(struct hearth_box *box, const char *pa
 struct hearth_speed {
     int32_t n_prompt, n_depth, n_parallel; /* asked: a prompt, what lies before, answers; or 0 */
     double read_gb_s, disk_gb_s;           /* of memory, disk; 0 in the first: measured, and told */
-    uint64_t step_disk_bytes;              /* as the plan says; where 0, the disk is not measured */
-    double prefill_tok_s, decode_tok_s;    /* predicted; of all answers together */
+    uint64_t step_disk_bytes, piece_disk_bytes; /* as the plan says; 0: the disk is not measured */
+    double prefill_tok_s, decode_tok_s;         /* predicted; of all answers together */
 };
 /* By the file's header and a second's trials of what it computes. MEMORY: no room for these. */
 HEARTH_API hearth_status hearth_predict(struct hearth_box *box, const char *path,

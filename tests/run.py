@@ -100,7 +100,7 @@ def main():
                    Suite('plan', [a.build + '/tests/test_plan', CACHE + '/fixtures/zoo', open(ROOT + '/tests/zoo.list').read().strip()]),
                    Suite('library', [sys.executable, ROOT + '/tests/test_lib.py', a.build + '/libhearth.so', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('pull', [py, ROOT + '/tests/test_pull.py', '--hearth', hearth, '--model', CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
-                   Suite('larger', [sys.executable, ROOT + '/tests/test_larger.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
+                   Suite('larger', [py, ROOT + '/tests/test_larger.py', hearth, CACHE + '/fixtures/models/smollm2-135m-q4_1.gguf']),
                    Suite('cli', [sys.executable, ROOT + '/tests/test_cli.py', hearth, CACHE + '/fixtures']),
                    Suite('install', [sys.executable, ROOT + '/tests/test_install.py', a.build, CACHE + '/fixtures/zoo/llama.gguf']),
                    Suite('memory', [py, ROOT + '/tests/test_memory.py', a.build, CACHE + '/fixtures'] + ['--all'] * a.all),

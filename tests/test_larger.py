@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_larger.py HEARTH MODEL.gguf: a model that does not fit into the memory it is given.
+"""test_larger.py HEARTH MODEL.gguf: a model that does not fit into the memory it is given. Needs numpy and gguf.
 
 The model is packed into a store of its own, then used with less and less memory: layers are read from the disk for each step, answers
 stay the same bit for bit, memory stays within the plan. A file that changes or shrinks meanwhile ends requests, not the service.
@@ -42,14 +42,14 @@ def part(p, name):
     return sum(x['bytes'] for x in p['parts'] if x['name'] == name)
 
 
-def image_of(home):
+def images_of(home):
     found = []
     for folder, _, names in os.walk(home):
         for name in names:
             path = os.path.join(folder, name)
             with open(path, 'rb') as f:
                 found += [path] * (f.read(4) == b'HPAK')
-    return found[0]
+    return found
 
 
 def limits(home, planned, *args):
@@ -97,9 +97,22 @@ def complete(s, text, n=24):
     return ask(s, 'POST', '/v1/completions', {'prompt': text, 'max_tokens': n, 'temperature': 0, 'model': s.model_id})
 
 
+def all_at_once(s, texts):
+    got = [None] * len(texts)
+
+    def fill(i):
+        got[i] = complete(s, texts[i])[1]
+    clients = [threading.Thread(target=fill, args=(i,)) for i in range(len(texts))]
+    for t in clients:
+        t.start()
+    for t in clients:
+        t.join()
+    return [g['choices'][0]['text'] for g in got]
+
+
 def test_service(home):
     """Several at once, then a file that shrinks."""
-    image = image_of(home)
+    image = images_of(home)[0]
     options = ['--ctx', '1024', '--parallel', '4']
     texts = [f'{i} is a number. ' * 10 for i in range(4)]
     os.environ['HOME'] = home
@@ -115,16 +128,7 @@ def test_service(home):
         planned = plan(home, 'small', *options, '--memory', str(mib))
         check('as planned', planned['serve_fits'] and planned['step_disk_bytes'] < planned['serve_step_disk_bytes'] and
               f'step_disk_bytes={planned["serve_step_disk_bytes"]}' in s.said(), (planned, s.said()))
-        got = [None] * 4
-
-        def fill(i):
-            got[i] = complete(s, texts[i])[1]
-        clients = [threading.Thread(target=fill, args=(i,)) for i in range(4)]
-        for t in clients:
-            t.start()
-        for t in clients:
-            t.join()
-        same('several at once get what each gets alone', [g['choices'][0]['text'] for g in got], usual)
+        same('several at once get what each gets alone', all_at_once(s, texts), usual)
         with open(image, 'r+b') as f:
             size = os.path.getsize(image)
             f.seek(size - 4096)
@@ -146,12 +150,76 @@ def test_service(home):
         f.write(tail)
 
 
+def make_experts(home):
+    """A model of 8 layers with 32 experts each, packed as `experts`."""
+    path = home + '/experts.gguf'
+    mk = os.path.dirname(os.path.abspath(__file__)) + '/tools/mkgguf.py'
+    r = subprocess.run([sys.executable, mk, 'tiny-moe', path, '--type', 'q4_k_m', '--layers', '8', '--embd', '512', '--ff-expert', '512', '--experts', '32', '--vocab', model],
+                       capture_output=True, text=True)
+    check('experts: a made model', r.returncode == 0, r.stderr[-500:])
+    code, _, err, _ = run(home, 'pull', path, '--pack', '--name', 'experts')
+    check('experts: packed', code == 0, err)
+
+
+def test_experts(home):
+    """Less and less room for experts: the same answers, memory within the plan; several at once; a file that shrinks."""
+    make_experts(home)
+    options = ['--ctx', '1024']
+    ask_for = ['--raw', '--temp', '0', '-n', '24', *options, '--json']
+    usual = json.loads(run(home, 'run', 'experts', PROMPT, *ask_for)[1])
+    kept = []
+    for less in (20, 50, 85):
+        mib = str((usual['planned_bytes'] >> 20) - less)
+        for more in ([], ['--threads', '1']) if less == 50 else ([],):
+            code, out, err, _ = run(home, 'run', 'experts', PROMPT, *ask_for, '--memory', mib, *more)
+            got = json.loads(out or '{}')
+            m = re.search(r'(\d+) of 256 experts have room', err)
+            check(f'experts, {less} MiB less {more}: the answer is the same', code == 0 and m and got.get('text') == usual['text'], (code, out, err))
+            check(f'experts, {less} MiB less: memory stays within the plan', got.get('rss_peak_bytes', 1 << 60) <= got.get('planned_bytes', 0) <= int(mib) << 20, got)
+        kept.append(int(m[1]) if m else 0)
+    check('experts: less memory, fewer have room', 256 > kept[0] > kept[1] > kept[2] >= 16, kept)
+    mib = (plan(home, 'experts', *options)['total_bytes'] >> 20) - 50
+    p = plan(home, 'experts', *options, '--memory', str(mib))
+    check('experts: plan says so', p['fits'] and p['experts'] == 256 > p['experts_kept'] and 0 < p['step_disk_bytes'] < p['piece_disk_bytes'] and
+          p['speed']['empty']['decode_tok_s'] > 0 and part(p, 'experts with room') > 0, p)
+    text = run(home, 'plan', 'experts', *options, '--memory', str(mib))[1]
+    check('experts: and its text', f'{p["experts_kept"]} of 256 experts have room in memory; a token of an answer reads some ' in text, text)
+    code, _, err, _ = run(home, 'run', 'experts', 'a', *options, '--memory', '60')
+    check('experts: too little is refused', code == 4 and re.search(r'needs [0-9.]+ MiB .* 60\.0 MiB are available', err), (code, err))
+    serve_experts(home)
+
+
+def serve_experts(home):
+    image = [i for i in images_of(home) if os.path.getsize(i) > 100 << 20][0]
+    options = ['--ctx', '1024', '--parallel', '4']
+    texts = [f'{i} is a number. ' * 10 for i in range(4)]
+    with Served(hearth, 'experts', *options) as s:
+        usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
+    mib = (plan(home, 'experts', *options)['serve_total_bytes'] >> 20) - 60
+    with Served(hearth, 'experts', *options, '--memory', str(mib)) as s:
+        check('experts: some are read', 'of 256 experts have room' in s.said(), s.said())
+        same('experts: several at once get what each gets alone', all_at_once(s, texts), usual)
+        size = os.path.getsize(image)
+        with open(image, 'r+b') as f:
+            f.seek(size - 4096)
+            tail = f.read()
+            f.truncate(size - 4096)
+        status, body = complete(s, 'Another text. ' * 10)
+        check('experts: a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
+        same('experts: not the service', ask(s, 'GET', '/healthz')[0], 200)
+        same('experts: exit code', s.end(), 0)
+    with open(image, 'r+b') as f:
+        f.seek(size - 4096)
+        f.write(tail)
+
+
 def main():
     with tempfile.TemporaryDirectory() as home:
         code, _, err, _ = run(home, 'pull', model, '--pack', '--name', 'small')
         check('packed', code == 0, err)
         test_answers(home)
         test_service(home)
+        test_experts(home)
     finish()
 
 

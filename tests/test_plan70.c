@@ -225,7 +225,7 @@ static void test_read(void **state)
     assert_int_equal(arch_read(a, g), ERR_OK);
     assert_int_equal(weights_bind(&w, a, g), ERR_OK);
     const uint64_t most = available_in("halo-96g") - 10 * GIB - GIB / 2;
-    assert_true(stream_choose(&w, a->n_layer, most, &cut));
+    assert_true(stream_choose(&w, a->n_layer, 0, most, &cut));
     assert_int_equal(cut.n_layer - cut.n_read, 14);
     assert_true(stream_bytes(&cut) <= most && stream_bytes(&cut) + cut.slot_bytes > most);
     assert_in_range(cut.pass_bytes, 66 * 867 * MIB, 66 * 868 * MIB);

@@ -112,18 +112,25 @@ static void test_disk(void **state)
 {
     (void)state;
     const struct predict without = ask(640, 16, 4);
-    struct predict p = { .n_prompt = 640, .n_depth = 16, .n_parallel = 4, .disk_us = 1e-3 };
+    struct predict p = {
+        .n_prompt = 640, .n_depth = 16, .n_parallel = 4, .disk_us = 1e-3, .piece_disk_us = 1e-3
+    };
     assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
     assert_true(p.prefill_tok_s == without.prefill_tok_s && p.decode_tok_s == without.decode_tok_s);
     p.disk_us = 1e12;
+    p.piece_disk_us = 1e12;
     assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
     assert_true(fabs(p.prefill_tok_s * 1e6 - 64.0) < 1e-3);
     assert_true(fabs(p.decode_tok_s * 1e6 - 4.0) < 1e-3);
+    p.disk_us = 4e6 / without.decode_tok_s; /* as long as all the rest */
+    p.is_late = true;
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(fabs(p.decode_tok_s / without.decode_tok_s - 0.5) < 1e-3);
 }
 
 static enum err refused(int32_t n_prompt, int32_t n_depth, int32_t n_parallel)
 {
-    struct predict p = { n_prompt, n_depth, n_parallel, 0.0, 7.0, 7.0 };
+    struct predict p = { n_prompt, n_depth, n_parallel, 0.0, 0.0, false, 7.0, 7.0 };
     const enum err e = predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1);
     assert_true(p.prefill_tok_s == 7.0 && p.decode_tok_s == 7.0);
     return e;

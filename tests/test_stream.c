@@ -236,6 +236,7 @@ static void make_weights(int32_t n_layer)
     memset(&world, 0, sizeof world);
     world.w.loads = world.loads;
     world.w.layer_load = world.layer_load;
+    world.w.expert_load = world.layer_load + 1; /* where there are none, the next layer's first */
     add_table();
     for (uint32_t i = 0; i < rnd(3); i++) {
         add_load(i == 1);
@@ -334,16 +335,16 @@ static void test_choose(void **state)
         struct stream_cut more = { 0 };
         make_weights(n_layer);
         const uint64_t most = rnd((uint32_t)world.w.arena_bytes + 100000);
-        if (!stream_choose(&world.w, n_layer, most, &c)) {
+        if (!stream_choose(&world.w, n_layer, 0, most, &c)) {
             assert_int_equal(c.n_layer, 0);
-            assert_false(stream_choose(&world.w, n_layer, most / 2, &c));
+            assert_false(stream_choose(&world.w, n_layer, 0, most / 2, &c));
             continue;
         }
         assert_true(stream_bytes(&c) <= most && c.n_read > c.n_slot && c.n_read <= n_layer);
         const uint64_t table = c.rows_bytes > 0 ? world.w.embd.bytes : 0;
         assert_true(table == 0 || !world.w.is_tied);
         assert_true(table + c.stay_bytes + c.pass_bytes >= world.w.arena_bytes);
-        assert_true(stream_choose(&world.w, n_layer, most * 2, &more));
+        assert_true(stream_choose(&world.w, n_layer, 0, most * 2, &more));
         assert_true(more.n_read <= c.n_read);
         if (c.n_read > c.n_slot + 1) { /* one layer less would not have fitted */
             const struct stream_cut less = cut_of(&world.w, n_layer, c.n_read - 1, SLOTS);

@@ -439,10 +439,12 @@ static void predict(struct hearth_box *box, const struct conf *c, const char *pa
     struct hearth_speed at[2] = { { .n_prompt = (int32_t)c->prefill,
                                     .n_depth = (int32_t)c->depth,
                                     .read_gb_s = b->l.all.read_gb_s,
-                                    .step_disk_bytes = b->plan.step_disk_bytes },
+                                    .step_disk_bytes = b->plan.step_disk_bytes,
+                                    .piece_disk_bytes = b->plan.piece_disk_bytes },
                                   { .n_parallel = (int32_t)c->batch,
                                     .n_depth = (int32_t)(depth_of(c) + c->decode / 2),
-                                    .step_disk_bytes = b->plan.step_disk_bytes } };
+                                    .step_disk_bytes = b->plan.step_disk_bytes,
+                                    .piece_disk_bytes = b->plan.piece_disk_bytes } };
     own.n_batch = b->plan.n_batch;
     if (hearth_predict(box, path, &own, at, 2) == HEARTH_OK) {
         b->predicted = (struct result){ .prefill_tok_s = at[0].prefill_tok_s,

@@ -204,7 +204,13 @@ static void put_text(struct buf *out, const struct report *r)
                "\n%s. One token reads %.1f MiB at an empty context and adds %.1f KiB of cache.\n",
                p->fits ? "It fits" : "It does not fit", (double)p->step_read_bytes / MIB,
                (double)p->token_kv_bytes / 1024.0);
-    if (p->step_disk_bytes > 0) {
+    if (p->n_kept > 0) {
+        buf_printf(out,
+                   "%d of %d experts have room in memory; a token of an answer reads some %.1f MiB "
+                   "of others from the disk, a piece of a prompt %.1f MiB.\n",
+                   p->n_kept, p->n_expert, (double)p->step_disk_bytes / MIB,
+                   (double)p->piece_disk_bytes / MIB);
+    } else if (p->step_disk_bytes > 0) {
         buf_printf(out,
                    "Not all stays in memory: each step, of one token or of a piece of a prompt, "
                    "reads %.1f MiB from the disk.\n",
@@ -282,14 +288,16 @@ static void put_json(struct buf *out, const struct report *r)
                "\"serve_step_disk_bytes\": %llu, "
                "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
                "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
-               "\"step_disk_bytes\": %llu, \"parts\": [",
+               "\"step_disk_bytes\": %llu, \"piece_disk_bytes\": %llu, \"experts\": %d, "
+               "\"experts_kept\": %d, \"parts\": [",
                (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
                (unsigned long long)p->available_bytes, p->available_from,
                p->fits ? "true" : "false", (unsigned long long)v->total_bytes,
                v->fits ? "true" : "false", (unsigned long long)v->step_disk_bytes, p->n_ctx,
                p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
                (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
-               (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes);
+               (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes,
+               (unsigned long long)p->piece_disk_bytes, p->n_expert, p->n_kept);
     for (int32_t i = 0; i < p->n_part; i++) {
         buf_printf(out, "%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                    (unsigned long long)p->part[i].bytes);
@@ -328,10 +336,12 @@ static void predict(struct hearth_box *box, const char *path, struct hearth_mode
         at[i] = (struct hearth_speed){ .n_prompt = plan->n_batch,
                                        .n_depth = is_full ? plan->n_ctx - plan->n_batch : 0,
                                        .n_parallel = 1,
-                                       .step_disk_bytes = plan->step_disk_bytes };
+                                       .step_disk_bytes = plan->step_disk_bytes,
+                                       .piece_disk_bytes = plan->piece_disk_bytes };
         at[2 + i] = (struct hearth_speed){ .n_depth = is_full ? plan->n_ctx - 1 : 0,
                                            .n_parallel = plan->n_parallel,
-                                           .step_disk_bytes = plan->step_disk_bytes };
+                                           .step_disk_bytes = plan->step_disk_bytes,
+                                           .piece_disk_bytes = plan->piece_disk_bytes };
     }
     p->n_ctx = plan->n_ctx;
     p->n_batch = plan->n_batch;

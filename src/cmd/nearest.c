@@ -356,7 +356,8 @@ void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, s
                                                       .n_parallel = plan->n_parallel,
                                                       .read_gb_s = known->read_gb_s,
                                                       .disk_gb_s = known->disk_gb_s,
-                                                      .step_disk_bytes = plan->step_disk_bytes };
+                                                      .step_disk_bytes = plan->step_disk_bytes,
+                                                      .piece_disk_bytes = plan->piece_disk_bytes };
                 at[2 * n_of + 1] = at[2 * n_of];
                 at[2 * n_of + 1].n_prompt = 0;
                 at[2 * n_of + 1].n_depth = plan->n_ctx - 1;

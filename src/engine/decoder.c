@@ -155,7 +155,10 @@ static void dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const
  *
  * Tokens are computed expert by expert. Results are added in the order of the experts, whatever
  * else is in the step (DE-1): as many experts are computed together as have EXPERT_ROWS tokens or
- * those of the step, then their results are added, and the room is used again. */
+ * those of the step, then their results are added, and the room is used again.
+ *
+ * Where some experts are on the disk, those that are in memory come first in what is computed
+ * together; the others are read meanwhile (model/depot.c). */
 
 #define EXPERT_ROWS 256
 
@@ -168,7 +171,8 @@ struct expert_pass {
     float *gate;   /* [n_row][back_ld(n_ff_exp)] */
     float *up;     /* likewise */
     float *out;    /* [n_row][ld] */
-    int32_t n;     /* experts that are computed together */
+    int32_t most;  /* experts that may be computed together */
+    int32_t n;     /* that are */
     int32_t id[BACK_EXPERTS_AT_ONCE];
 };
 
@@ -189,7 +193,7 @@ static int32_t choose_together(struct expert_pass *x, int32_t e)
     const struct back_route *r = &x->route;
     const int32_t place0 = r->first[e];
     x->n = 0;
-    while (e < r->n_expert && x->n < BACK_EXPERTS_AT_ONCE && r->first[e + 1] - place0 <= x->n_row) {
+    while (e < r->n_expert && x->n < x->most && r->first[e + 1] - place0 <= x->n_row) {
         if (expert_toks(r, e) > 0) {
             x->id[x->n++] = e;
         }
@@ -198,24 +202,26 @@ static int32_t choose_together(struct expert_pass *x, int32_t e)
     return e;
 }
 
-/* out = down(fn(gate . h) * (up . h)) for the experts of x->id, whose first place is place0. */
-static void compute_together(struct pass *p, struct expert_pass *x, int32_t place0)
+/* out = down(fn(gate . h) * (up . h)) for experts id[n]; the first place of all that are computed
+ * together is place0. */
+static void compute_together(struct pass *p, const struct expert_pass *x, const int32_t *id,
+                             int32_t n, int32_t place0)
 {
     const struct arch *a = p->a;
     const struct back_route *r = &x->route;
     const size_t ld = back_ld(a->n_ff_exp);
     struct back_expert up[BACK_EXPERTS_AT_ONCE];
     struct back_expert down[BACK_EXPERTS_AT_ONCE];
-    struct back_experts all = { .expert = up, .n = x->n, .n_row_most = x->n_row };
-    for (int32_t i = 0; i < x->n; i++) {
-        const struct weights_expert *w = &x->w[x->id[i]];
-        const int32_t n_tok = expert_toks(r, x->id[i]);
-        const size_t row = (size_t)(r->first[x->id[i]] - place0);
+    struct back_experts all = { .expert = up, .n = n, .n_row_most = x->n_row };
+    for (int32_t i = 0; i < n; i++) {
+        const struct weights_expert *w = &x->w[id[i]];
+        const int32_t n_tok = expert_toks(r, id[i]);
+        const size_t row = (size_t)(r->first[id[i]] - place0);
         float *gate = x->gate + row * ld;
         up[i] = (struct back_expert){ .out = { { &w->gate, NULL, gate },
                                                { &w->up, NULL, x->up + row * ld } },
                                       .x = x->h,
-                                      .rows = r->token + r->first[x->id[i]],
+                                      .rows = r->token + r->first[id[i]],
                                       .n_tok = n_tok };
         down[i] = (struct back_expert){ .out = { { &w->down, NULL, x->out + row * p->ld } },
                                         .x = gate,
@@ -231,6 +237,56 @@ static void compute_together(struct pass *p, struct expert_pass *x, int32_t plac
     all.has_fn = false;
     all.ldx = ld;
     p->b->op->experts(p->b, &all);
+}
+
+/* Says which experts the layer wants. */
+static void want_experts(struct depot *depot, struct expert_pass *x, int32_t i_layer)
+{
+    int32_t id[ARCH_EXPERT_MAX];
+    int32_t n = 0;
+    for (int32_t e = 0; e < x->route.n_expert; e++) {
+        if (expert_toks(&x->route, e) > 0) {
+            id[n++] = e;
+        }
+    }
+    depot_want(depot, i_layer, id, n);
+    x->most = depot_room(depot) < x->most ? depot_room(depot) : x->most;
+}
+
+/* Waits for experts as for layers (enter_layer), and computes them. */
+static enum err enter_together(struct pass *p, const struct expert_pass *x, int32_t i_layer,
+                               const int32_t *id, int32_t n, int32_t place0)
+{
+    const struct decoder *d = p->d;
+    struct depot *depot = stream_depot(d->stream);
+    enum err e;
+    if (n == 0) {
+        return ERR_OK;
+    }
+    while ((e = depot_enter(depot, i_layer, id, n, WAIT_US)) == ERR_BUSY) {
+        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+            return err_set(ERR_CANCELLED, "step abandoned while experts of layer %d were read",
+                           i_layer);
+        }
+    }
+    TRY(e);
+    compute_together(p, x, id, n, place0);
+    depot_leave(depot, i_layer, id, n);
+    return ERR_OK;
+}
+
+/* First what is in memory. */
+static enum err compute_chosen(struct pass *p, struct expert_pass *x, int32_t i_layer,
+                               int32_t place0)
+{
+    struct depot *depot = stream_depot(p->d->stream);
+    if (depot == NULL) {
+        compute_together(p, x, x->id, x->n, place0);
+        return ERR_OK;
+    }
+    const int32_t n_here = depot_sort(depot, i_layer, x->id, x->n);
+    TRY(enter_together(p, x, i_layer, x->id, n_here, place0));
+    return enter_together(p, x, i_layer, x->id + n_here, x->n - n_here, place0);
 }
 
 /* y = y + shared(h), as a gate of its own weighs it. */
@@ -249,7 +305,7 @@ static void add_shared(struct pass *p, int32_t i_layer, float *y, const float *h
 }
 
 /* y = experts(h); y is not h. */
-static void experts(struct pass *p, int32_t i_layer, float *y, const float *h)
+static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *h)
 {
     const struct arch *a = p->a;
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
@@ -264,6 +320,7 @@ static void experts(struct pass *p, int32_t i_layer, float *y, const float *h)
                                         .scale = a->expert_scale },
                              .w = l->expert,
                              .h = h,
+                             .most = BACK_EXPERTS_AT_ONCE,
                              .n_row = n_place < n_most ? n_place : n_most };
     const bool has_gate = a->n_ff_shared > 0 && a->recipe->has_shared_gate;
     float *logits = back_take(p->b, n_tok, back_ld(a->n_expert));
@@ -278,10 +335,13 @@ static void experts(struct pass *p, int32_t i_layer, float *y, const float *h)
     x.out = back_take(p->b, x.n_row, p->ld);
     op->matmul(p->b, outs, has_gate ? 2 : 1, h, p->ld, n_tok);
     op->route(p->b, &x.route, logits, n_tok);
+    if (stream_depot(p->d->stream) != NULL) {
+        want_experts(stream_depot(p->d->stream), &x, i_layer);
+    }
     for (int32_t e = 0; e < a->n_expert && x.route.first[e] < n_place;) {
         const int32_t place0 = x.route.first[e];
         e = choose_together(&x, e);
-        compute_together(p, &x, place0);
+        TRY(compute_chosen(p, &x, i_layer, place0));
         op->add_experts(p->b, y, x.out, &x.route, place0, x.route.first[e], p->ld, n_tok,
                         a->n_embd);
     }
@@ -289,18 +349,19 @@ static void experts(struct pass *p, int32_t i_layer, float *y, const float *h)
         add_shared(p, i_layer, y, h, gate);
     }
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* --- a layer ---------------------------------------------------------------------------------- */
 
 /* y may be h, unless there are experts. */
-static void feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
+static enum err feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
 {
     if (p->a->n_expert > 0) {
-        experts(p, i_layer, y, h);
-    } else {
-        dense(p, i_layer, p->a->n_ff, y, h);
+        return experts(p, i_layer, y, h);
     }
+    dense(p, i_layer, p->a->n_ff, y, h);
+    return ERR_OK;
 }
 
 /* x = x + a * y; a is 1 but for Granite. */
@@ -310,7 +371,7 @@ static void add_residual(struct pass *p, float *x, const float *y)
 }
 
 /* x += attn(norm(x)); x += ffn(norm(x)), with norms before, after, or both. */
-static void layer_serial(struct pass *p, int32_t i_layer, float *x, float *h)
+static enum err layer_serial(struct pass *p, int32_t i_layer, float *x, float *h)
 {
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const float *in = x;
@@ -330,16 +391,17 @@ static void layer_serial(struct pass *p, int32_t i_layer, float *x, float *h)
     }
     const size_t mark = arena_mark(p->b->step);
     float *y = p->a->n_expert > 0 ? back_take(p->b, p->s->n_tok, p->ld) : h;
-    feed_forward(p, i_layer, y, in);
+    TRY(feed_forward(p, i_layer, y, in));
     if (has_norm(&l->ffn_post_norm)) {
         norm_rows(p, y, y, &l->ffn_post_norm);
     }
     add_residual(p, x, y);
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* x += attn(norm1(x)) + ffn(norm2(x)); without a second norm the first serves both. */
-static void layer_parallel(struct pass *p, int32_t i_layer, float *x, float *h)
+static enum err layer_parallel(struct pass *p, int32_t i_layer, float *x, float *h)
 {
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const size_t mark = arena_mark(p->b->step);
@@ -350,10 +412,11 @@ static void layer_parallel(struct pass *p, int32_t i_layer, float *x, float *h)
         norm_rows(p, h, x, &l->ffn_norm);
     }
     float *y = p->a->n_expert > 0 ? back_take(p->b, p->s->n_tok, p->ld) : h;
-    feed_forward(p, i_layer, y, h);
+    TRY(feed_forward(p, i_layer, y, h));
     add_residual(p, x, from_attn);
     add_residual(p, x, y);
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* Angles of one kind of layer for all tokens of the step. */
@@ -446,9 +509,9 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         }
         TRY(enter_layer(d, i));
         if (a->join == ARCH_JOIN_SERIAL) {
-            layer_serial(&p, i, x, h);
+            TRY(layer_serial(&p, i, x, h));
         } else {
-            layer_parallel(&p, i, x, h);
+            TRY(layer_parallel(&p, i, x, h));
         }
         stream_leave(d->stream, i);
     }

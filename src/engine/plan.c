@@ -35,10 +35,9 @@
 #define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
 #define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
 
-/* By how much what the process holds before the plan differs from start to start: pages of tables,
- * as addresses do, and the first pages of threads that may or may not have begun yet: up to 50 KiB
- * in a service on a busy box. What one start says must do for the next. */
-#define NOISE_BYTES ((uint64_t)64 << 10)
+/* By how much what the process holds before the plan differs from start to start: a few pages, as
+ * addresses do. What one start says must do for the next. */
+#define NOISE_BYTES ((uint64_t)32 << 10)
 
 /* Code comes into memory as it is used, in pieces that depend on addresses, which differ from start
  * to start: some 0.8 MB of the program's 7. All code that is mapped is more than what comes and
@@ -216,9 +215,11 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
         add_fixed(&t, "draft weights", beside->draft_weights->arena_bytes);
         add_part(&t, "draft cache", t.draft_bytes);
     }
-    if (c->cut.n_read > 0) {
+    if (stream_is_cut(&c->cut)) {
+        const uint64_t experts = (uint64_t)c->cut.n_expert * c->cut.expert_bytes;
         add_fixed(&t, "weights that stay", c->cut.stay_bytes);
-        add_fixed(&t, "weights on their way", stream_bytes(&c->cut) - c->cut.stay_bytes);
+        add_fixed(&t, "experts with room", experts);
+        add_fixed(&t, "weights on their way", stream_bytes(&c->cut) - c->cut.stay_bytes - experts);
         add_fixed(&t, "reading", ring_bytes());
     } else {
         add_fixed(&t, "weights", w->arena_bytes);

@@ -11,7 +11,8 @@
  * else: laying out, text, events.
  *
  * Where layers are read from the disk, that goes on while others are computed, and ahead of them
- * into the next step (model/stream.c): a step takes as long as the longer of the two.
+ * into the next step (model/stream.c): a step takes as long as the longer of the two. Experts are
+ * read when they are chosen, so an answer's token takes the sum; a prompt's are read ahead.
  *
  * Guessed tokens are left out: what they gain depends on the text.
  *
@@ -63,16 +64,16 @@ static enum err prompt_us(struct plan_context *x, struct be_time *t, int32_t n_b
     double last = 0.0;
     double end = 0.0;
     if (n_whole > 0) {
-        TRY(step_us(x, t, (struct shape){ 1, n_batch, p->n_depth }, p->disk_us, &first));
+        TRY(step_us(x, t, (struct shape){ 1, n_batch, p->n_depth }, p->piece_disk_us, &first));
         last = first;
     }
     if (n_whole > 1) {
         const int32_t pos0 = p->n_depth + (n_whole - 1) * n_batch;
-        TRY(step_us(x, t, (struct shape){ 1, n_batch, pos0 }, p->disk_us, &last));
+        TRY(step_us(x, t, (struct shape){ 1, n_batch, pos0 }, p->piece_disk_us, &last));
     }
     if (rest > 0) {
         const int32_t pos0 = p->n_depth + n_whole * n_batch;
-        TRY(step_us(x, t, (struct shape){ 1, rest, pos0 }, p->disk_us, &end));
+        TRY(step_us(x, t, (struct shape){ 1, rest, pos0 }, p->piece_disk_us, &end));
     }
     *us = (first + last) / 2.0 * n_whole + end;
     return ERR_OK;
@@ -93,7 +94,9 @@ static enum err predict_one(struct plan_context *x, struct be_time *t, int32_t n
         p->prefill_tok_s = 1e6 * p->n_prompt / us;
     }
     if (p->n_parallel > 0) {
-        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth }, p->disk_us, &us));
+        const double beside_us = p->is_late ? 0.0 : p->disk_us;
+        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth }, beside_us, &us));
+        us += p->disk_us - beside_us;
         p->decode_tok_s = 1e6 * p->n_parallel / us;
     }
     return ERR_OK;

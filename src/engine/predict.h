@@ -13,7 +13,9 @@ struct predict {
     int32_t n_prompt;     /* tokens of a prompt; 0: none */
     int32_t n_depth;      /* positions before it, and before the answers' tokens */
     int32_t n_parallel;   /* answers at once; 0: none */
-    double disk_us;       /* what reading from the disk takes, of each step */
+    double disk_us;       /* what reading from the disk takes, of a step of answers */
+    double piece_disk_us; /* and of one of a prompt */
+    bool is_late;         /* an answer's reads begin when what they are for is wanted: experts */
     double prefill_tok_s; /* 0: not asked for */
     double decode_tok_s;  /* of all answers together */
 };

@@ -209,9 +209,9 @@ static enum err small_plan(struct small *s, const struct tok *large, const struc
                            const char *path, uint64_t *header_bytes)
 {
     struct tok *tok = NULL;
-    const size_t held = mem_thread_bytes();
+    const size_t held = mem_used_bytes();
     TRY(gguf_open(&s->gguf, path));
-    *header_bytes += mem_thread_bytes() - held;
+    *header_bytes += mem_used_bytes() - held;
     TRY(arch_read(&s->arch, s->gguf));
     TRY(weights_bind(&s->weights, &s->arch, s->gguf));
     REQUIRE(s->arch.n_ctx_train >= c->n_ctx, ERR_LIMIT,
@@ -247,7 +247,7 @@ static bool choose_cut(const struct hearth_model *m, const struct plan *p, struc
 {
     const uint64_t others = p->total_bytes - m->weights.arena_bytes + ring_bytes();
     const uint64_t most = p->available_bytes > others ? p->available_bytes - others : 0;
-    return stream_choose(&m->weights, m->arch.n_layer, most, cut);
+    return stream_choose(&m->weights, m->arch.n_layer, m->arch.n_expert_used, most, cut);
 }
 
 /* Pieces of prompts for whose tokens reading the layers is not too much: many cores have computed a
@@ -285,6 +285,7 @@ static enum err plan_cut(struct hearth_model *m, const struct plan_beside *besid
         m->packed_bytes =
             m->plan.total_bytes - m->weights.arena_bytes + ring_bytes() + stream_bytes(&c->cut);
         m->packed_disk_bytes = c->cut.pass_bytes;
+        m->plan.config.cut.piece_bytes = c->cut.piece_bytes;
         return ERR_OK;
     }
     TRY(has_batch ? ERR_OK : choose_batch(m, beside, c));
@@ -300,10 +301,10 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
     struct plan_beside beside = { .extra_bytes = p->extra_bytes, .limit_bytes = box->memory_bytes };
     plan_program(&beside, box->n_thread);
-    const size_t held = mem_thread_bytes();
+    const size_t held = mem_used_bytes();
     m->held_before = mem_held_bytes();
     TRY(gguf_open(&m->gguf, path));
-    beside.header_bytes = mem_thread_bytes() - held;
+    beside.header_bytes = mem_used_bytes() - held;
     TRY(arch_read(&m->arch, m->gguf));
     TRY(box_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
@@ -318,10 +319,10 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         beside.draft_arch = &m->small->arch;
         beside.draft_weights = &m->small->weights;
     }
-    const size_t with_tok = mem_thread_bytes();
+    const size_t with_tok = mem_used_bytes();
     beside.tokenizer_bytes = with_tok - held - beside.header_bytes;
     TRY(open_template(m));
-    beside.template_bytes = mem_thread_bytes() - with_tok;
+    beside.template_bytes = mem_used_bytes() - with_tok;
     TRY(check_rows(m->tok, &m->arch, path));
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
@@ -381,6 +382,8 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .window_kv_bytes = p->window_kv_bytes,
                                  .window = p->window,
                                  .step_disk_bytes = p->config.cut.pass_bytes,
+                                 .piece_disk_bytes = p->config.cut.piece_bytes,
+                                 .n_kept = p->config.cut.n_expert,
                                  .token_ops = p->tok_ops };
     for (int32_t i = 0; i < p->n_part; i++) {
         out->part[i].name = p->part[i].name;
@@ -408,6 +411,7 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
         fill_plan(&m->plan, out);
         out->packed_bytes = m->packed_bytes;
         out->packed_disk_bytes = m->packed_disk_bytes;
+        out->n_expert = m->arch.n_layer * m->arch.n_expert;
     }
     hearth_model_close(m);
     return (hearth_status)e;
@@ -495,8 +499,17 @@ static void tell_pages(const struct hearth_model *m)
 static enum err load_weights(struct hearth_model *m, const struct hearth_model_params *p)
 {
     const struct stream_cut *c = &m->plan.config.cut;
-    if (c->n_read == 0) {
+    if (!stream_is_cut(c)) {
         return weights_load(&m->weights, m->gguf, &m->arena, m->team, p->progress, p->progress_arg);
+    }
+    if (c->n_expert > 0) {
+        log_event(LOG_WARN, "model",
+                  "msg=\"%d of %d experts have room in memory, the others are read from the disk "
+                  "when they are chosen\" step_disk_bytes=%llu",
+                  c->n_expert, m->arch.n_layer * m->arch.n_expert,
+                  (unsigned long long)c->pass_bytes);
+        return stream_open(&m->stream, &m->weights, m->gguf, c, m->team, p->progress,
+                           p->progress_arg);
     }
     log_event(LOG_WARN, "model",
               "msg=\"%d of %d layers do not fit into memory and are read from the disk for each "

@@ -20,6 +20,8 @@
 #include "model/gguf.h"
 #include "model/weights.h"
 
+#include <math.h>
+
 #define SPEED_BYTES (2 * BE_TIME_ROOM + ((uint64_t)4 << 20))
 #define SPEED_ASKED 64
 
@@ -104,7 +106,11 @@ enum err speed_predict(const struct hearth_box *box, const char *path,
                                    .n_depth = at[i].n_depth,
                                    .n_parallel = at[i].n_parallel };
         if (at[i].step_disk_bytes > 0) {
-            all[i].disk_us = (double)at[i].step_disk_bytes / disk_gb_s / 1e3;
+            const double one = (double)at[i].step_disk_bytes;
+            const double piece = fmax((double)at[i].piece_disk_bytes, one);
+            all[i].disk_us = fmin(one * fmax(at[i].n_parallel, 1.0), piece) / disk_gb_s / 1e3;
+            all[i].piece_disk_us = piece / disk_gb_s / 1e3;
+            all[i].is_late = piece > one; /* it depends on the tokens what is read */
         }
     }
     e = e == ERR_OK ? speed_open(&s, box, path, p, &c) : e;

@@ -37,6 +37,8 @@
 
 #define SLOTS 3
 #define ROWS  64 /* of the table of embeddings, read at once */
+/* With fewer of all there is no plan: most of what a token reads would be given up for it. */
+#define EXPERTS_LEAST 16
 
 /* Bytes of the file, aligned; places are those of weights_load.at. */
 struct range {
@@ -50,7 +52,8 @@ struct stream {
     struct ring *ring;
     uint64_t file_at; /* of place 0 */
     struct arena stay;
-    struct arena slots; /* of layers, then of rows */
+    struct arena slots;  /* of layers, then of rows, then of experts */
+    struct depot *depot; /* NULL: there are no experts */
     int32_t ids[ROWS];
     int32_t row_toks[ROWS]; /* whose rows are on their way */
     int32_t n_row;
@@ -88,7 +91,13 @@ static size_t vec_bytes(const struct weights *w, size_t i)
 
 uint64_t stream_bytes(const struct stream_cut *c)
 {
-    return c->stay_bytes + (uint64_t)c->n_slot * c->slot_bytes + c->rows_bytes;
+    return c->stay_bytes + (uint64_t)c->n_slot * c->slot_bytes + c->rows_bytes +
+           (uint64_t)c->n_expert * c->expert_bytes + c->depot_bytes;
+}
+
+bool stream_is_cut(const struct stream_cut *c)
+{
+    return c->n_read > 0 || c->n_expert > 0;
 }
 
 /* A panel of the table, wherever it begins in the file. */
@@ -103,15 +112,24 @@ static size_t first_load(const struct stream_cut *c)
     return c->rows_bytes > 0 ? 1 : 0;
 }
 
-static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t n_read,
-                                int32_t n_slot)
+/* What stays whatever is chosen. */
+static struct stream_cut cut_tables(const struct weights *w, int32_t n_layer)
 {
-    struct stream_cut c = { .n_layer = n_layer, .n_read = n_read, .n_slot = n_slot };
+    struct stream_cut c = { .n_layer = n_layer };
     const size_t rows = ROWS * row_slot_bytes(w);
     if (!w->is_tied && w->loads[0].matrix == &w->embd && w->embd.bytes > rows) {
         c.rows_bytes = rows;
     }
     c.stay_bytes = range_of(w, first_load(&c), w->layer_load[0]).n;
+    return c;
+}
+
+static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t n_read,
+                                int32_t n_slot)
+{
+    struct stream_cut c = cut_tables(w, n_layer);
+    c.n_read = n_read;
+    c.n_slot = n_slot;
     for (int32_t i = 0; i < n_layer; i++) {
         const uint64_t n = layer_range(w, i).n;
         if (!is_read(i, n_read, n_layer)) {
@@ -124,12 +142,43 @@ static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_
             c.stay_bytes += vec_bytes(w, k);
         }
     }
+    c.piece_bytes = c.pass_bytes;
     return c;
 }
 
-bool stream_choose(const struct weights *w, int32_t n_layer, uint64_t most_bytes,
+/* All but the experts stays, and as many of these as there is room for. */
+static bool choose_experts(const struct weights *w, const struct depot_shape *d, int32_t n_used,
+                           uint64_t most_bytes, struct stream_cut *out)
+{
+    struct stream_cut c = cut_tables(w, d->n_layer);
+    const int32_t n_all = d->n_layer * d->n_expert;
+    const uint64_t each = d->slot_bytes + depot_bytes(d, 1) - depot_bytes(d, 0);
+    for (int32_t i = 0; i < d->n_layer; i++) {
+        c.stay_bytes += range_of(w, w->layer_load[i], w->expert_load[i]).n;
+    }
+    const uint64_t taken = stream_bytes(&c) + depot_bytes(d, 0);
+    const uint64_t room = most_bytes > taken ? (most_bytes - taken) / each : 0;
+    if (room < EXPERTS_LEAST) {
+        return false;
+    }
+    c.n_expert = room < (uint64_t)n_all ? (int32_t)room : n_all;
+    c.expert_bytes = d->slot_bytes;
+    c.depot_bytes = depot_bytes(d, c.n_expert);
+    const double missing = (double)(n_all - c.n_expert) / n_all;
+    c.piece_bytes = (uint64_t)(missing * (double)d->all_bytes);
+    c.pass_bytes = (uint64_t)(missing * (double)d->all_bytes * n_used / d->n_expert);
+    *out = c;
+    return true;
+}
+
+bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uint64_t most_bytes,
                    struct stream_cut *out)
 {
+    struct depot_shape d;
+    depot_shape_of(w, n_layer, &d);
+    if (d.n_expert > 0) {
+        return choose_experts(w, &d, n_used, most_bytes, out);
+    }
     for (int32_t n_read = SLOTS + 1; n_read <= n_layer; n_read++) {
         const struct stream_cut c = cut_of(w, n_layer, n_read, SLOTS);
         if (stream_bytes(&c) <= most_bytes) {
@@ -205,7 +254,8 @@ static enum err fill_stay(struct filling *f)
     TRY(fill_range(f, first_load(&s->cut), w->layer_load[0]));
     for (int32_t i = 0; i < s->cut.n_layer; i++) {
         if (s->index[i] < 0) {
-            TRY(fill_range(f, w->layer_load[i], w->layer_load[i + 1]));
+            const size_t end = s->cut.n_expert > 0 ? w->expert_load[i] : w->layer_load[i + 1];
+            TRY(fill_range(f, w->layer_load[i], end));
         }
     }
     for (int32_t i = 0; i < s->cut.n_layer; i++) { /* small ones, which end at no border */
@@ -227,8 +277,10 @@ static enum err open_all(struct stream *s, struct filling *f, struct team *team)
     s->order = mem_alloc_array((size_t)c->n_read, sizeof s->order[0]);
     s->index = mem_alloc_array((size_t)c->n_layer, sizeof s->index[0]);
     s->ticket = mem_alloc_array((size_t)c->n_slot, sizeof s->ticket[0]);
-    REQUIRE(s->order != NULL && s->index != NULL && s->ticket != NULL, ERR_MEMORY,
-            "%s: no memory for the tables of %d layers", gguf_image_path(f->g), c->n_layer);
+    REQUIRE((s->order != NULL || c->n_read == 0) && s->index != NULL &&
+                (s->ticket != NULL || c->n_slot == 0),
+            ERR_MEMORY, "%s: no memory for the tables of %d layers", gguf_image_path(f->g),
+            c->n_layer);
     int32_t n = 0;
     for (int32_t i = 0; i < c->n_layer; i++) {
         s->index[i] = is_read(i, c->n_read, c->n_layer) ? n : -1;
@@ -239,8 +291,13 @@ static enum err open_all(struct stream *s, struct filling *f, struct team *team)
     s->file_at = gguf_image_at(f->g);
     TRY(ring_open(&s->ring, gguf_image_path(f->g)));
     TRY(team_arena(team, &s->stay, (size_t)c->stay_bytes));
-    TRY(team_arena(team, &s->slots,
-                   (size_t)c->n_slot * (size_t)c->slot_bytes + (size_t)c->rows_bytes));
+    TRY(team_arena(team, &s->slots, (size_t)(stream_bytes(c) - c->stay_bytes - c->depot_bytes)));
+    if (c->n_expert > 0) {
+        struct depot_shape d;
+        depot_shape_of(s->w, c->n_layer, &d);
+        TRY(depot_open(&s->depot, s->w, &d, s->ring, s->file_at, s->slots.base + c->rows_bytes,
+                       c->n_expert));
+    }
     return fill_stay(f);
 }
 
@@ -268,6 +325,7 @@ void stream_close(struct stream *s)
         return;
     }
     ring_close(s->ring); /* first: reads end in the slots */
+    depot_close(s->depot);
     arena_close(&s->slots);
     arena_close(&s->stay);
     mem_free(s->ticket);
@@ -306,6 +364,9 @@ static void stop(struct stream *s)
     ring_drop(s->ring);
     s->head = s->next;
     s->n_row = 0;
+    if (s->depot != NULL) {
+        depot_stop(s->depot);
+    }
 }
 
 /* Makes `head` the next number of that read: it is at hand, or all begins anew from there. */
@@ -440,7 +501,13 @@ enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *t
     return ERR_OK;
 }
 
+struct depot *stream_depot(struct stream *s)
+{
+    return s != NULL ? s->depot : NULL;
+}
+
 uint64_t stream_waited_us(const struct stream *s)
 {
-    return s != NULL ? s->waited_us : 0;
+    const uint64_t own = s != NULL ? s->waited_us : 0;
+    return s != NULL && s->depot != NULL ? own + depot_waited_us(s->depot) : own;
 }

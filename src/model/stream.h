@@ -2,7 +2,8 @@
  *
  * For models larger than the memory. Vectors, the output matrix and as many layers as the plan
  * allows stay; the others pass through a few slots, read ahead past the page cache while layers
- * before them are computed. Of the table of embeddings the rows of a step's tokens are read.
+ * before them are computed. Of the table of embeddings the rows of a step's tokens are read. Where
+ * layers have experts, all else stays, and these have a depot.
  * Owner thread: the one that opens it, later the one of the forward pass.
  * LS-1  between stream_enter(i) and stream_leave(i) all slots of layer i are set.
  * LS-2  all memory is taken by stream_open: stream_bytes of the cut, ring_bytes, and tables of some
@@ -10,7 +11,7 @@
 #ifndef HEARTH_STREAM_H
 #define HEARTH_STREAM_H
 
-#include "model/weights.h"
+#include "model/depot.h"
 
 /* Which layers stay. All zero: all of them. */
 struct stream_cut {
@@ -18,14 +19,20 @@ struct stream_cut {
     int32_t n_read; /* layers that are read for each pass, evenly spread over all */
     int32_t n_slot; /* of these in memory at once */
     uint64_t stay_bytes;
-    uint64_t slot_bytes; /* of one */
-    uint64_t pass_bytes; /* read from the disk for a pass through all layers */
-    uint64_t rows_bytes; /* room for rows of embeddings; 0: their table stays */
+    uint64_t slot_bytes;  /* of one */
+    uint64_t pass_bytes;  /* read from the disk for a pass through all layers with one token */
+    uint64_t piece_bytes; /* with many tokens */
+    uint64_t rows_bytes;  /* room for rows of embeddings; 0: their table stays */
+    /* Of layers with experts; then n_read and n_slot are 0. */
+    int32_t n_expert;      /* that have room in memory; 0: there are none */
+    uint64_t expert_bytes; /* room for one */
+    uint64_t depot_bytes;  /* tables of the depot */
 };
+bool stream_is_cut(const struct stream_cut *c); /* whether not all stays */
 
 /* The cut that reads least and takes at most most_bytes. false: there is none, *out is untouched.
- */
-bool stream_choose(const struct weights *w, int32_t n_layer, uint64_t most_bytes,
+ * n_used: experts of a token, of which those that have no room are read for it, on average. */
+bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uint64_t most_bytes,
                    struct stream_cut *out);
 uint64_t stream_bytes(const struct stream_cut *c);
 
@@ -54,6 +61,7 @@ struct stream_rows {
 enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *tokens,
                      int32_t n_tok, uint64_t timeout_us, struct stream_rows *out) MUST_USE;
 void stream_leave(struct stream *s, int32_t i_layer);
-uint64_t stream_waited_us(const struct stream *s); /* in stream_enter so far; 0 for NULL */
+struct depot *stream_depot(struct stream *s);      /* of experts; NULL: none, or s is NULL */
+uint64_t stream_waited_us(const struct stream *s); /* for the disk so far; 0 for NULL */
 
 #endif

@@ -1,0 +1,51 @@
+/* depot - experts that are read from the packed image when a router has chosen them
+ * (model/depot.c)
+ *
+ * Some of a model's experts are in memory, in slots that the owner of the image gave; the others
+ * are on the disk. A layer's router says which ones it wants: those that are here can be computed
+ * at once, the others are on their way. The owner's ring reads.
+ * Owner thread: that of the forward pass.
+ * DP-1  an expert is in one slot at most, and a slot has one expert at most.
+ * DP-2  the matrices of an expert are set exactly while its slot has all its bytes.
+ * DP-3  a slot that is in use is neither read into nor given to another expert.
+ * DP-4  no memory is taken after depot_open. */
+#ifndef HEARTH_DEPOT_H
+#define HEARTH_DEPOT_H
+
+#include "base/ring.h"
+#include "model/weights.h"
+
+struct depot;
+
+/* What the image has of them. */
+struct depot_shape {
+    int32_t n_layer;
+    int32_t n_expert;  /* of a layer; 0: none */
+    size_t slot_bytes; /* that the largest takes, however its bytes lie to RING_ALIGN */
+    uint64_t all_bytes;
+};
+void depot_shape_of(const struct weights *w, int32_t n_layer, struct depot_shape *out);
+size_t depot_bytes(const struct depot_shape *shape, int32_t n_slot); /* of tables, beside slots */
+
+/* slots[n_slot][slot_bytes], of memory that is there; w, ring and slots must outlive it. place 0 of
+ * the arena is byte file_at of the ring's file. ERR_MEMORY. */
+enum err depot_open(struct depot **out, struct weights *w, const struct depot_shape *shape,
+                    struct ring *ring, uint64_t file_at, uint8_t *slots, int32_t n_slot) MUST_USE;
+void depot_close(struct depot *x); /* nothing may be in flight; accepts NULL */
+
+/* The layer wants ids[n], ascending: reading begins, and goes on with each depot_leave. What was
+ * wanted before is not any more. */
+void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
+/* Orders ids[n] of the layer so that those which are here come first; returns their number. */
+int32_t depot_sort(const struct depot *x, int32_t i_layer, int32_t *ids, int32_t n);
+int32_t depot_room(const struct depot *x); /* that can be in use at once */
+/* Waits until ids[n] are here, n <= depot_room; they are in use until depot_leave. ERR_BUSY: they
+ * are not yet; ask again, or want something else. ERR_IO, ERR_INTEGRITY: none is in use. */
+enum err depot_enter(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n,
+                     uint64_t timeout_us) MUST_USE;
+void depot_leave(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
+/* The ring's tickets are void: what was on its way is lost. */
+void depot_stop(struct depot *x);
+uint64_t depot_waited_us(const struct depot *x); /* in depot_enter so far */
+
+#endif

@@ -1,0 +1,293 @@
+/* test_depot - experts are whole whenever they are computed, whatever routers ask for and disks do
+ *
+ * Includes depot.c over a disk that the test owns, as test_stream.c does: reads end in any order, up
+ * to the moment somebody waits; some fail. Layers, experts, slots and what is wanted are random. */
+#define ring_start    disk_start
+#define ring_wait_for disk_wait_for
+#include "model/depot.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FILE_AT      ((uint64_t)1 << 20)
+#define N_LAYER_MAX  6
+#define N_EXPERT_MAX 20
+#define N_LOAD_MAX   (N_LAYER_MAX * (N_EXPERT_MAX * WEIGHTS_EXPERT_LOADS + 3))
+#define N_READ_MAX   256
+
+struct read {
+    uint64_t at;
+    uint8_t *to;
+    size_t n;
+    size_t done;
+    uint64_t ticket;
+};
+
+static struct world {
+    struct weights w;
+    struct weights_load loads[N_LOAD_MAX];
+    struct tensor matrix[N_LOAD_MAX];
+    size_t layer_load[N_LAYER_MAX + 1];
+    size_t expert_load[N_LAYER_MAX];
+    struct read reads[N_READ_MAX]; /* on their way */
+    int n_read;
+    uint64_t n_ticket;
+    uint64_t answered; /* tickets up to this one are over */
+    int fault_in;      /* waits until one fails; 0: none */
+    uint64_t n_started;
+} world;
+
+static uint32_t seed;
+
+static uint32_t rnd(uint32_t n)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (seed >> 8) % n;
+}
+
+static uint8_t byte_at(uint64_t at)
+{
+    return (uint8_t)(at * 2654435761u >> 13);
+}
+
+enum err disk_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *ticket)
+{
+    (void)r;
+    assert_true(world.n_read < N_READ_MAX && n > 0);
+    assert_true(at % RING_ALIGN == 0 && n % RING_ALIGN == 0 && (uintptr_t)to % RING_ALIGN == 0);
+    for (int i = 0; i < world.n_read; i++) { /* nobody writes where another read still may */
+        const struct read *o = &world.reads[i];
+        assert_true((uint8_t *)to >= o->to + o->n || (uint8_t *)to + n <= o->to);
+    }
+    if (rnd(50) == 0) {
+        return err_set(ERR_BUSY, "no room now");
+    }
+    *ticket = ++world.n_ticket;
+    world.reads[world.n_read++] = (struct read){ at, to, n, 0, *ticket };
+    world.n_started++;
+    return ERR_OK;
+}
+
+static void work(struct read *r, size_t n)
+{
+    for (; n > 0 && r->done < r->n; n--, r->done++) {
+        r->to[r->done] = byte_at(r->at + r->done);
+    }
+}
+
+static void forget(uint64_t ticket)
+{
+    int n = 0;
+    for (int i = 0; i < world.n_read; i++) {
+        if (world.reads[i].ticket > ticket) {
+            world.reads[n++] = world.reads[i];
+        }
+    }
+    world.n_read = n;
+    world.answered = ticket > world.answered ? ticket : world.answered;
+}
+
+enum err disk_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
+{
+    (void)r;
+    assert_true(ticket <= world.n_ticket && timeout_us == 1);
+    if (ticket > world.answered && rnd(4) == 0) {
+        return err_set(ERR_BUSY, "not yet");
+    }
+    if (ticket > world.answered && world.fault_in > 0 && --world.fault_in == 0) {
+        forget(world.n_ticket); /* all are void, and half written */
+        return err_set(ERR_IO, "a fault");
+    }
+    for (int i = 0; i < world.n_read; i++) {
+        work(&world.reads[i], world.reads[i].ticket <= ticket ? SIZE_MAX : rnd(9000));
+    }
+    forget(ticket);
+    return ERR_OK;
+}
+
+/* --- weights ---------------------------------------------------------------------------------- */
+
+static void add_load(size_t bytes)
+{
+    struct weights *w = &world.w;
+    const size_t i = w->n_load++;
+    w->loads[i] = (struct weights_load){ .matrix = &world.matrix[i], .at = w->arena_bytes };
+    w->arena_bytes += bytes;
+}
+
+/* Layers with a dense part, then experts of equal sizes that begin anywhere. */
+static void make_weights(int32_t n_layer, int32_t n_expert)
+{
+    memset(&world, 0, sizeof world);
+    world.w.loads = world.loads;
+    world.w.layer_load = world.layer_load;
+    world.w.expert_load = world.expert_load;
+    for (int32_t i = 0; i < n_layer; i++) {
+        const size_t bytes = 64 * (size_t)(1 + rnd(60));
+        world.layer_load[i] = world.w.n_load;
+        for (uint32_t k = 0; k < rnd(3); k++) {
+            add_load(64 * (size_t)(1 + rnd(40)));
+        }
+        world.expert_load[i] = world.w.n_load;
+        for (int32_t k = 0; k < n_expert * WEIGHTS_EXPERT_LOADS; k++) {
+            add_load(bytes);
+        }
+    }
+    world.layer_load[n_layer] = world.w.n_load;
+}
+
+/* DP-2: all bytes of its three matrices. */
+static void check_expert(int32_t i_layer, int32_t e)
+{
+    const size_t first = weights_expert_load(&world.w, i_layer, e);
+    for (size_t i = first; i < first + WEIGHTS_EXPERT_LOADS; i++) {
+        const struct weights_load *l = &world.loads[i];
+        assert_non_null(l->matrix->data);
+        for (size_t k = 0; k < weights_end(&world.w, i) - l->at; k++) {
+            assert_int_equal(l->matrix->data[k], byte_at(FILE_AT + l->at + k));
+        }
+    }
+}
+
+static int32_t choose_ids(int32_t *ids, int32_t n_expert, uint32_t one_in)
+{
+    int32_t n = 0;
+    for (int32_t e = 0; e < n_expert; e++) {
+        if (rnd(one_in) == 0) {
+            ids[n++] = e;
+        }
+    }
+    return n;
+}
+
+struct depot_test {
+    struct depot *d;
+    struct arena memory;
+    struct depot_shape shape;
+    int32_t n_slot;
+};
+
+/* A layer as the decoder computes it: what it wants in groups, of each first what is here. */
+static enum err layer(const struct depot_test *t, int32_t i_layer, const int32_t *all,
+                      int32_t n_all, bool may_end)
+{
+    depot_want(t->d, i_layer, all, n_all);
+    for (int32_t at = 0; at < n_all;) {
+        int32_t ids[N_EXPERT_MAX];
+        const int32_t most = depot_room(t->d);
+        const int32_t left = n_all - at < most ? n_all - at : most;
+        const int32_t n = 1 + (int32_t)rnd((uint32_t)left);
+        memcpy(ids, all + at, (size_t)n * sizeof ids[0]);
+        const int32_t n_here = depot_sort(t->d, i_layer, ids, n);
+        for (int32_t k = 0, m = n_here; k < n; k = m, m = n) {
+            enum err e;
+            while ((e = depot_enter(t->d, i_layer, ids + k, m - k, 1)) == ERR_BUSY) {
+                if (may_end && rnd(30) == 0) {
+                    return ERR_CANCELLED; /* nobody wants it any more */
+                }
+            }
+            TRY(e);
+            for (int i = 0; i < world.n_read; i++) {
+                work(&world.reads[i], rnd(9000));
+            }
+            for (int32_t i = k; i < m; i++) {
+                check_expert(i_layer, ids[i]);
+            }
+            depot_leave(t->d, i_layer, ids + k, m - k);
+        }
+        at += n;
+    }
+    return ERR_OK;
+}
+
+static void open_some(struct depot_test *t)
+{
+    const int32_t n_layer = 1 + (int32_t)rnd(N_LAYER_MAX);
+    const int32_t n_expert = 2 + (int32_t)rnd(N_EXPERT_MAX - 1);
+    make_weights(n_layer, n_expert);
+    depot_shape_of(&world.w, n_layer, &t->shape);
+    assert_int_equal(t->shape.n_expert, n_expert);
+    t->n_slot = 2 + (int32_t)rnd((uint32_t)(n_layer * n_expert));
+    assert_int_equal(arena_open(&t->memory, (size_t)t->n_slot * t->shape.slot_bytes, false),
+                     ERR_OK);
+    assert_int_equal(
+        depot_open(&t->d, &world.w, &t->shape, NULL, FILE_AT, t->memory.base, t->n_slot), ERR_OK);
+}
+
+static void close_all(struct depot_test *t)
+{
+    depot_close(t->d);
+    arena_close(&t->memory);
+}
+
+static void test_passes(void **state)
+{
+    (void)state;
+    int n_fault = 0;
+    int n_whole = 0;
+    for (int i = 0; i < 150; i++) {
+        struct depot_test t;
+        open_some(&t);
+        for (int k = 0; k < 12; k++) {
+            enum err e = ERR_OK;
+            const uint32_t one_in = 1 + rnd(4); /* 1: as a prompt */
+            world.fault_in = rnd(4) == 0 ? 1 + (int)rnd(30) : 0;
+            for (int32_t l = 0; l < t.shape.n_layer && e == ERR_OK; l++) {
+                int32_t ids[N_EXPERT_MAX];
+                const int32_t n = choose_ids(ids, t.shape.n_expert, one_in);
+                e = rnd(30) == 0 ? ERR_CANCELLED : layer(&t, l, ids, n, true);
+            }
+            n_fault += e == ERR_IO;
+            n_whole += e == ERR_OK;
+        }
+        close_all(&t);
+    }
+    assert_true(n_fault > 50 && n_whole > 1000);
+}
+
+/* Reads that one pass over all experts takes, when passes of tokens that ask for a few have shown
+ * which are worth most; and that these are still here afterwards. */
+static void test_keeps(void **state)
+{
+    (void)state;
+    static const int32_t liked[] = { 1, 4, 5 };
+    struct depot_test t;
+    int32_t all[N_EXPERT_MAX];
+    make_weights(4, 16);
+    depot_shape_of(&world.w, 4, &t.shape);
+    t.n_slot = 20;
+    assert_int_equal(arena_open(&t.memory, (size_t)t.n_slot * t.shape.slot_bytes, false), ERR_OK);
+    assert_int_equal(depot_open(&t.d, &world.w, &t.shape, NULL, FILE_AT, t.memory.base, t.n_slot),
+                     ERR_OK);
+    for (int k = 0; k < 20; k++) {
+        for (int32_t l = 0; l < 4; l++) {
+            assert_int_equal(layer(&t, l, liked, 3, false), ERR_OK);
+        }
+    }
+    assert_int_equal(world.n_started, 12); /* each once */
+    for (int32_t l = 0; l < 4; l++) {      /* a prompt */
+        const int32_t n = choose_ids(all, 16, 1);
+        assert_int_equal(layer(&t, l, all, n, false), ERR_OK);
+    }
+    assert_int_equal(world.n_started, 12 + 64 - 12);
+    for (int32_t l = 0; l < 4; l++) {
+        assert_int_equal(layer(&t, l, liked, 3, false), ERR_OK);
+    }
+    assert_int_equal(world.n_started, 12 + 64 - 12); /* it has pushed out none of them */
+    close_all(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_passes),
+        cmocka_unit_test(test_keeps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
