@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""larger.py MODEL.gguf [--limit MIB] [--hearth build/hearth] [--python PYTHON] [--llama-bench PATH] [--rounds N]
+"""larger.py MODEL.gguf [--limit MIB] [--hearth build/hearth] [--python PYTHON] [--llama-bench PATH] [--rounds N] [--image IMAGE] [--batch N,N]
 
 A model larger than the memory it gets: hearth reads the layers of a packed image that do not fit, the others map the file. All run in
 a memory cgroup of the limit (default: a third of the file), in turns; page cache is charged to it, so nobody has more. hearth is told the
-limit less a MiB by --memory as well. Prints a table in Markdown: prompt and answer tok/s, what hearth reads from the disk, memory at most.
+limit less a MiB by --memory as well. Prints a table in Markdown: prompt and answer tok/s, what hearth reads from the disk, how much of what
+reading the file in order gives that is, memory at most. --batch: answers at once, for hearth. --image: a packed image; without it one is made in
+a store beside the model. Where a disk has no room for both, run it for one after the other: --no-hearth, and --size MIB in place of the model's.
 PYTHON has llama-cpp-python (bench/peer_llamacpp.py says how). Needs root, or a group in which one may make others."""
 import argparse
 import json
@@ -57,17 +59,28 @@ def forget(path):
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def hearth(a, limit):
+def packed(a):
+    """How hearth calls the packed model, and where it finds it."""
+    if a.image:
+        return a.image, {}
     store = {'XDG_DATA_HOME': os.path.join(os.path.dirname(os.path.abspath(a.model)), 'store')}
     name = os.path.basename(a.model).removesuffix('.gguf')
     listed = json.loads(subprocess.run([a.hearth, 'list', '--json'], env={**os.environ, **store}, capture_output=True, text=True).stdout)
     if not any(m['name'] == name and 'image' in m for m in listed['models']):
         subprocess.run([a.hearth, 'pull', a.model, '--pack', '--name', name], env={**os.environ, **store}, check=True, stdout=subprocess.DEVNULL)
+    return name, store
+
+
+def hearth(a, limit, batch=1):
+    name, store = packed(a)
     g = Group(limit)
-    out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode)], store)
+    out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode),
+                      '--batch', str(batch)], store)
     g.close()
     b = json.loads(out)
-    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=b['decode_tok_s'] * b['step_disk_bytes'] / 1e9, mib=mib)
+    disk = b['decode_tok_s'] / batch * b['step_disk_bytes'] / 1e9
+    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=disk, share=100 * disk / b['disk_gb_s'], mib=mib,
+                said=b['predicted_prefill_tok_s'], said_decode=b['predicted_decode_tok_s'])
 
 
 def llama_cpp(a, limit):
@@ -95,20 +108,29 @@ def main():
     ap.add_argument('--hearth', default='build/hearth')
     ap.add_argument('--python')
     ap.add_argument('--llama-bench')
+    ap.add_argument('--image')
+    ap.add_argument('--batch', default='1')
+    ap.add_argument('--no-hearth', action='store_true')
+    ap.add_argument('--size', type=int, help='MiB')
     for name, value in (('prefill', 512), ('decode', 8), ('rounds', 1)):
         ap.add_argument('--' + name, type=int, default=value)
     a = ap.parse_args()
-    limit = (a.limit or os.path.getsize(a.model) // 3 // MIB) * MIB
-    programs = [('hearth', hearth)] + [('llama.cpp', llama_cpp)] * bool(a.python) + [('llama-bench', llama_bench)] * bool(a.llama_bench)
+    size = a.size * MIB if a.size else os.path.getsize(a.model)
+    limit = (a.limit or size // 3 // MIB) * MIB
+    batches = [] if a.no_hearth else [int(n) for n in a.batch.split(',')]
+    own = [('hearth' if n == 1 else f'hearth, {n} at once', lambda a, limit, n=n: hearth(a, limit, n)) for n in batches]
+    programs = own + [('llama.cpp', llama_cpp)] * bool(a.python) + [('llama-bench', llama_bench)] * bool(a.llama_bench)
     got = {name: [] for name, _ in programs}
     for _ in range(a.rounds):
         for name, run in programs:
-            forget(a.model)
+            for path in filter(os.path.exists, (a.model, a.image or '')):
+                forget(path)
             got[name].append(run(a, limit))
-    print(f'{os.path.basename(a.model)}, {os.path.getsize(a.model) / MIB:.0f} MiB, in {limit // MIB} MiB\n')
-    print('| program | prompt tok/s | answer tok/s | disk GB/s | memory MiB |\n|---|---|---|---|---|')
+    print(f'{os.path.basename(a.model)}, {size / MIB:.0f} MiB, in {limit // MIB} MiB\n')
+    print('| program | prompt tok/s | predicted | answer tok/s | predicted | disk GB/s | % | memory MiB |\n|---|---|---|---|---|---|---|---|')
     for name, rows in got.items():
-        cells = [f'{statistics.median(r[k] for r in rows):.2f}' if k in rows[0] else '' for k in ('prefill', 'decode', 'disk', 'mib')]
+        columns = ('prefill', 'said', 'decode', 'said_decode', 'disk', 'share', 'mib')
+        cells = [f'{statistics.median(r[k] for r in rows):.4g}' if k in rows[0] else '' for k in columns]
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
 
