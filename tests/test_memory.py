@@ -8,6 +8,7 @@ the plan as its limit, and the kernel's figure of what was resident at most is c
 limits  `hearth run`, `hearth serve` and tests/fill at the plan, 2 % more and 5 % less: works, works, says so before it loads
 table   twelve combinations of model, context, cache type and clients: the peak lies within 3 % of the plan and never above
 plans   random plans at exactly the planned limit: 12, with --all 200 (some ten minutes); a plan that fails is made again by --seed N
+larger  packed models, one with experts, in half a dozen limits that hold a part of them: they plan for each, keep to it, and answer alike
 allocs  each request for memory of `hearth run` and `hearth serve`, from main on and in all libraries but hwloc, is refused in turn
 ulimits small limits of addresses and data: the same answer, or exit code 4 and a message that names the limit, never a death on the way
 Prints 'N passed, N failed'."""
@@ -375,6 +376,32 @@ def plans_of(a, groups, folder, seeds):
     print(f'# {len(share)} random plans, seeds {seeds[0]} to {seeds[-1]}, run at exactly the planned limit ({"cgroup" if groups.version else "guard"}): {killed} kills, {over} overruns; resident {100 * min(share):.1f} to {100 * max(share):.1f} % of the plan')
 
 
+def larger(a, groups, folder):
+    """The group is the only limit that a model gets to know, where there are groups."""
+    experts = folder + '/experts.gguf'
+    mk = os.path.dirname(os.path.abspath(__file__)) + '/tools/mkgguf.py'
+    r = subprocess.run([sys.executable, mk, 'tiny-moe', experts, '--type', 'q4_k_m', '--layers', '8', '--embd', '512', '--ff-expert', '512', '--experts', '32', '--ctx', '2048'],
+                       capture_output=True, text=True)
+    check('a made model with experts', r.returncode == 0, r.stderr[-500:])
+    program = ['env', f'XDG_DATA_HOME={folder}', a.build + '/hearth']
+    for name, path in (('dense', made(folder)), ('experts', experts)):
+        check(f'{name}: packed', subprocess.run([*program, 'pull', '--pack', path, '--name', name], capture_output=True).returncode == 0)
+
+        def once(limit, *more):
+            return run(groups, [*program, 'run', name, 'word ' * 200, '--raw', '--json', '--temp', '0', '-n', '8', '--ctx', '1024', '--threads', '2', *more,
+                                *memory_arg(groups, limit or 1 << 40)], limit)
+        usual = once(None)
+        whole = figures(usual)
+        check(f'{name}: with all there is', whole > 50 * MIB, usual)
+        for less in (15, 25, 38):
+            limit = (whole - less * MIB) // MIB * MIB
+            r = once(limit)
+            planned = figures(r)
+            good = r.code == 0 and r.killed == 0 and 0 < r.peak <= planned <= limit and r.json().get('text') == usual.json()['text']
+            check(f'{name}: {less} MiB less than all of it takes', good and 'read from the disk' in r.err, (whole, limit, r))
+            print(f'# {name} in {limit / MIB:.0f} of {whole / MIB:.1f} MiB: plan {planned / MIB:.1f}, resident {r.peak / MIB:.1f} MiB, {r.killed} killed', flush=True)
+
+
 def refusing(a, args, n, count):
     """Starts a program that is refused its n-th request for memory; what it said, its exit code, and how many requests there were. A
     service is asked to end when it is ready."""
@@ -452,7 +479,7 @@ def main():
     groups = Groups(not a.no_groups)
     print('# ' + groups.name(), flush=True)
     with tempfile.TemporaryDirectory(prefix='hearth-memory-') as folder:
-        for test in (limits, table, plans, allocs, ulimits):
+        for test in (limits, table, plans, larger, allocs, ulimits):
             if not a.only or a.only == test.__name__:
                 test(a, groups, folder)
     checks.finish()
