@@ -1,6 +1,7 @@
 /* test_mem - the allocator's guard: blocks and arenas within what was granted, and not beyond */
 #include "base/mem.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,9 +69,58 @@ static void test_arenas(void **state)
     assert_int_equal(mem_held_bytes(), held);
 }
 
+static void *grant_and_end(void *arg)
+{
+    int *n_off = arg;
+    for (int i = 0; i < 200000; i++) {
+        mem_grant((size_t)1 << 40, 0);
+        *n_off += !mem_is_guarded();
+        mem_ungrant((size_t)1 << 40);
+    }
+    return NULL;
+}
+
+/* Whoever was granted memory is guarded until it gives that back, whatever others do. */
+static void test_grants_of_two(void **state)
+{
+    (void)state;
+    pthread_t other;
+    int n_off[2] = { 0, 0 };
+    assert_int_equal(pthread_create(&other, NULL, grant_and_end, &n_off[1]), 0);
+    grant_and_end(&n_off[0]);
+    pthread_join(other, NULL);
+    assert_int_equal(n_off[0] + n_off[1], 0);
+    assert_false(mem_is_guarded());
+}
+
+static void *give_back(void *arg)
+{
+    mem_free(arg);
+    return NULL;
+}
+
+/* What others take and give back meanwhile is in no difference of a thread's own bytes. */
+static void test_thread(void **state)
+{
+    (void)state;
+    pthread_t other;
+    void *early = mem_alloc(300 * KIB);
+    const size_t before = mem_thread_bytes();
+    const size_t all = mem_used_bytes();
+    void *own = mem_alloc(5 * KIB);
+    assert_int_equal(pthread_create(&other, NULL, give_back, early), 0);
+    pthread_join(other, NULL);
+    assert_int_equal(mem_thread_bytes() - before, 5 * KIB);
+    assert_true(mem_used_bytes() < all);
+    mem_free(own);
+    assert_int_equal(mem_thread_bytes(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_blocks),
-                                        cmocka_unit_test(test_arenas) };
+                                        cmocka_unit_test(test_arenas),
+                                        cmocka_unit_test(test_grants_of_two),
+                                        cmocka_unit_test(test_thread) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

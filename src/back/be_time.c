@@ -545,6 +545,7 @@ static void time_angles(struct back *b, float *cos, float *sin, const int32_t *p
                         const double *freq, int32_t n_half, double mscale)
 {
     (void)cos, (void)sin, (void)pos, (void)freq, (void)mscale;
+    self(b)->is_beyond = self(b)->is_beyond || n_half > ROWS_MOST;
     if (n_half > 0 && n_half <= ROWS_MOST) {
         time_rows(self(b), (struct row_op){
                                .kind = ROW_ANGLES, .n_tok = n_tok, .n = n_half, .ld = ROWS_MOST });

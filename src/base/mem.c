@@ -25,6 +25,7 @@
 #include "base/cell.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -41,7 +42,9 @@ static struct cell used_bytes;
 static struct cell peak_bytes;
 static struct cell held_bytes;    /* used_bytes, and of arenas */
 static struct cell granted_bytes; /* most that held_bytes may be; 0: there is no guard */
-static struct cell n_grant;
+static pthread_mutex_t grants = PTHREAD_MUTEX_INITIALIZER;
+static int n_grant; /* under the lock */
+static _Thread_local size_t thread_bytes;
 static _Thread_local bool is_thread_frozen;
 static _Thread_local size_t fence_left = SIZE_MAX; /* bytes; SIZE_MAX: there is no fence */
 static _Thread_local bool is_fence_met;
@@ -121,21 +124,18 @@ static void leave_guard(size_t n)
 
 void mem_grant(size_t n_bytes, size_t before)
 {
-    uint64_t none = 0;
-    cell_add(&n_grant, 1);
-    if (!atomic_compare_exchange_strong(&granted_bytes.v, &none, (uint64_t)before + n_bytes)) {
-        cell_add(&granted_bytes, n_bytes); /* orders nothing: whoever was granted asks later */
-    }
+    pthread_mutex_lock(&grants);
+    cell_set(&granted_bytes, cell_get(&granted_bytes) + n_bytes + (n_grant == 0 ? before : 0));
+    n_grant++;
+    pthread_mutex_unlock(&grants);
 }
 
 void mem_ungrant(size_t n_bytes)
 {
-    cell_add(&n_grant, UINT64_MAX);
-    if (cell_get(&n_grant) == 0) {
-        cell_set(&granted_bytes, 0);
-    } else {
-        cell_add(&granted_bytes, 0 - (uint64_t)n_bytes);
-    }
+    pthread_mutex_lock(&grants);
+    n_grant--;
+    cell_set(&granted_bytes, n_grant == 0 ? 0 : cell_get(&granted_bytes) - n_bytes);
+    pthread_mutex_unlock(&grants);
 }
 
 bool mem_is_guarded(void)
@@ -152,6 +152,7 @@ size_t mem_held_bytes(void)
 static void count(size_t n, size_t old)
 {
     cell_add(&used_bytes, n - old);
+    thread_bytes += n - old;
     const uint64_t now = cell_get(&used_bytes);
     if (now > cell_get(&peak_bytes)) {
         cell_set(&peak_bytes, now);
@@ -251,6 +252,11 @@ char *mem_strdup(const char *s, size_t n)
     return copy;
 }
 
+size_t mem_thread_bytes(void)
+{
+    return thread_bytes;
+}
+
 size_t mem_used_bytes(void)
 {
     return (size_t)cell_get(&used_bytes);
@@ -291,8 +297,8 @@ static enum err refused(size_t n_bytes, int why)
                    mem_round(n_bytes, 1 << 20) >> 20, strerror(why));
 }
 
-/* Touching now turns a later death by the kernel's out-of-memory killer into an error with a
- * text. */
+/* Pages are taken now and not one by one in the middle of an answer. Where memory is short the
+ * kernel may still kill rather than refuse: that there is enough is the plan's matter. */
 enum err arena_touch(const struct arena *a, size_t at, size_t n_bytes)
 {
     if (a->is_counting || n_bytes == 0 || at >= a->cap) {

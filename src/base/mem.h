@@ -37,7 +37,8 @@ void *mem_realloc(void *p, size_t n_bytes) MUST_USE;
 void mem_free(void *p);                    /* accepts NULL */
 char *mem_strdup(const char *s, size_t n); /* n bytes and a final 0 */
 size_t mem_used_bytes(void);               /* live bytes from mem_alloc in the whole process */
-size_t mem_peak_bytes(void); /* most of these since start: tests hold bounds against it */
+size_t mem_thread_bytes(void); /* that this thread took, less what it gave back: for differences */
+size_t mem_peak_bytes(void);   /* most of these since start: tests hold bounds against it */
 
 /* For this thread, until the next call: beyond n bytes mem_alloc gives NULL; SIZE_MAX: no fence.
  * Returns whether the fence that ends here refused anything. */

@@ -209,9 +209,9 @@ static enum err small_plan(struct small *s, const struct tok *large, const struc
                            const char *path, uint64_t *header_bytes)
 {
     struct tok *tok = NULL;
-    const size_t held = mem_used_bytes();
+    const size_t held = mem_thread_bytes();
     TRY(gguf_open(&s->gguf, path));
-    *header_bytes += mem_used_bytes() - held;
+    *header_bytes += mem_thread_bytes() - held;
     TRY(arch_read(&s->arch, s->gguf));
     TRY(weights_bind(&s->weights, &s->arch, s->gguf));
     REQUIRE(s->arch.n_ctx_train >= c->n_ctx, ERR_LIMIT,
@@ -301,10 +301,10 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
             "hearth_model_params: size is %zu; was hearth_model_init called?", p->size);
     struct plan_beside beside = { .extra_bytes = p->extra_bytes, .limit_bytes = box->memory_bytes };
     plan_program(&beside, box->n_thread);
-    const size_t held = mem_used_bytes();
+    const size_t held = mem_thread_bytes();
     m->held_before = mem_held_bytes();
     TRY(gguf_open(&m->gguf, path));
-    beside.header_bytes = mem_used_bytes() - held;
+    beside.header_bytes = mem_thread_bytes() - held;
     TRY(arch_read(&m->arch, m->gguf));
     TRY(box_config(box, &m->arch, p, &c));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
@@ -319,10 +319,10 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         beside.draft_arch = &m->small->arch;
         beside.draft_weights = &m->small->weights;
     }
-    const size_t with_tok = mem_used_bytes();
+    const size_t with_tok = mem_thread_bytes();
     beside.tokenizer_bytes = with_tok - held - beside.header_bytes;
     TRY(open_template(m));
-    beside.template_bytes = mem_used_bytes() - with_tok;
+    beside.template_bytes = mem_thread_bytes() - with_tok;
     TRY(check_rows(m->tok, &m->arch, path));
     TRY(engine_request_bytes(&c, &m->arch, m->tok, &beside.request_bytes));
     TRY(plan_make(&m->plan, &m->arch, &m->weights, &c, &beside));
