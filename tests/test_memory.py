@@ -32,7 +32,7 @@ from served import ask
 check = checks.check
 MIB = 1 << 20
 TOO_LARGE = re.compile(r'needs ([0-9.]+) MiB .*?, ([0-9.]+) MiB are available \((.*?)\)')
-NOISE = 32768  # what differs between two starts (src/engine/plan.c)
+NOISE = 65536  # what differs between two starts (src/engine/plan.c)
 
 
 # --- cgroups --------------------------------------------------------------------------------------

@@ -35,9 +35,10 @@
 #define KERNEL_THREAD    ((size_t)24 << 10) /* and for a thread: its stack is 16 of these */
 #define THREADS_BESIDE   4                  /* the workers: engine, loader, log, preparation */
 
-/* By how much what the process holds before the plan differs from start to start: a few pages, as
- * addresses do. What one start says must do for the next. */
-#define NOISE_BYTES ((uint64_t)32 << 10)
+/* By how much what the process holds before the plan differs from start to start: pages of tables,
+ * as addresses do, and the first pages of threads that may or may not have begun yet: up to 50 KiB
+ * in a service on a busy box. What one start says must do for the next. */
+#define NOISE_BYTES ((uint64_t)64 << 10)
 
 /* Code comes into memory as it is used, in pieces that depend on addresses, which differ from start
  * to start: some 0.8 MB of the program's 7. All code that is mapped is more than what comes and
