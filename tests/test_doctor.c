@@ -263,10 +263,10 @@ static void put_box(void)
     }
 }
 
-/* With one file, or two, changed. */
+/* With one to three files changed. */
 static const struct change {
-    const char *name[2];
-    const char *text[2];
+    const char *name[3];
+    const char *text[3];
     struct expected is;
 } changes[] = {
     { { "proc/meminfo" },
@@ -301,6 +301,9 @@ static const struct change {
     { { "sys/fs/cgroup/a/cpu.max" },
       { "250000 100000" },
       { "cores", DOCTOR_NOTE, "3 granted", "CPUQuota=800%" } },
+    { { CPU "present", CPU "online" },
+      { "0-999999", "0-999999" },
+      { "cores", DOCTOR_UNKNOWN, "hidden", NULL } },
     { { CPU "online", CPU "present" }, { "0-3", "0-3" }, { "cores", DOCTOR_OK, "of 4", NULL } },
     { { "sys/fs/cgroup/a/memory.max" },
       { "8589934592" },
@@ -320,6 +323,9 @@ static const struct change {
     { { THP "defrag" },
       { "always defer defer+madvise madvise [never]\n" },
       { "huge pages", DOCTOR_NOTE, "defrag never", THP "defrag" } },
+    { { THP "defrag" },
+      { "always [defer] defer+madvise madvise never\n" },
+      { "huge pages", DOCTOR_NOTE, "defrag defer", THP "defrag" } },
     { { THP "enabled" }, { "nonsense" }, { "huge pages", DOCTOR_UNKNOWN, "hides", NULL } },
     { { "proc/pressure/memory" },
       { "some avg10=17.40 avg60=0.20\nfull avg10=0.00\n" },
@@ -343,6 +349,20 @@ static const struct change {
     { { CPU "cpufreq/policy0/scaling_governor" },
       { "conservative" },
       { "clock", DOCTOR_NOTE, "conservative of acpi-cpufreq", "performance" } },
+    { { CPU "cpufreq/policy0/scaling_governor", CPU "cpufreq/policy0/scaling_driver",
+        CPU "cpufreq/policy0/energy_performance_preference" },
+      { "powersave", "intel_pstate", "power" },
+      { "clock", DOCTOR_WRONG, "powersave of intel_pstate, preference power",
+        "energy_performance_preference" } },
+    { { CPU "cpufreq/policy0/scaling_governor", CPU "cpufreq/policy0/scaling_driver",
+        CPU "cpufreq/policy0/energy_performance_preference" },
+      { "powersave", "intel_pstate", "balance_power" },
+      { "clock", DOCTOR_NOTE, "powersave of intel_pstate, preference balance_power",
+        "energy_performance_preference" } },
+    { { CPU "cpufreq/policy0/scaling_governor", CPU "cpufreq/policy0/scaling_driver",
+        CPU "cpufreq/policy0/energy_performance_preference" },
+      { "powersave", "intel_pstate", "balance_performance" },
+      { "clock", DOCTOR_OK, "powersave of intel_pstate, preference balance_performance", NULL } },
     { { CPU "cpufreq/policy8/scaling_max_freq" },
       { "1500000" },
       { "clock limit", DOCTOR_WRONG, "1.50 of 2.00 GHz", "scaling_max_freq" } },
@@ -397,13 +417,13 @@ static void test_changes(void **state)
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         const struct change *c = &changes[i];
         char where[128];
-        for (int k = 0; k < 2 && c->name[k] != NULL; k++) {
+        for (int k = 0; k < 3 && c->name[k] != NULL; k++) {
             put(c->name[k], c->text[k]);
         }
         judge(top);
         snprintf(where, sizeof where, "%s: %.40s", c->name[0], c->text[0]);
         check_row(where, &c->is);
-        for (int k = 0; k < 2 && c->name[k] != NULL; k++) {
+        for (int k = 0; k < 3 && c->name[k] != NULL; k++) {
             char path[256];
             snprintf(path, sizeof path, "%s/%s", top, c->name[k]);
             assert_int_equal(unlink(path), 0);
