@@ -243,8 +243,9 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
     t.taken_bytes = t.total_bytes - beside->program_bytes + CODE_LATER_BYTES;
     add_kernel(&t, beside->kernel_bytes);
     t.limit_bytes = beside->limit_bytes;
-    t.image =
-        c->cut.n_read == 0 ? beside->image : t.image; /* what is read in pieces is not mapped */
+    if (!stream_is_cut(&c->cut)) { /* what is read in pieces is not mapped */
+        t.image = beside->image;
+    }
     look(&t, true);
     *p = t;
     return ERR_OK;
