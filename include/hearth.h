@@ -105,9 +105,9 @@ struct hearth_model_info {
     char type[16]; /* the most frequent weight type */
     char tokenizer[48];
     uint64_t n_param, file_bytes;
-    int32_t n_vocab, n_layer, n_embd;
-    int32_t n_ctx, n_ctx_train;     /* as opened; what the model was made for */
-    int32_t bos, eos, has_template; /* -1: none */
+    int32_t n_vocab, n_layer, n_embd, n_ctx, n_ctx_train; /* as opened; what it was made for */
+    int32_t bos, eos, has_template;                       /* -1: none */
+    uint64_t n_active; /* parameters that a token uses: of experts the chosen ones */
 };
 
 HEARTH_API void hearth_model_init(struct hearth_model_params *p);

@@ -543,6 +543,24 @@ def test_tune(home):
         os.rmdir(os.path.dirname(path))
 
 
+def test_experts(home):
+    """Of a model with experts, what one token uses: 2 of 4, three matrices of 128 x 128 each, in two layers."""
+    mixtral = fixtures + '/zoo/mixtral.gguf'
+    n, idle = 624256, 2 * 2 * 3 * 128 * 128
+    j = json.loads(run(home, 'show', mixtral, '--json')[1])
+    check('show: active parameters', (j['parameters'], j['active_parameters']) == (n, n - idle), j)
+    check('show: active parameters, as text', 'parameters  0.6 million, 0.4 million active, in ' in run(home, 'show', mixtral)[1])
+    j = json.loads(run(home, 'show', TINY, '--json')[1])
+    check('show: a dense model uses all', j['parameters'] == j['active_parameters'], j)
+    code, text, err = run(home, 'bench', mixtral, '--prefill', '32', '--decode', '8')
+    check('bench: active parameters', code == 0 and 'llama F32, 0.6 million parameters, 0.4 million active' in text, (text, err))
+    code, text, err = run(home, 'bench', TINY, '--prefill', '32', '--decode', '8')
+    check('bench: parameters', code == 0 and re.search(r'million parameters$', text, re.M), (text, err))
+    plan = json.loads(run(home, 'plan', mixtral, '--json')[1])
+    table = 512 * 128  # of tokens, of which one row is read
+    check('plan: a token reads the experts that it uses', abs(plan['step_read_bytes'] - 4 * (n - idle - table)) < 16384, plan)
+
+
 def test_bench(home):
     code, text, _ = run(home, 'bench', TINY, '--prefill', '16', '--decode', '8', '--depth', '20', '--batch', '3', '--threads', '1', '--kv', 'q8_0', '--json')
     b = json.loads(text)
@@ -822,7 +840,7 @@ def test_names(home):
 
 def main():
     test_readme()
-    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_pools, test_doctor, test_nearest, test_tune, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made, test_claims]:
+    for test in [test_help, test_readme_commands, test_usage, test_numbers, test_models, test_damage, test_plan, test_pools, test_doctor, test_nearest, test_tune, test_experts, test_bench, test_bars, test_probes, test_streams, test_stack, test_few_files, test_made, test_claims]:
         with tempfile.TemporaryDirectory() as home:
             test(home)
     finish()

@@ -343,8 +343,9 @@ static void print_text(const struct conf *c, const struct bench *b)
         return;
     }
     const struct shares v = shares_of(c, b);
-    printf("%s %s, %.1f million parameters\n", b->info.arch, b->info.type,
-           (double)b->info.n_param / 1e6);
+    char size[64];
+    printf("%s %s, %s\n", b->info.arch, b->info.type,
+           progress_params(b->info.n_param, b->info.n_active, " parameters", size));
     printf("  prompt  %9.1f tok/s  %5lld tokens   %7.1f GOP/s, %.0f %% of the %s peak (%.0f), "
            "depth %lld\n",
            b->r.prefill_tok_s, (long long)c->prefill, v.gop_s, v.peak_percent, v.peak, v.peak_gop_s,

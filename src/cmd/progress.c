@@ -35,6 +35,27 @@ const char *progress_bytes(uint64_t n, char to[16])
     return to;
 }
 
+static const char *count_text(uint64_t n, char to[24])
+{
+    const bool is_billion = n >= 999950000;
+    snprintf(to, 24, "%.1f %s", (double)n / (is_billion ? 1e9 : 1e6),
+             is_billion ? "billion" : "million");
+    return to;
+}
+
+const char *progress_params(uint64_t n, uint64_t n_active, const char *what, char to[64])
+{
+    char all[24];
+    char some[24];
+    const bool is_all = n_active == n;
+    if (is_all) {
+        snprintf(to, 64, "%s%s", count_text(n, all), what);
+    } else {
+        snprintf(to, 64, "%s%s, %s active", count_text(n, all), what, count_text(n_active, some));
+    }
+    return to;
+}
+
 void progress_begin(struct progress *p, const char *what, uint64_t total, uint64_t done)
 {
     *p = (struct progress){ .total = total,

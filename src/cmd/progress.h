@@ -34,5 +34,8 @@ int progress_columns(int fd, int otherwise);
 
 /* "98.4 MB" (decimal units, as disks and networks count); to[16]. */
 const char *progress_bytes(uint64_t n, char to[16]);
+/* "135.0 million", "30.5 billion, 3.3 billion active": those that a token uses, where it does not
+ * use all; `what` stands behind the first; to[64]. */
+const char *progress_params(uint64_t n, uint64_t n_active, const char *what, char to[64]);
 
 #endif

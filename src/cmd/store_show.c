@@ -246,6 +246,17 @@ static void count_types(const struct gguf *g, struct count types[QUANT_TYPE_COUN
     }
 }
 
+/* Parameters that one token uses; of what this program cannot run, all. */
+static uint64_t active_of(const struct gguf *g, uint64_t n_param)
+{
+    struct arch a;
+    struct weights w = { 0 };
+    const bool is_bound = arch_read(&a, g) == ERR_OK && weights_bind(&w, &a, g) == ERR_OK;
+    const uint64_t n = is_bound ? w.n_active : n_param;
+    weights_release(&w);
+    return n;
+}
+
 static void json_number(struct buf *b, const struct gguf_array *a, uint64_t i)
 {
     int64_t v = 0;
@@ -361,8 +372,9 @@ static enum err show_json(const struct gguf *g, const struct store_model *m, con
         put_provenance(b, m);
     }
     buf_printf(b,
-               ",\"gguf_version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"types\":{",
-               gguf_version(g), gguf_file_bytes(g), all.n_elem);
+               ",\"gguf_version\":%u,\"bytes\":%" PRIu64 ",\"parameters\":%" PRIu64
+               ",\"active_parameters\":%" PRIu64 ",\"types\":{",
+               gguf_version(g), gguf_file_bytes(g), all.n_elem, active_of(g, all.n_elem));
     for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
         if (types[t].n_tensor > 0) {
             buf_printf(b, "%s\"%s\":{\"tensors\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
@@ -415,7 +427,7 @@ static void show_text(const struct gguf *g, const struct store_model *m, const c
 {
     struct count types[QUANT_TYPE_COUNT] = { 0 };
     struct count all = { 0 };
-    char size[16];
+    char size[64];
     count_types(g, types, &all);
     if (m->n_file > 0) {
         buf_printf(b, "name        %s\n", m->name);
@@ -428,8 +440,8 @@ static void show_text(const struct gguf *g, const struct store_model *m, const c
     if (m->n_file > 0) {
         text_origin(g, m, why, b);
     }
-    buf_printf(b, "parameters  %.1f million in %zu tensors\n", (double)all.n_elem / 1e6,
-               gguf_n_tensor(g));
+    buf_printf(b, "parameters  %s, in %zu tensors\n",
+               progress_params(all.n_elem, active_of(g, all.n_elem), "", size), gguf_n_tensor(g));
     for (uint32_t t = 0; t < QUANT_TYPE_COUNT; t++) {
         if (types[t].n_tensor > 0) {
             buf_printf(b, "  %-9s %5" PRIu64 " tensors  %10s\n", quant_get(t)->name,

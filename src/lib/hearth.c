@@ -449,6 +449,7 @@ static enum err fill_info(struct hearth_model *m)
     struct view name = { NULL, 0 };
     *i = (struct hearth_model_info){ .size = sizeof *i,
                                      .n_param = m->weights.n_param,
+                                     .n_active = m->weights.n_active,
                                      .file_bytes = gguf_file_bytes(m->gguf),
                                      .n_vocab = m->arch.n_vocab,
                                      .n_layer = m->arch.n_layer,

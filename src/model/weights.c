@@ -385,6 +385,13 @@ static enum err bind_globals(struct binder *b)
     return bind_rope(b);
 }
 
+/* Parameters of the experts that a token does not use. */
+static uint64_t n_idle(const struct arch *a)
+{
+    const uint64_t one = WEIGHTS_EXPERT_LOADS * (uint64_t)a->n_embd * (uint64_t)a->n_ff_exp;
+    return one * (uint64_t)(a->n_expert - a->n_expert_used) * (uint64_t)a->n_layer;
+}
+
 /* Everything that the recipe asks for, then the question what the file has beyond it. */
 static enum err bind_all(struct binder *b)
 {
@@ -394,6 +401,7 @@ static enum err bind_all(struct binder *b)
         TRY(bind_layer(b, i, &b->w->layer[i]));
     }
     b->w->layer_load[b->a->n_layer] = b->w->n_load;
+    b->w->n_active = b->w->n_param - n_idle(b->a);
     for (size_t i = 0; i < gguf_n_tensor(b->g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(b->g, i);
         REQUIRE(b->is_used[i], ERR_UNSUPPORTED,

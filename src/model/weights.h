@@ -101,6 +101,7 @@ struct weights {
     size_t scratch_bytes; /* per worker while loading; 0 for an image */
     bool is_tied;         /* output is embd */
     uint64_t n_param;
+    uint64_t n_active; /* of these that one token uses: all, or those of so many experts */
     uint64_t type_bytes[QUANT_TYPE_COUNT]; /* bytes by element type, for listings */
 };
 
