@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 hearth, fixtures = sys.argv[1:3]
-MODELS = ['zoo/llama', 'zoo/gemma3', 'zoo/phi3-mini', 'zoo/starcoder2', 'zoo/cohere2', 'zoo/qwen2moe', 'zoo/qwen3moe'] + [
+MODELS = ['zoo/llama', 'zoo/gemma3', 'zoo/phi3-mini', 'zoo/starcoder2', 'zoo/cohere2', 'zoo/qwen2moe', 'zoo/qwen3moe', 'zoo/gpt-oss'] + [
     'qzoo/q-' + t for t in ('q4_0', 'q4_1', 'q5_0', 'q8_0', 'q2_k', 'q3_k', 'q4_k', 'q5_k', 'q6_k', 'iq2_xxs', 'iq3_s', 'iq4_xs', 'mxfp4', 'nvfp4', 'tq1_0')]
 ISAS = ('scalar', 'neon', 'neondot', 'neoni8mm') if platform.machine() == 'aarch64' else ('scalar', 'avx2', 'avxvnni', 'avx512')  # the others: tests/qemu.py
 VARIANTS = ([('isa ' + i, ['--isa', i], None) for i in ISAS]

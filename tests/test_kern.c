@@ -35,7 +35,7 @@ static const struct stored stored[] = {
     { "IQ1_M", 0x593ee44d97044a62 },     { "BF16", 0xbe8f9b875cd273c7 },
     { "TQ1_0", 0x4436d3de25963c32 },     { "TQ2_0", 0xbadd2d7055539cc5 },
     { "MXFP4", 0xa6f4cc60c69f76f9 },     { "NVFP4", 0x715e5f3aa7620281 },
-    { "Q1_0", 0xb637c0f906cabdc4 },      { "vectors", 0xc8fdd0c7267be2fc },
+    { "Q1_0", 0xb637c0f906cabdc4 },      { "vectors", 0xb75ec50ef2922066 },
     { "attention", 0x172cc12630759cf9 },
 };
 

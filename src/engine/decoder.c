@@ -115,6 +115,7 @@ static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
                                         .n_head = a->n_head,
                                         .window = al->is_window ? a->window : 0,
                                         .scale = a->attn_scale,
+                                        .sinks = l->sinks.v,
                                         .cap = a->cap_attn };
     op->kv_write(p->b, &attend, k, v); /* first: a token sees itself, and the others of its run */
     op->attend(p->b, &attend, o, q);
@@ -165,7 +166,7 @@ static void dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const
 /* What the experts of one layer share. */
 struct expert_pass {
     struct back_route route;
-    const struct weights_expert *w; /* [n_expert] */
+    const struct weights_layer *l;
     const float *h;
     int32_t n_row; /* of the next three */
     float *gate;   /* [n_row][back_ld(n_ff_exp)] */
@@ -202,6 +203,12 @@ static int32_t choose_together(struct expert_pass *x, int32_t e)
     return e;
 }
 
+/* Expert e's part of a vector of all. */
+static const float *bias_of(const struct weights_vec *v, int32_t e, int32_t n)
+{
+    return v->v != NULL ? v->v + (size_t)e * (size_t)n : NULL;
+}
+
 /* out = down(fn(gate . h) * (up . h)) for experts id[n]; the first place of all that are computed
  * together is place0. */
 static void compute_together(struct pass *p, const struct expert_pass *x, const int32_t *id,
@@ -214,18 +221,24 @@ static void compute_together(struct pass *p, const struct expert_pass *x, const 
     struct back_expert down[BACK_EXPERTS_AT_ONCE];
     struct back_experts all = { .expert = up, .n = n, .n_row_most = x->n_row };
     for (int32_t i = 0; i < n; i++) {
-        const struct weights_expert *w = &x->w[id[i]];
-        const int32_t n_tok = expert_toks(r, id[i]);
-        const size_t row = (size_t)(r->first[id[i]] - place0);
+        const int32_t e = id[i];
+        const struct weights_layer *l = x->l;
+        const struct weights_expert *w = &l->expert[e];
+        const int32_t n_tok = expert_toks(r, e);
+        const size_t row = (size_t)(r->first[e] - place0);
         float *gate = x->gate + row * ld;
-        up[i] = (struct back_expert){ .out = { { &w->gate, NULL, gate },
-                                               { &w->up, NULL, x->up + row * ld } },
-                                      .x = x->h,
-                                      .rows = r->token + r->first[id[i]],
-                                      .n_tok = n_tok };
-        down[i] = (struct back_expert){ .out = { { &w->down, NULL, x->out + row * p->ld } },
-                                        .x = gate,
-                                        .n_tok = n_tok };
+        up[i] = (struct back_expert){
+            .out = { { &w->gate, bias_of(&l->expert_gate_b, e, a->n_ff_exp), gate },
+                     { &w->up, bias_of(&l->expert_up_b, e, a->n_ff_exp), x->up + row * ld } },
+            .x = x->h,
+            .rows = r->token + r->first[e],
+            .n_tok = n_tok
+        };
+        down[i] = (struct back_expert){
+            .out = { { &w->down, bias_of(&l->expert_down_b, e, a->n_embd), x->out + row * p->ld } },
+            .x = gate,
+            .n_tok = n_tok
+        };
     }
     all.n_out = 2;
     all.has_fn = true;
@@ -318,14 +331,14 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
                                         .n_used = a->n_expert_used,
                                         .is_normed = a->is_route_normed,
                                         .scale = a->expert_scale },
-                             .w = l->expert,
+                             .l = l,
                              .h = h,
                              .most = BACK_EXPERTS_AT_ONCE,
                              .n_row = n_place < n_most ? n_place : n_most };
     const bool has_gate = a->n_ff_shared > 0 && a->recipe->has_shared_gate;
     float *logits = back_take(p->b, n_tok, back_ld(a->n_expert));
     float *gate = has_gate ? back_take(p->b, n_tok, back_ld(1)) : NULL;
-    const struct back_out outs[] = { { &l->router, NULL, logits },
+    const struct back_out outs[] = { { &l->router, l->router_b.v, logits },
                                      { &l->shared_gate, NULL, gate } };
     x.route.token = take_ints(p, n_place);
     x.route.place = take_ints(p, n_place);

@@ -94,7 +94,9 @@ static bool has_like_experts(const struct weights_layer *a, const struct weights
 {
     const struct weights_expert *x = a->expert;
     const struct weights_expert *y = b->expert;
-    return is_like(&a->router, &b->router) && is_like(&a->shared_gate, &b->shared_gate) &&
+    return a->router_b.n == b->router_b.n && a->expert_gate_b.n == b->expert_gate_b.n &&
+           a->expert_up_b.n == b->expert_up_b.n && a->expert_down_b.n == b->expert_down_b.n &&
+           is_like(&a->router, &b->router) && is_like(&a->shared_gate, &b->shared_gate) &&
            (x == NULL || (is_like(&x->gate, &y->gate) && is_like(&x->up, &y->up) &&
                           is_like(&x->down, &y->down)));
 }

@@ -103,6 +103,8 @@ enum kern_fn {
     KERN_FN_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt 2)) */
     KERN_FN_RELU,
     KERN_FN_RELU_SQR,
+    KERN_FN_SWIGLU_CLAMPED, /* x = min(gate, 7): x / (1 + exp(-1.702 x)); the other factor is up,
+                               within -7 .. 7, plus 1 (gpt-oss) */
     KERN_FN_COUNT,
 };
 

@@ -69,6 +69,20 @@ INLINE lanes fn_gelu_erf(lanes x)
     return l_mul(x, l_less(a, l_set(1.0f), near, far));
 }
 
+INLINE lanes fn_swiglu_clamped(lanes x)
+{
+    const lanes g = l_min(l_set(7.0f), x);
+    return l_div(g, l_add(l_set(1.0f), l_exp(l_mul(g, l_set(-1.702f)))));
+}
+
+/* The other factor. */
+INLINE lanes factor_of(enum kern_fn fn, lanes up)
+{
+    const bool is_clamped = fn == KERN_FN_SWIGLU_CLAMPED;
+    const lanes u = l_min(l_set(7.0f), l_max(l_set(-7.0f), up));
+    return is_clamped ? l_add(u, l_set(1.0f)) : up;
+}
+
 INLINE lanes apply(enum kern_fn fn, lanes x)
 {
     const lanes zero = l_set(0.0f);
@@ -84,6 +98,8 @@ INLINE lanes apply(enum kern_fn fn, lanes x)
     case KERN_FN_RELU_SQR:
         x = l_less(x, zero, zero, x);
         return l_mul(x, x);
+    case KERN_FN_SWIGLU_CLAMPED:
+        return fn_swiglu_clamped(x);
     case KERN_FN_COUNT:
         break;
     }
@@ -156,7 +172,7 @@ INLINE void glu_loop(enum kern_fn fn, float *y, const float *gate, const float *
 {
     for (int32_t i = 0; i < n; i += LANES) {
         lanes v = apply(fn, l_load_at(gate, i, n, 0.0f));
-        v = up != NULL ? l_mul(v, l_load_at(up, i, n, 0.0f)) : v;
+        v = up != NULL ? l_mul(v, factor_of(fn, l_load_at(up, i, n, 0.0f))) : v;
         l_store_at(y, v, i, n);
     }
 }
@@ -178,6 +194,9 @@ static void vec_glu(enum kern_fn fn, float *y, const float *gate, const float *u
         break;
     case KERN_FN_RELU_SQR:
         glu_loop(KERN_FN_RELU_SQR, y, gate, up, n);
+        break;
+    case KERN_FN_SWIGLU_CLAMPED:
+        glu_loop(KERN_FN_SWIGLU_CLAMPED, y, gate, up, n);
         break;
     case KERN_FN_COUNT:
         break;

@@ -148,6 +148,22 @@ static float gelu_erf(float x)
     return x * (x < 0.0f ? q : 1.0f - q);
 }
 
+static float swiglu_clamped(float x)
+{
+    const float g = 7.0f < x ? 7.0f : x;
+    return g / (1.0f + vec_ref_exp(g * -1.702f));
+}
+
+/* The other factor. */
+static float factor_of(enum kern_fn fn, float up)
+{
+    if (fn != KERN_FN_SWIGLU_CLAMPED) {
+        return up;
+    }
+    const float least = -7.0f > up ? -7.0f : up;
+    return (7.0f < least ? 7.0f : least) + 1.0f;
+}
+
 float vec_ref_fn(enum kern_fn fn, float x)
 {
     switch (fn) {
@@ -161,6 +177,8 @@ float vec_ref_fn(enum kern_fn fn, float x)
         return x < 0.0f ? 0.0f : x;
     case KERN_FN_RELU_SQR:
         return x < 0.0f ? 0.0f : x * x;
+    case KERN_FN_SWIGLU_CLAMPED:
+        return swiglu_clamped(x);
     case KERN_FN_COUNT:
         break;
     }
@@ -235,7 +253,7 @@ static void ref_glu(enum kern_fn fn, float *y, const float *gate, const float *u
 {
     for (int32_t i = 0; i < n; i++) {
         const float v = vec_ref_fn(fn, gate[i]);
-        y[i] = up != NULL ? v * up[i] : v;
+        y[i] = up != NULL ? v * factor_of(fn, up[i]) : v;
     }
 }
 

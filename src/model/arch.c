@@ -144,12 +144,22 @@ static const struct arch_recipe recipes[] = {
       .join = ARCH_JOIN_PARALLEL_NORMED,
       .ffn_norm = "attn_norm_2" },
     { .name = "gpt2", LAYERNORM, PLAIN(KERN_FN_GELU_TANH), .has_positions = true },
+    { .name = "gpt-oss",
+      RMS,
+      ROPE_HALVES,
+      GATED(KERN_FN_SWIGLU_CLAMPED),
+      .window = ARCH_WINDOW_PERIOD,
+      .window_period = 2,
+      .experts = ARCH_EXPERTS_ALWAYS,
+      .is_route_normed = true,
+      .has_sinks = true,
+      .is_yarn_whole = true,
+      .ffn_norm = "post_attention_norm" },
 
     MISSING("apertus", "its activation function xIELU"),
     MISSING("bloom", "attention with linear biases (ALiBi)"),
     MISSING("mpt", "attention with linear biases (ALiBi)"),
     MISSING("command-r", "its per-layer query and key LayerNorm"),
-    MISSING("gpt-oss", "its clamped activation function and attention sinks"),
     MISSING("llama4", "chunked attention"),
     MISSING("deepseek2", "latent attention (MLA)"),
     MISSING("qwen3next", "gated delta-rule layers"),
@@ -501,15 +511,19 @@ void arch_rope_freqs(const struct arch *a, bool is_window, const float *factors,
 {
     const double base = is_window ? a->rope_base_window : a->rope_base;
     /* Scaling stretches full attention; layers with a window see only near positions and keep
-     * theirs (Gemma 3, OLMo 3). */
-    const double factor = is_window ? 1.0 : a->rope_factor;
-    const bool is_yarn = a->is_yarn && !is_window;
-    *mscale = is_window ? 1.0 : a->rope_attn_factor;
+     * theirs (Gemma 3, OLMo 3), but for gpt-oss. */
+    const bool is_whole = a->recipe->is_yarn_whole;
+    const bool is_scaled = !is_window || is_whole;
+    const double factor = is_scaled ? a->rope_factor : 1.0;
+    const bool is_yarn = a->is_yarn && is_scaled;
+    *mscale = is_scaled ? a->rope_attn_factor : 1.0;
     if (is_yarn) {
         *mscale *= 1.0 + 0.1 * fmath_log(factor > 1.0 ? factor : 1.0);
     }
-    const double low = is_yarn ? floor(yarn_dim(a, a->yarn_beta_fast, base)) : 0.0;
-    const double high = is_yarn ? ceil(yarn_dim(a, a->yarn_beta_slow, base)) : 0.0;
+    double low = is_yarn ? yarn_dim(a, a->yarn_beta_fast, base) : 0.0;
+    double high = is_yarn ? yarn_dim(a, a->yarn_beta_slow, base) : 0.0;
+    low = is_whole ? low : floor(low);
+    high = is_whole ? high : ceil(high);
     const double lo = low < 0.0 ? 0.0 : low;
     const double hi = high > (double)(a->n_rot - 1) ? (double)(a->n_rot - 1) : high;
     for (int32_t i = 0; i < a->n_rot / 2; i++) {

@@ -81,6 +81,8 @@ struct arch_recipe {
     enum arch_experts experts;
     bool is_route_normed; /* the weights of a token's experts sum to 1; a key may say otherwise */
     bool has_shared_gate; /* the shared expert's result times sigmoid(gate . x) */
+    bool has_sinks;       /* a score of each head that has no value */
+    bool is_yarn_whole;   /* YaRN: in layers with a window too, and without rounding its range */
     const char *ffn_norm; /* tensor name if not "ffn_norm"; for PARALLEL_NORMED the second norm */
     const char *rest;     /* what the family has beyond this program; NULL = supported */
 };

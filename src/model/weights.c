@@ -223,6 +223,10 @@ static enum err bind_attention(struct binder *b, int32_t i, struct weights_layer
     TRY(bind_linear(b, i, &k, fused, nq + nk + nv, fused != NULL ? nq : 0));
     TRY(bind_linear(b, i, &v, fused, nq + nk + nv, fused != NULL ? nq + nk : 0));
     TRY(bind_linear(b, i, &o, NULL, 0, 0));
+    if (a->recipe->has_sinks) {
+        name_layer(b, i, "attn_sinks.weight");
+        TRY(bind_vec(b, &l->sinks, a->n_head, 0, a->n_head, false));
+    }
     if (a->recipe->qk_norm != ARCH_QK_NONE) {
         const bool is_whole = a->recipe->qk_norm == ARCH_QK_WHOLE;
         name_layer(b, i, "attn_q_norm.weight");
@@ -275,6 +279,26 @@ static enum err bind_expert(struct binder *b, int32_t i, int32_t e, const struct
     return bind_rows(b, slot, s->n_row, 0, s->n_row, s->n_col);
 }
 
+static enum err bind_expert_biases(struct binder *b, int32_t i, struct weights_layer *l)
+{
+    const struct arch *a = b->a;
+    const struct {
+        const char *name;
+        struct weights_vec *slot;
+        int64_t n;
+    } vecs[] = {
+        { "ffn_gate_inp.bias", &l->router_b, a->n_expert },
+        { "ffn_gate_exps.bias", &l->expert_gate_b, (int64_t)a->n_expert * a->n_ff_exp },
+        { "ffn_up_exps.bias", &l->expert_up_b, (int64_t)a->n_expert * a->n_ff_exp },
+        { "ffn_down_exps.bias", &l->expert_down_b, (int64_t)a->n_expert * a->n_embd },
+    };
+    for (size_t k = 0; k < sizeof vecs / sizeof vecs[0]; k++) {
+        name_layer(b, i, vecs[k].name);
+        TRY(bind_vec(b, vecs[k].slot, vecs[k].n, 0, vecs[k].n, true));
+    }
+    return ERR_OK;
+}
+
 /* The router, what all tokens share, then one expert after the other (WE-4). */
 static enum err bind_experts(struct binder *b, int32_t i, struct weights_layer *l)
 {
@@ -298,6 +322,7 @@ static enum err bind_experts(struct binder *b, int32_t i, struct weights_layer *
         name_layer(b, i, "ffn_down_shexp.weight");
         TRY(bind_rows(b, &l->down, a->n_embd, 0, a->n_embd, a->n_ff_shared));
     }
+    TRY(bind_expert_biases(b, i, l));
     l->expert = b->w->expert + (size_t)i * (size_t)a->n_expert;
     b->w->expert_load[i] = b->w->n_load;
     for (int32_t e = 0; e < a->n_expert; e++) {
@@ -435,8 +460,8 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
     *w = (struct weights){ 0 };
     struct binder b = { .w = w, .a = a, .g = g };
     const size_t n_expert = (size_t)a->n_layer * (size_t)a->n_expert;
-    /* at most: 32 slots a layer and 12 global ones, and those of experts */
-    b.n_load_max = (size_t)a->n_layer * 32 + 12 + n_expert * WEIGHTS_EXPERT_LOADS;
+    /* at most: 37 slots a layer and 12 global ones, and those of experts */
+    b.n_load_max = (size_t)a->n_layer * 37 + 12 + n_expert * WEIGHTS_EXPERT_LOADS;
     w->layer = mem_alloc_array((size_t)a->n_layer, sizeof w->layer[0]);
     w->loads = mem_alloc_array(b.n_load_max, sizeof w->loads[0]);
     w->layer_load = mem_alloc_array((size_t)a->n_layer + 1, sizeof w->layer_load[0]);

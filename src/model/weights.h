@@ -50,10 +50,11 @@ struct weights_layer {
     struct weights_norm ffn_post_norm;
     struct weights_vec q_norm;
     struct weights_vec k_norm;
-    struct tensor q; /* [n_head * hd_k][n_embd] */
-    struct tensor k; /* [n_kv * hd_k][n_embd] */
-    struct tensor v; /* [n_kv * hd_v][n_embd] */
-    struct tensor o; /* [n_embd][n_head * hd_v] */
+    struct weights_vec sinks; /* [n_head] */
+    struct tensor q;          /* [n_head * hd_k][n_embd] */
+    struct tensor k;          /* [n_kv * hd_k][n_embd] */
+    struct tensor v;          /* [n_kv * hd_v][n_embd] */
+    struct tensor o;          /* [n_embd][n_head * hd_v] */
     struct weights_vec q_b;
     struct weights_vec k_b;
     struct weights_vec v_b;
@@ -66,9 +67,13 @@ struct weights_layer {
     struct weights_vec down_b;
     /* Where there are experts: gate, up and down are those of the shared one, with n_ff_shared rows
      * or columns; absent where there is none. */
-    struct tensor router;          /* [n_expert][n_embd] */
-    struct tensor shared_gate;     /* [1][n_embd] */
-    struct weights_expert *expert; /* [n_expert]; borrows from weights */
+    struct tensor router;             /* [n_expert][n_embd] */
+    struct weights_vec router_b;      /* [n_expert] */
+    struct weights_vec expert_gate_b; /* [n_expert][n_ff_exp] */
+    struct weights_vec expert_up_b;   /* likewise */
+    struct weights_vec expert_down_b; /* [n_expert][n_embd] */
+    struct tensor shared_gate;        /* [1][n_embd] */
+    struct weights_expert *expert;    /* [n_expert]; borrows from weights */
 };
 
 /* One slot's bytes in the file and in the arena; for weights.c and image.c. */
