@@ -4,6 +4,7 @@
  * to the moment somebody waits; some fail. Layers, experts, slots and what is wanted are random. */
 #define ring_start    disk_start
 #define ring_wait_for disk_wait_for
+#define os_now_us     disk_now_us
 #include "model/depot.c"
 
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #define N_EXPERT_MAX 20
 #define N_LOAD_MAX   (N_LAYER_MAX * (N_EXPERT_MAX * WEIGHTS_EXPERT_LOADS + 3))
 #define N_READ_MAX   256
+#define WAIT_US      5
 
 struct read {
     uint64_t at;
@@ -93,13 +95,22 @@ static void forget(uint64_t ticket)
     world.answered = ticket > world.answered ? ticket : world.answered;
 }
 
+static uint64_t now_us;
+
+uint64_t disk_now_us(void)
+{
+    return now_us;
+}
+
 enum err disk_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
 {
     (void)r;
-    assert_true(ticket <= world.n_ticket && timeout_us == 1);
-    if (ticket > world.answered && rnd(4) == 0) {
+    assert_true(ticket <= world.n_ticket && timeout_us <= WAIT_US);
+    if (ticket > world.answered && (timeout_us == 0 || rnd(4) == 0)) {
+        now_us += timeout_us;
         return err_set(ERR_BUSY, "not yet");
     }
+    now_us += ticket > world.answered ? 1 + rnd((uint32_t)timeout_us) : 0;
     if (ticket > world.answered && world.fault_in > 0 && --world.fault_in == 0) {
         forget(world.n_ticket); /* all are void, and half written */
         return err_set(ERR_IO, "a fault");
@@ -187,7 +198,13 @@ static enum err layer(const struct depot_test *t, int32_t i_layer, const int32_t
         const int32_t n_here = depot_sort(t->d, i_layer, ids, n);
         for (int32_t k = 0, m = n_here; k < n; k = m, m = n) {
             enum err e;
-            while ((e = depot_enter(t->d, i_layer, ids + k, m - k, 1)) == ERR_BUSY) {
+            for (;;) {
+                const uint64_t begin_us = now_us;
+                e = depot_enter(t->d, i_layer, ids + k, m - k, WAIT_US);
+                assert_true(now_us - begin_us <= WAIT_US); /* of all together, not of each */
+                if (e != ERR_BUSY) {
+                    break;
+                }
                 if (may_end && rnd(30) == 0) {
                     return ERR_CANCELLED; /* nobody wants it any more */
                 }

@@ -187,8 +187,7 @@ static int32_t expert_toks(const struct back_route *r, int32_t e)
     return r->first[e + 1] - r->first[e];
 }
 
-/* From expert e on those that are wanted and whose tokens fit. Returns the next. Their matrices are
- * needed from here on. */
+/* From expert e on those that are wanted and whose tokens fit. Returns the next. */
 static int32_t choose_together(struct expert_pass *x, int32_t e)
 {
     const struct back_route *r = &x->route;
@@ -276,12 +275,13 @@ static enum err enter_together(struct pass *p, const struct expert_pass *x, int3
     if (n == 0) {
         return ERR_OK;
     }
-    while ((e = depot_enter(depot, i_layer, id, n, WAIT_US)) == ERR_BUSY) {
+    do {
         if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while experts of layer %d were read",
                            i_layer);
         }
-    }
+        e = depot_enter(depot, i_layer, id, n, WAIT_US);
+    } while (e == ERR_BUSY);
     TRY(e);
     compute_together(p, x, id, n, place0);
     depot_leave(depot, i_layer, id, n);

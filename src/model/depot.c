@@ -402,9 +402,11 @@ static enum err enter_one(struct depot *x, int32_t key, uint64_t timeout_us)
 enum err depot_enter(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n,
                      uint64_t timeout_us)
 {
+    const uint64_t end = os_now_us() + timeout_us; /* of the wait for all together */
     enum err e = ERR_OK;
     for (int32_t i = 0; i < n && e == ERR_OK; i++) {
-        e = enter_one(x, key_of(x, i_layer, ids[i]), timeout_us);
+        const uint64_t now = os_now_us();
+        e = enter_one(x, key_of(x, i_layer, ids[i]), now < end ? end - now : 0);
     }
     if (e != ERR_OK && e != ERR_BUSY) {
         depot_stop(x);
