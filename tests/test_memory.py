@@ -310,7 +310,7 @@ def limits(a, groups, folder):
     if not groups.version:
         return  # page cache is charged to groups only
     planned = figures(with_run(None))
-    r = with_run(planned // 4096 * 4096 + 4096, cold_copy(hearth, folder + '/hearth'), cold_copy(smol, folder + '/model.gguf'))
+    r = with_run(planned // 4096 * 4096 + 4096, cold_copy(hearth, folder + '/program'), cold_copy(smol, folder + '/model.gguf'))
     check('run at the plan, program and model read from the disk: page cache gives way', r.code == 0 and r.killed == 0 and r.peak <= planned, (planned, r))
 
 
