@@ -28,7 +28,7 @@
 #define FILE_AT     ((uint64_t)1 << 20)
 #define N_LAYER_MAX 40
 #define N_LOAD_MAX  (N_LAYER_MAX * 6 + 3)
-#define N_READ_MAX  128
+#define N_READ_MAX  1024
 
 struct read {
     uint64_t at;
