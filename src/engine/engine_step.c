@@ -315,6 +315,11 @@ static bool take_row(struct engine *e, int32_t i_seq, float *logits)
 {
     struct sample_output s;
     const bool is_chosen = choose(e, i_seq, logits, 0, false, &s);
+    if (!is_chosen) {
+        log_event(LOG_ERROR, "engine",
+                  "msg=\"scores are not numbers: the weights are damaged, or this machine "
+                  "miscomputes; the request that was computed ends\"");
+    }
     lock_take(e->lock);
     if (is_chosen) {
         take_token(e, i_seq, &s);
@@ -446,7 +451,8 @@ static void abandon_step(struct engine *e)
  * but not where the file is another one now. */
 static void fail_step(struct engine *e, enum err why)
 {
-    log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end\"", err_text());
+    log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end%s\"", err_text(),
+              why == ERR_INTEGRITY ? ", and so will all others: start it again" : "");
     lock_take(e->lock);
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_seq *q = &e->sched.seq[e->pieces[i].i_seq];

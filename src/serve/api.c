@@ -47,7 +47,8 @@ bool api_is_ready(const struct api *a, const char **why)
     } else {
         hearth_model_get_stats(a->model, &s);
         if (!s.is_ready) {
-            reason = "the model's file was changed while layers are read from it";
+            reason = "the model's file was changed while layers are read from it: start the "
+                     "service again";
         } else if (s.heartbeat_age_us > HEARTBEAT_MAX_US) {
             reason = "the engine shows no life";
         } else if (a->pressure.state == PRESSURE_SHEDDING) {
@@ -320,8 +321,9 @@ static enum err check_room(struct api *a, struct refusal *why)
     const int n_free = s.n_running < a->plan.n_parallel ? a->plan.n_parallel - s.n_running : 0;
     if (n_wait >= a->n_queue + n_free) {
         (void)refusal_set(why, 503, "queue_full", NULL,
-                          "%d requests wait already, which is the most (--queue); try again later",
-                          n_wait);
+                          "%d requests run and %d wait, which is the most (--parallel %d, --queue "
+                          "%d); try again later",
+                          s.n_running, n_wait, a->plan.n_parallel, a->n_queue);
         why->retry_ms = 1000;
     }
     return why->status == 0 ? ERR_OK : ERR_BUSY;
