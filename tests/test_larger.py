@@ -110,6 +110,19 @@ def all_at_once(s, texts):
     return [g['choices'][0]['text'] for g in got]
 
 
+def test_nearest(home):
+    """Below what keeps all of a packed model in memory with whatever context: one that fits with layers from the disk, as plan and run say."""
+    whole = plan(home, 'small', '--ctx', '64')
+    mib = (whole['total_bytes'] - part(whole, 'weights') // 2) >> 20
+    asked = plan(home, 'small', '--ctx', '2048', '--memory', str(mib))
+    near = asked.get('nearest', [])
+    check('a smaller context, with layers from the disk, is the nearest plan', not asked['fits'] and len(near) == 1 and near[0]['step_disk_bytes'] > 0 and
+          near[0]['total_bytes'] <= mib << 20, asked)
+    check('what it lacks counts layers that are read', asked['least_bytes'] < whole['total_bytes'] and mib << 20 < asked['total_bytes'], asked)
+    code, _, err, peak = run(home, 'run', 'small', 'x', '--max-tokens', '2', '--ctx', str(near[0]['ctx']), '--memory', str(mib + 24))
+    check('which runs', code == 0 and peak <= mib + 24, (code, err, peak))
+
+
 def test_service(home):
     """Several at once, then a file that shrinks."""
     image = images_of(home)[0]
@@ -218,6 +231,7 @@ def main():
         code, _, err, _ = run(home, 'pull', model, '--pack', '--name', 'small')
         check('packed', code == 0, err)
         test_answers(home)
+        test_nearest(home)
         test_service(home)
         test_experts(home)
     finish()

@@ -135,13 +135,11 @@ static void put_near(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
     if (r->n_near == 0) {
-        const uint64_t least =
-            p->least_bytes > p->available_bytes ? p->least_bytes : p->total_bytes;
         buf_printf(out,
-                   "No plan for this model fits: it takes %.1f MiB with the smallest context, "
+                   "No plan for this model fits: it takes more than %.1f MiB with any context, "
                    "%.1f MiB are available (%s).\n",
-                   ceil((double)least / MIB * 10.0) / 10.0, (double)p->available_bytes / MIB,
-                   p->available_from);
+                   ceil((double)p->least_bytes / MIB * 10.0) / 10.0,
+                   (double)p->available_bytes / MIB, p->available_from);
         return;
     }
     buf_printf(out, "Nearest plans that %s:\n", p->fits ? "stay in memory" : "fit");

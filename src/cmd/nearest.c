@@ -6,8 +6,9 @@
  * the largest that fits is named, or failing that one with a smaller context. Each is a plan that
  * was made, not an estimate, and a command to type.
  *
- * A model that could be had with layers read from the disk if it were packed is told last, with the
- * command that packs it, and with its speed, which says what it is worth.
+ * Where nothing stays in memory whatever is lowered, a context that fits with layers of a packed
+ * model read from the disk is named. A model that could be had so if it were packed is told last,
+ * with the command that packs it, and with its speed, which says what it is worth.
  *
  * Plans are made a little below what is available, since that changes from one moment to the next.
  *
@@ -41,9 +42,11 @@ struct search {
     const struct hearth_plan *plan;
     struct nearest *out;
     int n;
+    bool may_read; /* from the disk, for each step: where nothing stays in memory */
 };
 
-/* Whether a model with these options fits, and stays in memory; then *plan is its plan. */
+/* Whether a model with these options fits, and stays in memory if it has to; then *plan is its
+ * plan. */
 static bool try_plan(const struct search *s, const struct conf *c, const char *path,
                      struct hearth_plan *plan)
 {
@@ -54,7 +57,7 @@ static bool try_plan(const struct search *s, const struct conf *c, const char *p
         return false;
     }
     *plan = made;
-    return made.step_disk_bytes == 0 &&
+    return (s->may_read || made.step_disk_bytes == 0) &&
            made.total_bytes + SLACK + made.available_bytes / 256 <= made.available_bytes;
 }
 
@@ -96,7 +99,9 @@ static bool add_context(struct search *s, const char *change, struct conf c, con
     struct hearth_plan plan;
     const int64_t most = s->plan->n_ctx;
     const int64_t step = most > 4 * STEP_LARGE ? STEP_LARGE : STEP_SMALL;
-    const bool is_found = largest(s, &c, path, &c.ctx, most, step, &plan) > 0;
+    const bool is_found =
+        largest(s, &c, path, &c.ctx, most, step, &plan) > 0 ||
+        (step == STEP_LARGE && largest(s, &c, path, &c.ctx, STEP_LARGE, STEP_SMALL, &plan) > 0);
     if (is_found) {
         add(s, change, &c, model, path, &plan);
     }
@@ -302,7 +307,7 @@ static void add_packed(struct search *s)
 int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
                  const struct hearth_plan *p, struct nearest out[NEAREST_MAX])
 {
-    struct search s = { box, c, path, p, out, 0 };
+    struct search s = { box, c, path, p, out, 0, false };
     struct hearth_plan plan;
     struct conf own = *c;
     const bool has_small_kv = c->kv != NULL && strcmp(c->kv, "q8_0") == 0;
@@ -331,6 +336,10 @@ int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
     }
     add_other(&s);
     add_packed(&s);
+    if (s.n == 0 && !p->fits) {
+        s.may_read = true;
+        add_context(&s, "less context, the rest read from the disk", *c, c->model, path);
+    }
     return s.n;
 }
 

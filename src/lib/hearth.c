@@ -278,8 +278,15 @@ static enum err choose_batch(const struct hearth_model *m, const struct plan_bes
 static enum err plan_cut(struct hearth_model *m, const struct plan_beside *beside,
                          struct plan_config *c, bool has_batch)
 {
-    if (m->plan.fits || !choose_cut(m, &m->plan, &c->cut)) {
+    if (m->plan.fits) {
         return ERR_OK;
+    }
+    if (!choose_cut(m, &m->plan, &c->cut)) { /* then what the plan lacks is as little as can be */
+        const bool may_cut =
+            gguf_is_image(m->gguf) &&
+            stream_choose_least(&m->weights, m->arch.n_layer, m->arch.n_expert_used, &c->cut) &&
+            stream_bytes(&c->cut) + ring_bytes() < m->weights.arena_bytes;
+        return may_cut ? plan_make(&m->plan, &m->arch, &m->weights, c, beside) : ERR_OK;
     }
     if (!gguf_is_image(m->gguf)) {
         m->packed_bytes =

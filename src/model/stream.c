@@ -146,9 +146,10 @@ static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_
     return c;
 }
 
-/* All but the experts stays, and as many of these as there is room for. */
+/* All but the experts stays, and as many of these as there is room for; with `least`, as few as can
+ * be whatever the room. */
 static bool choose_experts(const struct weights *w, const struct depot_shape *d, int32_t n_used,
-                           uint64_t most_bytes, struct stream_cut *out)
+                           uint64_t most_bytes, bool least, struct stream_cut *out)
 {
     struct stream_cut c = cut_tables(w, d->n_layer);
     const int32_t n_all = d->n_layer * d->n_expert;
@@ -157,7 +158,9 @@ static bool choose_experts(const struct weights *w, const struct depot_shape *d,
         c.stay_bytes += range_of(w, w->layer_load[i], w->expert_load[i]).n;
     }
     const uint64_t taken = stream_bytes(&c) + depot_bytes(d, 0);
-    const uint64_t room = most_bytes > taken ? (most_bytes - taken) / each : 0;
+    const uint64_t room = least                ? EXPERTS_LEAST
+                          : most_bytes > taken ? (most_bytes - taken) / each
+                                               : 0;
     if (room < EXPERTS_LEAST) {
         return false;
     }
@@ -177,7 +180,7 @@ bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uin
     struct depot_shape d;
     depot_shape_of(w, n_layer, &d);
     if (d.n_expert > 0) {
-        return choose_experts(w, &d, n_used, most_bytes, out);
+        return choose_experts(w, &d, n_used, most_bytes, false, out);
     }
     for (int32_t n_read = SLOTS + 1; n_read <= n_layer; n_read++) {
         const struct stream_cut c = cut_of(w, n_layer, n_read, SLOTS);
@@ -187,6 +190,21 @@ bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uin
         }
     }
     return false;
+}
+
+bool stream_choose_least(const struct weights *w, int32_t n_layer, int32_t n_used,
+                         struct stream_cut *out)
+{
+    struct depot_shape d;
+    depot_shape_of(w, n_layer, &d);
+    if (d.n_expert > 0) {
+        return choose_experts(w, &d, n_used, 0, true, out);
+    }
+    if (n_layer <= SLOTS) {
+        return false;
+    }
+    *out = cut_of(w, n_layer, n_layer, SLOTS);
+    return true;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */

@@ -34,6 +34,9 @@ bool stream_is_cut(const struct stream_cut *c); /* whether not all stays */
  * n_used: experts of a token, of which those that have no room are read for it, on average. */
 bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uint64_t most_bytes,
                    struct stream_cut *out);
+/* The cut that takes least memory. false: all has to stay; *out is untouched. */
+bool stream_choose_least(const struct weights *w, int32_t n_layer, int32_t n_used,
+                         struct stream_cut *out);
 uint64_t stream_bytes(const struct stream_cut *c);
 
 struct stream;
