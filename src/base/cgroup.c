@@ -33,6 +33,7 @@
 
 #define GROUPS_BYTES                                                                               \
     16384 /* of /proc/self/cgroup; a path that is cut is not there, its ancestors are */
+#define STAT_BYTES 8192 /* of memory.stat */
 
 /* One folder on the way from our group to the root of its hierarchy. */
 struct level {
@@ -167,10 +168,10 @@ struct use {
 };
 
 /* The use counts the groups below; version 1 has lines of their own for the same sums of cache. */
-static uint64_t cache_of(const char *path, const char *total, const char *own)
+static uint64_t cache_of(const char *stat, const char *total, const char *own)
 {
-    const uint64_t n = os_number_after(path, total);
-    return known(n != UINT64_MAX ? n : os_number_after(path, own));
+    const uint64_t n = os_number_of(stat, total);
+    return known(n != UINT64_MAX ? n : os_number_of(stat, own));
 }
 
 static struct use read_use(const struct level *l)
@@ -186,11 +187,13 @@ static struct use read_use(const struct level *l)
         return u;
     }
     char path[OS_PATH_BYTES];
+    char stat[STAT_BYTES];
     u.used =
         known(os_number_in(l->folder, l->is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL));
     snprintf(path, sizeof path, "%s/memory.stat", l->folder);
-    u.inactive = cache_of(path, "total_inactive_file", "inactive_file");
-    u.active = cache_of(path, "total_active_file", "active_file");
+    (void)os_read_start(path, stat, sizeof stat); /* once: the kernel may sum up over all cores */
+    u.inactive = cache_of(stat, "total_inactive_file", "inactive_file");
+    u.active = cache_of(stat, "total_active_file", "active_file");
     u.inactive = u.inactive < u.used ? u.inactive : u.used; /* it was read at another moment */
     return u;
 }

@@ -334,8 +334,7 @@ void os_random(void *to, size_t n)
 
 /* --- memory -------------------------------------------------------------------------------- */
 
-/* The number on the line of a text that begins with `key`; UINT64_MAX when there is none. */
-static uint64_t number_in_text(const char *text, const char *key)
+uint64_t os_number_of(const char *text, const char *key)
 {
     const size_t n = strlen(key);
     uint64_t v = UINT64_MAX;
@@ -353,7 +352,7 @@ static uint64_t number_in_text(const char *text, const char *key)
 uint64_t os_number_after(const char *path, const char *key)
 {
     char text[START_BYTES];
-    return os_read_start(path, text, sizeof text) > 0 ? number_in_text(text, key) : UINT64_MAX;
+    return os_read_start(path, text, sizeof text) > 0 ? os_number_of(text, key) : UINT64_MAX;
 }
 
 /* The same for lines of kB, in bytes; 0 when absent. */
@@ -365,7 +364,7 @@ static uint64_t kb_after(const char *path, const char *key)
 
 static uint64_t kb_in_text(const char *text, const char *key)
 {
-    const uint64_t v = number_in_text(text, key);
+    const uint64_t v = os_number_of(text, key);
     return v == UINT64_MAX ? 0 : v * 1024;
 }
 

@@ -50,8 +50,9 @@ enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
  * cannot be read. Takes no memory and sets no error: for small files of the kernel. */
 size_t os_read_start(const char *path, char *to, size_t room);
 bool os_exists(const char *path);
-/* The number on the line of a file that begins with `key`; UINT64_MAX when there is none. */
-uint64_t os_number_after(const char *path, const char *key);
+/* The number on the line of a text that begins with `key`; UINT64_MAX when there is none. */
+uint64_t os_number_of(const char *text, const char *key);
+uint64_t os_number_after(const char *path, const char *key); /* the same of a file's text */
 /* The number with which a file begins; UINT64_MAX when it is absent or begins otherwise ("max").
  * `second` (may be NULL) gets the number that follows, 0 if none. */
 uint64_t os_number_in(const char *folder, const char *name, uint64_t *second);

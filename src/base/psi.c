@@ -18,7 +18,9 @@
  *
  * Rejected: a trigger (a threshold written into the file, which then wakes poll). It tells when
  * pressure begins but not that it ends, needs rights for windows other than 2 s, and no recorded
- * tree of files can have one. Reading four small files once a second costs some 50 us.
+ * tree of files can have one. What is read once a second are two small files of the box, and of
+ * each cgroup above this process five at most, each of them once; memory.stat costs the most, since
+ * the kernel may have to sum it up over all cores.
  *
  * Next: serve/pressure.c, which decides. */
 #include "base/psi.h"
@@ -87,11 +89,9 @@ bool psi_parse(const char *text, struct psi_scope *out)
     return true;
 }
 
-static uint64_t meminfo(const char *root, const char *key)
+static uint64_t bytes_of(const char *meminfo, const char *key)
 {
-    char path[OS_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/proc/meminfo", root);
-    const uint64_t kb = os_number_after(path, key);
+    const uint64_t kb = os_number_of(meminfo, key);
     return kb < SANE_KB ? kb * 1024 : UINT64_MAX;
 }
 
@@ -99,8 +99,10 @@ void psi_read(struct psi *out, const char *root)
 {
     char path[OS_PATH_BYTES];
     char text[TEXT_BYTES];
-    *out = (struct psi){ .box = { .left_bytes = meminfo(root, "MemAvailable"),
-                                  .limit_bytes = meminfo(root, "MemTotal") } };
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    (void)os_read_start(path, text, sizeof text); /* both stand in its first lines */
+    *out = (struct psi){ .box = { .left_bytes = bytes_of(text, "MemAvailable"),
+                                  .limit_bytes = bytes_of(text, "MemTotal") } };
     snprintf(path, sizeof path, "%s/proc/pressure/memory", root);
     if (os_read_start(path, text, sizeof text) > 0) {
         (void)psi_parse(text, &out->box);
