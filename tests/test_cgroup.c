@@ -259,59 +259,80 @@ static void test_images(void **state)
     assert_int_equal(memory_with(&self, NULL, 0), 800000); /* not 1000000: pages count once */
 }
 
-/* The group that has least left of its limit; all page cache counts as free. */
+/* Of a process in these groups. */
+static void check_room(const char *lines, uint64_t left, uint64_t limit, const char *pressure)
+{
+    uint64_t is_left = 0;
+    uint64_t is_limit = 0;
+    char text[64];
+    put("proc/self/cgroup", lines);
+    const size_t n = cgroup_room(top, &is_left, &is_limit, text, sizeof text);
+    assert_int_equal(is_left, left);
+    assert_int_equal(is_limit, limit);
+    assert_string_equal(text, pressure);
+    assert_int_equal(n, strlen(pressure));
+}
+
+/* The group that has least left of its limit, and its own pressure; all page cache counts as free. */
 static void test_room(void **state)
 {
     (void)state;
-    uint64_t left = 0;
-    uint64_t limit = 0;
     put_cg("r/memory.max", "1000000\n");
     put_cg("r/memory.current", "980000\n");
     put_cg("r/memory.stat", "inactive_file 30000\nactive_file 20000\n");
+    put_cg("r/memory.pressure", "above");
     put_cg("r/q/memory.max", "100000\n");
     put_cg("r/q/memory.current", "50000\n");
-    put("proc/self/cgroup", "0::/r/q\n");
-    cgroup_room(top, &left, &limit);
-    assert_int_equal(left, 70000);
-    assert_int_equal(limit, 1000000);
+    put_cg("r/q/memory.pressure", "own");
+    check_room("0::/r/q\n", 70000, 1000000, "above");
     put_cg("r/q/memory.current", "99000\n");
-    cgroup_room(top, &left, &limit);
-    assert_int_equal(left, 1000);
-    assert_int_equal(limit, 100000);
-    put("proc/self/cgroup", "0::/\n");
-    cgroup_room(top, &left, &limit);
-    assert_true(left == UINT64_MAX && limit == UINT64_MAX);
+    check_room("0::/r/q\n", 1000, 100000, "own");
+    put_cg("r/s/memory.max", "100000\n"); /* tells none */
+    put_cg("r/s/memory.current", "99000\n");
+    check_room("0::/r/s\n", 1000, 100000, "");
 }
 
-/* A file of the version 2 group, its ancestor's where it has none; beside version 1 a folder deeper. */
-static void test_read(void **state)
+/* Version 1 has the limit and tells nothing: what a hierarchy of version 2 beside it tells is not of that limit. */
+static void test_room_v1(void **state)
 {
     (void)state;
-    char text[64];
-    put_cg("p/memory.pressure", "parent\n");
-    put_cg("p/q/memory.pressure", "own\n");
-    put_cg("unified/u/memory.pressure", "beside\n");
-    put("proc/self/cgroup", "4:memory:/x\n0::/p/q\n");
-    assert_int_equal(cgroup_read(top, "memory.pressure", text, sizeof text), 4);
-    assert_string_equal(text, "own\n");
-    put("proc/self/cgroup", "0::/p/gone/away\n");
-    assert_int_equal(cgroup_read(top, "memory.pressure", text, sizeof text), 7);
-    put("proc/self/cgroup", "4:memory:/p\n0::/u\n");
-    assert_int_equal(cgroup_read(top, "memory.pressure", text, sizeof text), 7);
-    assert_string_equal(text, "beside\n");
-    put("proc/self/cgroup", "4:memory:/p\n");
-    assert_int_equal(cgroup_read(top, "memory.pressure", text, sizeof text), 0);
-    assert_string_equal(text, "");
+    put_cg("memory/v/memory.limit_in_bytes", "100000\n");
+    put_cg("memory/v/memory.usage_in_bytes", "99000\n");
+    put_cg("unified/v/memory.pressure", "beside");
+    put_cg("unified/memory.pressure", "of the box");
+    check_room("4:memory:/v\n0::/v\n", 1000, 100000, "");
+    check_room("0::/v\n4:memory:/v\n", 1000, 100000, "");
+    check_room("4:memory:/\n0::/v\n", UINT64_MAX, UINT64_MAX, "beside"); /* no limit */
+}
+
+/* No limit: the nearest group that tells any, but the box's root, which has no limits, is none. */
+static void test_room_unlimited(void **state)
+{
+    (void)state;
+    char path[128];
+    put_cg("p/memory.pressure", "parent");
+    put_cg("p/q/memory.pressure", "own");
+    put_cg("memory.pressure", "of the root");
+    put_cg("memory.max", "max\n"); /* a container's root */
+    check_room("0::/p/q\n", UINT64_MAX, UINT64_MAX, "own");
+    check_room("0::/p/gone/away\n", UINT64_MAX, UINT64_MAX, "parent");
+    check_room("0::/\n", UINT64_MAX, UINT64_MAX, "of the root");
+    snprintf(path, sizeof path, "%s/sys/fs/cgroup/memory.max", top);
+    assert_int_equal(remove(path), 0);
+    check_room("0::/\n", UINT64_MAX, UINT64_MAX, "");
+    check_room("0::/gone\n", UINT64_MAX, UINT64_MAX, "");
+    check_room("4:memory:/p\n", UINT64_MAX, UINT64_MAX, "");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_v2), cmocka_unit_test(test_memory_held),
-        cmocka_unit_test(test_memory_v1), cmocka_unit_test(test_swap),
-        cmocka_unit_test(test_cores),     cmocka_unit_test(test_high),
-        cmocka_unit_test(test_others),    cmocka_unit_test(test_images),
-        cmocka_unit_test(test_room),      cmocka_unit_test(test_read),
+        cmocka_unit_test(test_memory_v2),      cmocka_unit_test(test_memory_held),
+        cmocka_unit_test(test_memory_v1),      cmocka_unit_test(test_swap),
+        cmocka_unit_test(test_cores),          cmocka_unit_test(test_high),
+        cmocka_unit_test(test_others),         cmocka_unit_test(test_images),
+        cmocka_unit_test(test_room),           cmocka_unit_test(test_room_v1),
+        cmocka_unit_test(test_room_unlimited),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

@@ -254,10 +254,26 @@ uint64_t cgroup_memory(const char *root, const struct cgroup_held *held,
     return m.least;
 }
 
+/* The folder that is judged; without any limit the nearest one that tells pressure. */
 struct room {
     uint64_t left;
     uint64_t limit;
+    char folder[OS_PATH_BYTES - 128];
 };
+
+/* The root of a box has the box's pressure; that of a container has limits. */
+static bool has_pressure(const struct level *l)
+{
+    char path[OS_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/memory.pressure", l->folder);
+    const bool is_root = l->group[0] == '\0' || strcmp(l->group, "/") == 0;
+    bool is_told = os_exists(path);
+    if (is_told && is_root) {
+        snprintf(path, sizeof path, "%s/memory.max", l->folder);
+        is_told = os_exists(path);
+    }
+    return is_told;
+}
 
 static bool room_at(void *arg, const struct level *l)
 {
@@ -267,17 +283,26 @@ static bool room_at(void *arg, const struct level *l)
     const bool is_least = r->limit == UINT64_MAX ||
                           (double)left / (double)u.limit < (double)r->left / (double)r->limit;
     if (u.limit != UINT64_MAX && u.limit > 0 && is_least) {
-        *r = (struct room){ left, u.limit };
+        r->left = left;
+        r->limit = u.limit;
+        snprintf(r->folder, sizeof r->folder, "%s", l->folder);
+    } else if (r->folder[0] == '\0' && has_pressure(l)) {
+        snprintf(r->folder, sizeof r->folder, "%s", l->folder);
     }
     return true;
 }
 
-void cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes)
+size_t cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes, char *pressure,
+                   size_t room)
 {
-    struct room r = { UINT64_MAX, UINT64_MAX };
+    struct room r = { UINT64_MAX, UINT64_MAX, "" };
+    char path[OS_PATH_BYTES];
     walk_ours(root, "memory", room_at, &r);
     *left_bytes = r.left;
     *limit_bytes = r.limit;
+    pressure[0] = '\0';
+    snprintf(path, sizeof path, "%s/memory.pressure", r.folder);
+    return r.folder[0] != '\0' ? os_read_start(path, pressure, room) : 0;
 }
 
 /* --- swap ----------------------------------------------------------------------------------- */
@@ -303,32 +328,6 @@ uint64_t cgroup_swap(const char *root)
     uint64_t n = UINT64_MAX;
     walk_ours(root, "memory", swap_at, &n);
     return n;
-}
-
-/* --- other files ---------------------------------------------------------------------------- */
-
-struct reading {
-    const char *name;
-    char *to;
-    size_t room;
-    size_t n;
-};
-
-static bool read_at(void *arg, const struct level *l)
-{
-    struct reading *r = arg;
-    char path[OS_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/%s", l->folder, r->name);
-    r->n = l->is_v2 ? os_read_start(path, r->to, r->room) : 0;
-    return r->n == 0;
-}
-
-size_t cgroup_read(const char *root, const char *name, char *to, size_t room)
-{
-    struct reading r = { name, to, room, 0 };
-    to[0] = '\0';
-    walk_ours(root, "", read_at, &r);
-    return r.n;
 }
 
 /* --- cores ---------------------------------------------------------------------------------- */

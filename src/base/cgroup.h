@@ -28,12 +28,11 @@ struct cgroup_claim {
  * NULL) gets static text that says which it is. */
 uint64_t cgroup_memory(const char *root, const struct cgroup_held *held,
                        const struct cgroup_claim *claims, int n_claim, const char **name);
-/* Of the group that has least left of its limit: bytes left, all page cache counted as free, and
- * the limit. Both UINT64_MAX: no limit. */
-void cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes);
-/* The first bytes of a file of this process's version 2 group, or of the nearest ancestor that has
- * it; as os_read_start. */
-size_t cgroup_read(const char *root, const char *name, char *to, size_t room);
+/* Of the group that has least left of its limit: bytes left, all page cache counted as free, the
+ * limit, and its memory.pressure, as os_read_start. Both UINT64_MAX: no limit, and the pressure of
+ * the nearest group that tells any. That of the box's root is the box's and told for no group. */
+size_t cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes, char *pressure,
+                   size_t room);
 /* Bytes of swap that a process may have, in use or not; UINT64_MAX: no limit. */
 uint64_t cgroup_swap(const char *root);
 /* Cores that are granted, rounded up; UINT32_MAX when unlimited. */

@@ -107,8 +107,7 @@ void psi_read(struct psi *out, const char *root)
     if (os_read_start(path, text, sizeof text) > 0) {
         (void)psi_parse(text, &out->box);
     }
-    cgroup_room(root, &out->group.left_bytes, &out->group.limit_bytes);
-    if (cgroup_read(root, "memory.pressure", text, sizeof text) > 0) {
+    if (cgroup_room(root, &out->group.left_bytes, &out->group.limit_bytes, text, sizeof text) > 0) {
         (void)psi_parse(text, &out->group);
     }
 }

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The box, or the cgroup of this process. */
+/* The box; or of the cgroups above this process the one with the least left of its limit. */
 struct psi_scope {
     bool is_told;         /* the kernel tells how long programs waited */
     double some_percent;  /* of the last 10 s in which some program waited for memory */

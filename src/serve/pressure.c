@@ -19,11 +19,11 @@
  * felt by everybody who waits for an answer, and far from what kills: systemd-oomd acts at 60 % for
  * 30 s. The average needs some 10 s to follow, so brief peaks pass unseen.
  *
- * The box and the cgroup are judged each by its own two figures; a cgroup that the kernel tells no
- * pressure of (version 1) is not judged, as its plan may fill it. Where the kernel tells none of
- * the box either, what is left decides: the reserve that every plan leaves (base/pool.c) was not
- * touched by hearth, so when half of it is gone others took it, and below a quarter nothing new is
- * taken.
+ * The box and the cgroup with the least left of its limit are judged each by its own two figures; a
+ * cgroup that the kernel tells no pressure of (version 1) is not judged, as its plan may fill it.
+ * Where the kernel tells none of the box either, what is left decides: the reserve that every plan
+ * leaves (base/pool.c) was not touched by hearth, so when half of it is gone others took it, and
+ * below a quarter nothing new is taken.
  *
  * What is done while shedding: new requests are refused. Those that run or wait go on to their end,
  * since all that they need is held already: their places, cache and buffers were taken at start
