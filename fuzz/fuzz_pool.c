@@ -119,7 +119,7 @@ static void check_pressure(void)
     check_scope(&s.box);
     check_scope(&s.group);
     demand(s.group.left_bytes <= s.group.limit_bytes, "no more left than the limit");
-    pressure_begin(&p, 0);
+    pressure_begin(&p, (uint64_t)1 << 20, 0);
     for (uint64_t now_us = 0; now_us < 2 * PRESSURE_SETTLE_US; now_us += 1000000) {
         (void)pressure_step(&p, &s, now_us);
         demand(p.state != PRESSURE_SHEDDING || now_us >= PRESSURE_SETTLE_US, "not too early");

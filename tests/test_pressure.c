@@ -107,7 +107,7 @@ static void test_course(void **state)
     const struct psi bad = box_of(0.03, 25.0);
     const struct psi between = box_of(0.08, 30.0); /* of memory: begins nothing, keeps all */
     const struct psi fading = box_of(0.03, 4.0);   /* of standstill */
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     feed(&p, &calm, &now, 40);
     assert_int_equal(p.state, PRESSURE_CALM);
     feed(&p, &between, &now, 40);
@@ -150,7 +150,7 @@ static void test_settles(void **state)
     struct pressure p;
     uint64_t now = 5 * S;
     const struct psi bad = box_of(0.03, 60.0);
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     feed(&p, &bad, &now, 29);
     assert_int_equal(p.state, PRESSURE_WARNED);
     feed(&p, &bad, &now, 1);
@@ -164,7 +164,7 @@ static void test_not_pressed(void **state)
     struct pressure p;
     uint64_t now = 5 * S;
     struct psi s = box_of(0.001, 2.4);
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     feed(&p, &s, &now, 100);
     assert_int_equal(p.state, PRESSURE_CALM);
     s = box_of(0.07, 100.0);
@@ -187,6 +187,40 @@ static void test_not_pressed(void **state)
     assert_int_equal(p.state, PRESSURE_CALM);
 }
 
+/* Half of 16 GiB is left by the kernel's count; an image is most of that, and cannot be dropped for nothing. */
+static void test_image(void **state)
+{
+    (void)state;
+    struct pressure p;
+    uint64_t now = 5 * S;
+    const uint64_t image = 15 * GIB / 2; /* of 8 GiB */
+    struct psi s = box_of(0.5, 60.0);
+    pressure_begin(&p, 0, now);
+    feed(&p, &s, &now, 100);
+    assert_int_equal(p.state, PRESSURE_CALM);
+    pressure_begin(&p, image, now);
+    feed(&p, &s, &now, 100);
+    assert_int_equal(p.state, PRESSURE_SHEDDING);
+    assert_non_null(strstr(p.text, "512 of 16384 MiB are left on this box"));
+    s.box.full_percent = 0.0; /* a plan that fills the box, and all is well */
+    feed(&p, &s, &now, 30);
+    assert_int_equal(p.state, PRESSURE_CALM);
+    s.group = (struct psi_scope){
+        .is_told = true, .full_percent = 60.0, .left_bytes = image, .limit_bytes = 9 * GIB
+    };
+    feed(&p, &s, &now, 100);
+    assert_int_equal(p.state, PRESSURE_SHEDDING);
+    assert_non_null(strstr(p.text, "0 of 9216 MiB are left to this cgroup"));
+    s = box_of(0.3, 60.0); /* less than the image: some of it was dropped already */
+    s.box.is_told = false;
+    pressure_begin(&p, image, now);
+    feed(&p, &s, &now, 100);
+    assert_int_equal(p.state, PRESSURE_SHEDDING);
+    s.box.left_bytes = s.box.limit_bytes = UINT64_MAX; /* not told */
+    feed(&p, &s, &now, 30);
+    assert_int_equal(p.state, PRESSURE_CALM);
+}
+
 static void test_group(void **state)
 {
     (void)state;
@@ -196,7 +230,7 @@ static void test_group(void **state)
     s.group = (struct psi_scope){
         .is_told = true, .full_percent = 30.0, .left_bytes = 10 * MIB, .limit_bytes = GIB
     };
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     feed(&p, &s, &now, 100);
     assert_int_equal(p.state, PRESSURE_SHEDDING);
     assert_non_null(strstr(p.text, "10 of 1024 MiB are left to this cgroup"));
@@ -214,7 +248,7 @@ static void test_untold(void **state)
     struct psi s = box_of(0.5, 0.0);
     s.box.is_told = false;
     assert_int_equal(pool_reserve(16 * GIB), 256 * MIB);
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     s.box.left_bytes = 256 * MIB; /* as a plan may leave it */
     feed(&p, &s, &now, 100);
     assert_int_equal(p.state, PRESSURE_CALM);
@@ -314,7 +348,7 @@ static void simulate(uint64_t with, bool has_plenty)
     s.group = (struct psi_scope){
         .is_told = true, .left_bytes = 2 * GIB, .limit_bytes = 4 * GIB, .full_percent = 2.0
     };
-    pressure_begin(&p, now);
+    pressure_begin(&p, 0, now);
     for (int i = 0; i < 200000; i++) { /* more than two days */
         now += below(100) == 0 ? below(60) * S : S / 2 + below((uint32_t)S);
         wander(&s.box);
@@ -353,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_course),      cmocka_unit_test(test_settles),
         cmocka_unit_test(test_not_pressed), cmocka_unit_test(test_group),
         cmocka_unit_test(test_untold),      cmocka_unit_test(test_days),
+        cmocka_unit_test(test_image),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

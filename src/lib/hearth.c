@@ -388,6 +388,7 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .token_kv_bytes = p->tok_kv_bytes,
                                  .window_kv_bytes = p->window_kv_bytes,
                                  .window = p->window,
+                                 .mapped_bytes = p->image.bytes,
                                  .step_disk_bytes = p->config.cut.pass_bytes,
                                  .piece_disk_bytes = p->config.cut.piece_bytes,
                                  .n_kept = p->config.cut.n_expert,

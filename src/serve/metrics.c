@@ -243,7 +243,8 @@ static void put_pressure(const struct metrics *m, const struct pressure *p, stru
     head(out, "memory_pressure_ratio", "gauge",
          "Share of the last 10 s in which some or all programs stood still, waiting for memory.");
     put_scopes(&p->last, true, out);
-    head(out, "memory_left_bytes", "gauge", "Memory that can be had; page cache counts as free.");
+    head(out, "memory_left_bytes", "gauge",
+         "Memory that can be had; page cache counts as free, but for a mapped model's.");
     put_scopes(&p->last, false, out);
     counter(out, "memory_warnings_total", "Times that memory got short.", p->n_warning);
     counter(out, "memory_sheddings_total", "Times that new requests were refused for it.",

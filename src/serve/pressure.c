@@ -8,7 +8,9 @@
  * Two figures are read together (base/psi.c): the share of the last 10 s in which all programs
  * stood still for want of memory ("full"), and what is left. Either alone is deceptive: a plan may
  * fill a box to its reserve, or a container to the last page, and all is well; and a box with
- * plenty of memory shows pressure when some other container meets its own limit.
+ * plenty of memory shows pressure when some other container meets its own limit. Of what is left
+ * the image goes off that the weights are mapped from: the kernel calls those pages free, too, and
+ * while it drops them each token reads them again.
  *
  *     state      entered when                        left when, for 10 s
  *     warned     scarce, and 5 % or more             roomy, or below 2.5 %   -> calm
@@ -118,16 +120,27 @@ static void say(struct pressure *p)
     }
 }
 
-void pressure_begin(struct pressure *p, uint64_t now_us)
+void pressure_begin(struct pressure *p, uint64_t image_bytes, uint64_t now_us)
 {
-    *p = (struct pressure){ .begin_us = now_us, .loud_us = now_us, .hard_us = now_us };
+    *p = (struct pressure){
+        .image_bytes = image_bytes, .begin_us = now_us, .loud_us = now_us, .hard_us = now_us
+    };
+}
+
+static void leave_image(struct psi_scope *s, uint64_t image_bytes)
+{
+    if (s->left_bytes != UINT64_MAX) {
+        s->left_bytes = s->left_bytes > image_bytes ? s->left_bytes - image_bytes : 0;
+    }
 }
 
 bool pressure_step(struct pressure *p, const struct psi *sample, uint64_t now_us)
 {
     const enum pressure_state before = p->state;
-    const struct verdict v = judge(sample);
     p->last = *sample;
+    leave_image(&p->last.box, p->image_bytes);
+    leave_image(&p->last.group, p->image_bytes);
+    const struct verdict v = judge(&p->last);
     p->loud_us = v.keeps_warned || v.warns ? now_us : p->loud_us;
     p->hard_us = v.keeps_shedding || v.sheds ? now_us : p->hard_us;
     if (p->state == PRESSURE_CALM && v.warns) {

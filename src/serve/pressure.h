@@ -21,17 +21,19 @@ enum pressure_state { PRESSURE_CALM, PRESSURE_WARNED, PRESSURE_SHEDDING };
 
 struct pressure {
     enum pressure_state state;
+    uint64_t image_bytes;
     uint64_t begin_us;
     uint64_t warned_us; /* when the warning began */
     uint64_t hard_us;   /* of the last sample that keeps requests refused */
     uint64_t loud_us;   /* of the last one that keeps the warning */
     uint64_t n_warning; /* times */
     uint64_t n_shedding;
-    struct psi last;
+    struct psi last;                /* what is left is beside the image */
     char text[PRESSURE_TEXT_BYTES]; /* of the last sample: what is short, with numbers */
 };
 
-void pressure_begin(struct pressure *p, uint64_t now_us);
+/* image_bytes: of a file that the model is mapped from and cannot be without; 0: none. */
+void pressure_begin(struct pressure *p, uint64_t image_bytes, uint64_t now_us);
 /* Takes a sample, about one a second; true when the state changed. */
 bool pressure_step(struct pressure *p, const struct psi *sample, uint64_t now_us);
 

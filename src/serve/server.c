@@ -129,7 +129,7 @@ static void watch_memory(struct server *s, uint64_t now_us)
     }
     psi_read(&sample, s->params.psi_root != NULL ? s->params.psi_root : "");
     if (s->watch_us == 0) {
-        pressure_begin(p, now_us);
+        pressure_begin(p, s->params.plan.mapped_bytes, now_us);
         if (!sample.box.is_told) {
             log_event(LOG_WARN, "serve",
                       "msg=\"this kernel does not tell whether programs wait for memory "
