@@ -1,9 +1,10 @@
 /* test_prep - who is prepared first, and how much lies ready
  *
  * What preparing does is tested through the interface (test_api.py). */
+#include "base/cell.h"
 #include "base/os.h"
+#include "base/team.h"
 #include "gguf_tiny.h"
-#include "serve/prep.h"
 
 #include <poll.h>
 #include <setjmp.h>
@@ -12,6 +13,23 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+
+/* What the thread does just before the loop takes bytes off; and how often that wakes it. The .c is included for that. */
+static uint64_t late_bytes;
+static int n_wake;
+
+static void before_add(struct cell *c)
+{
+    if (late_bytes > 0) {
+        (void)(cell_add)(c, late_bytes);
+        late_bytes = 0;
+    }
+}
+
+#define cell_add(c, v) (before_add(c), (cell_add)(c, v))
+#define queue_wake(q)  (n_wake++, (queue_wake)(q))
+#include "serve/prep.c"
+#undef cell_add
 
 #define SECOND_US ((uint64_t)1000000)
 #define BOOK      ((size_t)2 << 20)
@@ -87,12 +105,34 @@ static void test_ready_is_bounded(void **state)
     close(fd);
 }
 
+/* The thread ends an item, finds that all is full and waits, while the loop takes what was ready before: that wakes it. */
+static void test_wake(void **state)
+{
+    (void)state;
+    struct prep p = { .fd = -1 };
+    struct prep_item item = { .n_held = PREP_DONE_MAX / 10 * 9 };
+    struct prep_item *one = &item;
+    assert_int_equal(queue_open(&p.in, 1, sizeof one), ERR_OK);
+    assert_int_equal(queue_open(&p.done, 1, sizeof one), ERR_OK);
+    for (int is_late = 0; is_late < 2; is_late++) {
+        assert_true(queue_push(p.done, &one));
+        cell_set(&p.done_bytes, item.n_held);
+        late_bytes = is_late ? PREP_DONE_MAX / 10 * 3 : 0;
+        n_wake = 0;
+        assert_ptr_equal(prep_pop(&p), one);
+        assert_int_equal(n_wake, is_late);
+    }
+    queue_close(p.in);
+    queue_close(p.done);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_first),
         cmocka_unit_test(test_nobody_waits_forever),
         cmocka_unit_test(test_ready_is_bounded),
+        cmocka_unit_test(test_wake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,9 +23,10 @@ static inline void cell_set(struct cell *c, uint64_t v)
     atomic_store_explicit(&c->v, v, memory_order_release); /* orders writes before it */
 }
 
-static inline void cell_add(struct cell *c, uint64_t v)
+/* Returns what it was before. */
+static inline uint64_t cell_add(struct cell *c, uint64_t v)
 {
-    atomic_fetch_add_explicit(&c->v, v, memory_order_relaxed); /* a count orders nothing */
+    return atomic_fetch_add_explicit(&c->v, v, memory_order_relaxed); /* a count orders nothing */
 }
 
 #endif

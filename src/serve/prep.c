@@ -406,9 +406,8 @@ struct prep_item *prep_pop(struct prep *p)
             return NULL;
         }
     }
-    const bool was_full = cell_get(&p->done_bytes) > PREP_DONE_MAX;
-    cell_add(&p->done_bytes, 0 - (uint64_t)i->n_held);
-    if (was_full) {
+    /* in one step: the thread may add to it at any time, and find it full */
+    if (cell_add(&p->done_bytes, 0 - (uint64_t)i->n_held) > PREP_DONE_MAX) {
         queue_wake(p->in);
     }
     return i;
