@@ -267,12 +267,16 @@ static void judge_group(const struct facts *f, struct doctor *d)
         doctor_add(d, "cgroup memory", DOCTOR_OK, "no limit below the box's memory");
         return;
     }
-    struct finding *row =
-        doctor_add(d, "cgroup memory", DOCTOR_NOTE, "%s %s of the box's %s, %s left",
-                   is_high ? "memory.high is" : "limit", doctor_size(limit).text,
-                   doctor_size(h->total_bytes).text, doctor_size(h->group_bytes).text);
-    const unsigned long long gib =
+    const unsigned long long gib = /* what a limit should be at least */
         h->total_bytes / 4 * 3 / GIB > 0 ? h->total_bytes / 4 * 3 / GIB : 1;
+    struct finding *row =
+        doctor_add(d, "cgroup memory", limit < gib * GIB ? DOCTOR_NOTE : DOCTOR_OK,
+                   "%s %s of the box's %s, %s left", is_high ? "memory.high is" : "limit",
+                   doctor_size(limit).text, doctor_size(h->total_bytes).text,
+                   doctor_size(h->group_bytes).text);
+    if (row->state == DOCTOR_OK) {
+        return;
+    }
     doctor_costs(row, "A plan beyond what is left is refused, whatever the box has free.");
     if (f->container[0] != '\0') {
         doctor_type(row, "docker update --memory %llug --memory-swap %llug NAME  # podman likewise",
