@@ -44,6 +44,17 @@ static bool is_lost(const struct facts *f)
            f->memory.lost_bytes > f->pool.host.total_bytes / 16;
 }
 
+/* "17,23" */
+static void put_pids(const struct claim_list *o, char *to, size_t room)
+{
+    size_t n = 0;
+    to[0] = '\0';
+    for (int i = 0; i < o->n && room - n > 24; i++) {
+        n += (size_t)snprintf(to + n, room - n, "%s%llu", i > 0 ? "," : "",
+                              (unsigned long long)o->one[i].pid);
+    }
+}
+
 static void judge_available(const struct facts *f, struct doctor *d)
 {
     const struct pool_host *h = &f->pool.host;
@@ -142,16 +153,12 @@ static void judge_cma(const struct facts *f, struct doctor *d)
 static void judge_others(const struct facts *f, struct doctor *d)
 {
     const struct claim_list *o = &f->memory.others;
-    char pids[120] = "";
+    char pids[120];
     if (o->bytes == 0 && o->n == 0) {
         doctor_add(d, "other hearths", DOCTOR_OK, "none has planned anything");
         return;
     }
-    for (int i = 0; i < o->n && strlen(pids) < sizeof pids - 24; i++) {
-        const size_t n = strlen(pids);
-        snprintf(pids + n, sizeof pids - n, "%s%llu", i > 0 ? "," : "",
-                 (unsigned long long)o->one[i].pid);
-    }
+    put_pids(o, pids, sizeof pids);
     const bool is_much = o->bytes > f->pool.host.total_bytes / 64;
     struct finding *row =
         doctor_add(d, "other hearths", is_much ? DOCTOR_NOTE : DOCTOR_OK,
