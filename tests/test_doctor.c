@@ -502,38 +502,68 @@ static void test_amdttm(void **state)
                   "options amdttm pages_limit=7864320 | sudo tee /etc/modprobe.d/amdttm.conf" });
 }
 
-/* A process that planned 20 GiB and has 2 of them. */
-static void test_others(void **state)
+/* Facts beside a process of hearth that planned so much and has a part of it. */
+static void judge_beside(uint64_t plan_bytes, const char *rss, int *pid)
 {
-    (void)state;
     char folder[64];
     char name[64];
     int ready[2];
     int done[2];
     char byte = 0;
-    put_box();
     snprintf(folder, sizeof folder, "%s/claims", top);
     assert_int_equal(pipe(ready) + pipe(done), 0);
     const pid_t child = fork();
     if (child == 0) {
         struct claim c = { 0 };
-        const bool is_made = claim_open(&c, folder, 20 * GIB, NULL) == ERR_OK;
+        const bool is_made = claim_open(&c, folder, plan_bytes, NULL) == ERR_OK;
         close(done[1]);
         _exit(is_made && write(ready[1], "y", 1) == 1 && read(done[0], &byte, 1) == 0 ? 0 : 1);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
     snprintf(name, sizeof name, "proc/%d/status", (int)child);
-    put(name, "Name:\thearth\nVmRSS:\t2097152 kB\n");
+    put(name, rss);
     facts_read(&facts, top, folder);
     doctor_judge(&facts, &doctor);
     close(done[1]);
     assert_int_equal(waitpid(child, NULL, 0), child);
-    snprintf(name, sizeof name, "ps -fp %d", (int)child);
-    check_row("others", &(struct expected){ "other hearths", DOCTOR_NOTE,
-                                            "planned 18.0 GiB more than", name });
     close(ready[0]);
     close(ready[1]);
     close(done[0]);
+    *pid = (int)child;
+}
+
+/* A process that planned 20 GiB and has 2 of them. */
+static void test_others(void **state)
+{
+    (void)state;
+    char name[64];
+    int pid = 0;
+    put_box();
+    judge_beside(20 * GIB, "Name:\thearth\nVmRSS:\t2097152 kB\n", &pid);
+    snprintf(name, sizeof name, "ps -fp %d", pid);
+    check_row("others", &(struct expected){ "other hearths", DOCTOR_NOTE,
+                                            "planned 18.0 GiB more than", name });
+}
+
+/* One that has nearly all of the box, as it is meant to; and beside it another program that has half. */
+static void test_full_of_hearth(void **state)
+{
+    (void)state;
+    const char *rss = "Name:\thearth\nRssAnon:\t27262976 kB\nRssShmem:\t0 kB\n"; /* 26 GiB */
+    char found[64];
+    int pid = 0;
+    put_box();
+    put("proc/meminfo", "MemTotal: 33554432 kB\nMemAvailable: 2097152 kB\n");
+    judge_beside(27 * GIB, rss, &pid);
+    snprintf(found, sizeof found, "hearth (%d) has or planned 27.0 GiB", pid);
+    check_row("full", &(struct expected){ "memory", DOCTOR_OK, found, "" });
+    put("proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 2097152 kB\n");
+    judge_beside(27 * GIB, rss, &pid); /* 28 of 64 GiB are models' */
+    check_row("half", &(struct expected){ "memory", DOCTOR_NOTE, "planned 27.0 GiB", "ps -eo" });
+    put("proc/meminfo", "MemTotal: 33554432 kB\nMemAvailable: 2097152 kB\n");
+    judge_beside(27 * GIB, "Name:\thearth\nRssAnon:\t0 kB\nRssShmem:\t0 kB\n", &pid);
+    check_row("not held", &(struct expected){ "memory", DOCTOR_WRONG, "planned 27.0 GiB", "ps" });
+    put_box();
 }
 
 /* What cmd/disk.c measures. */
@@ -622,14 +652,15 @@ static void test_hidden(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_halo_512m),    cmocka_unit_test(test_halo_96g),
-        cmocka_unit_test(test_gb10),         cmocka_unit_test(test_pi),
-        cmocka_unit_test(test_containers),   cmocka_unit_test(test_vm),
-        cmocka_unit_test(test_huge),         cmocka_unit_test(test_card),
-        cmocka_unit_test(test_changes),      cmocka_unit_test(test_swap),
-        cmocka_unit_test(test_processes),    cmocka_unit_test(test_amdttm),
-        cmocka_unit_test(test_others),       cmocka_unit_test(test_disk),
-        cmocka_unit_test(test_instructions), cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_halo_512m),      cmocka_unit_test(test_halo_96g),
+        cmocka_unit_test(test_gb10),           cmocka_unit_test(test_pi),
+        cmocka_unit_test(test_containers),     cmocka_unit_test(test_vm),
+        cmocka_unit_test(test_huge),           cmocka_unit_test(test_card),
+        cmocka_unit_test(test_changes),        cmocka_unit_test(test_swap),
+        cmocka_unit_test(test_processes),      cmocka_unit_test(test_amdttm),
+        cmocka_unit_test(test_others),         cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_instructions),   cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_full_of_hearth),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

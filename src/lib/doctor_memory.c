@@ -55,6 +55,17 @@ static void put_pids(const struct claim_list *o, char *to, size_t room)
     }
 }
 
+/* What hearth's own models have of what they planned: that is what the memory is for. */
+static uint64_t held_by_hearth(const struct claim_list *o)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < o->n; i++) {
+        const struct cgroup_claim *c = &o->one[i];
+        sum += c->own_bytes < c->plan_bytes ? c->own_bytes : c->plan_bytes;
+    }
+    return sum;
+}
+
 static void judge_available(const struct facts *f, struct doctor *d)
 {
     const struct pool_host *h = &f->pool.host;
@@ -62,14 +73,24 @@ static void judge_available(const struct facts *f, struct doctor *d)
         doctor_add(d, "memory", DOCTOR_UNKNOWN, "MemAvailable in /proc/meminfo cannot be read");
         return;
     }
-    const uint64_t kept = h->cma_bytes + h->other_bytes;
-    const uint64_t left = h->kernel_bytes > kept ? h->kernel_bytes - kept : 0;
+    const uint64_t held = held_by_hearth(&f->memory.others);
+    const uint64_t ours = held + h->other_bytes;
+    const uint64_t left =
+        (h->kernel_bytes > h->cma_bytes ? h->kernel_bytes - h->cma_bytes : 0) + held;
+    char hearths[200] = "";
+    if (ours > 0) {
+        char pids[120];
+        put_pids(&f->memory.others, pids, sizeof pids);
+        snprintf(hearths, sizeof hearths, ", hearth%s%s%s has or planned %s",
+                 pids[0] != '\0' ? " (" : "", pids, pids[0] != '\0' ? ")" : "",
+                 doctor_size(ours).text);
+    }
     const enum doctor_state state = left < h->total_bytes / 8   ? DOCTOR_WRONG
                                     : left < h->total_bytes / 2 ? DOCTOR_NOTE
                                                                 : DOCTOR_OK;
     struct finding *row =
-        doctor_add(d, "memory", state, "%s of %s may be planned",
-                   doctor_size(h->available_bytes).text, doctor_size(h->total_bytes).text);
+        doctor_add(d, "memory", state, "%s of %s may be planned%s",
+                   doctor_size(h->available_bytes).text, doctor_size(h->total_bytes).text, hearths);
     if (state != DOCTOR_OK) {
         doctor_costs(row, "A model that takes more is refused, or what does not fit of it is read "
                           "from the disk for each token.");
