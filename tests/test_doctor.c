@@ -246,12 +246,18 @@ static const struct {
     { CPU "cpufreq/boost", "1" },
     { "sys/devices/system/node/online", "0" },
     { "sys/firmware/acpi/platform_profile", "performance" },
+    { ZONE "type", "x86_pkg_temp" },
     { ZONE "temp", "60000" },
     { ZONE "trip_point_0_type", "active" },
     { ZONE "trip_point_0_temp", "50000" },
     { ZONE "trip_point_1_type", "passive" },
     { ZONE "trip_point_1_temp", "85000" },
-    { "sys/class/thermal/thermal_zone0/temp", "61000" }, /* nobody says how hot it may be */
+    { "sys/class/thermal/thermal_zone0/type", "cpu-thermal" },
+    { "sys/class/thermal/thermal_zone0/temp", "61000" },  /* nobody says how hot it may be */
+    { "sys/class/thermal/thermal_zone1/type", "acpitz" }, /* the case, at its limit */
+    { "sys/class/thermal/thermal_zone1/temp", "50000" },
+    { "sys/class/thermal/thermal_zone1/trip_point_0_type", "passive" },
+    { "sys/class/thermal/thermal_zone1/trip_point_0_temp", "50000" },
     { "sys/class/hwmon/hwmon2/name", "rpi_volt" },
     { "sys/class/hwmon/hwmon2/in0_lcrit_alarm", "0" },
 };
@@ -385,6 +391,9 @@ static const struct change {
       { "power profile", DOCTOR_NOTE, "quiet", "performance" } },
     { { ZONE "temp" }, { "85000" }, { "heat", DOCTOR_WRONG, "85 C, clocks fall at 85", "grep" } },
     { { ZONE "temp" }, { "84000" }, { "heat", DOCTOR_OK, "84 C", NULL } },
+    { { ZONE "type", "sys/class/thermal/thermal_zone0/type" },
+      { "iwlwifi_1", "BAT0" },
+      { "heat", DOCTOR_UNKNOWN, "no temperature", NULL } },
     { { CPU "cpu0/thermal_throttle/package_throttle_count" },
       { "7" },
       { "heat", DOCTOR_NOTE, "throttled 7 times", NULL } },

@@ -305,6 +305,21 @@ static uint64_t trip_of(const char *root, const char *folder)
     return least;
 }
 
+/* Places have the makers' names; a battery, a radio and the case are places, too. */
+static bool is_of_processor(const char *root, const char *folder)
+{
+    static const char *const parts[] = { "x86_pkg_temp", "cpu", "soc", "core" };
+    char name[160];
+    char type[32];
+    bool is_one = false;
+    snprintf(name, sizeof name, "%s/type", folder);
+    word(root, name, type, sizeof type);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        is_one = is_one || strstr(type, parts[i]) != NULL;
+    }
+    return is_one;
+}
+
 static void read_heat(struct facts_cpu *c, const char *root)
 {
     c->heat_mc = FACTS_UNKNOWN;
@@ -313,7 +328,8 @@ static void read_heat(struct facts_cpu *c, const char *root)
     for (int i = 0; i < ZONES_MAX; i++) {
         char folder[128];
         snprintf(folder, sizeof folder, "/sys/class/thermal/thermal_zone%d", i);
-        const uint64_t now = number(root, folder, "temp");
+        const bool is_ours = is_of_processor(root, folder);
+        const uint64_t now = is_ours ? number(root, folder, "temp") : FACTS_UNKNOWN;
         const uint64_t limit = now < HOT_MOST_MC ? trip_of(root, folder) : FACTS_UNKNOWN;
         const int64_t left = (int64_t)(limit != FACTS_UNKNOWN ? limit : HOT_MOST_MC) - (int64_t)now;
         if (now < HOT_MOST_MC && left < nearest) {

@@ -60,7 +60,7 @@ struct facts_cpu {
     uint64_t boost;         /* cpufreq/boost */
     uint64_t no_turbo;      /* intel_pstate/no_turbo */
     char profile[24];       /* platform_profile */
-    uint64_t heat_mc;       /* thousandths of a degree, of the place nearest to its limit */
+    uint64_t heat_mc;       /* thousandths of a degree, of its place nearest to a limit */
     uint64_t heat_limit_mc; /* from which on the clock is lowered; UINT64_MAX: not told */
     uint64_t n_throttled;   /* times since the start (Intel) */
     uint64_t undervoltage;  /* a Raspberry Pi's power supply gives too little: 1, 0 */
