@@ -242,6 +242,15 @@ static void read_memory(struct facts *f, const char *root, const char *claims)
 
 /* --- processor ----------------------------------------------------------------------------- */
 
+/* How far cores may stay below their clock. */
+static int slowness(const char *governor)
+{
+    return strcmp(governor, "powersave") == 0                                            ? 3
+           : strcmp(governor, "conservative") == 0 || strcmp(governor, "userspace") == 0 ? 2
+           : strcmp(governor, "performance") != 0                                        ? 1
+                                                                                         : 0;
+}
+
 /* Of the cores that share a clock. */
 static bool read_policy(struct facts_cpu *c, const char *root, int i)
 {
@@ -254,7 +263,7 @@ static bool read_policy(struct facts_cpu *c, const char *root, int i)
     if (governor[0] == '\0') {
         return false;
     }
-    if (c->governor[0] == '\0' || strcmp(c->governor, "performance") == 0) {
+    if (c->governor[0] == '\0' || slowness(governor) > slowness(c->governor)) {
         memcpy(c->governor, governor, sizeof governor);
         snprintf(name, sizeof name, "%s/scaling_driver", folder);
         word(root, name, c->driver, sizeof c->driver);

@@ -52,7 +52,7 @@ struct facts_cpu {
     uint64_t zone_reclaim;
     uint64_t balancing; /* NUMA balancing */
     uint64_t smt;       /* cores compute as two or more: 1, 0 */
-    char governor[16];  /* the first of a core that is not at "performance", if there is one */
+    char governor[16];  /* the slowest of all cores */
     char driver[24];    /* of the clock */
     char preference[24];
     uint64_t clock_khz;     /* what cores may reach, of the core that is held back most */
