@@ -383,6 +383,8 @@ static void read_cpu(struct facts *f, const char *root)
     c->zone_reclaim = number(root, "/proc/sys/vm", "zone_reclaim_mode");
     c->balancing = number(root, "/proc/sys/kernel", "numa_balancing");
     c->smt = number(root, "/sys/devices/system/cpu/smt", "active");
+    word(root, "/sys/devices/system/cpu/smt/control", line, sizeof line);
+    c->is_smt_off = strcmp(line, "off") == 0 || strcmp(line, "forceoff") == 0;
     snprintf(path, sizeof path, "%s/proc/pressure/cpu", root);
     (void)os_read_start(path, text, sizeof text);
     (void)psi_parse(text, &c->load);

@@ -52,6 +52,7 @@ struct facts_cpu {
     uint64_t zone_reclaim;
     uint64_t balancing; /* NUMA balancing */
     uint64_t smt;       /* cores compute as two or more: 1, 0 */
+    bool is_smt_off;    /* they could, and somebody switched it off */
     char governor[16];  /* the slowest of all cores */
     char driver[24];    /* of the clock */
     char preference[24];

@@ -34,8 +34,10 @@ static void judge_cores(const struct facts *f, struct doctor *d)
         doctor_add(d, "cores", DOCTOR_UNKNOWN, "/sys/devices/system/cpu or /proc is hidden");
         return;
     }
-    const bool is_off = c->n_online != FACTS_UNKNOWN && c->n_online < box;
-    const bool is_bound = c->n_allowed < (is_off ? c->n_online : box);
+    const bool is_less = c->n_online != FACTS_UNKNOWN && c->n_online < box;
+    const bool is_single = is_less && c->is_smt_off && c->n_online >= box - c->n_online;
+    const bool is_off = is_less && !is_single; /* one thread a core is as good */
+    const bool is_bound = c->n_allowed < (is_less ? c->n_online : box);
     const bool is_granted = c->n_granted < c->n_allowed;
     char granted[48] = "";
     if (is_granted) {
@@ -46,7 +48,10 @@ static void judge_cores(const struct facts *f, struct doctor *d)
         doctor_add(d, "cores", is_off || is_bound || is_granted ? DOCTOR_NOTE : DOCTOR_OK,
                    "%llu of %llu logical processors may be used%s%s%s",
                    (unsigned long long)c->n_allowed, (unsigned long long)box, granted,
-                   c->smt == 1 ? ", several a core" : "", is_off ? ", some are off" : "");
+                   c->smt == 1 ? ", several a core"
+                   : is_single ? ", SMT is off"
+                               : "",
+                   is_off ? ", some are off" : "");
     if (row->state == DOCTOR_OK) {
         return;
     }
