@@ -84,7 +84,7 @@ static const struct command {
     [CONF_DOCTOR] = { "doctor", "[MODEL]", "say what is wrong with this box, and what to type",
                       "Looks at memory and who has it, settings of the kernel, clocks, limits, the "
                       "model store and its disk; says of each what it costs and what to type, and "
-                      "changes nothing. Reads up to 512 MiB of the store's largest file, or of "
+                      "changes no setting. Reads up to 512 MiB of the store's largest file, or of "
                       "MODEL, for three seconds at most. Exit code 1 when something is wrong; "
                       "notes may be meant so, and what the kernel does not tell is unknown. Try: "
                       "hearth doctor; for a script: hearth doctor --json; another disk: hearth "
