@@ -138,22 +138,29 @@ static enum err stream(struct facts_disk *d, struct ring *r, uint8_t *to, uint64
     return ERR_OK;
 }
 
+/* Without a file when that could not even begin: then the disk is unknown, and not broken. */
 static enum err measure(struct facts_disk *d, const char *path)
 {
     struct ring *r = NULL;
     struct arena memory = { 0 };
     uint64_t dice = 0;
-    TRY(ring_open(&r, path));
-    enum err e = arena_open(&memory, N_PIECE * PIECE, true);
-    if (e == ERR_OK) {
+    enum err e = ring_open(&r, path);
+    e = e == ERR_OK ? arena_open(&memory, N_PIECE * PIECE, true) : e;
+    const bool has_begun = e == ERR_OK;
+    if (has_begun) {
         os_random(&dice, sizeof dice);
         const uint64_t n_piece = d->file_bytes / PIECE;
         const uint64_t n_most = READ_MOST / PIECE;
         const uint64_t n_place = n_piece > n_most ? n_piece - n_most + 1 : 1;
         e = stream(d, r, memory.base, dice % n_place * PIECE);
     }
-    d->is_direct = ring_is_direct(r);
-    d->is_uring = strcmp(ring_how(r), "io_uring") == 0;
+    if (r != NULL) {
+        d->is_direct = ring_is_direct(r);
+        d->is_uring = strcmp(ring_how(r), "io_uring") == 0;
+    }
+    if (!has_begun || (e != ERR_OK && e != ERR_IO && e != ERR_INTEGRITY)) {
+        d->file[0] = '\0';
+    }
     ring_close(r);
     arena_close(&memory);
     return e;
