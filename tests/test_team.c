@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -214,6 +215,8 @@ static void test_run(void **state)
 #define IS_SANITIZED 0
 #endif
 
+#define NOT_LIMITED 77 /* by the kernel: an emulator takes limits of addresses for its own */
+
 /* First of all tests: stacks of threads that ended are kept for the next ones. In a process that may have no more addresses: 0 when the stack is refused as memory. */
 static int refused_stack(bool is_thread)
 {
@@ -223,6 +226,9 @@ static int refused_stack(bool is_thread)
     const struct rlimit r = { now + TEAM_STACK_BYTES / 2, RLIM_INFINITY };
     if (setrlimit(RLIMIT_AS, &r) != 0) {
         return 1;
+    }
+    if (mmap(NULL, TEAM_STACK_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED) {
+        return NOT_LIMITED;
     }
     const enum err e = is_thread ? thread_start(&one, "test", NULL, NULL) : team_open(&t, 2);
     const bool is_said = strstr(err_text(), "no memory for its stack of 512 KiB") != NULL;
@@ -242,6 +248,9 @@ static void test_refused(void **state)
             _exit(refused_stack(i == 1));
         }
         assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == NOT_LIMITED) {
+            skip();
+        }
         assert_int_equal(status, 0);
     }
 }
