@@ -17,6 +17,7 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/pool.h"
 #include "base/ring.h"
 #include "cmd/store.h"
 
@@ -24,6 +25,7 @@
 #include <string.h>
 
 #define PIECE       ((size_t)8 << 20) /* of a read */
+#define BESIDE      ((size_t)8 << 20) /* of memory that the ring and the kernel take */
 #define N_PIECE     8                 /* side by side at most */
 #define FULL_LEAST  24                /* reads with a full queue that are timed alone */
 #define READ_MOST   ((uint64_t)512 << 20)
@@ -138,6 +140,18 @@ static enum err stream(struct facts_disk *d, struct ring *r, uint8_t *to, uint64
     return ERR_OK;
 }
 
+/* In a small container the kernel would not refuse the memory but end the program. */
+static enum err has_room(void)
+{
+    struct pool_host h;
+    const uint64_t need = N_PIECE * PIECE + BESIDE;
+    pool_read_host(&h, NULL);
+    REQUIRE(h.available_bytes >= h.held_bytes + need, ERR_MEMORY,
+            "reading takes %llu MiB, which are not there (%s)", (unsigned long long)need >> 20,
+            h.limit);
+    return ERR_OK;
+}
+
 /* Without a file when that could not even begin: then the disk is unknown, and not broken. */
 static enum err measure(struct facts_disk *d, const char *path)
 {
@@ -145,6 +159,7 @@ static enum err measure(struct facts_disk *d, const char *path)
     struct arena memory = { 0 };
     uint64_t dice = 0;
     enum err e = ring_open(&r, path);
+    e = e == ERR_OK ? has_room() : e;
     e = e == ERR_OK ? arena_open(&memory, N_PIECE * PIECE, true) : e;
     const bool has_begun = e == ERR_OK;
     if (has_begun) {

@@ -18,6 +18,7 @@
 #define ROOM_LITTLE  GIB
 #define SLOW_GB_S    0.4 /* an 8B model of 4 bits takes over ten seconds to start */
 #define FILES_WANTED 512 /* hearth serve with 256 clients, and some */
+#define FILES_SERVE  160 /* that it needs beside those of clients (serve/server.c) */
 
 static void judge_files(const struct facts *f, struct doctor *d)
 {
@@ -33,10 +34,14 @@ static void judge_files(const struct facts *f, struct doctor *d)
     struct finding *row = doctor_add(d, "open files", is_few ? DOCTOR_NOTE : DOCTOR_OK,
                                      "at most %llu", (unsigned long long)f->files);
     if (is_few) {
-        doctor_costs(row, "hearth serve needs one for each client, so it refuses to start with its "
-                          "usual --max-clients 256.");
-        doctor_type(row, "hearth serve --max-clients %llu ...",
-                    (unsigned long long)(f->files > 192 ? f->files - 176 : 16));
+        doctor_costs(row,
+                     "hearth serve needs one for each client, and %d, so it refuses to start "
+                     "with its usual --max-clients 256.",
+                     FILES_SERVE);
+        if (f->files > FILES_SERVE) {
+            doctor_type(row, "hearth serve --max-clients %llu ...",
+                        (unsigned long long)(f->files - FILES_SERVE));
+        }
         doctor_type(row, "sudo systemctl edit NAME.service  # for a service: LimitNOFILE=4096");
     }
 }
