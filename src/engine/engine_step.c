@@ -315,11 +315,6 @@ static bool take_row(struct engine *e, int32_t i_seq, float *logits)
 {
     struct sample_output s;
     const bool is_chosen = choose(e, i_seq, logits, 0, false, &s);
-    if (!is_chosen) {
-        log_event(LOG_ERROR, "engine",
-                  "msg=\"scores are not numbers: the weights are damaged, or this machine "
-                  "miscomputes; the request that was computed ends\"");
-    }
     lock_take(e->lock);
     if (is_chosen) {
         take_token(e, i_seq, &s);

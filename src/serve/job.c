@@ -176,13 +176,14 @@ static void say_too_large(const struct job *b, struct refusal *why)
                       b->jobs->parts.budget->max / JOB_ANSWER_PART);
 }
 
-static void fail_answer(const struct hearth_event *e, struct refusal *why)
+static void fail_answer(const struct job *b, const struct hearth_event *e, struct refusal *why)
 {
+    const char *error = e->error != NULL ? e->error : "the engine failed";
     if (e->finish == HEARTH_FINISH_CANCELLED) {
         (void)refusal_set(why, 503, "cancelled", NULL, "the service ended this answer");
     } else {
-        (void)refusal_set(why, 500, "engine_error", NULL, "%s",
-                          e->error != NULL ? e->error : "the engine failed");
+        log_event(LOG_ERROR, "serve", "id=%s msg=\"%s\"", b->answer.id, error);
+        (void)refusal_set(why, 500, "engine_error", NULL, "%s", error);
     }
 }
 
@@ -193,7 +194,7 @@ static void end_answer(struct job *b, const struct hearth_event *e)
     const bool is_stream = b->answer.is_stream;
     struct refusal why = { 0 };
     if (e->finish == HEARTH_FINISH_CANCELLED || e->finish == HEARTH_FINISH_ERROR) {
-        fail_answer(e, &why);
+        fail_answer(b, e, &why);
         if (is_stream) {
             answer_break(&b->answer, &why, out);
         }
@@ -258,7 +259,7 @@ static void pump(struct job *b)
         }
         struct refusal why = { 0 };
         if (e.kind == HEARTH_EVENT_CHOICE_END && e.finish == HEARTH_FINISH_ERROR) {
-            fail_answer(&e, &why); /* an answer with a hole is none: the other choices end too */
+            fail_answer(b, &e, &why); /* an answer with a hole is none: the other choices end too */
         } else if (!answer_take(&b->answer, &e, &j->out)) {
             say_too_large(b, &why);
         }
