@@ -7,6 +7,7 @@
 #include "hearth.h"
 #include "kern/kern.h"
 #include "model/stream.h"
+#include "tree.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -119,13 +120,7 @@ static uint64_t available_in(const char *name)
 {
     struct pool p;
     char path[512];
-    snprintf(path, sizeof path, "tests/trees/%s", name);
-    if (!os_exists(path)) {
-        const char *cut = strrchr(__FILE__, '/');
-        snprintf(path, sizeof path, "%.*s/trees/%s", cut != NULL ? (int)(cut - __FILE__) : 1,
-                 cut != NULL ? __FILE__ : ".", name);
-    }
-    assert_true(os_exists(path));
+    tree_path(path, name);
     pool_read(&p, path, "/nonexistent", NULL);
     return p.host.available_bytes;
 }

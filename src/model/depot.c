@@ -66,21 +66,10 @@ struct depot {
 
 /* --- where they lie --------------------------------------------------------------------------- */
 
-struct range {
-    size_t at;
-    size_t n;
-};
-
-static size_t begin_of(const struct weights *w, int32_t i_layer, int32_t e)
+static struct weights_range range_of(const struct weights *w, int32_t i_layer, int32_t e)
 {
-    return w->loads[weights_expert_load(w, i_layer, e)].at;
-}
-
-static struct range range_of(const struct weights *w, int32_t i_layer, int32_t e)
-{
-    const size_t last = weights_expert_load(w, i_layer, e) + WEIGHTS_EXPERT_LOADS - 1;
-    const size_t at = begin_of(w, i_layer, e) / RING_ALIGN * RING_ALIGN;
-    return (struct range){ at, mem_round(weights_end(w, last), RING_ALIGN) - at };
+    const size_t first = weights_expert_load(w, i_layer, e);
+    return weights_range(w, first, first + WEIGHTS_EXPERT_LOADS, RING_ALIGN);
 }
 
 void depot_shape_of(const struct weights *w, int32_t n_layer, struct depot_shape *out)
@@ -235,7 +224,7 @@ static bool start(struct depot *x, int32_t key, bool takes_wanted)
     }
     empty_slot(x, i);
     struct slot *s = &x->slots[i];
-    const struct range r = range_of(x->w, key / x->shape.n_expert, key % x->shape.n_expert);
+    const struct weights_range r = range_of(x->w, key / x->shape.n_expert, key % x->shape.n_expert);
     const enum err e = ring_start(x->ring, x->file_at + r.at,
                                   x->base + (size_t)i * x->shape.slot_bytes, r.n, &s->ticket);
     if (e != ERR_OK) {

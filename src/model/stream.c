@@ -40,12 +40,6 @@
 /* With fewer of all there is no plan: most of what a token reads would be given up for it. */
 #define EXPERTS_LEAST 16
 
-/* Bytes of the file, aligned; places are those of weights_load.at. */
-struct range {
-    size_t at;
-    size_t n;
-};
-
 struct stream {
     struct weights *w;
     struct stream_cut cut;
@@ -66,15 +60,12 @@ struct stream {
     uint64_t waited_us;
 };
 
-static struct range range_of(const struct weights *w, size_t first_load, size_t end_load)
+static struct weights_range range_of(const struct weights *w, size_t first, size_t end)
 {
-    const size_t begin = first_load < w->n_load ? w->loads[first_load].at : w->arena_bytes;
-    const size_t end = end_load > 0 ? weights_end(w, end_load - 1) : 0;
-    const size_t at = begin / RING_ALIGN * RING_ALIGN;
-    return (struct range){ at, mem_round(end, RING_ALIGN) - at };
+    return weights_range(w, first, end, RING_ALIGN);
 }
 
-static struct range layer_range(const struct weights *w, int32_t i_layer)
+static struct weights_range layer_range(const struct weights *w, int32_t i_layer)
 {
     return range_of(w, w->layer_load[i_layer], w->layer_load[i_layer + 1]);
 }
@@ -226,7 +217,7 @@ struct filling {
 static enum err fill_range(struct filling *f, size_t first, size_t end)
 {
     struct stream *s = f->s;
-    const struct range r = range_of(s->w, first, end);
+    const struct weights_range r = range_of(s->w, first, end);
     if (first == end) {
         return ERR_OK;
     }
@@ -368,7 +359,7 @@ static int32_t layer_of(const struct stream *s, uint64_t number)
 static enum err go_on(struct stream *s)
 {
     while (s->next < s->head + (uint64_t)s->cut.n_slot) {
-        const struct range r = layer_range(s->w, layer_of(s, s->next));
+        const struct weights_range r = layer_range(s->w, layer_of(s, s->next));
         uint64_t *ticket = &s->ticket[s->next % (uint64_t)s->cut.n_slot];
         TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, ticket));
         s->next++;
@@ -403,7 +394,7 @@ static void seek(struct stream *s, uint64_t i_read)
 
 static void place_layer(struct stream *s, int32_t i_layer, const uint8_t *slot)
 {
-    const struct range r = layer_range(s->w, i_layer);
+    const struct weights_range r = layer_range(s->w, i_layer);
     for (size_t i = s->w->layer_load[i_layer]; i < s->w->layer_load[i_layer + 1]; i++) {
         if (s->w->loads[i].matrix != NULL) {
             weights_place(s->w, i, slot != NULL ? slot + (s->w->loads[i].at - r.at) : NULL);
@@ -449,11 +440,11 @@ void stream_leave(struct stream *s, int32_t i_layer)
 /* --- embeddings ------------------------------------------------------------------------------- */
 
 /* Where the panel with a token's row lies, and how far in its range it begins. */
-static struct range panel_range(const struct weights *w, int32_t token, size_t *skip)
+static struct weights_range panel_range(const struct weights *w, int32_t token, size_t *skip)
 {
     const size_t at = w->loads[0].at + (size_t)(token / TENSOR_PANEL_ROWS) * w->embd.stride;
     *skip = at % RING_ALIGN;
-    return (struct range){ at - *skip, mem_round(*skip + w->embd.stride, RING_ALIGN) };
+    return (struct weights_range){ at - *skip, mem_round(*skip + w->embd.stride, RING_ALIGN) };
 }
 
 /* Begins to read the panels with the rows of tokens[n], unless it has begun already. */
@@ -468,7 +459,7 @@ static enum err start_rows(struct stream *s, uint8_t *to, const int32_t *tokens,
         stop(s);
     }
     for (int32_t i = 0; i < n; i++) {
-        const struct range r = panel_range(s->w, tokens[i], &skip);
+        const struct weights_range r = panel_range(s->w, tokens[i], &skip);
         TRY(ring_start(s->ring, s->file_at + r.at, to + (size_t)i * each, r.n, &s->row_ticket));
         s->row_toks[i] = tokens[i];
         s->n_row = i + 1;

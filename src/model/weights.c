@@ -752,6 +752,13 @@ static enum err fill_arena(struct loader *ld, struct arena *arena, struct team *
     return load_range(ld, team, 0, ld->w->n_load);
 }
 
+struct weights_range weights_range(const struct weights *w, size_t first, size_t end, size_t to)
+{
+    const size_t begin = first < w->n_load ? w->loads[first].at : w->arena_bytes;
+    const size_t at = begin / to * to;
+    return (struct weights_range){ at, mem_round(end > 0 ? weights_end(w, end - 1) : 0, to) - at };
+}
+
 void weights_place(struct weights *w, size_t i, const uint8_t *at)
 {
     const struct weights_load *l = &w->loads[i];

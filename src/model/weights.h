@@ -125,6 +125,13 @@ static inline size_t weights_expert_load(const struct weights *w, int32_t i_laye
 /* For stream.c: where load i ends in the arena, with its padding; its slot is set to bytes that lie
  * at `at` (NULL: nowhere); a vector's numbers are looked at (ERR_INTEGRITY). */
 size_t weights_end(const struct weights *w, size_t i);
+/* Bytes of loads [first, end), which lie side by side, as whole blocks of `to`: neighbours' bytes
+ * at both ends come along. The place is that of weights_load.at. */
+struct weights_range {
+    size_t at;
+    size_t n;
+};
+struct weights_range weights_range(const struct weights *w, size_t first, size_t end, size_t align);
 void weights_place(struct weights *w, size_t i, const uint8_t *at);
 enum err weights_check_vec(const struct gguf *g, const struct weights_load *l,
                            const float *v) MUST_USE;
