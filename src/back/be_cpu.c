@@ -21,9 +21,10 @@
  * chunks of panels that take all tokens of a long prompt (each panel then reads all activations
  * from the third-level cache: docs/SPEED.md, products of prompts on Zen 5).
  *
- * Next: kern/kern.h. */
+ * Next: be_cpu_experts.c, which tokens go to which experts; kern/kern.h. */
 #include "back/be_cpu.h"
 
+#include "back/be_cpu_impl.h"
 #include "num/fmath.h"
 #include "num/pack.h"
 
@@ -32,18 +33,10 @@
 
 #define SERIAL_FLOATS 16384 /* elementwise work below this runs on the caller alone */
 
-static struct be_cpu *self(struct back *b)
-{
-    return (struct be_cpu *)(void *)b;
-}
-
 /* --- sharing by rows -------------------------------------------------------------------------- */
 
-/* Work on rows [from, to) of an operation's arguments. */
-typedef void (*rows_fn)(const void *args, const struct kern_table *k, int32_t from, int32_t to);
-
 struct rows_job {
-    rows_fn fn;
+    be_cpu_rows_fn fn;
     const void *args;
     const struct kern_table *k;
 };
@@ -54,8 +47,8 @@ static void rows_part(void *arg, int from, int to)
     j->fn(j->args, j->k, from, to);
 }
 
-/* n_float: floats of work per row, to decide whether sharing pays. */
-static void run_rows(struct be_cpu *c, rows_fn fn, const void *args, int32_t n_row, size_t n_float)
+void be_cpu_rows(struct be_cpu *c, be_cpu_rows_fn fn, const void *args, int32_t n_row,
+                 size_t n_float)
 {
     if (n_row == 1 || (size_t)n_row * n_float < SERIAL_FLOATS) {
         fn(args, c->kern, 0, n_row);
@@ -96,7 +89,7 @@ static void cpu_embed(struct back *b, float *y, const struct tensor *table, cons
     assert(is_ok);
     (void)is_ok;
     const struct embed_args a = { y, table, ids, arena_take(b->step, row), scale };
-    embed_rows(&a, self(b)->kern, n_tok);
+    embed_rows(&a, be_cpu_self(b)->kern, n_tok);
     arena_rewind(b->step, mark);
 }
 
@@ -128,7 +121,7 @@ static void cpu_norm(struct back *b, float *y, const float *x, size_t ld, int32_
                      int32_t n_group, int32_t n, const struct back_norm *p)
 {
     const struct norm_args a = { y, x, ld, n_group, n, p };
-    run_rows(self(b), norm_rows, &a, n_tok, (size_t)n_group * (size_t)n);
+    be_cpu_rows(be_cpu_self(b), norm_rows, &a, n_tok, (size_t)n_group * (size_t)n);
 }
 
 struct angles_args {
@@ -161,7 +154,7 @@ static void cpu_angles(struct back *b, float *cos, float *sin, const int32_t *po
                        const double *freq, int32_t n_half, double mscale)
 {
     const struct angles_args a = { cos, sin, pos, freq, n_half, mscale };
-    run_rows(self(b), angles_rows, &a, n_tok, (size_t)n_half * 32);
+    be_cpu_rows(be_cpu_self(b), angles_rows, &a, n_tok, (size_t)n_half * 32);
 }
 
 struct rope_args {
@@ -186,7 +179,7 @@ static void cpu_rope(struct back *b, float *x, size_t ld, int32_t n_tok, int32_t
                      const struct back_angles *angles)
 {
     const struct rope_args a = { x, ld, n_head, hd, angles };
-    run_rows(self(b), rope_rows, &a, n_tok, (size_t)n_head * (size_t)hd);
+    be_cpu_rows(be_cpu_self(b), rope_rows, &a, n_tok, (size_t)n_head * (size_t)hd);
 }
 
 struct kv_args {
@@ -230,8 +223,8 @@ static void cpu_kv_write(struct back *b, const struct back_attend *p, const floa
                          const float *v)
 {
     const struct kv_args a = { p, k, v };
-    run_rows(self(b), kv_rows, &a, p->n_tok,
-             (size_t)p->kv.n_kv * (size_t)(p->kv.hd_k + p->kv.hd_v));
+    be_cpu_rows(be_cpu_self(b), kv_rows, &a, p->n_tok,
+                (size_t)p->kv.n_kv * (size_t)(p->kv.hd_k + p->kv.hd_v));
 }
 
 struct add_args {
@@ -259,7 +252,7 @@ static void cpu_add(struct back *b, float *x, const float *y, float a, size_t ld
                     int32_t n)
 {
     const struct add_args args = { x, y, a, ld, n };
-    run_rows(self(b), add_rows, &args, n_tok, (size_t)n);
+    be_cpu_rows(be_cpu_self(b), add_rows, &args, n_tok, (size_t)n);
 }
 
 struct scale_args {
@@ -291,7 +284,7 @@ static void cpu_scale(struct back *b, float *x, float a, float cap, size_t ld, i
         return;
     }
     const struct scale_args args = { x, a, cap, ld, n };
-    run_rows(self(b), scale_rows, &args, n_tok, (size_t)n * 4);
+    be_cpu_rows(be_cpu_self(b), scale_rows, &args, n_tok, (size_t)n * 4);
 }
 
 static void cpu_gather(struct back *b, float *y, const float *x, const int32_t *rows, int32_t n_row,
@@ -485,8 +478,8 @@ static void run_jobs(struct be_cpu *c, struct matmul_jobs *all)
         most = j->n_tok > most ? j->n_tok : most;
         n_place = j->place0 + j->line.n_place;
     }
-    run_rows(c, prepare_tiles, all, n_tile,
-             (size_t)all->job[0].out[0].w->n_col * ((size_t)n_tok / (size_t)n_tile));
+    be_cpu_rows(c, prepare_tiles, all, n_tile,
+                (size_t)all->job[0].out[0].w->n_col * ((size_t)n_tok / (size_t)n_tile));
     team_share(c->team, matmul_part, all, n_place,
                kern_line_grain(n_place, most, team_size(c->team)));
     arena_rewind(c->back.step, mark);
@@ -500,23 +493,22 @@ static void matmul_run(struct be_cpu *c, struct matmul_job j)
 static void cpu_matmul(struct back *b, const struct back_out *out, int32_t n_out, const float *x,
                        size_t ldx, int32_t n_tok)
 {
-    matmul_run(self(b), (struct matmul_job){
-                            .out = out, .n_out = n_out, .x = x, .ldx = ldx, .n_tok = n_tok });
+    matmul_run(
+        be_cpu_self(b),
+        (struct matmul_job){ .out = out, .n_out = n_out, .x = x, .ldx = ldx, .n_tok = n_tok });
 }
 
 static void cpu_matmul_glu(struct back *b, enum kern_fn fn, const struct back_out *out,
                            int32_t n_out, const float *x, size_t ldx, int32_t n_tok)
 {
-    matmul_run(self(b), (struct matmul_job){ .out = out,
-                                             .n_out = n_out,
-                                             .x = x,
-                                             .ldx = ldx,
-                                             .n_tok = n_tok,
-                                             .is_glu = true,
-                                             .fn = fn });
+    matmul_run(be_cpu_self(b), (struct matmul_job){ .out = out,
+                                                    .n_out = n_out,
+                                                    .x = x,
+                                                    .ldx = ldx,
+                                                    .n_tok = n_tok,
+                                                    .is_glu = true,
+                                                    .fn = fn });
 }
-
-/* --- experts ---------------------------------------------------------------------------------- */
 
 /* The products of all in one line. The workspace is what any routing may need, so that what a step
  * takes does not depend on the tokens (backend.c). */
@@ -540,152 +532,7 @@ static void cpu_experts(struct back *b, const struct back_experts *p)
                                       .is_glu = p->has_fn,
                                       .fn = p->fn };
     }
-    run_jobs(self(b), &all);
-}
-
-struct route_args {
-    const struct back_route *r;
-    float *logits;
-};
-
-/* The greatest logits first; a later one goes before an earlier only if it is greater. */
-static void choose(const float *logits, int32_t n_expert, int32_t *ids, int32_t n_used)
-{
-    int32_t n = 0;
-    for (int32_t e = 0; e < n_expert; e++) {
-        int32_t at = n;
-        while (at > 0 && logits[e] > logits[ids[at - 1]]) {
-            at--;
-        }
-        if (at < n_used) {
-            n = n < n_used ? n + 1 : n;
-            memmove(ids + at + 1, ids + at, (size_t)(n - 1 - at) * sizeof ids[0]);
-            ids[at] = e;
-        }
-    }
-}
-
-static void sort(int32_t *ids, int32_t n)
-{
-    for (int32_t i = 1; i < n; i++) {
-        const int32_t id = ids[i];
-        int32_t at = i;
-        for (; at > 0 && ids[at - 1] > id; at--) {
-            ids[at] = ids[at - 1];
-        }
-        ids[at] = id;
-    }
-}
-
-/* Softmax over all experts; of those that are chosen, in the order of their numbers, either as it
- * is or divided by their sum. */
-static void route_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
-{
-    const struct route_args *a = args;
-    const struct back_route *r = a->r;
-    const int32_t n = r->n_used;
-    for (int32_t t = from; t < to; t++) {
-        float *l = a->logits + (size_t)t * back_ld(r->n_expert);
-        int32_t *ids = r->place + (size_t)t * (size_t)n;
-        float *weight = r->weight + (size_t)t * (size_t)n;
-        choose(l, r->n_expert, ids, n);
-        const float sum_all = k->exp_sum(l, l, l[ids[0]], r->n_expert);
-        sort(ids, n);
-        float sum = 0.0f;
-        for (int32_t i = 0; i < n; i++) {
-            sum = sum + l[ids[i]];
-        }
-        for (int32_t i = 0; i < n; i++) {
-            weight[i] = l[ids[i]] / (r->is_normed ? sum : sum_all);
-            weight[i] = r->scale != 1.0f ? weight[i] * r->scale : weight[i];
-        }
-    }
-}
-
-/* Tokens are chosen for side by side; numbering the places is counting, on the caller alone. */
-static void cpu_route(struct back *b, struct back_route *r, float *logits, int32_t n_tok)
-{
-    const struct route_args a = { r, logits };
-    const int32_t n_place = n_tok * r->n_used;
-    run_rows(self(b), route_rows, &a, n_tok, (size_t)r->n_expert * 8);
-    memset(r->first, 0, sizeof r->first);
-    for (int32_t i = 0; i < n_place; i++) {
-        r->first[r->place[i] + 1]++;
-    }
-    for (int32_t e = 0; e < r->n_expert; e++) {
-        r->first[e + 1] += r->first[e];
-    }
-    for (int32_t i = 0; i < n_place; i++) { /* first[e] is now where e's next token goes ... */
-        const int32_t place = r->first[r->place[i]]++;
-        r->token[place] = i / r->n_used;
-        r->place[i] = place;
-    }
-    memmove(r->first + 1, r->first, (size_t)r->n_expert * sizeof r->first[0]); /* ... its end */
-    r->first[0] = 0;
-}
-
-struct add_experts_args {
-    float *y;
-    const float *out;
-    const struct back_route *r;
-    int32_t place0;
-    int32_t place1;
-    size_t ld;
-    int32_t n;
-};
-
-static void add_experts_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
-{
-    const struct add_experts_args *a = args;
-    for (int32_t t = from; t < to; t++) {
-        float *y = a->y + (size_t)t * a->ld;
-        if (a->place0 == 0) {
-            memset(y, 0, (size_t)a->n * sizeof y[0]);
-        }
-        for (int32_t i = 0; i < a->r->n_used; i++) {
-            const size_t at = (size_t)t * (size_t)a->r->n_used + (size_t)i;
-            const int32_t place = a->r->place[at];
-            if (place >= a->place0 && place < a->place1) {
-                k->add_scaled(y, a->out + (size_t)(place - a->place0) * a->ld, a->r->weight[at],
-                              a->n);
-            }
-        }
-    }
-}
-
-static void cpu_add_experts(struct back *b, float *y, const float *out, const struct back_route *r,
-                            int32_t place0, int32_t place1, size_t ld, int32_t n_tok, int32_t n)
-{
-    const struct add_experts_args a = { y, out, r, place0, place1, ld, n };
-    run_rows(self(b), add_experts_rows, &a, n_tok, (size_t)n);
-}
-
-struct add_gated_args {
-    float *x;
-    const float *y;
-    float *gate;
-    size_t ld;
-    int32_t n;
-};
-
-/* sigmoid(g) = 1 / (1 + exp(-g)) */
-static void add_gated_rows(const void *args, const struct kern_table *k, int32_t from, int32_t to)
-{
-    const struct add_gated_args *a = args;
-    for (int32_t t = from; t < to; t++) {
-        float *g = a->gate + (size_t)t * back_ld(1);
-        g[0] = 0.0f - g[0];
-        k->exp_sum(g, g, 0.0f, 1);
-        const size_t at = (size_t)t * a->ld;
-        k->add_scaled(a->x + at, a->y + at, 1.0f / (1.0f + g[0]), a->n);
-    }
-}
-
-static void cpu_add_gated(struct back *b, float *x, const float *y, float *gate, size_t ld,
-                          int32_t n_tok, int32_t n)
-{
-    const struct add_gated_args a = { x, y, gate, ld, n };
-    run_rows(self(b), add_gated_rows, &a, n_tok, (size_t)n);
+    run_jobs(be_cpu_self(b), &all);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -954,7 +801,7 @@ static void attend_by_span(struct be_cpu *c, struct attend_job *j, const struct 
 
 static void cpu_attend(struct back *b, const struct back_attend *p, float *y, const float *q)
 {
-    struct be_cpu *c = self(b);
+    struct be_cpu *c = be_cpu_self(b);
     const size_t mark = arena_mark(b->step);
     const struct back_cut cut = back_attend_cut(p, team_size(c->team));
     struct attend_job j = { .k = c->kern,
@@ -985,10 +832,10 @@ static const struct back_ops ops = {
     .attend = cpu_attend,
     .add = cpu_add,
     .scale = cpu_scale,
-    .route = cpu_route,
+    .route = be_cpu_route,
     .experts = cpu_experts,
-    .add_experts = cpu_add_experts,
-    .add_gated = cpu_add_gated,
+    .add_experts = be_cpu_add_experts,
+    .add_gated = be_cpu_add_gated,
     .gather = cpu_gather,
 };
 
