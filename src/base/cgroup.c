@@ -24,6 +24,7 @@
  * Next: base/claim.c, which finds these others; base/pool.c, which compares this with the box. */
 #include "base/cgroup.h"
 
+#include "base/figure.h"
 #include "base/os.h"
 
 #include <stdbool.h>
@@ -43,16 +44,6 @@ struct level {
 };
 /* false: the walk ends here. */
 typedef bool (*level_fn)(void *arg, const struct level *l);
-
-static uint64_t less(uint64_t a, uint64_t b)
-{
-    return a > b ? a - b : 0;
-}
-
-static uint64_t known(uint64_t n)
-{
-    return n != UINT64_MAX ? n : 0;
-}
 
 /* --- the walk ------------------------------------------------------------------------------ */
 
@@ -171,7 +162,7 @@ struct use {
 static uint64_t cache_of(const char *stat, const char *total, const char *own)
 {
     const uint64_t n = os_number_of(stat, total);
-    return known(n != UINT64_MAX ? n : os_number_of(stat, own));
+    return figure_known(n != UINT64_MAX ? n : os_number_of(stat, own));
 }
 
 static struct use read_use(const struct level *l)
@@ -188,8 +179,8 @@ static struct use read_use(const struct level *l)
     }
     char path[OS_PATH_BYTES];
     char stat[STAT_BYTES];
-    u.used =
-        known(os_number_in(l->folder, l->is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL));
+    u.used = figure_known(
+        os_number_in(l->folder, l->is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL));
     snprintf(path, sizeof path, "%s/memory.stat", l->folder);
     (void)os_read_start(path, stat, sizeof stat); /* once: the kernel may sum up over all cores */
     u.inactive = cache_of(stat, "total_inactive_file", "inactive_file");
@@ -211,9 +202,10 @@ struct memory {
  * own; those of them that are in the use are ours, too. */
 static uint64_t claimed(const struct cgroup_claim *c, const struct use *u, uint64_t *ours)
 {
-    *ours = less(c->ours_bytes < c->file_bytes ? c->ours_bytes : c->file_bytes, u->inactive);
-    return less(less(c->plan_bytes, c->shared_bytes),
-                c->own_bytes + less(less(c->file_bytes, c->shared_bytes), u->inactive));
+    *ours = figure_less(c->ours_bytes < c->file_bytes ? c->ours_bytes : c->file_bytes, u->inactive);
+    return figure_less(figure_less(c->plan_bytes, c->shared_bytes),
+                       c->own_bytes +
+                           figure_less(figure_less(c->file_bytes, c->shared_bytes), u->inactive));
 }
 
 static bool memory_at(void *arg, const struct level *l)
@@ -223,8 +215,8 @@ static bool memory_at(void *arg, const struct level *l)
     if (u.limit == UINT64_MAX) {
         return true;
     }
-    uint64_t may = less(u.limit, u.used - u.inactive);
-    uint64_t images = less(m->held->image_bytes, u.inactive);
+    uint64_t may = figure_less(u.limit, u.used - u.inactive);
+    uint64_t images = figure_less(m->held->image_bytes, u.inactive);
     uint64_t others = 0;
     for (int i = 0; i < m->n_claim; i++) {
         uint64_t ours = 0;
@@ -235,7 +227,7 @@ static bool memory_at(void *arg, const struct level *l)
     }
     const uint64_t held = m->held->own_bytes + images;
     may = held < u.limit - may ? may + held : u.limit;
-    may = less(may, others);
+    may = figure_less(may, others);
     if (may < m->least) {
         m->least = may;
         m->name = u.name;
@@ -279,7 +271,7 @@ static bool room_at(void *arg, const struct level *l)
 {
     struct room *r = arg;
     const struct use u = read_use(l);
-    const uint64_t left = less(u.limit, less(u.used, u.inactive + u.active));
+    const uint64_t left = figure_less(u.limit, figure_less(u.used, u.inactive + u.active));
     const bool is_least = r->limit == UINT64_MAX ||
                           (double)left / (double)u.limit < (double)r->left / (double)r->limit;
     if (u.limit != UINT64_MAX && u.limit > 0 && is_least) {

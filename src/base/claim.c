@@ -41,6 +41,7 @@
 #include "base/claim.h"
 
 #include "base/buf.h"
+#include "base/figure.h"
 #include "base/os.h"
 
 #include <dirent.h>
@@ -56,7 +57,6 @@
 #define PREFIX      "plan-"
 #define FILES_MAX   1024 /* of a folder, that are looked at */
 #define CLAIM_BYTES 160  /* of a file */
-#define SANE_BYTES  (UINT64_MAX / 4096)
 #define UNNAMED_S   60
 
 /* One process. */
@@ -66,11 +66,6 @@ struct other {
     uint64_t bytes;
     struct claim_image image;
 };
-
-static uint64_t less(uint64_t a, uint64_t b)
-{
-    return a > b ? a - b : 0;
-}
 
 static uint64_t pid_space(void)
 {
@@ -243,7 +238,7 @@ static bool read_claim(int at, const char *name, struct other *out)
     const char *p = text;
     *out = (struct other){ 0 };
     if (n <= 0 || !take_number(&p, &out->pid) || !take_number(&p, &out->space) ||
-        !take_number(&p, &out->bytes) || out->bytes > SANE_BYTES) {
+        !take_number(&p, &out->bytes) || out->bytes > FIGURE_MOST) {
         return false;
     }
     struct claim_image i;
@@ -301,8 +296,7 @@ static int read_all(int at, struct other *all, int n, int n_max)
 /* A figure of /proc in kB; UINT64_MAX: it is not told. */
 static uint64_t status_bytes(const char *path, const char *key)
 {
-    const uint64_t kb = os_number_after(path, key);
-    return kb <= SANE_BYTES / 1024 ? kb * 1024 : UINT64_MAX;
+    return figure_bytes(os_number_after(path, key), 1024);
 }
 
 static void see(const char *root, struct cgroup_claim *c)
@@ -313,8 +307,8 @@ static void see(const char *root, struct cgroup_claim *c)
     const uint64_t shared = status_bytes(path, "RssShmem");
     const uint64_t file = status_bytes(path, "RssFile");
     const uint64_t all = status_bytes(path, "VmRSS");
-    c->own_bytes = (anon != UINT64_MAX ? anon : 0) + (shared != UINT64_MAX ? shared : 0);
-    c->file_bytes = file != UINT64_MAX ? file : 0;
+    c->own_bytes = figure_known(anon) + figure_known(shared);
+    c->file_bytes = figure_known(file);
     if (anon == UINT64_MAX && all != UINT64_MAX) { /* a kernel before 4.5 */
         c->own_bytes = all;
     }
@@ -357,6 +351,6 @@ void claim_others(const char *root, const char *folder, const struct claim_image
             see(root, &c);
             out->one[out->n++] = c;
         }
-        out->bytes += less(less(c.plan_bytes, c.shared_bytes), c.own_bytes);
+        out->bytes += figure_less(figure_less(c.plan_bytes, c.shared_bytes), c.own_bytes);
     }
 }

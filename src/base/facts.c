@@ -17,6 +17,7 @@
 #include "base/facts.h"
 
 #include "base/cgroup.h"
+#include "base/figure.h"
 #include "base/os.h"
 
 #include <dirent.h>
@@ -25,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SANE_BYTES    ((uint64_t)1 << 52) /* what is greater is no figure */
 #define CPUS_MAX      4096
 #define POLICIES_MAX  512
 #define ZONES_MAX     64
@@ -73,18 +73,12 @@ static uint64_t kb_after(const char *root, const char *name, const char *key)
 {
     char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s%s", root, name);
-    const uint64_t kb = os_number_after(path, key);
-    return kb <= SANE_BYTES / 1024 ? kb * 1024 : FACTS_UNKNOWN;
+    return figure_bytes(os_number_after(path, key), 1024);
 }
 
 static uint64_t meminfo(const char *root, const char *key)
 {
     return kb_after(root, "/proc/meminfo", key);
-}
-
-static uint64_t known(uint64_t n)
-{
-    return n != FACTS_UNKNOWN ? n : 0;
 }
 
 /* How many processors a list such as "0-3,8,10-11" names; unknown when it is none. */
@@ -145,13 +139,13 @@ static uint64_t lost(const char *root)
     uint64_t slab = meminfo(root, "KReclaimable");
     slab = slab != FACTS_UNKNOWN ? slab : meminfo(root, "SReclaimable");
     bool is_told = total != FACTS_UNKNOWN && slab != FACTS_UNKNOWN;
-    uint64_t sum = known(slab);
+    uint64_t sum = figure_known(slab);
     for (size_t i = 0; i < sizeof large / sizeof large[0]; i++) {
         is_told = is_told && large[i] != FACTS_UNKNOWN;
-        sum += known(large[i]);
+        sum += figure_known(large[i]);
     }
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        sum += known(meminfo(root, others[i]));
+        sum += figure_known(meminfo(root, others[i]));
     }
     return !is_told ? FACTS_UNKNOWN : sum < total ? total - sum : 0;
 }

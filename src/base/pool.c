@@ -35,6 +35,7 @@
 #include "base/pool.h"
 
 #include "base/cgroup.h"
+#include "base/figure.h"
 #include "base/os.h"
 
 #include <stddef.h>
@@ -48,32 +49,10 @@
 #define RESERVE_PART  64
 #define RESERVE_LEAST (64 * MIB)
 #define RESERVE_MOST  (1024 * MIB)
-#define SANE_BYTES    ((uint64_t)1 << 52) /* what is greater is no figure */
 #define APART_BYTES   (160 * MIB) /* of addresses: two heaps of glibc, slack of large mappings */
 #define CARDS_MAX     64
 #define VENDOR_AMD    0x1002
 #define VENDOR_NVIDIA 0x10de
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t less(uint64_t a, uint64_t b)
-{
-    return a > b ? a - b : 0;
-}
-
-/* Units of so many bytes; UINT64_MAX when there is no such figure. */
-static uint64_t bytes_of(uint64_t n, uint64_t each)
-{
-    return n <= SANE_BYTES / each ? n * each : UINT64_MAX;
-}
-
-static uint64_t known(uint64_t n)
-{
-    return n != UINT64_MAX ? n : 0;
-}
 
 /* --- the host ------------------------------------------------------------------------------ */
 
@@ -84,11 +63,11 @@ static const char *read_kernel(struct pool_host *h, const char *root)
     char path[OS_PATH_BYTES];
     struct sysinfo s = { 0 };
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
-    h->total_bytes = bytes_of(os_number_after(path, "MemTotal"), 1024);
-    h->kernel_bytes = bytes_of(os_number_after(path, "MemAvailable"), 1024);
-    h->cma_bytes = known(bytes_of(os_number_after(path, "CmaFree"), 1024));
+    h->total_bytes = figure_bytes(os_number_after(path, "MemTotal"), 1024);
+    h->kernel_bytes = figure_bytes(os_number_after(path, "MemAvailable"), 1024);
+    h->cma_bytes = figure_known(figure_bytes(os_number_after(path, "CmaFree"), 1024));
     if (h->kernel_bytes != UINT64_MAX) {
-        h->kernel_bytes = least(h->kernel_bytes, h->total_bytes);
+        h->kernel_bytes = figure_least(h->kernel_bytes, h->total_bytes);
         return NULL;
     }
     const bool is_told = sysinfo(&s) == 0;
@@ -109,8 +88,8 @@ static uint64_t huge_free(const char *root)
                  (unsigned long long)sizes_kb[i]);
         const uint64_t n_free = os_number_in(folder, "free_hugepages", NULL);
         const uint64_t n_promised = os_number_in(folder, "resv_hugepages", NULL);
-        const uint64_t n = less(known(n_free), known(n_promised));
-        sum += known(bytes_of(n, sizes_kb[i] * 1024));
+        const uint64_t n = figure_less(figure_known(n_free), figure_known(n_promised));
+        sum += figure_known(figure_bytes(n, sizes_kb[i] * 1024));
     }
     return sum;
 }
@@ -138,7 +117,7 @@ struct own {
 
 static uint64_t status_bytes(const char *path, const char *key)
 {
-    return bytes_of(os_number_after(path, key), 1024);
+    return figure_bytes(os_number_after(path, key), 1024);
 }
 
 static void read_own(struct own *o, const char *root)
@@ -146,13 +125,14 @@ static void read_own(struct own *o, const char *root)
     char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/proc/self/status", root);
     const uint64_t anon = status_bytes(path, "RssAnon");
-    *o = (struct own){ .anon = anon != UINT64_MAX ? anon + known(status_bytes(path, "RssShmem"))
-                                                  : known(status_bytes(path, "VmRSS")),
-                       .file = known(status_bytes(path, "RssFile")),
-                       .code =
-                           known(status_bytes(path, "VmExe")) + known(status_bytes(path, "VmLib")),
-                       .mapped = known(status_bytes(path, "VmSize")),
-                       .data = known(status_bytes(path, "VmData")) };
+    *o = (struct own){ .anon = anon != UINT64_MAX
+                                   ? anon + figure_known(status_bytes(path, "RssShmem"))
+                                   : figure_known(status_bytes(path, "VmRSS")),
+                       .file = figure_known(status_bytes(path, "RssFile")),
+                       .code = figure_known(status_bytes(path, "VmExe")) +
+                               figure_known(status_bytes(path, "VmLib")),
+                       .mapped = figure_known(status_bytes(path, "VmSize")),
+                       .data = figure_known(status_bytes(path, "VmData")) };
 }
 
 /* Limits of the process: less what it has of them, but for memory, which is part of a plan. */
@@ -161,22 +141,23 @@ static void read_limits(struct pool_host *h, const char *root, const struct own 
 {
     char path[OS_PATH_BYTES];
     snprintf(path, sizeof path, "%s/proc/self/limits", root);
-    h->locked_bytes = bytes_of(os_number_after(path, "Max locked memory"), 1);
-    h->address_bytes = bytes_of(os_number_after(path, "Max address space"), 1);
-    h->data_bytes = bytes_of(os_number_after(path, "Max data size"), 1);
+    h->locked_bytes = figure_bytes(os_number_after(path, "Max locked memory"), 1);
+    h->address_bytes = figure_bytes(os_number_after(path, "Max address space"), 1);
+    h->data_bytes = figure_bytes(os_number_after(path, "Max data size"), 1);
     if (h->address_bytes != UINT64_MAX) {
-        h->address_bytes = less(h->address_bytes, o->mapped + APART_BYTES) + o->anon + o->code;
+        h->address_bytes =
+            figure_less(h->address_bytes, o->mapped + APART_BYTES) + o->anon + o->code;
     }
     if (h->data_bytes != UINT64_MAX) {
-        h->data_bytes =
-            less(h->data_bytes, o->data) + o->anon + o->code + (image != NULL ? image->bytes : 0);
+        h->data_bytes = figure_less(h->data_bytes, o->data) + o->anon + o->code +
+                        (image != NULL ? image->bytes : 0);
     }
 }
 
 uint64_t pool_reserve(uint64_t total_bytes)
 {
     const uint64_t part = total_bytes / RESERVE_PART;
-    return part < RESERVE_LEAST ? RESERVE_LEAST : least(part, RESERVE_MOST);
+    return part < RESERVE_LEAST ? RESERVE_LEAST : figure_least(part, RESERVE_MOST);
 }
 
 static void choose(struct pool_host *h, uint64_t bytes, const char *name)
@@ -198,12 +179,13 @@ static void read_host(struct pool_host *h, const char *root, const char *claims,
     read_limits(h, root, &own, image);
     h->held_bytes = own.anon;
     h->huge_bytes = huge_free(root);
-    h->reserve_bytes = pool_reserve(known(h->total_bytes));
+    h->reserve_bytes = pool_reserve(figure_known(h->total_bytes));
     h->other_bytes = others.bytes;
     const uint64_t gone = h->cma_bytes + h->reserve_bytes + h->other_bytes;
-    h->available_bytes = least(less(h->kernel_bytes, gone) + h->held_bytes, h->total_bytes);
+    h->available_bytes =
+        figure_least(figure_less(h->kernel_bytes, gone) + h->held_bytes, h->total_bytes);
     h->limit = hidden != NULL ? hidden : limit_of_box(h);
-    const uint64_t code = least(own.file, own.code);
+    const uint64_t code = figure_least(own.file, own.code);
     const struct cgroup_held held = { own.anon + code, own.file - code };
     const char *name = NULL;
     h->group_bytes = cgroup_memory(root, &held, others.one, others.n, &name);
@@ -245,27 +227,28 @@ static uint64_t read_ttm(const char *root, const char *module)
 {
     char parameters[OS_PATH_BYTES];
     snprintf(parameters, sizeof parameters, "%s/sys/module/%s/parameters", root, module);
-    return bytes_of(os_number_in(parameters, "pages_limit", NULL), (uint64_t)sysconf(_SC_PAGESIZE));
+    return figure_bytes(os_number_in(parameters, "pages_limit", NULL),
+                        (uint64_t)sysconf(_SC_PAGESIZE));
 }
 
 static void read_amd(struct pool_gpu *g, const char *root, const char *folder,
                      const struct pool_host *host)
 {
-    const uint64_t total = bytes_of(os_number_in(folder, "mem_info_vram_total", NULL), 1);
-    const uint64_t used = bytes_of(os_number_in(folder, "mem_info_vram_used", NULL), 1);
-    const uint64_t map = bytes_of(os_number_in(folder, "mem_info_gtt_total", NULL), 1);
-    const uint64_t mapped = bytes_of(os_number_in(folder, "mem_info_gtt_used", NULL), 1);
+    const uint64_t total = figure_bytes(os_number_in(folder, "mem_info_vram_total", NULL), 1);
+    const uint64_t used = figure_bytes(os_number_in(folder, "mem_info_vram_used", NULL), 1);
+    const uint64_t map = figure_bytes(os_number_in(folder, "mem_info_gtt_total", NULL), 1);
+    const uint64_t mapped = figure_bytes(os_number_in(folder, "mem_info_gtt_used", NULL), 1);
     uint64_t pages = read_ttm(root, "amdttm");
     g->ttm = pages != UINT64_MAX ? "amdttm" : "ttm";
     pages = pages != UINT64_MAX ? pages : read_ttm(root, "ttm");
     g->is_told = total != UINT64_MAX;
     g->is_carved = !is_card(folder);
-    g->total_bytes = known(total);
-    g->free_bytes = less(known(total), known(used));
-    g->gtt_bytes = known(map);
-    g->ttm_bytes = known(pages);
-    const uint64_t most = less(least(known(map), pages), known(mapped));
-    g->map_bytes = least(most, host->available_bytes);
+    g->total_bytes = figure_known(total);
+    g->free_bytes = figure_less(figure_known(total), figure_known(used));
+    g->gtt_bytes = figure_known(map);
+    g->ttm_bytes = figure_known(pages);
+    const uint64_t most = figure_less(figure_least(figure_known(map), pages), figure_known(mapped));
+    g->map_bytes = figure_least(most, host->available_bytes);
 }
 
 static void read_gpus(struct pool *p, const char *root)

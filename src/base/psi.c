@@ -26,6 +26,7 @@
 #include "base/psi.h"
 
 #include "base/cgroup.h"
+#include "base/figure.h"
 #include "base/os.h"
 
 #include <stdio.h>
@@ -33,7 +34,6 @@
 #include <string.h>
 
 #define TEXT_BYTES 1024
-#define SANE_KB    ((uint64_t)1 << 42)
 
 /* Digits and perhaps a point and two more, whatever the locale says. */
 static bool take_percent(const char *at, double *out)
@@ -91,8 +91,7 @@ bool psi_parse(const char *text, struct psi_scope *out)
 
 static uint64_t bytes_of(const char *meminfo, const char *key)
 {
-    const uint64_t kb = os_number_of(meminfo, key);
-    return kb < SANE_KB ? kb * 1024 : UINT64_MAX;
+    return figure_bytes(os_number_of(meminfo, key), 1024);
 }
 
 void psi_read(struct psi *out, const char *root)

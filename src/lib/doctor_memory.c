@@ -9,6 +9,7 @@
  *
  * Thresholds are shares of the box's memory, so that they mean the same on a Raspberry Pi and on a
  * server. Next: base/pool.c, docs/MEMORY.md. */
+#include "base/figure.h"
 #include "lib/doctor_impl.h"
 
 #include <stdio.h>
@@ -18,11 +19,6 @@
 #define GPU_PAGE   4096 /* of boxes with amdgpu's graphics in the processor */
 #define SWAPPY     10   /* swappiness above which idle programs are swapped for page cache */
 #define WAITS_MUCH 5.0  /* percent of time */
-
-static uint64_t known(uint64_t n)
-{
-    return n != FACTS_UNKNOWN ? n : 0;
-}
 
 /* --- who has it ---------------------------------------------------------------------------- */
 
@@ -243,7 +239,7 @@ static void judge_map(const struct facts *f, const struct pool_gpu *g, struct do
 static void judge_carved(const struct facts *f, const struct pool_gpu *g, struct doctor *d)
 {
     const struct pool_host *h = &f->pool.host;
-    const uint64_t all = known(h->total_bytes) + g->total_bytes;
+    const uint64_t all = figure_known(h->total_bytes) + g->total_bytes;
     const enum doctor_state state = g->total_bytes > all / 4 ? DOCTOR_WRONG
                                     : g->total_bytes > all / 16 && g->total_bytes > GIB
                                         ? DOCTOR_NOTE
@@ -369,8 +365,7 @@ static void judge_swap(const struct facts *f, struct doctor *d)
                    m->swap_bytes == 0 ? "none" : "none for this cgroup, whatever the box has");
         return;
     }
-    const uint64_t used =
-        m->swap_free_bytes < m->swap_bytes ? m->swap_bytes - m->swap_free_bytes : 0;
+    const uint64_t used = figure_less(m->swap_bytes, m->swap_free_bytes);
     char swappiness[32] = "swappiness is not told";
     if (m->swappiness != FACTS_UNKNOWN) {
         snprintf(swappiness, sizeof swappiness, "swappiness %llu",
@@ -400,8 +395,8 @@ static void judge_overcommit(const struct facts *f, struct doctor *d)
         doctor_add(d, "overcommit", DOCTOR_UNKNOWN, "/proc/sys/vm/overcommit_memory is not told");
         return;
     }
-    const uint64_t most = known(m->commit_bytes);
-    const uint64_t left = most > known(m->committed_bytes) ? most - known(m->committed_bytes) : 0;
+    const uint64_t left =
+        figure_less(figure_known(m->commit_bytes), figure_known(m->committed_bytes));
     if (m->overcommit < 2 || left >= f->pool.host.available_bytes) {
         doctor_add(d, "overcommit", DOCTOR_OK, "overcommit_memory %llu%s",
                    (unsigned long long)m->overcommit,
