@@ -417,8 +417,8 @@ static int32_t row_of(const struct matmul_job *j)
     return j->rows != NULL ? j->rows[0] : 0;
 }
 
-/* A job before this one whose activations are the same: one token's experts all read the same
- * row. */
+/* A job before this one whose activations are the same, prepared in the same forms: one token's
+ * experts all read the same row. */
 static const struct matmul_job *same_input(const struct matmul_jobs *all, int32_t i)
 {
     const struct matmul_job *j = &all->job[i];
@@ -444,14 +444,13 @@ static void job_take(struct be_cpu *c, struct matmul_jobs *all, int32_t i)
         const struct tensor *w = j->out[o].w;
         const enum kern_act_kind kind = kern_act_kind_for(w->type);
         struct kern_act *act = &j->act[kind];
-        if (act->data == NULL) {
-            *act = same != NULL ? same->act[kind]
-                                : (struct kern_act){ kind, j->n_tok, w->n_col, NULL, j->rows };
-        }
-        if (act->data == NULL) {
+        if (same != NULL) {
+            *act = same->act[kind];
+        } else if (act->data == NULL) {
+            *act = (struct kern_act){ kind, j->n_tok, w->n_col, NULL, j->rows };
             act->data = arena_take(c->back.step, kern_act_bytes(kind, j->n_tok, w->n_col));
-            assert(act->data != NULL);
         }
+        assert(act->data != NULL); /* there was room; jobs with one input have the same types */
         const int32_t most = kern_act_tiles_at_once(kind, w->n_col);
         at_once = most < at_once ? most : at_once;
         n_panel = j->is_glu ? tensor_panels(w) : n_panel + tensor_panels(w);

@@ -26,6 +26,8 @@
 #include <assert.h>
 #include <math.h>
 
+static_assert(ARCH_EXPERT_MAX == BACK_EXPERT_MAX, "any layer may be routed");
+
 #define WAIT_US 50000 /* for a layer, between two looks whether it is still wanted */
 
 /* What a layer's functions share. */
