@@ -149,7 +149,8 @@ struct back_ops {
     void (*scale)(struct back *b, float *x, float a, float cap, size_t ld, int32_t n_tok,
                   int32_t n);
     /* The n_used experts of each token that have the greatest logits[n_tok][back_ld(n_expert)],
-     * equal ones by lower number, and their weights. The logits are overwritten. */
+     * equal ones by lower number, and their weights; with NaN as docs/NUMERICS.md says, and weights
+     * that are none. The logits are overwritten. */
     void (*route)(struct back *b, struct back_route *r, float *logits, int32_t n_tok);
     /* All products of some experts. */
     void (*experts)(struct back *b, const struct back_experts *p);
