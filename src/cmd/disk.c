@@ -1,37 +1,20 @@
 /* disk - the model store and the speed of its disk, tried just now
  *
- * The speed is that of base/ring.c on a file that is there: what a model's start waits for, and
- * each token of a model that is larger than memory. Another part of the file is read each time, so
- * that no cache between here and the disk has seen it lately.
+ * The speed is that of lib/measure.c on the largest file of the store: what a model's start waits
+ * for, and each token of a model that is larger than memory. Where there is no model nothing waits
+ * for the disk, and nothing is measured.
  *
- * Reads begin one by one and more go side by side as they end, so that a memory card of 20 MB/s is
- * measured in three seconds with what it can read in them, and a fast disk with a full queue: what
- * came before that is not timed.
- *
- * Rejected: a temporary file where there is no model. It would be read from where the disk has put
- * it a moment ago, which is not where models lie, it wears the disk, and without a model nothing
- * waits for it.
- *
- * Next: base/ring.c. */
+ * Next: lib/measure.c. */
 #include "cmd/disk.h"
 
-#include "base/mem.h"
 #include "base/os.h"
-#include "base/pool.h"
-#include "base/ring.h"
 #include "cmd/store.h"
+#include "lib/measure.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define PIECE       ((size_t)8 << 20) /* of a read */
-#define BESIDE      ((size_t)8 << 20) /* of memory that the ring and the kernel take */
-#define N_PIECE     8                 /* side by side at most */
-#define FULL_LEAST  24                /* reads with a full queue that are timed alone */
-#define READ_MOST   ((uint64_t)512 << 20)
-#define READ_LEAST  (4 * (uint64_t)PIECE) /* a smaller file tells nothing */
-#define TIME_US     1500000               /* in which reads are started */
-#define LOOK_US     500000                /* for the page cache */
+#define LOOK_US     500000 /* for the page cache */
 #define LOOK_PIECE  ((size_t)1 << 30)
 #define MODELS_MOST 10000
 
@@ -106,78 +89,25 @@ static enum err read_store(struct facts_disk *d, struct buf *largest)
 
 /* --- speed --------------------------------------------------------------------------------- */
 
-/* Up to N_PIECE reads in flight, each into a part of the memory of its own. */
-static enum err stream(struct facts_disk *d, struct ring *r, uint8_t *to, uint64_t at)
-{
-    const uint64_t most = d->file_bytes < READ_MOST ? d->file_bytes / PIECE * PIECE : READ_MOST;
-    const uint64_t from_us = os_now_us();
-    uint64_t n_started = 0;
-    uint64_t n_ended = 0;
-    uint64_t n_wide = 1;  /* that go side by side */
-    uint64_t n_begun = 0; /* that had ended when all went side by side, and when that was */
-    uint64_t full_us = from_us;
-    bool goes_on = true;
-    while (goes_on || n_ended < n_started) {
-        while (goes_on && n_started - n_ended < n_wide) {
-            uint64_t ticket = 0;
-            TRY(ring_start(r, at + n_started * PIECE, to + n_started % N_PIECE * PIECE, PIECE,
-                           &ticket));
-            n_started++;
-            goes_on = (n_started + 1) * PIECE <= most;
-        }
-        TRY(ring_wait(r, ++n_ended)); /* the n-th read has the ticket n */
-        goes_on = goes_on && os_now_us() - from_us < TIME_US;
-        if (n_wide < N_PIECE && ++n_wide == N_PIECE) {
-            n_begun = n_ended;
-            full_us = os_now_us();
-        }
-    }
-    const bool has_full = n_ended >= n_begun + FULL_LEAST;
-    const uint64_t n_timed = has_full ? n_ended - n_begun : n_ended;
-    const uint64_t us = os_now_us() - (has_full ? full_us : from_us);
-    d->read_bytes = n_ended * PIECE;
-    d->gb_s = (double)(n_timed * PIECE) / 1e3 / (double)(us + 1);
-    return ERR_OK;
-}
-
-/* In a small container the kernel would not refuse the memory but end the program. */
-static enum err has_room(void)
-{
-    struct pool_host h;
-    const uint64_t need = N_PIECE * PIECE + BESIDE;
-    pool_read_host(&h, NULL);
-    REQUIRE(h.available_bytes >= h.held_bytes + need, ERR_MEMORY,
-            "reading takes %llu MiB, which are not there (%s)", (unsigned long long)need >> 20,
-            h.limit);
-    return ERR_OK;
-}
-
 /* Without a file when that could not even begin: then the disk is unknown, and not broken. */
 static enum err measure(struct facts_disk *d, const char *path)
 {
-    struct ring *r = NULL;
-    struct arena memory = { 0 };
-    uint64_t dice = 0;
-    enum err e = ring_open(&r, path);
-    e = e == ERR_OK ? has_room() : e;
-    e = e == ERR_OK ? arena_open(&memory, N_PIECE * PIECE, true) : e;
-    const bool has_begun = e == ERR_OK;
+    struct os_file f;
+    struct measure_disk m = { 0 };
+    enum err e = os_open(&f, path);
+    bool has_begun = e == ERR_OK;
     if (has_begun) {
-        os_random(&dice, sizeof dice);
-        const uint64_t n_piece = d->file_bytes / PIECE;
-        const uint64_t n_most = READ_MOST / PIECE;
-        const uint64_t n_place = n_piece > n_most ? n_piece - n_most + 1 : 1;
-        e = stream(d, r, memory.base, dice % n_place * PIECE);
+        os_close(&f);
+        e = measure_disk(path, &m);
+        has_begun = e == ERR_OK || e == ERR_IO || e == ERR_INTEGRITY;
     }
-    if (r != NULL) {
-        d->is_direct = ring_is_direct(r);
-        d->is_uring = strcmp(ring_how(r), "io_uring") == 0;
-    }
-    if (!has_begun || (e != ERR_OK && e != ERR_IO && e != ERR_INTEGRITY)) {
+    d->gb_s = m.gb_s;
+    d->read_bytes = m.read_bytes < d->file_bytes ? m.read_bytes : d->file_bytes;
+    d->is_direct = m.is_direct;
+    d->is_uring = m.is_uring;
+    if (!has_begun) {
         d->file[0] = '\0';
     }
-    ring_close(r);
-    arena_close(&memory);
     return e;
 }
 
@@ -204,7 +134,7 @@ enum err disk_read(struct facts_disk *d, const char *path)
         snprintf(d->fault, sizeof d->fault, "%s", err_text());
     }
     const enum err e = path != NULL ? name_file(d, path, &file) : ERR_OK;
-    if (e == ERR_OK && d->file_bytes < READ_LEAST) {
+    if (e == ERR_OK && d->file_bytes < MEASURE_DISK_LEAST) {
         snprintf(d->why, sizeof d->why, "%s",
                  d->file_bytes > 0     ? "the file is too small to tell"
                  : d->fault[0] != '\0' ? "the model store cannot be opened"

@@ -4,11 +4,10 @@
 
 #include "base/facts.h"
 
-/* Fills *d: looks at the store, and reads up to 512 MiB of `path` past the page cache, or of the
- * store's largest file when it is NULL. Writes nothing but the folders of a store that was not
- * there. Takes up to three seconds, as slow as the disk is, and 64 MiB of memory for as long. What
- * fails is told in *d, but for ERR_NOT_FOUND and ERR_IO when `path` cannot be opened. Owner: the
- * main thread. */
+/* Fills *d: looks at the store, and measures the speed of `path`, or of the store's largest file
+ * when it is NULL (lib/measure.h: time and memory). Writes nothing but the folders of a store that
+ * was not there. What fails is told in *d, but for ERR_NOT_FOUND and ERR_IO when `path` cannot be
+ * opened. Owner: the main thread. */
 enum err disk_read(struct facts_disk *d, const char *path) MUST_USE;
 
 #endif

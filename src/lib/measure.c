@@ -1,4 +1,4 @@
-/* measure - the box's limits: how fast it reads memory and multiplies
+/* measure - the box's limits: how fast it multiplies, reads memory and the disk
  *
  * Each figure is the best of five runs and of a tenth of a second, by the kernels' own loops
  * (kern.h), with all threads and with one. Where the threads do not get their cores, since other
@@ -7,9 +7,17 @@
  * caches of the box: a server's hold hundreds of megabytes, and reading these again and again tells
  * nothing of its memory.
  *
- * The disk's figure is no best but what came in a third of a second: a model that is read from it
- * is read all the time. It begins at another place of the file each time, as below a virtual
- * machine there may be a cache that has the last one.
+ * The disk's figure is no best but what came in a while: a model that is read from it is read all
+ * the time. It is what base/ring.c reads of the file, past the page cache, from another place each
+ * time, so that no cache between here and the disk has seen it lately. Reads begin one by one and
+ * more go side by side as they end, so that a memory card of 20 MB/s is measured in three seconds
+ * with what it can read in them, and a fast disk with a full queue: what came before that is not
+ * timed. `hearth plan`, `hearth bench` and `hearth doctor` tell this one figure.
+ *
+ * Rejected for the disk: a temporary file where there is no model. It would be read from where the
+ * disk has put it a moment ago, which is not where models lie, it wears the disk, and without a
+ * model nothing waits for it. Giving up on a disk that does not answer: what is in flight writes to
+ * our memory, and the kernel, which knows the disk, ends it with an error.
  *
  * Next: lib/hearth.c. */
 #include "lib/measure.h"
@@ -24,6 +32,7 @@
 #include "base/team.h"
 
 #include <assert.h>
+#include <string.h>
 
 #define MEASURE_BYTES  ((uint64_t)384 << 20)
 #define MEASURE_LEAST  ((uint64_t)16 << 20)
@@ -34,9 +43,12 @@
 #define MEASURE_BUSY   5   /* times as long where cores are shared */
 #define MEASURE_SHARE  0.9 /* of the threads' time; less: they are */
 
-#define DISK_US     300000
-#define DISK_PIECES 3 /* of memory: one is waited for, two are on their way */
-#define DISK_BYTES  ((size_t)16 << 20)
+#define DISK_PIECE  ((size_t)2 << 20) /* of a read */
+#define DISK_PIECES 24                /* side by side at most */
+#define DISK_BESIDE ((size_t)8 << 20) /* of memory that the ring and the kernel take */
+#define DISK_FULL   96                /* reads with a full queue that are timed alone */
+#define DISK_MOST   256               /* reads in all */
+#define DISK_US     1500000           /* in which reads are started */
 
 /* One measurement on the threads of the team. */
 struct measure {
@@ -198,45 +210,75 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     return e;
 }
 
-/* Piece after piece from `first` on, around the file's end. Time counts from when the first one is
- * there, since a disk begins slowly. */
-static enum err read_disk(struct ring *r, const struct arena *to, uint64_t first, double *gb_s)
+/* Reads one after the other from piece `first` on, around the file's end, more and more side by
+ * side, each into a part of the memory of its own. */
+static enum err read_disk(struct ring *r, uint8_t *to, uint64_t first, struct measure_disk *out)
 {
-    const uint64_t n_piece = ring_file_bytes(r) / DISK_BYTES;
-    uint64_t ticket[DISK_PIECES] = { 0 };
-    uint64_t begin = 0;
-    uint64_t end = 0;
-    uint64_t n = 0; /* started */
-    do {
-        TRY(ring_wait(r, ticket[n % DISK_PIECES]));
-        end = os_now_us();
-        begin = n <= DISK_PIECES ? end : begin;
-        TRY(ring_start(r, (first + n) % n_piece * DISK_BYTES,
-                       to->base + n % DISK_PIECES * DISK_BYTES, DISK_BYTES,
-                       &ticket[n % DISK_PIECES]));
-        n++;
-    } while (n <= 2 * DISK_PIECES || end - begin < DISK_US);
-    *gb_s = (double)((n - 1 - DISK_PIECES) * DISK_BYTES) / ((double)(end - begin) + 1.0) / 1e3;
-    return ring_wait(r, ticket[(n - 1) % DISK_PIECES]);
+    const uint64_t n_piece = ring_file_bytes(r) / DISK_PIECE;
+    const uint64_t from_us = os_now_us();
+    uint64_t n_started = 0;
+    uint64_t n_ended = 0;
+    uint64_t n_wide = 1;  /* that go side by side */
+    uint64_t n_begun = 0; /* that had ended when all went side by side, and when that was */
+    uint64_t full_us = from_us;
+    bool goes_on = true;
+    while (goes_on || n_ended < n_started) {
+        while (goes_on && n_started - n_ended < n_wide) {
+            uint64_t ticket = 0;
+            TRY(ring_start(r, (first + n_started) % n_piece * DISK_PIECE,
+                           to + n_started % DISK_PIECES * DISK_PIECE, DISK_PIECE, &ticket));
+            goes_on = ++n_started < DISK_MOST;
+        }
+        TRY(ring_wait(r, ++n_ended)); /* the n-th read has the ticket n */
+        goes_on = goes_on && os_now_us() - from_us < DISK_US;
+        if (n_wide < DISK_PIECES && ++n_wide == DISK_PIECES) {
+            n_begun = n_ended;
+            full_us = os_now_us();
+        }
+    }
+    const bool has_full = n_ended >= n_begun + DISK_FULL;
+    const uint64_t n_timed = has_full ? n_ended - n_begun : n_ended;
+    const uint64_t us = os_now_us() - (has_full ? full_us : from_us);
+    out->read_bytes = n_ended * DISK_PIECE;
+    out->gb_s = (double)(n_timed * DISK_PIECE) / 1e3 / (double)(us + 1);
+    return ERR_OK;
 }
 
-enum err measure_disk(const char *path, double *gb_s)
+/* In a small container the kernel would not refuse the memory but end the program. */
+static enum err has_room(void)
+{
+    struct pool_host h;
+    const uint64_t need = MEASURE_DISK_BYTES;
+    static_assert(DISK_PIECES * DISK_PIECE + DISK_BESIDE <= MEASURE_DISK_BYTES, "what it takes");
+    pool_read_host(&h, NULL);
+    REQUIRE(h.available_bytes >= h.held_bytes + need, ERR_MEMORY,
+            "reading takes %llu MiB, which are not there (%s)", (unsigned long long)need >> 20,
+            h.limit);
+    return ERR_OK;
+}
+
+enum err measure_disk(const char *path, struct measure_disk *out)
 {
     struct arena to = { 0 };
     struct ring *r = NULL;
-    double got = 0.0;
-    static_assert(DISK_PIECES * DISK_BYTES + ((uint64_t)16 << 20) <= MEASURE_DISK_BYTES,
-                  "pieces and the ring");
+    struct measure_disk d = { 0 };
+    uint64_t dice = 0;
     TRY(ring_open(&r, path));
-    const uint64_t n_piece = ring_file_bytes(r) / DISK_BYTES;
-    enum err e = n_piece < 1
+    const uint64_t bytes = ring_file_bytes(r);
+    enum err e = bytes < MEASURE_DISK_LEAST
                      ? err_set(ERR_UNSUPPORTED, "%s: too small to tell the disk's speed", path)
-                     : arena_open(&to, DISK_PIECES * DISK_BYTES, true);
-    e = e == ERR_OK ? read_disk(r, &to, os_now_us() / 1000 % n_piece, &got) : e;
+                     : has_room();
+    e = e == ERR_OK ? arena_open(&to, DISK_PIECES * DISK_PIECE, true) : e;
+    if (e == ERR_OK) {
+        os_random(&dice, sizeof dice);
+        d.is_direct = ring_is_direct(r);
+        d.is_uring = strcmp(ring_how(r), "io_uring") == 0;
+        e = read_disk(r, to.base, dice % (bytes / DISK_PIECE), &d);
+    }
     ring_close(r);
     arena_close(&to);
     if (e == ERR_OK) {
-        *gb_s = got;
+        *out = d;
     }
     return e;
 }

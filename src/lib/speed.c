@@ -87,7 +87,12 @@ static enum err measure_speeds(const struct hearth_box *box, const char *path,
     if (!(*read_gb_s > 0.0)) {
         TRY(measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, read_gb_s));
     }
-    return disk_bytes > 0 && !(*disk_gb_s > 0.0) ? measure_disk(path, disk_gb_s) : ERR_OK;
+    if (disk_bytes > 0 && !(*disk_gb_s > 0.0)) {
+        struct measure_disk disk;
+        TRY(measure_disk(path, &disk));
+        *disk_gb_s = disk.gb_s;
+    }
+    return ERR_OK;
 }
 
 enum err speed_predict(const struct hearth_box *box, const char *path,
