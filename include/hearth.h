@@ -97,6 +97,7 @@ struct hearth_plan {
     uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from the disk, a step */
     uint64_t window_kv_bytes, window, mapped_bytes; /* its part where so many are seen; an image */
     uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes; /* many tokens; if packed it fits */
+    uint64_t parallel_read_bytes; /* to decode one each of n_parallel, of experts as expected */
 };
 
 struct hearth_model_info {
@@ -135,9 +136,8 @@ HEARTH_API void hearth_model_get_info(const struct hearth_model *model,
                                       struct hearth_model_info *out);
 /* --- text and tokens ------------------------------------------------------------------------- */
 /* *n: in the room in `ids` or `out`; out the number written. With LIMIT the number needed, or as it
- * was: then something else is too large, as hearth_error() says. Most memory that these take beside
- * the plan (chat: and the JSON's tree; detokenize: its text, at most 16 MiB); n_text: bytes, of what
- * is no UTF-8 three times as many: */
+ * was if something else is too large (hearth_error()). Most memory they take beside the plan (chat:
+ * and the JSON's tree; detokenize: its text, to 16 MiB); n_text: bytes, of no UTF-8 three times: */
 #define HEARTH_TEXT_BYTES(n_text) (((n_text) > 300000 ? (n_text) : (size_t)300000) * 84)
 enum { HEARTH_ADD_SPECIAL = 1, HEARTH_PARSE_SPECIAL = 2, HEARTH_SHOW_SPECIAL = 4 };
 

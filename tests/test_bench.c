@@ -231,12 +231,28 @@ static void test_refused(void **state)
     assert_int_equal(world.n_measure, 2);
 }
 
+/* What a step of all conversations reads counts, and not what one of them does. */
+static void test_shares(void **state)
+{
+    (void)state;
+    const struct conf c = { .batch = 4, .depth = 100 };
+    struct bench b = { .plan = { .step_read_bytes = 2000000000,
+                                 .parallel_read_bytes = 5000000000,
+                                 .token_kv_bytes = 1000000 },
+                       .r = { .decode_tok_s = 8.0 } };
+    b.l.all.read_gb_s = 20.0;
+    const struct shares v = shares_of(&c, &b);
+    assert_true(v.read_gb_s > 10.79 && v.read_gb_s < 10.81); /* two steps a second */
+    assert_true(v.read_percent > 53.9 && v.read_percent < 54.1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_answers),
         cmocka_unit_test(test_long_answers),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_shares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -701,6 +701,25 @@ static void test_active(void **state)
     assert_int_equal(plan_all.tok_ops - plan.tok_ops, 3 * 4 * one * 2);
     assert_int_equal(plan_all.step_read_bytes - plan.step_read_bytes, 3 * 4 * one * sizeof(float));
     assert_int_equal(plan_all.step_bytes >= plan.step_bytes, 1);
+    assert_int_equal(plan.parallel_read_bytes, plan.step_read_bytes);
+}
+
+/* Of more answers at once those experts that are expected: 6 (1 - (2/3)^4) = 4.8 of six. */
+static void test_active_together(void **state)
+{
+    (void)state;
+    struct model m;
+    struct plan plan;
+    const struct plan_beside beside = { 0 };
+    const struct plan_config c = {
+        .n_ctx = 64, .n_parallel = 4, .n_queue = 1, .n_batch = 64, .n_worker = 2
+    };
+    model_of(&m, &merged);
+    assert_int_equal(plan_make(&plan, &m.arch, &m.weights, &c, &beside), ERR_OK);
+    model_close(&m);
+    const uint64_t experts = 3 * 3 * (3 * TINY_EMBD * TINY_FF) * sizeof(float);
+    const uint64_t rows = 3 * (TINY_EMBD * sizeof(float) + 2 * plan.tok_kv_bytes); /* of 3 more */
+    assert_int_equal(plan.parallel_read_bytes - plan.step_read_bytes, experts + rows);
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
@@ -752,12 +771,19 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_route),     cmocka_unit_test(test_odd_logits),
-        cmocka_unit_test(test_products),  cmocka_unit_test(test_one_token),
-        cmocka_unit_test(test_workspace), cmocka_unit_test(test_evenly),
-        cmocka_unit_test(test_sums),      cmocka_unit_test(test_gate),
-        cmocka_unit_test(test_layouts),   cmocka_unit_test(test_image),
-        cmocka_unit_test(test_pushed),    cmocka_unit_test(test_active),
+        cmocka_unit_test(test_route),
+        cmocka_unit_test(test_odd_logits),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_evenly),
+        cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_gate),
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_image),
+        cmocka_unit_test(test_pushed),
+        cmocka_unit_test(test_active),
+        cmocka_unit_test(test_active_together),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,7 +178,7 @@ static struct shares shares_of(const struct conf *c, const struct bench *b)
     const double token_ops = (double)b->plan.token_ops;
     const double answer_ops = token_ops + 2.0 * (double)b->info.n_vocab * (double)b->info.n_embd;
     const bool by_float = is_float(b->info.type);
-    const double step_bytes = (double)b->plan.step_read_bytes + kv_bytes;
+    const double step_bytes = (double)b->plan.parallel_read_bytes + kv_bytes;
     struct shares v = { .peak = by_float ? "float" : "int8" };
     v.peak_gop_s = by_float ? b->l.all.f32_gflop_s : b->l.all.int8_gop_s;
     v.read_gb_s = b->r.decode_tok_s / (double)c->batch * step_bytes / 1e9;

@@ -159,12 +159,16 @@ static enum err measure(struct plan *p, const struct arch *a, const struct weigh
     one.n_ctx = 1;
     TRY(dry_step(&d.m, &d.x, &one, 0, 1));
     p->step_read_bytes = d.m.weight_bytes + d.m.kv_bytes;
+    p->tok_ops = d.m.product_ops - 2 * (uint64_t)w->output.n_row * (uint64_t)w->output.n_col;
+    be_measure_init(&d.m, &d.step, c->n_worker);
+    one.n_ctx = c->n_parallel;
+    TRY(dry_step(&d.m, &d.x, &one, 0, c->n_parallel));
+    p->parallel_read_bytes = d.m.weight_bytes + d.m.kv_bytes;
     p->tok_kv_bytes = kv_tok_bytes(a, c->kv);
     for (int32_t i = 0; i < a->n_layer && a->window > 0; i++) {
         p->window_kv_bytes += a->layer[i].is_window ? p->tok_kv_bytes / (uint64_t)a->n_layer : 0;
     }
     p->window = (uint64_t)a->window;
-    p->tok_ops = d.m.product_ops - 2 * (uint64_t)w->output.n_row * (uint64_t)w->output.n_col;
     return ERR_OK;
 }
 

@@ -53,10 +53,11 @@ struct plan {
     const char *available_from; /* static */
     bool is_own_limit;          /* the owner's or a ulimit, not the box's */
     bool fits;
-    size_t context_bytes;     /* arena: cache, page tables, frequencies, request buffers */
-    size_t draft_bytes;       /* arena: what the small model has of these */
-    size_t step_bytes;        /* arena: workspace, of both models */
-    uint64_t step_read_bytes; /* to decode one token with an empty cache */
+    size_t context_bytes;         /* arena: cache, page tables, frequencies, request buffers */
+    size_t draft_bytes;           /* arena: what the small model has of these */
+    size_t step_bytes;            /* arena: workspace, of both models */
+    uint64_t step_read_bytes;     /* to decode one token with an empty cache */
+    uint64_t parallel_read_bytes; /* one for each of n_parallel; experts as expected */
     uint64_t tok_kv_bytes;
     uint64_t window_kv_bytes; /* of these in layers that see `window` positions only */
     uint64_t window;

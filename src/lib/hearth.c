@@ -385,6 +385,7 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .n_batch = p->config.n_batch,
                                  .n_part = p->n_part,
                                  .step_read_bytes = p->step_read_bytes,
+                                 .parallel_read_bytes = p->parallel_read_bytes,
                                  .token_kv_bytes = p->tok_kv_bytes,
                                  .window_kv_bytes = p->window_kv_bytes,
                                  .window = p->window,
