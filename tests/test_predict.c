@@ -107,6 +107,24 @@ static void test_follows(void **state)
     assert_true(ask(64, 16, 1).decode_tok_s == few.decode_tok_s);
 }
 
+/* Scores belong to the last piece of a prompt: a larger vocabulary costs two pieces what it costs
+ * one. */
+static void test_scores(void **state)
+{
+    (void)state;
+    const struct tensor output = m.weights.output;
+    double us[2][2]; /* [pieces][vocabulary] */
+    for (int i = 0; i < 2; i++) {
+        us[0][i] = 64.0 / ask(64, 0, 0).prefill_tok_s;
+        us[1][i] = 128.0 / ask(128, 0, 0).prefill_tok_s;
+        m.weights.output.bytes += 1 << 20; /* of memory, which decides */
+    }
+    m.weights.output = output;
+    const double more = us[0][1] - us[0][0];
+    assert_true(more > 0.0);
+    assert_true(fabs(us[1][1] - us[1][0] - more) < 0.01 * more);
+}
+
 /* A step is as long as reading from the disk, if that takes longer than the rest. */
 static void test_disk(void **state)
 {
@@ -208,9 +226,10 @@ static void test_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),     cmocka_unit_test(test_follows),
-        cmocka_unit_test(test_disk),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_all_types), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_asked),   cmocka_unit_test(test_follows),
+        cmocka_unit_test(test_scores),  cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_all_types),
+        cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

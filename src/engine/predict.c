@@ -4,11 +4,11 @@
  * run on one that tries each kind of operation for some milliseconds (back/be_time.c). Nothing of
  * the model is needed but its header.
  *
- * A prompt is computed in pieces, as the scheduler cuts it. What a piece takes grows with the
- * positions before it, by the same for each, so the first and the last whole piece stand for all;
- * a rest is a piece of its own. An answer's step is one token of each conversation, all equally
- * deep. What the engine does between two steps is the choice of the tokens, and STEP_US for all
- * else: laying out, text, events.
+ * A prompt is computed in pieces, as the scheduler cuts it, the last of which has scores. What a
+ * piece takes grows with the positions before it, by the same for each, so of those before the last
+ * the first and the last stand for all. An answer's step is one token of each conversation, all
+ * equally deep. What the engine does between two steps is the choice of the tokens, and STEP_US for
+ * all else: laying out, text, events.
  *
  * Where layers are read from the disk, that goes on while others are computed, and ahead of them
  * into the next step (model/stream.c): a step takes as long as the longer of the two. Experts are
@@ -24,11 +24,12 @@
 #define PREDICT_RUNS 256  /* SCHED_SEQ_MAX */
 #define STEP_US      15.0 /* of the engine, between two steps */
 
-/* n_run sequences with n_tok tokens each, at pos0; scores for one each. */
+/* n_run sequences with n_tok tokens each, at pos0; scores for one each, or none. */
 struct shape {
     int32_t n_run;
     int32_t n_tok;
     int32_t pos0;
+    bool has_scores;
 };
 
 /* Microseconds of a step, of which disk_us are spent reading. */
@@ -46,9 +47,12 @@ static enum err step_us(struct plan_context *x, struct be_time *t, struct shape 
     float *hidden = NULL;
     be_time_begin(t);
     TRY(decoder_forward(&x->decoder, &step, &hidden));
-    decoder_logits(&x->decoder, hidden, NULL, s.n_run);
+    if (s.has_scores) {
+        decoder_logits(&x->decoder, hidden, NULL, s.n_run);
+        t->us += be_time_choose_us(t, x->decoder.arch->n_vocab, s.n_run);
+    }
     arena_rewind(t->back.step, mark);
-    *us = t->us + STEP_US + be_time_choose_us(t, x->decoder.arch->n_vocab, s.n_run);
+    *us = t->us + STEP_US;
     *us = disk_us > *us ? disk_us : *us;
     REQUIRE(!t->is_beyond, ERR_LIMIT, "the model's operations are too large to be tried");
     REQUIRE(isfinite(*us) && *us > 0.0, ERR_LIMIT, "the box's memory or clock cannot be measured");
@@ -58,23 +62,22 @@ static enum err step_us(struct plan_context *x, struct be_time *t, struct shape 
 static enum err prompt_us(struct plan_context *x, struct be_time *t, int32_t n_batch,
                           const struct predict *p, double *us)
 {
-    const int32_t n_whole = p->n_prompt / n_batch;
-    const int32_t rest = p->n_prompt % n_batch;
+    const int32_t n_whole = (p->n_prompt - 1) / n_batch; /* before the last piece */
+    const int32_t n_end = p->n_prompt - n_whole * n_batch;
+    struct shape s = { 1, n_batch, p->n_depth, false };
     double first = 0.0;
     double last = 0.0;
     double end = 0.0;
     if (n_whole > 0) {
-        TRY(step_us(x, t, (struct shape){ 1, n_batch, p->n_depth }, p->piece_disk_us, &first));
+        TRY(step_us(x, t, s, p->piece_disk_us, &first));
         last = first;
     }
     if (n_whole > 1) {
-        const int32_t pos0 = p->n_depth + (n_whole - 1) * n_batch;
-        TRY(step_us(x, t, (struct shape){ 1, n_batch, pos0 }, p->piece_disk_us, &last));
+        s.pos0 = p->n_depth + (n_whole - 1) * n_batch;
+        TRY(step_us(x, t, s, p->piece_disk_us, &last));
     }
-    if (rest > 0) {
-        const int32_t pos0 = p->n_depth + n_whole * n_batch;
-        TRY(step_us(x, t, (struct shape){ 1, rest, pos0 }, p->piece_disk_us, &end));
-    }
+    s = (struct shape){ 1, n_end, p->n_depth + n_whole * n_batch, true };
+    TRY(step_us(x, t, s, p->piece_disk_us, &end));
     *us = (first + last) / 2.0 * n_whole + end;
     return ERR_OK;
 }
@@ -95,7 +98,7 @@ static enum err predict_one(struct plan_context *x, struct be_time *t, int32_t n
     }
     if (p->n_parallel > 0) {
         const double beside_us = p->is_late ? 0.0 : p->disk_us;
-        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth }, beside_us, &us));
+        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth, true }, beside_us, &us));
         us += p->disk_us - beside_us;
         p->decode_tok_s = 1e6 * p->n_parallel / us;
     }
