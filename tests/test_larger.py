@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from checks import check, finish, same
-from served import Served, ask
+from served import Served, ask, wait_metric
 
 hearth, model = map(os.path.abspath, sys.argv[1:3])
 PROMPT = 'The quick brown fox jumps over the lazy dog. ' * 20
@@ -123,14 +124,61 @@ def test_nearest(home):
     check('which runs', code == 0 and peak <= mib + 24, (code, err, peak))
 
 
+class Changed:
+    """A file that is changed from outside, and put back with its time."""
+
+    def __init__(self, path, change):
+        self.path, self.stat = path, os.stat(path)
+        with open(path, 'r+b') as f:
+            f.seek(self.stat.st_size - 4096)
+            self.tail = f.read()
+            f.seek(self.stat.st_size - 4096)
+            change(f)
+
+    def put_back(self):
+        with open(self.path, 'r+b') as f:
+            f.seek(self.stat.st_size - 4096)
+            f.write(self.tail)
+        os.utime(self.path, ns=(self.stat.st_atime_ns, self.stat.st_mtime_ns))
+
+
+def check_changed(name, s, changed, usual):
+    """Not ready and why, refused; all as before when the file is."""
+    ready, r = ask(s, 'GET', '/readyz'), ask(s, 'POST', '/v1/completions', {'prompt': usual[0], 'max_tokens': 24, 'temperature': 0})
+    check(f'{name}: not ready, with what to do', ready.status == 503 and re.search('changed.* hearth pull --pack', ready.body['reason']) and ready.headers['Retry-After'] == '10', ready.data)
+    check(f'{name}: new requests are refused', r.status == 503 and r.error['code'] == 'model_changed' and r.headers['Retry-After'] == '10', r.data)
+    same(f'{name}: alive', ask(s, 'GET', '/healthz')[0], 200)
+    told = r'level=error.*module=serve.*' + re.escape(changed.path) + '.*changed'
+    until = time.monotonic() + 30  # it looks once a second
+    while not re.search(told, s.said()) and time.monotonic() < until:
+        time.sleep(0.02)
+    check(f'{name}: the log names the file', re.search(told, s.said()), s.said())
+    changed.put_back()
+    same(f'{name}: ready again when it is as it was', ask(s, 'GET', '/readyz').body, {'status': 'ready', 'reason': None})
+    same(f'{name}: and answers', complete(s, usual[0])[1]['choices'][0]['text'], usual[1])
+
+
+def shrink_under(s, image, text, usual):
+    """What becomes of a request under which the file shrinks."""
+    got = []
+    client = threading.Thread(target=lambda: got.append(complete(s, text + 'And another text. ' * 10, 600)))
+    client.start()
+    wait_metric(s, 'hearth_requests_running', 1, 30)
+    changed = Changed(image, lambda f: f.truncate())
+    client.join()
+    check_changed('shrunk', s, changed, (text, usual))
+    return got[0].status, got[0].body
+
+
 def test_service(home):
-    """Several at once, then a file that shrinks."""
+    """Several at once, then a file that is changed, and one that shrinks."""
     image = images_of(home)[0]
     options = ['--ctx', '1024', '--parallel', '4']
     texts = [f'{i} is a number. ' * 10 for i in range(4)]
     os.environ['HOME'] = home
     with Served(hearth, 'small', *options) as s:
         usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
+        check_changed('mapped', s, Changed(image, lambda f: f.write(b'x')), (texts[0], usual[0]))
     whole = plan(home, 'small', *options)
     two, four = (plan(home, 'small', '--ctx', '1024', '--parallel', n)['serve_total_bytes'] for n in '24')
     with Served(hearth, 'small', '--ctx', '1024', '--memory', str((two + four) // 2 >> 20)) as s:
@@ -142,25 +190,10 @@ def test_service(home):
         check('as planned', planned['serve_fits'] and planned['step_disk_bytes'] < planned['serve_step_disk_bytes'] and
               f'step_disk_bytes={planned["serve_step_disk_bytes"]}' in s.said(), (planned, s.said()))
         same('several at once get what each gets alone', all_at_once(s, texts), usual)
-        with open(image, 'r+b') as f:
-            size = os.path.getsize(image)
-            f.seek(size - 4096)
-            tail = f.read()
-            f.truncate(size - 4096)
-        status, body = complete(s, texts[0])
+        status, body = shrink_under(s, image, texts[0], usual[0])
         check('a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
-        same('not the service', ask(s, 'GET', '/healthz')[0], 200)
-        for _ in range(2000):  # the log has a thread of its own, and so has its reader here
-            if 'level=error' not in s.said():
-                ask(s, 'GET', '/healthz')
-        check('the log says why', re.search(r'level=error.*(shorter|changed)', s.said()), s.said())
-        same('which still refuses', complete(s, texts[1])[0], status)
-        status, body = ask(s, 'GET', '/readyz')
-        check('and is not ready', status == 503 and 'changed' in json.dumps(body), (status, body))
+        check('the log says why', re.search(r'level=error.*module=engine.*(shorter|changed)', s.said()), s.said())
         same('exit code', s.end(), 0)
-    with open(image, 'r+b') as f:
-        f.seek(size - 4096)
-        f.write(tail)
 
 
 def make_experts(home):
@@ -212,18 +245,9 @@ def serve_experts(home):
     with Served(hearth, 'experts', *options, '--memory', str(mib)) as s:
         check('experts: some are read', 'of 256 experts have room' in s.said(), s.said())
         same('experts: several at once get what each gets alone', all_at_once(s, texts), usual)
-        size = os.path.getsize(image)
-        with open(image, 'r+b') as f:
-            f.seek(size - 4096)
-            tail = f.read()
-            f.truncate(size - 4096)
-        status, body = complete(s, 'Another text. ' * 10)
+        status, body = shrink_under(s, image, texts[0], usual[0])
         check('experts: a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
-        same('experts: not the service', ask(s, 'GET', '/healthz')[0], 200)
         same('experts: exit code', s.end(), 0)
-    with open(image, 'r+b') as f:
-        f.seek(size - 4096)
-        f.write(tail)
 
 
 def main():

@@ -67,7 +67,7 @@ struct engine_event {
 
 #define ENGINE_BATCH_BUCKETS 9
 struct engine_stats {
-    bool is_ready;         /* checked, and the file that layers are read from is the same */
+    bool is_ready;         /* checked at the start */
     uint64_t heartbeat_us; /* os_now_us of the last sign of life */
     int32_t n_running;
     int32_t n_queued;

@@ -443,11 +443,11 @@ static void abandon_step(struct engine *e)
 }
 
 /* The disk failed: the requests of the step end, and the service goes on. Others may be luckier,
- * but not where the file is another one now. */
+ * but not as long as the file is another one, for which whoever owns it looks (lib/hearth.c). */
 static void fail_step(struct engine *e, enum err why)
 {
     log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end%s\"", err_text(),
-              why == ERR_INTEGRITY ? ", and so will all others: start it again" : "");
+              why == ERR_INTEGRITY ? ", and so will all others, until the file is as it was" : "");
     lock_take(e->lock);
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_seq *q = &e->sched.seq[e->pieces[i].i_seq];
@@ -457,7 +457,6 @@ static void fail_step(struct engine *e, enum err why)
         }
     }
     e->was_abandoned = false;
-    e->stats.is_ready = e->stats.is_ready && why != ERR_INTEGRITY;
     engine_tell(e);
     engine_check_state(e);
     lock_drop(e->lock);

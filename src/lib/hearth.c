@@ -547,6 +547,10 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     guard(m, box);
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
+    if (gguf_is_image(m->gguf)) { /* before loading, at whose end it must not have changed */
+        TRY(os_open(&m->image, gguf_image_path(m->gguf)));
+        m->has_image = true;
+    }
     TRY(load_weights(m, p));
     tell_pages(m);
     gguf_close(m->gguf);
@@ -602,6 +606,9 @@ void hearth_model_close(struct hearth_model *model)
     chat_close(model->chat);
     tok_close(model->tok);
     gguf_close(model->gguf);
+    if (model->has_image) {
+        os_close(&model->image);
+    }
     if (model->granted > 0) {
         mem_ungrant(model->granted);
     }
@@ -787,7 +794,7 @@ void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stat
     const uint64_t now = os_now_us();
     *out = (struct hearth_stats){
         .size = sizeof *out,
-        .is_ready = s.is_ready,
+        .is_ready = s.is_ready && (!model->has_image || os_same(&model->image, "") == ERR_OK),
         .heartbeat_age_us = now > s.heartbeat_us ? now - s.heartbeat_us : 0,
         .n_running = s.n_running,
         .n_queued = s.n_queued,

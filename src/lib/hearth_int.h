@@ -4,6 +4,7 @@
 
 #include "base/claim.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/team.h"
 #include "engine/engine.h"
 #include "hearth.h"
@@ -34,7 +35,9 @@ struct hearth_model {
     uint64_t packed_disk_bytes; /* read for each step then */
     struct arena arena;         /* the weights */
     struct stream *stream;      /* of layers that do not stay; NULL: all do */
-    struct small *small;        /* that guesses; NULL: none */
+    struct os_file image;       /* that weights are mapped or read from: must stay as it is */
+    bool has_image;
+    struct small *small; /* that guesses; NULL: none */
     struct team *team;
     struct engine *engine;
     struct plan plan;

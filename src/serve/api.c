@@ -10,8 +10,10 @@
  * the Host. Both are refused. With keys neither matters, since the page has no key.
  *
  * Health: /healthz says that the loop runs. /readyz says that the engine computed its check at the
- * start, has shown life within HEARTBEAT_MAX_US, that others leave memory enough (pressure.c), and
- * that the service is not ending.
+ * start, that the packed image which weights are mapped or read from is as it was then, that the
+ * engine has shown life within HEARTBEAT_MAX_US, that others leave memory enough (pressure.c), and
+ * that the service is not ending. Each is looked at anew, so that it is ready again when the cause
+ * has gone.
  *
  * Next: serve/server.c puts the parts together. */
 #include "serve/api.h"
@@ -27,6 +29,12 @@
 
 #define HEARTBEAT_MAX_US 2000000
 #define REPLY_MAX        ((size_t)1 << 20)
+#define RETRY_SOON_S     1
+#define RETRY_LATE_S     ((uint32_t)(PRESSURE_EASE_US / 1000000))
+#define CHANGED                                                                                    \
+    "the model's packed image was changed while it is in use, so answers could be wrong: hearth "  \
+    "verify tells whether it is damaged, hearth pull --pack makes it again; then start the "       \
+    "service again. When the file is as it was, its time too, requests are taken again"
 
 /* --- small answers ---------------------------------------------------------------------------- */
 
@@ -36,29 +44,28 @@ static void reply_json(struct http_req *r, int status, const struct buf *body)
     http_reply(r, status, "application/json", buf_view(body));
 }
 
-bool api_is_ready(const struct api *a, const char **why)
+bool api_is_ready(const struct api *a, struct unready *why)
 {
     struct hearth_stats s = { .size = sizeof s };
-    const char *reason = NULL;
+    struct unready u = { NULL, RETRY_SOON_S };
     if (a->is_stopping) {
-        reason = "the service is ending";
+        u.why = "the service is ending";
     } else if (a->model == NULL) {
-        reason = "the model is being loaded";
+        u.why = "the model is being loaded";
     } else {
         hearth_model_get_stats(a->model, &s);
         if (!s.is_ready) {
-            reason = "the model's file was changed while layers are read from it: start the "
-                     "service again";
+            u = (struct unready){ CHANGED, RETRY_LATE_S };
         } else if (s.heartbeat_age_us > HEARTBEAT_MAX_US) {
-            reason = "the engine shows no life";
+            u.why = "the engine shows no life";
         } else if (a->pressure.state == PRESSURE_SHEDDING) {
-            reason = a->pressure.text;
+            u = (struct unready){ a->pressure.text, RETRY_LATE_S };
         }
     }
     if (why != NULL) {
-        *why = reason;
+        *why = u;
     }
-    return reason == NULL;
+    return u.why == NULL;
 }
 
 static void get_health(struct api *a, struct http_req *r)
@@ -73,17 +80,19 @@ static void get_health(struct api *a, struct http_req *r)
 
 static void get_ready(struct api *a, struct http_req *r)
 {
-    const char *why = NULL;
-    const bool is_ready = api_is_ready(a, &why);
+    struct unready u;
+    const bool is_ready = api_is_ready(a, &u);
+    char retry[16];
     struct buf b;
     buf_init(&b, REPLY_MAX);
     buf_printf(&b, "{\"status\":\"%s\",\"reason\":", is_ready ? "ready" : "not ready");
     if (is_ready) {
         buf_add_str(&b, "null}");
     } else {
-        js_put_string(&b, view_of(why), false);
+        js_put_string(&b, view_of(u.why), false);
         buf_add_char(&b, '}');
-        http_set_header(r, "Retry-After", "1");
+        snprintf(retry, sizeof retry, "%u", u.retry_s);
+        http_set_header(r, "Retry-After", retry);
     }
     reply_json(r, is_ready ? 200 : 503, &b);
     buf_release(&b);
@@ -298,13 +307,19 @@ static bool has_key(const struct api *a, const struct http_req *r)
 static enum err check_room(struct api *a, struct refusal *why)
 {
     struct hearth_stats s = { .size = sizeof s };
-    const char *reason = NULL;
+    struct unready u;
     why->status = 0;
     if (a->is_stopping || a->jobs == NULL) {
-        (void)api_is_ready(a, &reason);
+        (void)api_is_ready(a, &u);
         (void)refusal_set(why, 503, a->is_stopping ? "service_ending" : "not_ready", NULL, "%s",
-                          reason != NULL ? reason : "starting");
-        why->retry_ms = 1000;
+                          u.why != NULL ? u.why : "starting");
+        why->retry_ms = RETRY_SOON_S * 1000;
+        return ERR_BUSY;
+    }
+    hearth_model_get_stats(a->model, &s);
+    if (!s.is_ready) {
+        (void)refusal_set(why, 503, "model_changed", NULL, "%s", CHANGED);
+        why->retry_ms = RETRY_LATE_S * 1000;
         return ERR_BUSY;
     }
     if (a->pressure.state == PRESSURE_SHEDDING) {
@@ -316,7 +331,6 @@ static enum err check_room(struct api *a, struct refusal *why)
         a->metrics.n_shed++;
         return ERR_BUSY;
     }
-    hearth_model_get_stats(a->model, &s);
     const int n_wait = s.n_queued + jobs_n_prep(a->jobs);
     const int n_free = s.n_running < a->plan.n_parallel ? a->plan.n_parallel - s.n_running : 0;
     if (n_wait >= a->n_queue + n_free) {

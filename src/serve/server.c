@@ -9,7 +9,8 @@
  * still waits is told so, in the form that its client understands. A last short while lets the
  * bytes leave. A second server_stop skips the waiting.
  *
- * Once a second it looks whether others eat the memory (pressure.c).
+ * Once a second it looks whether others eat the memory (pressure.c), and whether a packed image is
+ * still the one that was loaded.
  *
  * Rejected: loading before binding (a port in use would be found after minutes), one thread per
  * connection (their number is the client's choice), closing the port first (a balancer that probes
@@ -70,7 +71,8 @@ struct server {
     char load_error[ERR_TEXT_MAX];
     enum phase phase;
     uint64_t until_us; /* ENDING, FLUSHING */
-    uint64_t watch_us; /* when memory is looked at again; 0: not yet at all */
+    uint64_t watch_us; /* when memory and file are looked at again; 0: not yet at all */
+    bool is_changed;   /* the file, when it was looked at last */
 };
 
 /* --- loading ---------------------------------------------------------------------------------- */
@@ -119,14 +121,10 @@ static void tell_pressure(const struct pressure *p, enum pressure_state before)
               p->text);
 }
 
-/* Once a second, from when the model is there. */
 static void watch_memory(struct server *s, uint64_t now_us)
 {
     struct pressure *p = &s->api.pressure;
     struct psi sample;
-    if (s->jobs == NULL || now_us < s->watch_us) {
-        return;
-    }
     psi_read(&sample, s->params.psi_root != NULL ? s->params.psi_root : "");
     if (s->watch_us == 0) {
         pressure_begin(p, s->params.plan.mapped_bytes, now_us);
@@ -136,13 +134,37 @@ static void watch_memory(struct server *s, uint64_t now_us)
                       "(/proc/pressure/memory): only MemAvailable is watched\"");
         }
     }
-    s->watch_us = now_us + TICK_US;
     const enum pressure_state before = p->state;
     if (pressure_step(p, &sample, now_us)) {
         tell_pressure(p, before);
         if (p->state == PRESSURE_SHEDDING) {
             os_trim_heap(); /* what was freed helps others more */
         }
+    }
+}
+
+/* --- the file that weights are in ------------------------------------------------------------- */
+
+static void watch_file(struct server *s)
+{
+    struct hearth_stats now = { .size = sizeof now };
+    hearth_model_get_stats(s->model, &now);
+    if (!now.is_ready != s->is_changed) {
+        s->is_changed = !now.is_ready;
+        log_event(
+            s->is_changed ? LOG_ERROR : LOG_WARN, "serve", "msg=\"%s: %s\"", s->params.model_path,
+            s->is_changed ? "the packed image was changed while it is in use; requests are refused"
+                          : "the packed image is as it was, requests are taken again");
+    }
+}
+
+/* Once a second, from when the model is there. */
+static void watch(struct server *s, uint64_t now_us)
+{
+    if (s->jobs != NULL && now_us >= s->watch_us) {
+        watch_memory(s, now_us);
+        watch_file(s);
+        s->watch_us = now_us + TICK_US;
     }
 }
 
@@ -199,7 +221,7 @@ enum err server_run(struct server *s)
         if (s->jobs != NULL) {
             jobs_run(s->jobs, now_us);
         }
-        watch_memory(s, now_us);
+        watch(s, now_us);
         uint64_t wait_us = http_run(s->http);
         wait_us = wait_us < TICK_US ? wait_us : TICK_US;
         if (s->phase >= PHASE_ENDING && s->until_us > now_us && s->until_us - now_us < wait_us) {
