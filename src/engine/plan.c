@@ -230,7 +230,8 @@ enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w
         add_fixed(&t, "weights", w->arena_bytes);
     }
     add_part(&t, "cache", kv);
-    add_part(&t, "tables", t.context_bytes > kv ? t.context_bytes - kv : 0);
+    add_part(&t, "tables", beside->table_bytes + (t.context_bytes > kv ? t.context_bytes - kv : 0));
+    t.least_bytes += beside->table_bytes;
     add_part(&t, "workspace", t.step_bytes);
     add_fixed(&t, "tokenizer", beside->tokenizer_bytes);
     add_fixed(&t, "template", beside->template_bytes);

@@ -69,6 +69,7 @@ struct plan_beside {
     uint64_t program_bytes; /* before the model is opened: code, libraries, heap; stacks */
     uint64_t kernel_bytes;  /* that the kernel has for this process, without the plan's tables */
     uint64_t header_bytes;  /* of the files' directories, given back after loading */
+    uint64_t table_bytes;   /* of the models: where which weights go */
     uint64_t tokenizer_bytes;
     uint64_t template_bytes;
     uint64_t request_bytes;        /* queues and buffers of the engine, per engine_request_bytes */

@@ -318,7 +318,9 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     if (gguf_is_image(m->gguf)) {
         claim_image_of(&beside.image, gguf_image_path(m->gguf), m->weights.arena_bytes);
     }
+    const size_t with_tables = mem_thread_bytes();
     TRY(tok_open(&m->tok, m->gguf));
+    beside.tokenizer_bytes = mem_thread_bytes() - with_tables;
     if (p->draft != NULL) {
         m->small = mem_alloc(sizeof *m->small);
         REQUIRE(m->small != NULL, ERR_MEMORY, "no memory for a draft model");
@@ -327,7 +329,7 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
         beside.draft_weights = &m->small->weights;
     }
     const size_t with_tok = mem_thread_bytes();
-    beside.tokenizer_bytes = with_tok - held - beside.header_bytes;
+    beside.table_bytes = with_tok - held - beside.header_bytes - beside.tokenizer_bytes;
     TRY(open_template(m));
     beside.template_bytes = mem_thread_bytes() - with_tok;
     TRY(check_rows(m->tok, &m->arch, path));
