@@ -94,9 +94,9 @@ struct hearth_plan {
         uint64_t bytes;
     } part[HEARTH_PLAN_PARTS];           /* static names */
     uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of products, in a prompt */
-    uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from the disk, a step */
+    uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from disk, a step, piece */
     uint64_t window_kv_bytes, window, mapped_bytes; /* its part where so many are seen; an image */
-    uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes; /* many tokens; if packed it fits */
+    uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes, packed_piece_bytes; /* if packed */
     uint64_t parallel_read_bytes; /* to decode one each of n_parallel, of experts as expected */
 };
 

@@ -88,7 +88,9 @@ def test_answers(home):
     check('too little is refused', code == 4 and re.search(r'needs [0-9.]+ MiB .* 60\.0 MiB are available', err), (code, err))
     code, _, err, _ = run(home, 'run', model, PROMPT, *ask_for, '--memory', str(least))
     check('a file that is not packed is refused with advice', code == 4 and 'hearth pull --pack' in err, (code, err))
-    near = {n['command']: n for n in plan(home, model, '--ctx', '1024', '--memory', str(mib))['nearest']}
+    p = plan(home, model, '--ctx', '1024', '--memory', str(mib))
+    check('of which nothing is read from the disk', (p['step_disk_bytes'], p['piece_disk_bytes']) == (0, 0), p)
+    near = {n['command']: n for n in p['nearest']}
     n = near.get(f'hearth pull --pack {model} --name {os.path.basename(model)[:-5]}', {})
     check('packing it is among the nearest plans', n.get('step_disk_bytes', 0) > 50 << 20 and n['total_bytes'] <= mib << 20 and n['decode_all_tok_s'] > 0 and
           n['store_bytes'] == 2 * os.path.getsize(model) and n['store_free_bytes'] > 0, near)

@@ -291,6 +291,7 @@ static void add_packed(struct search *s)
     }
     plan.total_bytes = plan.packed_bytes;
     plan.step_disk_bytes = plan.packed_disk_bytes;
+    plan.piece_disk_bytes = plan.packed_piece_bytes;
     plan.fits = 1;
     add(s, "packed, with layers that do not fit read from the disk", s->conf, s->conf->model,
         s->path, &plan);

@@ -292,7 +292,7 @@ static enum err plan_cut(struct hearth_model *m, const struct plan_beside *besid
         m->packed_bytes =
             m->plan.total_bytes - m->weights.arena_bytes + ring_bytes() + stream_bytes(&c->cut);
         m->packed_disk_bytes = c->cut.pass_bytes;
-        m->plan.config.cut.piece_bytes = c->cut.piece_bytes;
+        m->packed_piece_bytes = c->cut.piece_bytes;
         return ERR_OK;
     }
     TRY(has_batch ? ERR_OK : choose_batch(m, beside, c));
@@ -422,6 +422,7 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
         fill_plan(&m->plan, out);
         out->packed_bytes = m->packed_bytes;
         out->packed_disk_bytes = m->packed_disk_bytes;
+        out->packed_piece_bytes = m->packed_piece_bytes;
         out->n_expert = m->arch.n_layer * m->arch.n_expert;
     }
     hearth_model_close(m);

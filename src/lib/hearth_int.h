@@ -29,13 +29,13 @@ struct hearth_model {
     struct tok *tok;
     struct chat_template *chat;
     bool has_own_template;
-    uint64_t
-        packed_bytes; /* about, of a plan that fits with layers read from the disk, which need a
-                              packed image; 0: this is none such */
-    uint64_t packed_disk_bytes; /* read for each step then */
-    struct arena arena;         /* the weights */
-    struct stream *stream;      /* of layers that do not stay; NULL: all do */
-    struct os_file image;       /* that weights are mapped or read from: must stay as it is */
+    uint64_t packed_bytes; /* about, of a plan that fits with layers read from the disk, which need
+                            * a packed image; 0: this is none such */
+    uint64_t packed_disk_bytes;  /* read for each step then */
+    uint64_t packed_piece_bytes; /* and for a piece of a prompt */
+    struct arena arena;          /* the weights */
+    struct stream *stream;       /* of layers that do not stay; NULL: all do */
+    struct os_file image;        /* that weights are mapped or read from: must stay as it is */
     bool has_image;
     struct small *small; /* that guesses; NULL: none */
     struct team *team;
