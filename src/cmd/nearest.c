@@ -45,7 +45,7 @@ struct search {
     bool may_read; /* from the disk, for each step: where nothing stays in memory */
 };
 
-/* Whether a model with these options fits, and stays in memory if it has to; then *plan is its
+/* Whether a model with these options fits, and stays in memory if it has to; only then *plan is its
  * plan. */
 static bool try_plan(const struct search *s, const struct conf *c, const char *path,
                      struct hearth_plan *plan)
@@ -56,12 +56,14 @@ static bool try_plan(const struct search *s, const struct conf *c, const char *p
     if (hearth_plan_make(s->box, path, &p, &made) != HEARTH_OK) {
         return false;
     }
-    *plan = made;
-    return (s->may_read || made.step_disk_bytes == 0) &&
-           made.total_bytes + SLACK + made.available_bytes / 256 <= made.available_bytes;
+    const bool fits = (s->may_read || made.step_disk_bytes == 0) &&
+                      made.total_bytes + SLACK + made.available_bytes / 256 <= made.available_bytes;
+    *plan = fits ? made : *plan;
+    return fits;
 }
 
-/* The largest value of an option that fits, below `most` and a multiple of `step`; 0: none. */
+/* The largest value of an option that fits, below `most` and a multiple of `step`, with its plan;
+ * 0: none. */
 static int64_t largest(const struct search *s, struct conf *c, const char *path, int64_t *option,
                        int64_t most, int64_t step, struct hearth_plan *plan)
 {
@@ -77,7 +79,7 @@ static int64_t largest(const struct search *s, struct conf *c, const char *path,
         }
     }
     *option = fits * step;
-    return fits > 0 && try_plan(s, c, path, plan) ? fits * step : 0;
+    return fits * step;
 }
 
 static void add(struct search *s, const char *change, const struct conf *c, const char *model,
