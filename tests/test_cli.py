@@ -234,6 +234,23 @@ def test_damage(home):
     refused(home, ['run', 'damaged.gguf', '--raw', '-n', '1', 'hello'], 5, 'the scores are not numbers')
 
 
+def tenths(text):
+    return round(float(text) * 10)
+
+
+def sums(text):
+    """What plan says as text adds up as it is printed."""
+    parts = [tenths(x) for x in re.findall(r'^  [A-Za-z#] [a-z].* ([0-9.]+) MiB$', text, re.M)]
+    total, available = (tenths(re.search(rf'^    {x} +([0-9.]+) MiB', text, re.M)[1]) for x in ('total', 'available'))
+    check('plan: the parts are the total', len(parts) >= 7 and sum(parts) == total, text)
+    missing = re.search(r'^Choose .*: ([0-9.]+) MiB are missing\.$', text, re.M)
+    check('plan: the total is what there is and what is missing', missing is None if total <= available else total - available == tenths(missing[1]), text)
+    for name in ('run', r'serve --parallel \d+'):
+        m = re.search(rf'^As a \w+ \(hearth {name} --ctx \d+\) it takes ([0-9.]+) MiB more, for [a-z ]+, ([0-9.]+) MiB in all: that (fits|does not fit, ([0-9.]+) MiB are missing)', text, re.M)
+        check(f'plan: {name} is the total and more', m and total + tenths(m[1]) == tenths(m[2]), text)
+        check(f'plan: {name}: what is missing', (m[3] == 'fits') == (tenths(m[2]) <= available) and (not m[4] or tenths(m[4]) == tenths(m[2]) - available), text)
+
+
 def test_plan(home):
     code, text, err = run(home, 'plan', TINY, '--ctx', '64', '--parallel', '2', '--kv', 'q8_0', '--json')
     p = json.loads(text)
@@ -244,6 +261,7 @@ def test_plan(home):
     check('plan: tables have those of the weights', tables >= 100 * n_tensor, (tables, n_tensor))
     code, text, _ = run(home, 'plan', TINY)
     check('plan: as text', code == 0 and 'It fits' in text and 'total' in text and 'available' in text, text)
+    sums(text)
     bar = re.search(r'^  \[([A-Za-z]*\.*)\]$', text, re.M)
     letters = re.findall(r'^  ([A-Za-z]) [a-z]', text, re.M)
     check('plan: its bar', bar and len(bar[1]) == 60 and set(bar[1]) <= {*letters, '.'} and len(set(letters)) == len(letters) >= 6, text)
@@ -268,7 +286,15 @@ def test_plan(home):
     check('plan --json: does not fit', code == 4 and p['fits'] is False and p['available_bytes'] == 1 << 20 < p['total_bytes'], p)
     check('plan: where nothing helps and nothing can be tried', p['nearest'] == [] and p['speed'] is None, p)
     text = run(home, 'plan', TINY, '--memory', '1')[1]
-    check('plan: that as text', 'No plan for this model fits' in text and 'Speed: not predicted' in text and ' ^ available\n' in text, text)
+    check('plan: that as text', 'No plan for this model fits' in text and ' ^ available\n' in text, text)
+    why = re.search(r'^Speed: not predicted: (.* \d+ MiB, 1 are available \(the limit that was given\): allow more)\.$', text, re.M)
+    check('plan: why no speed is told', why and re.sub(r'\d+ MiB', '', p['speed_fault']) == re.sub(r'\d+ MiB', '', why[1]), (text, p))
+    sums(text)
+    sums(run(home, 'plan', CHAT, '--memory', '400')[1])
+    chat = json.loads(run(home, 'plan', CHAT, '--memory', '400', '--json')[1])
+    check('plan --json: a chat', chat['total_bytes'] + (24 << 20) < chat['run_total_bytes'] < chat['serve_total_bytes'] and chat['run_fits'] and not chat['serve_fits'], chat)
+    code, _, err = run(home, 'serve', '--model', TINY, '--memory', '100', '--port', '0')
+    check('serve: what clients take is said', code == 4 and 'MiB for clients (--max-body 16, --max-clients 256): the model needs ' in err, (code, err))
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
     check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)

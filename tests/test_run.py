@@ -517,6 +517,10 @@ def test_pipes(home):
     check('a file from where it stands', text == want, text)
     code, text, err = run(home, model, QUESTION, *short, '-v')
     check('--verbose goes to standard error', text == want and 'tok/s' in err, (text, err))
+    told = re.findall(r'^\[memory: ([0-9.]+) MiB planned, ([0-9.]+) of them for text; ([0-9.]+) MiB available \(', err, re.M)
+    check('--verbose: its memory', len(told) == 1 and 24 < float(told[0][1]) < float(told[0][0]) < float(told[0][2]), err)
+    err = run(home, model, QUESTION, *short, '-v', '--json')[2]
+    check('--verbose --json: nothing of it', '[memory' not in err, err)
     code, text, _ = run(home, model, QUESTION, *short, '--system', 'You are a pirate.', '--json')
     check('--system', code == 0 and json.loads(text)['prompt_tokens'] > 0)
     code, text, _ = run(home, model, QUESTION, *short, '--json')

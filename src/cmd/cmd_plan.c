@@ -8,14 +8,16 @@
  * Speeds are predicted from the memory's speed, the kernels and, if layers are read from the disk,
  * that of the file, all tried just now (hearth_predict), for a conversation that begins and one
  * that fills its context; a box on which other programs run is predicted as busy as it is. Where
- * there is no room to try anything, nothing is said of speed.
+ * there is no room to try anything, that is said instead.
  *
  * A model that does not fit is an answer and no failure: the plan is printed as a whole, with what
  * is missing and the nearest plans that fit (nearest.c), and only the exit code is that of
  * HEARTH_MEMORY, for scripts. Text and JSON print the same struct; "parts" add up to "total_bytes".
  *
- * The same model as a service takes more, for its clients: its plan is told beside, since whoever
- * plans wants to know both, and decides nothing.
+ * The same model takes more as a chat, for its text, and as a service, for its clients: both plans
+ * are told beside, since whoever plans wants to know, and decide nothing.
+ *
+ * Sums of what is printed are right as printed: parts are differences of rounded sums.
  *
  * All plans are made before anything is tried, since what that leaves in memory would count.
  *
@@ -23,6 +25,7 @@
 #include "cmd/cmd_plan.h"
 
 #include "base/js.h"
+#include "cmd/cmd_run.h"
 #include "cmd/cmd_serve.h"
 #include "cmd/nearest.h"
 #include "cmd/open.h"
@@ -46,10 +49,11 @@
 struct report {
     const struct conf *conf;
     struct hearth_plan plan;
-    struct hearth_plan serve;       /* the same as a service */
-    uint64_t serve_bytes;           /* of it: for clients */
+    struct hearth_plan chat;        /* the same as `hearth run` */
+    struct hearth_plan serve;       /* and as a service */
     char letter[HEARTH_PLAN_PARTS]; /* of each part, in the bar */
     hearth_status speed_status;     /* OK: the speeds are told */
+    char speed_fault[ERR_TEXT_MAX]; /* else why not */
     struct hearth_speed one[2];     /* one conversation, its context empty and full */
     struct hearth_speed all[2];     /* all that run at once */
     int n_near;
@@ -108,9 +112,7 @@ static void put_speed(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
     if (r->speed_status != HEARTH_OK) {
-        buf_printf(out, "Speed: not predicted, %s.\n",
-                   r->speed_status == HEARTH_MEMORY ? "no room to try the kernels"
-                                                    : hearth_status_name(r->speed_status));
+        buf_printf(out, "Speed: not predicted: %s.\n", r->speed_fault);
         return;
     }
     put_rate(out, "Predicted: prompts ", r->one[EMPTY].prefill_tok_s);
@@ -138,8 +140,8 @@ static void put_near(struct buf *out, const struct report *r)
         buf_printf(out,
                    "No plan for this model fits: it takes more than %.1f MiB with any context, "
                    "%.1f MiB are available (%s).\n",
-                   ceil((double)p->least_bytes / MIB * 10.0) / 10.0,
-                   (double)p->available_bytes / MIB, p->available_from);
+                   open_mib_up(p->least_bytes), open_mib_down(p->available_bytes),
+                   p->available_from);
         return;
     }
     buf_printf(out, "Nearest plans that %s:\n", p->fits ? "stay in memory" : "fit");
@@ -147,7 +149,7 @@ static void put_near(struct buf *out, const struct report *r)
         const struct nearest *n = &r->near[i];
         buf_add_str(out, "  ");
         nearest_command(n, out);
-        buf_printf(out, "\n      %s: %.1f MiB", n->change, (double)n->plan.total_bytes / MIB);
+        buf_printf(out, "\n      %s: %.1f MiB", n->change, open_mib_up(n->plan.total_bytes));
         if (n->plan.step_disk_bytes > 0) {
             buf_printf(out, ", %.1f read for each step", (double)n->plan.step_disk_bytes / MIB);
         }
@@ -166,6 +168,12 @@ static void put_near(struct buf *out, const struct report *r)
     }
 }
 
+/* Of a plan that does not fit; as printed, sum less what there is. */
+static double missing_mib(const struct hearth_plan *p)
+{
+    return open_mib_up(p->total_bytes) - open_mib_down(p->available_bytes);
+}
+
 /* What to lower, in words: also where nothing of it is enough by itself. */
 static void put_advice(struct buf *out, const struct report *r)
 {
@@ -177,9 +185,48 @@ static void put_advice(struct buf *out, const struct report *r)
                helps_context ? "a smaller --ctx" : "",
                helps_context && p->n_parallel > 1 ? ", fewer at once" : "",
                helps_context && !has_small_kv ? ", --kv q8_0" : "", helps_context ? " or " : "",
-               r->conf->draft != NULL ? " or no --draft" : "",
-               ceil((double)(p->total_bytes - p->available_bytes) / MIB * 10.0) / 10.0);
+               r->conf->draft != NULL ? " or no --draft" : "", missing_mib(p));
     put_near(out, r);
+}
+
+/* The same model as something else: v. more: what it is that takes more than p, said where both
+ * are alike otherwise. lower: what would make it less, where it does not fit. */
+static void put_other(struct buf *out, const struct hearth_plan *p, const struct hearth_plan *v,
+                      const char *more, const char *lower)
+{
+    const double all = open_mib_up(v->total_bytes);
+    const double own = open_mib_up(p->total_bytes);
+    if (v->n_parallel == p->n_parallel && v->step_disk_bytes == p->step_disk_bytes && all > own) {
+        buf_printf(out, " it takes %.1f MiB more, for %s,", all - own, more);
+    } else {
+        buf_add_str(out, " it takes");
+    }
+    buf_printf(out, " %.1f MiB in all: that ", all);
+    if (v->fits) {
+        buf_add_str(out, "fits");
+    } else {
+        buf_printf(out, "does not fit, %.1f MiB are missing%s%s", missing_mib(v),
+                   p->fits ? "; lower " : "", p->fits ? lower : "");
+    }
+    if (v->step_disk_bytes > 0) {
+        buf_printf(out, ", with %.1f MiB read from the disk for each step",
+                   (double)v->step_disk_bytes / MIB);
+    }
+    buf_add_str(out, ".\n");
+}
+
+static void put_parts(struct buf *out, const struct report *r)
+{
+    const struct hearth_plan *p = &r->plan;
+    uint64_t sum = 0;
+    double before = 0.0;
+    for (int32_t i = 0; i < p->n_part; i++) {
+        sum += p->part[i].bytes;
+        const double now = i + 1 < p->n_part ? floor((double)sum / MIB * 10.0 + 0.5) / 10.0
+                                             : open_mib_up(p->total_bytes);
+        buf_printf(out, "  %c %-24s %10.1f MiB\n", r->letter[i], p->part[i].name, now - before);
+        before = now;
+    }
 }
 
 static void put_text(struct buf *out, const struct report *r)
@@ -190,12 +237,9 @@ static void put_text(struct buf *out, const struct report *r)
     buf_printf(out, "context %d tokens, %d at once, prompts in pieces of %d%s\n\n", p->n_ctx,
                p->n_parallel, p->n_batch,
                open_is_tuned() ? " (threads and pieces as hearth tune chose)" : "");
-    for (int32_t i = 0; i < p->n_part; i++) {
-        buf_printf(out, "  %c %-24s %10.1f MiB\n", r->letter[i], p->part[i].name,
-                   (double)p->part[i].bytes / MIB);
-    }
-    buf_printf(out, "    %-24s %10.1f MiB\n", "total", (double)p->total_bytes / MIB);
-    buf_printf(out, "    %-24s %10.1f MiB  (%s)\n", "available", (double)p->available_bytes / MIB,
+    put_parts(out, r);
+    buf_printf(out, "    %-24s %10.1f MiB\n", "total", open_mib_up(p->total_bytes));
+    buf_printf(out, "    %-24s %10.1f MiB  (%s)\n", "available", open_mib_down(p->available_bytes),
                p->available_from);
     put_bar(out, r, width < 10 ? 10 : width < BAR_MOST ? width : BAR_MOST);
     buf_printf(out,
@@ -220,16 +264,10 @@ static void put_text(struct buf *out, const struct report *r)
     } else if (r->n_near > 0) {
         put_near(out, r);
     }
-    buf_printf(out,
-               "As a service (hearth serve --parallel %d --ctx %d) it takes %.1f MiB more for "
-               "clients, %.1f MiB in all: that %s",
-               v->n_parallel, v->n_ctx, (double)r->serve_bytes / MIB,
-               ceil((double)v->total_bytes / MIB * 10.0) / 10.0, v->fits ? "fits" : "does not fit");
-    if (v->step_disk_bytes > 0) {
-        buf_printf(out, ", with %.1f MiB read from the disk for each step",
-                   (double)v->step_disk_bytes / MIB);
-    }
-    buf_add_str(out, ".\n");
+    buf_printf(out, "As a chat (hearth run --ctx %d)", p->n_ctx);
+    put_other(out, p, &r->chat, "its text", "--ctx");
+    buf_printf(out, "As a service (hearth serve --parallel %d --ctx %d)", v->n_parallel, v->n_ctx);
+    put_other(out, p, v, "clients", "--max-body, --max-clients, --parallel or --ctx");
     pools_put_text(out, &r->pool, p->total_bytes);
 }
 
@@ -282,7 +320,8 @@ static void put_json(struct buf *out, const struct report *r)
     buf_printf(out,
                "{\"version\": 1, \"total_bytes\": %llu, \"least_bytes\": %llu, "
                "\"available_bytes\": %llu, \"available_from\": "
-               "\"%s\", \"fits\": %s, \"serve_total_bytes\": %llu, \"serve_fits\": %s, "
+               "\"%s\", \"fits\": %s, \"run_total_bytes\": %llu, \"run_fits\": %s, "
+               "\"serve_total_bytes\": %llu, \"serve_fits\": %s, "
                "\"serve_step_disk_bytes\": %llu, "
                "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
                "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
@@ -290,7 +329,8 @@ static void put_json(struct buf *out, const struct report *r)
                "\"experts_kept\": %d, \"parts\": [",
                (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
                (unsigned long long)p->available_bytes, p->available_from,
-               p->fits ? "true" : "false", (unsigned long long)v->total_bytes,
+               p->fits ? "true" : "false", (unsigned long long)r->chat.total_bytes,
+               r->chat.fits ? "true" : "false", (unsigned long long)v->total_bytes,
                v->fits ? "true" : "false", (unsigned long long)v->step_disk_bytes, p->n_ctx,
                p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
                (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
@@ -315,7 +355,8 @@ static void put_json(struct buf *out, const struct report *r)
         json_speeds(out, "full", &r->one[FULL], &r->all[FULL]);
         buf_add_char(out, '}');
     } else {
-        buf_add_str(out, "null");
+        buf_add_str(out, "null, \"speed_fault\": ");
+        js_put_string(out, view_of(r->speed_fault), false);
     }
     if (!p->fits || p->step_disk_bytes > 0) {
         json_near(out, r);
@@ -344,6 +385,8 @@ static void predict(struct hearth_box *box, const char *path, struct hearth_mode
     p->n_ctx = plan->n_ctx;
     p->n_batch = plan->n_batch;
     r->speed_status = hearth_predict(box, path, p, at, 4);
+    snprintf(r->speed_fault, sizeof r->speed_fault, "%s",
+             r->speed_status != HEARTH_OK ? hearth_error() : "");
     memcpy(r->one, at, sizeof r->one);
     memcpy(r->all, at + 2, sizeof r->all);
     if (r->speed_status == HEARTH_OK) {
@@ -351,15 +394,19 @@ static void predict(struct hearth_box *box, const char *path, struct hearth_mode
     }
 }
 
-/* As `hearth serve` would plan it, for as many conversations of the same length. */
-static hearth_status plan_service(struct hearth_box *box, const char *path, struct report *r)
+/* As `hearth run` would plan it, and `hearth serve`, for conversations of the same length. */
+static hearth_status plan_others(struct hearth_box *box, const char *path, struct report *r)
 {
     struct hearth_model_params p;
+    open_params(r->conf, &p);
+    p.n_ctx = r->plan.n_ctx;
+    p.n_parallel = 1;
+    p.extra_bytes = cmd_run_extra_bytes(r->conf);
+    const hearth_status s = hearth_plan_make(box, path, &p, &r->chat);
     cmd_serve_params(r->conf, &p);
     p.n_ctx = r->plan.n_ctx;
     p.n_parallel = r->plan.n_parallel;
-    r->serve_bytes = p.extra_bytes;
-    return hearth_plan_make(box, path, &p, &r->serve);
+    return s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r->serve) : s;
 }
 
 /* The pages that this plan would share with a process which has the same packed image; no other
@@ -383,7 +430,7 @@ int cmd_plan(const struct conf *c, const char *path)
     hearth_status s = open_box(c, &box);
     open_params(c, &p);
     s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r.plan) : s;
-    s = s == HEARTH_OK ? plan_service(box, path, &r) : s;
+    s = s == HEARTH_OK ? plan_others(box, path, &r) : s;
     if (s != HEARTH_OK) {
         hearth_box_close(box);
         return open_fail(s);

@@ -528,11 +528,17 @@ static int one_turn(struct chat *h, struct view prompt)
     return h->end.finish == HEARTH_FINISH_CANCELLED ? (int)HEARTH_CANCELLED : 0;
 }
 
+/* For a text of n bytes, beside the model. */
+static uint64_t text_bytes(size_t n)
+{
+    return HEARTH_TEXT_BYTES(n) + TEXT_COPIES * n;
+}
+
 static hearth_status open_chat(struct chat *h, const char *path)
 {
     const struct sigaction act = { .sa_handler = on_interrupt };
     const size_t n = h->n_text_max;
-    hearth_status s = open_all(h->c, path, HEARTH_TEXT_BYTES(n) + TEXT_COPIES * n, &h->m);
+    hearth_status s = open_all(h->c, path, text_bytes(n), &h->m);
     if (s != HEARTH_OK) {
         return s == HEARTH_MEMORY && n > CHAT_LEAST
                    ? (hearth_status)err_at(ERR_MEMORY, "with %s of %zu bytes",
@@ -565,6 +571,11 @@ static size_t chat_bytes(const struct conf *c)
 {
     const size_t n = (size_t)c->ctx * CHAT_TOKEN;
     return n > CHAT_LEAST ? n : CHAT_LEAST;
+}
+
+uint64_t cmd_run_extra_bytes(const struct conf *c)
+{
+    return text_bytes(chat_bytes(c));
 }
 
 static enum err check_options(const struct conf *c)

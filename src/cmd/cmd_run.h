@@ -4,6 +4,10 @@
 
 #include "cmd/conf.h"
 
+#include <stdint.h>
+
+/* What a chat takes beside the model, with these options. */
+uint64_t cmd_run_extra_bytes(const struct conf *c);
 /* Returns the exit code. */
 int cmd_run(const struct conf *c, const char *path);
 

@@ -99,7 +99,7 @@ static void make_plan(struct hearth_box *box, const char *path, struct hearth_mo
     }
     if (plan->fits && !has_ctx && p->n_ctx > 0) {
         say("%d tokens of context, %d at once: more does not fit the %.1f MiB available (%s)",
-            plan->n_ctx, plan->n_parallel, (double)plan->available_bytes / 1048576.0,
+            plan->n_ctx, plan->n_parallel, open_mib_down(plan->available_bytes),
             plan->available_from);
     }
 }
@@ -107,6 +107,7 @@ static void make_plan(struct hearth_box *box, const char *path, struct hearth_mo
 struct report {
     const struct conf *c;
     const char *model_id;
+    const struct hearth_plan *plan;
     uint64_t began_us;
 };
 
@@ -123,8 +124,10 @@ static void report(void *arg, struct server *s, int is_ready)
     }
     struct hearth_model_info info = { .size = sizeof info };
     hearth_model_get_info(server_model(s), &info);
-    say("ready after %.2f s: %s, %s, %d tokens of context",
-        (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx);
+    say("ready after %.2f s: %s, %s, %d tokens of context, %d at once; %.1f of %.1f MiB planned",
+        (double)(os_now_us() - r->began_us) / 1e6, r->model_id, info.type, info.n_ctx,
+        r->plan->n_parallel, open_mib_up(r->plan->total_bytes),
+        open_mib_down(r->plan->available_bytes));
 }
 
 uint64_t cmd_serve_extra_bytes(const struct conf *c)
@@ -147,7 +150,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
 {
     char model_id[128];
     name_of(c->model, model_id, sizeof model_id);
-    struct report r = { c, model_id, os_now_us() };
+    struct report r = { c, model_id, NULL, os_now_us() };
     struct server_params p = { .host = c->host,
                                .port = (int)c->port,
                                .key_file = c->key_file,
@@ -162,6 +165,7 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     const struct sigaction act = { .sa_handler = on_signal };
     cmd_serve_params(c, &p.model);
     make_plan(box, path, &p.model, &p.plan);
+    r.plan = &p.plan;
     sigset_t both;
     sigset_t before;
     sigemptyset(&both);
@@ -180,6 +184,11 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
         return open_fail((hearth_status)e);
     }
     e = server_run(s);
+    if (e == ERR_MEMORY && !p.plan.fits) {
+        e = err_at(e, "with %.1f MiB for clients (--max-body %lld, --max-clients %lld)",
+                   open_mib_up(p.model.extra_bytes), (long long)c->max_body_mib,
+                   (long long)c->max_clients);
+    }
     const int code = e == ERR_OK ? 0 : open_fail((hearth_status)e);
     if (server_is_loading(s)) {
         _exit(code); /* that thread uses what would be freed on the way out of main */

@@ -49,16 +49,26 @@ bool open_is_tuned(void)
     return tuned_read().n_batch > 0;
 }
 
+#define TENTH (1024.0 * 1024.0 / 10.0) /* of a MiB */
+
+double open_mib_up(uint64_t bytes)
+{
+    return ceil((double)bytes / TENTH) / 10.0;
+}
+
+double open_mib_down(uint64_t bytes)
+{
+    return floor((double)bytes / TENTH) / 10.0;
+}
+
 hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const char *advice)
 {
-    const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     if (p->fits) {
         return HEARTH_OK;
     }
     return (hearth_status)err_set(
         ERR_MEMORY, "this needs %.1f MiB, %.1f MiB are available (%s): %schoose a smaller model%s",
-        ceil((double)p->total_bytes / tenth) / 10.0,
-        floor((double)p->available_bytes / tenth) / 10.0, p->available_from,
+        open_mib_up(p->total_bytes), open_mib_down(p->available_bytes), p->available_from,
         p->least_bytes < p->available_bytes ? advice : "",
         p->available_bytes == (uint64_t)c->memory_mib << 20 ? ", or a larger --memory" : "");
 }
@@ -66,6 +76,20 @@ hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const
 static void show_bar(void *arg, double done)
 {
     progress_share(arg, done);
+}
+
+/* What run -v says of its memory, before it takes it; what is refused is told by the refusal. */
+static void tell_memory(const struct conf *c, struct hearth_box *box, const char *path,
+                        const struct hearth_model_params *p)
+{
+    struct hearth_plan plan = { .size = sizeof plan };
+    if (c->command == CONF_RUN && c->is_verbose && !c->is_json &&
+        hearth_plan_make(box, path, p, &plan) == HEARTH_OK && plan.fits) {
+        fprintf(stderr,
+                "[memory: %.1f MiB planned, %.1f of them for text; %.1f MiB available (%s)]\n",
+                open_mib_up(plan.total_bytes), open_mib_up(p->extra_bytes),
+                open_mib_down(plan.available_bytes), plan.available_from);
+    }
 }
 
 hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
@@ -81,6 +105,7 @@ hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_by
     p.extra_bytes = extra_bytes;
     p.progress = show_bar;
     p.progress_arg = &bar;
+    tell_memory(c, out->box, path, &p);
     progress_begin_short(&bar, "loading", 0);
     s = hearth_model_open(out->box, path, &p, &out->model);
     progress_share(&bar, 1.0);

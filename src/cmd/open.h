@@ -24,13 +24,18 @@ void open_params(const struct conf *c, struct hearth_model_params *p);
 /* Whether what no option says is as `hearth tune` chose it. */
 bool open_is_tuned(void);
 
+/* MiB in tenths as they are told: what is needed goes up and what there is goes down, so that what
+ * does not fit never reads as if it did, and sums of what is shown add up. */
+double open_mib_up(uint64_t bytes);
+double open_mib_down(uint64_t bytes);
+
 /* HEARTH_MEMORY, with both numbers and `advice`, unless a plan fits; `advice` is left out where
  * only a smaller model would do. */
 hearth_status open_fits(const struct conf *c, const struct hearth_plan *p,
                         const char *advice) MUST_USE;
 
-/* Opens both, with a progress bar on a terminal, and fills out->info; `path` is that of a file;
- * the plan has extra_bytes for what the command takes beside the model.
+/* Opens both, with a progress bar on a terminal, and fills out->info; run -v tells the plan. `path`
+ * is that of a file; the plan has extra_bytes for what the command takes beside the model.
  * `out` comes zeroed, and goes to open_close in any case. Errors of open_box and
  * hearth_model_open. */
 hearth_status open_all(const struct conf *c, const char *path, uint64_t extra_bytes,
