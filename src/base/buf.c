@@ -157,6 +157,25 @@ void buf_add_str(struct buf *b, const char *zero_terminated)
     buf_add(b, zero_terminated, strlen(zero_terminated));
 }
 
+void buf_add_word(struct buf *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_./:+,@%-";
+    if (word[strspn(word, plain)] == '\0' && word[0] != '\0') {
+        buf_add_str(out, word);
+        return;
+    }
+    buf_add_char(out, '\'');
+    for (const char *p = word; *p != '\0'; p++) {
+        if (*p == '\'') {
+            buf_add_str(out, "'\\''");
+        } else {
+            buf_add_char(out, *p);
+        }
+    }
+    buf_add_char(out, '\'');
+}
+
 void buf_add_char(struct buf *b, char c)
 {
     buf_add(b, &c, 1);

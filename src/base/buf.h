@@ -49,6 +49,7 @@ void buf_reset(struct buf *b);                  /* n = 0, is_full = false, memor
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_add_view(struct buf *b, struct view v);
 void buf_add_str(struct buf *b, const char *zero_terminated);
+void buf_add_word(struct buf *b, const char *word); /* in quotes where a shell needs them */
 void buf_add_char(struct buf *b, char c);
 void buf_add_code(struct buf *b, uint32_t code_point); /* as UTF-8 */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

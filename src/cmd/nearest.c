@@ -389,26 +389,6 @@ void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, s
     }
 }
 
-/* As a shell takes it for one word. */
-static void add_word(struct buf *out, const char *word)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                "_./:+,@%-";
-    if (word[strspn(word, plain)] == '\0' && word[0] != '\0') {
-        buf_add_str(out, word);
-        return;
-    }
-    buf_add_char(out, '\'');
-    for (const char *p = word; *p != '\0'; p++) {
-        if (*p == '\'') {
-            buf_add_str(out, "'\\''");
-        } else {
-            buf_add_char(out, *p);
-        }
-    }
-    buf_add_char(out, '\'');
-}
-
 static void add_number(struct buf *out, const char *option, int64_t value)
 {
     if (value > 0) {
@@ -420,7 +400,7 @@ static void add_text(struct buf *out, const char *option, const char *value)
 {
     if (value != NULL) {
         buf_printf(out, " --%s ", option);
-        add_word(out, value);
+        buf_add_word(out, value);
     }
 }
 
@@ -431,12 +411,12 @@ void nearest_command(const struct nearest *n, struct buf *out)
         char name[STORE_NAME_MAX];
         store_name(n->model, name);
         buf_add_str(out, n->model[0] == '-' ? "hearth pull --pack ./" : "hearth pull --pack ");
-        add_word(out, n->model);
+        buf_add_word(out, n->model);
         add_text(out, "name", store_is_file(n->model) ? name : NULL);
         return;
     }
     buf_add_str(out, n->model[0] == '-' ? "hearth plan ./" : "hearth plan ");
-    add_word(out, n->model);
+    buf_add_word(out, n->model);
     add_number(out, "ctx", c->ctx);
     add_number(out, "parallel", c->parallel);
     add_text(out, "kv", c->kv);
