@@ -87,7 +87,16 @@ def test_answers(home):
     code, _, err, _ = run(home, 'run', 'small', 'a', '--memory', '60')
     check('too little is refused', code == 4 and re.search(r'needs [0-9.]+ MiB .* 60\.0 MiB are available', err), (code, err))
     code, _, err, _ = run(home, 'run', model, PROMPT, *ask_for, '--memory', str(least))
-    check('a file that is not packed is refused with advice', code == 4 and 'hearth pull --pack' in err, (code, err))
+    check('a file that is not packed is refused with what to type', code == 4 and f': hearth pull --pack {model}\n' in err, (code, err))
+    link = home + "/it's here.gguf"
+    os.symlink(model, link)
+    code, _, err, _ = run(home, 'run', link, PROMPT, *ask_for, '--memory', str(least))
+    check('in quotes where a shell needs them', code == 4 and err.endswith(": hearth pull --pack '" + link.replace("'", "'\\''") + "'\n"), (code, err))
+    os.unlink(link)
+    run(home, 'pull', model, '--name', 'plain')
+    code, _, err, _ = run(home, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
+    check('a model of the store by its name', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))
+    run(home, 'rm', 'plain')
     p = plan(home, model, '--ctx', '1024', '--memory', str(mib))
     check('of which nothing is read from the disk', (p['step_disk_bytes'], p['piece_disk_bytes']) == (0, 0), p)
     near = {n['command']: n for n in p['nearest']}

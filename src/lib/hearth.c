@@ -342,23 +342,41 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
     return plan_cut(m, &beside, &c, p->n_batch > 0);
 }
 
-static enum err refuse_if_too_large(const struct plan *p, bool has_draft, bool would_fit_packed)
+/* What packing would make of a model that does not fit, and what to type. */
+static void add_packing(struct buf *advice, const char *path)
 {
+    buf_add_str(advice, ", or pack it, so that layers that do not fit are read from the disk for "
+                        "each step: hearth pull --pack ");
+    buf_add_str(advice, path[0] == '-' ? "./" : "");
+    buf_add_word(advice, path);
+}
+
+static enum err refuse_if_too_large(const struct hearth_model *m)
+{
+    const struct plan *p = &m->plan;
+    const bool has_draft = m->small != NULL;
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     const bool helps_context = p->least_bytes < p->available_bytes;
-    REQUIRE(p->fits, ERR_MEMORY,
-            "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB are "
-            "available (%s): choose %s%s%sa smaller %smodel%s%s",
-            has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
-            p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
-            p->available_from, helps_context ? "a smaller context" : "",
-            helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
-            helps_context ? " or " : "", has_draft ? "or no draft " : "",
-            p->is_own_limit ? ", or allow more" : "",
-            would_fit_packed ? ", or pack it (hearth pull --pack FILE): layers that do not fit are "
-                               "then read from the disk for each step"
-                             : "");
-    return ERR_OK;
+    struct buf packing;
+    if (p->fits) {
+        return ERR_OK;
+    }
+    buf_init(&packing, 2 * OS_PATH_BYTES);
+    if (m->packed_bytes > 0) {
+        add_packing(&packing, gguf_path(m->gguf));
+    }
+    const enum err e = err_set(
+        ERR_MEMORY,
+        "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB "
+        "are available (%s): choose %s%s%sa smaller %smodel%s%s",
+        has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
+        p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
+        p->available_from, helps_context ? "a smaller context" : "",
+        helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
+        helps_context ? " or " : "", has_draft ? "or no draft " : "",
+        p->is_own_limit ? ", or allow more" : "", buf_str(&packing));
+    buf_release(&packing);
+    return e;
 }
 
 /* Tells other processes what this one will take and looks again at what is left, so that two which
@@ -370,7 +388,7 @@ static enum err claim_plan(struct hearth_model *m)
                   err_text());
     }
     plan_look(&m->plan);
-    return refuse_if_too_large(&m->plan, m->small != NULL, m->packed_bytes > 0);
+    return refuse_if_too_large(m);
 }
 
 static void fill_plan(const struct plan *p, struct hearth_plan *out)
@@ -545,7 +563,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
                            const struct hearth_model_params *p)
 {
     TRY(model_plan(m, box, path, p));
-    TRY(refuse_if_too_large(&m->plan, m->small != NULL, m->packed_bytes > 0));
+    TRY(refuse_if_too_large(m));
     TRY(claim_plan(m));
     guard(m, box);
     TRY(fill_info(m));
