@@ -41,7 +41,7 @@ def empty_store(b):
     j = b.json('list')
     assert j['models'] == [] and j['known'][0]['name'] == 'smollm2:135m' and j['known'][0]['bytes'] == 98362432
     assert 'hearth pull smollm2:135m' in b.run('list')[0]
-    assert b.json('verify') == {'version': 1, 'files': [], 'damaged': 0, 'busy': 0, 'unnamed': [], 'unfinished': {'files': 0, 'bytes': 0}}
+    assert b.json('verify') == {'version': 1, 'files': [], 'damaged': 0, 'busy': 0, 'unknown': 0, 'unnamed': [], 'unfinished': {'files': 0, 'bytes': 0}}
     _, err = b.run('show', 'smollm2:135m', want=NOT_FOUND)
     assert 'hearth pull smollm2:135m' in err
     _, err = b.run('show', 'no-such-model', want=NOT_FOUND)
@@ -386,7 +386,8 @@ def packed_image(b):
     b.run('run', path, *ask, want=INTEGRITY)
     with open(b.data + '/half', 'wb') as f:
         f.write(whole[:-70000])
-    assert 'make it again' in b.run('verify', b.data + '/half', want=INTEGRITY)[1]
+    out, err = b.run('verify', b.data + '/half', want=INTEGRITY)
+    assert out == '' and 'make it again' in err and b.data + '/half' in err, (out, err)
     at = whole.index(b'rope.freq_base') + 14 + 4
     with open(b.data + '/half', 'wb') as f:
         f.write(whole[:at] + b'\1' + whole[at + 1:])
@@ -406,7 +407,7 @@ def packed_image(b):
     with open(path, 'r+b') as f:
         f.truncate(4096)
     _, err = p.communicate(timeout=60)
-    assert p.returncode == IO and 'shortened' in str(err) and str(err).count('hearth:') == 1, (p.returncode, err)
+    assert p.returncode == IO and ' small: its file was shortened' in str(err) and str(err).count('hearth:') == 1, (p.returncode, err)
     b.run('rm', 'small')
     assert b.blobs() == []
     b.run('pull', '--pack', 'no-such-model', want=NOT_FOUND)
@@ -447,7 +448,16 @@ def unfinished_told(b):
 def verify_outside(b):
     m = model()
     j = b.json('verify', b.file('m.gguf', m))
-    assert j['files'][0]['digest'] == sha(m) and j['files'][0]['ok']
+    f = j['files'][0]
+    assert f['digest'] == sha(m) and f['ok'] is None and 'no checksum of it is known' in f['unknown'] and (j['unknown'], j['damaged']) == (1, 0), j
+    out = b.run('verify', b.top + '/m.gguf')[0]
+    assert re.fullmatch('unknown .*/m.gguf  sha256-' + sha(m) + '  could be read and parsed; no checksum of it is known\n', out), out
+    named = b.file('sha256-' + sha(m), m)
+    assert b.run('verify', named)[0].startswith('ok ') and b.json('verify', named)['files'][0]['ok'] is True
+    other = model(fill=3)
+    assert len(other) == len(m)
+    b.file('sha256-' + sha(m), other)
+    assert b.run('verify', named, want=INTEGRITY)[0].startswith('DAMAGED ')
     b.run('verify', b.file('n.gguf', m[:-1]), want=INTEGRITY)
 
 

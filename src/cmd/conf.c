@@ -101,7 +101,11 @@ static const struct command {
     [CONF_SHOW] = { "show", "MODEL", "show a model file's metadata and tensors", "", 1, 1 },
     [CONF_RM] = { "rm", "MODEL", "take a model out of the store", "", 1, 1 },
     [CONF_VERIFY] = { "verify", "[MODEL]", "read a model again and compare its checksum",
-                      "Without MODEL: all of the store.", 0, 1 },
+                      "Without MODEL: all of the store. Exit code 5 when a file is damaged or "
+                      "is no model. A file outside the store of which no checksum is known is "
+                      "\"unknown\" (ok: null in JSON) when it could be read and parsed, with exit "
+                      "code 0.",
+                      0, 1 },
     [CONF_LOGITS] = { "logits", "-m MODEL", "probe: raw scores for given tokens (JSON Lines)", "",
                       0, 0 },
     [CONF_TOKENIZE] = { "tokenize", "-m MODEL", "probe: text to token ids (JSON Lines)", "", 0, 0 },

@@ -116,6 +116,27 @@ static int print_made(const struct conf *c)
     return e == ERR_OK ? 0 : fail(e);
 }
 
+/* What a bus error says, made before one can come. owner: the main thread, then the handler */
+static char bus_text[OS_PATH_BYTES + 200] = "hearth: a file was shortened, or cannot be read any "
+                                            "more\n";
+
+/* draft: NULL without. */
+static void name_in_bus_error(const char *model, const char *draft)
+{
+    struct buf plain; /* a name may have control characters, and this goes to a terminal */
+    buf_init(&plain, OS_PATH_BYTES);
+    utf8_plain(&plain, view_of(model), SIZE_MAX, false);
+    if (draft != NULL) {
+        buf_add_str(&plain, " or ");
+        utf8_plain(&plain, view_of(draft), SIZE_MAX, false);
+    }
+    snprintf(bus_text, sizeof bus_text,
+             "hearth: %s: its file was shortened, or cannot be read any more; hearth verify tells "
+             "what is damaged\n",
+             buf_str(&plain));
+    buf_release(&plain);
+}
+
 /* Errors say a name of the store as the user does. has_use: see store_resolve. */
 static enum err resolve(const char *model, bool has_use, struct buf *path)
 {
@@ -146,6 +167,7 @@ static int run_model(const struct conf *c)
         e = resolve(c->draft, true, &draft);
         own.draft = buf_str(&draft);
     }
+    name_in_bus_error(c->model, c->draft);
     c = &own;
     int code = 0;
     if (e != ERR_OK) {
@@ -229,11 +251,8 @@ static void fill_standard_streams(void)
  * this. */
 static void on_bus_error(int sig)
 {
-    static const char text[] =
-        "hearth: the model's file was shortened, or cannot be read any more; "
-        "hearth verify tells which\n";
     (void)sig;
-    const ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    const ssize_t n = write(STDERR_FILENO, bus_text, strlen(bus_text));
     (void)n;
     _exit(ERR_IO);
 }

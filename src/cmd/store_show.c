@@ -8,7 +8,7 @@
  * their type, length and first elements: a vocabulary of 260,000 words is nothing to print.
  *
  * `verify` reads every byte again: a disk that returns other bytes than were written is found here
- * and nowhere else.
+ * and nowhere else. What there is no checksum of cannot be called sound, only readable.
  *
  * Next: cmd/main.c. */
 #include "cmd/store_show.h"
@@ -538,39 +538,49 @@ enum err store_cmd_rm(const char *model, bool is_json)
 
 /* --- verify */
 
+enum state { STATE_OK, STATE_DAMAGED, STATE_BUSY, STATE_UNKNOWN, STATE_COUNT };
+
+/* How they are called: as text, in JSON's "ok", and the name of what is said beside it. */
+static const struct {
+    const char *text;
+    const char *ok;
+    const char *why;
+} states[STATE_COUNT] = {
+    [STATE_OK] = { "ok", "true", NULL },
+    [STATE_DAMAGED] = { "DAMAGED", "false", "fault" },
+    [STATE_BUSY] = { "busy", "false", "busy" },
+    [STATE_UNKNOWN] = { "unknown", "null", "unknown" }, /* nothing to compare with */
+};
+
 struct verdict {
     struct buf *json; /* NULL: text, printed at once */
     struct buf unnamed;
     struct buf unfinished;
     size_t n_file;
-    size_t n_bad;
-    size_t n_busy;
+    size_t n_of[STATE_COUNT];
     size_t n_unnamed;
 };
 
-static void tell(struct verdict *v, const char *name, const struct store_file *f, const char *fault,
-                 bool is_busy)
+/* why: "" when it is sound. */
+static void tell(struct verdict *v, const char *name, const struct store_file *f, enum state state,
+                 const char *why)
 {
-    const bool is_bad = fault[0] != '\0' && !is_busy;
-    v->n_bad += is_bad;
-    v->n_busy += is_busy;
+    v->n_of[state]++;
     if (v->json != NULL) {
         buf_add_str(v->json, v->n_file > 0 ? ",\n{" : "\n{");
         put_field(v->json, "model", view_of(name));
         put_field(v->json, "digest", view_of(f->digest));
-        buf_printf(v->json, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes,
-                   fault[0] != '\0' ? "false" : "true");
-        if (fault[0] != '\0') {
-            put_field(v->json, is_busy ? "busy" : "fault", view_of(fault));
+        buf_printf(v->json, ",\"bytes\":%" PRIu64 ",\"ok\":%s", f->bytes, states[state].ok);
+        if (states[state].why != NULL) {
+            put_field(v->json, states[state].why, view_of(why));
         }
         buf_add_char(v->json, '}');
     } else {
         struct buf line;
         buf_init(&line, OUT_MAX);
-        buf_printf(&line, "%-7s ", is_bad ? "DAMAGED" : is_busy ? "busy" : "ok");
+        buf_printf(&line, "%-7s ", states[state].text);
         utf8_plain(&line, view_of(name), SIZE_MAX, false);
-        printf("%s  sha256-%s%s%s\n", buf_str(&line), f->digest, fault[0] != '\0' ? "  " : "",
-               fault);
+        printf("%s  sha256-%s%s%s\n", buf_str(&line), f->digest, why[0] != '\0' ? "  " : "", why);
         fflush(stdout);
         buf_release(&line);
     }
@@ -620,7 +630,11 @@ static enum err verify_blob(struct store *st, const struct store_model *m, size_
         }
     }
     if (is_there) {
-        tell(v, m->name, &m->files[i], fault, is_busy);
+        tell(v, m->name, &m->files[i],
+             is_busy            ? STATE_BUSY
+             : fault[0] != '\0' ? STATE_DAMAGED
+                                : STATE_OK,
+             fault);
     }
     return ERR_OK;
 }
@@ -687,21 +701,45 @@ static enum err check_image(const struct gguf *g)
     return ERR_OK;
 }
 
-/* A model outside the store: nobody wrote down its digests, but its structure can be checked. */
+/* What a file has to be by its own name, as one of the store has; NULL: that says nothing. */
+static const char *digest_in_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    const bool is_one = strncmp(name, "sha256-", 7) == 0 && strlen(name) == 7 + 64;
+    return is_one ? name + 7 : NULL;
+}
+
+/* A file outside the store: nobody wrote down its checksum, unless it is of a known model or has it
+ * in its name. */
+static void tell_outside(struct verdict *v, const char *path, const struct store_file *f)
+{
+    const struct known *k = known_by_sha256(f->digest);
+    const char *named = digest_in_name(path);
+    if (k != NULL) {
+        tell(v, k->name, f, STATE_OK, "");
+    } else if (named == NULL) {
+        tell(v, path, f, STATE_UNKNOWN, "could be read and parsed; no checksum of it is known");
+    } else if (strcmp(named, f->digest) == 0) {
+        tell(v, path, f, STATE_OK, "");
+    } else {
+        tell(v, path, f, STATE_DAMAGED, "its bytes have another sha256 than its name says");
+    }
+}
+
+/* A model outside the store. Its structure is checked first: what is not whole gets no line. */
 static enum err verify_file(const char *path, struct verdict *v)
 {
     struct gguf *g = NULL;
     TRY(gguf_open(&g, path));
-    enum err e = ERR_OK;
+    enum err e = gguf_is_image(g) ? check_image(g) : ERR_OK;
     for (size_t i = 0; i < gguf_n_part(g) && e == ERR_OK; i++) {
         struct store_file f = { .bytes = gguf_part_bytes(g, i) };
         e = store_hash(gguf_part_path(g, i), NULL, f.digest);
         if (e == ERR_OK) {
-            const struct known *k = known_by_sha256(f.digest);
-            tell(v, k != NULL ? k->name : gguf_part_path(g, i), &f, "", false);
+            tell_outside(v, gguf_part_path(g, i), &f);
         }
     }
-    e = e == ERR_OK && gguf_is_image(g) ? check_image(g) : e;
     gguf_close(g);
     return e;
 }
@@ -716,7 +754,8 @@ enum err store_cmd_verify(const char *model, bool is_json)
     buf_init(&v.unfinished, OUT_MAX);
     const bool is_file = model != NULL && store_is_file(model);
     enum err e = is_file ? verify_file(model, &v) : verify_store(model, &v);
-    buf_printf(&b, "],\"damaged\":%zu,\"busy\":%zu,\"unnamed\":[", v.n_bad, v.n_busy);
+    buf_printf(&b, "],\"damaged\":%zu,\"busy\":%zu,\"unknown\":%zu,\"unnamed\":[",
+               v.n_of[STATE_DAMAGED], v.n_of[STATE_BUSY], v.n_of[STATE_UNKNOWN]);
     buf_add_view(&b, buf_view(&v.unnamed));
     buf_add_str(&b, "]");
     buf_add_view(&b, buf_view(&v.unfinished));
@@ -730,9 +769,10 @@ enum err store_cmd_verify(const char *model, bool is_json)
     buf_release(&v.unnamed);
     buf_release(&v.unfinished);
     TRY(e);
-    REQUIRE(v.n_bad == 0, ERR_INTEGRITY, "%zu of %zu files are damaged", v.n_bad, v.n_file);
-    REQUIRE(v.n_busy == 0, ERR_BUSY,
+    REQUIRE(v.n_of[STATE_DAMAGED] == 0, ERR_INTEGRITY, "%zu of %zu files are damaged",
+            v.n_of[STATE_DAMAGED], v.n_file);
+    REQUIRE(v.n_of[STATE_BUSY] == 0, ERR_BUSY,
             "%zu of %zu files are being changed by another hearth; try again when it is done",
-            v.n_busy, v.n_file);
+            v.n_of[STATE_BUSY], v.n_file);
     return ERR_OK;
 }
