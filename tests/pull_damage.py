@@ -1,5 +1,6 @@
 """pull_damage - test_pull.py's tests of damaged files and packed images: what is refused, passed over, told, and made whole again."""
 import contextlib
+import json
 import os
 import re
 import resource
@@ -108,7 +109,7 @@ def packing_fails(b):
     if subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode == 0:
         env = b.env(H=b.a.hearth, D=b.models + '/partial')
         p = subprocess.run(['unshare', '-rm', 'sh', '-c', script], env=env, capture_output=True, text=True, timeout=60)
-        assert p.returncode == IO and re.search('^hearth: packing sm: .*/partial: cannot create: Read-only', p.stderr, re.M), p
+        assert p.returncode == IO and re.search('^hearth: packing sm: .*/partial: cannot write: Read-only file system; pull writes there: .*export XDG_DATA_HOME=', p.stderr, re.M), p
         usable_without_image(b, plain, digest)
     image = b.json('pull', '--pack', 'sm')['image']
     os.rename(blob(b, image), b.top + '/image')
@@ -298,6 +299,12 @@ def not_removed(b):
     assert b.names() == ['n'] and b.blobs() == [sha(model(fill=9))]
 
 
+def store_row(b, **more):
+    """What hearth doctor says of the store; other things may be wrong here, too."""
+    text, _ = b.start('doctor', '--json', **more).communicate(timeout=120)
+    return next(r for r in json.loads(text)['checks'] if r['name'] == 'model store')
+
+
 @test
 def home_of_another(b):
     """A HOME that belongs to somebody else: what is wanted, where, why, and what to set; that helps."""
@@ -313,10 +320,28 @@ def home_of_another(b):
         return 'the program lies where another user may not run it'
     for args in (['list'], ['pull', path], ['show', 'm'], ['rm', 'm']):
         _, err = b.run(*args, want=IO, env=env, **as_other)
-        assert err == f'hearth: {home}/.local: cannot make folder: Permission denied; models need a folder that you may write to: set XDG_DATA_HOME to one\n', err
+        assert err == f'hearth: {home}/.local: cannot make folder: Permission denied; models are kept there: mend that, or use another store: export XDG_DATA_HOME=/A/FOLDER\n', err
+    row = store_row(b, env=env, **as_other)
+    assert row['state'] == 'wrong' and f' {home}/' in row['costs'] and 'export XDG_DATA_HOME=' in row['type'][-1], row
     os.mkdir(b.top + '/own')
     os.chmod(b.top + '/own', 0o777)
-    b.run('pull', path, env={**env, 'XDG_DATA_HOME': b.top + '/own'}, **as_other)
+    env['XDG_DATA_HOME'] = b.top + '/own'
+    assert store_row(b, env=env, **as_other)['found'].startswith('not there yet') and os.listdir(b.top + '/own') == []
+    b.run('pull', path, '--name', 'm', env=env, **as_other)
+    root = b.top + '/own/hearth/models'
+    for part in ('/blobs', '/partial', '/lock', '/../hearth.db'):
+        was = os.stat(root + part)
+        os.chown(root + part, *((-1, -1) if os.geteuid() else (0, 0)))
+        os.chmod(root + part, 0o555)
+        names = sorted(os.listdir(root + '/partial'))
+        row = store_row(b, env=env, **as_other)
+        assert (row['state'] == 'note') and 'cannot be written' in row['found'] and os.path.realpath(root + part) in os.path.realpath(row['costs'].split(': ')[1]), (part, row)
+        out, err = b.run('pull', b.file('n.gguf', model(fill=5)), '--name', 'n', want=IO, env=env, **as_other)
+        assert 'export XDG_DATA_HOME=' in err and sorted(os.listdir(root + '/partial')) == names, (part, err)
+        os.chown(root + part, was.st_uid, was.st_gid)
+        os.chmod(root + part, was.st_mode & 0o777)
+    row = store_row(b, env=env, **as_other)
+    assert row['state'] == 'ok' and row['found'].startswith('1 model, '), row
 
 
 @test

@@ -652,6 +652,26 @@ static void test_disk(void **state)
     facts.disk.file[0] = '\0';
     doctor_judge(&facts, &doctor);
     check_row("none", &(struct expected){ "disk", DOCTOR_UNKNOWN, "not measured: Input", NULL });
+    snprintf(facts.disk.refused, sizeof facts.disk.refused, "/store: Read-only file system");
+    doctor_judge(&facts, &doctor);
+    check_row("models, read only",
+              &(struct expected){ "model store", DOCTOR_NOTE, "2 models at /store, which cannot",
+                                  "export XDG_DATA_HOME" });
+    facts.disk.n_model = 0;
+    doctor_judge(&facts, &doctor);
+    check_row("read only", &(struct expected){ "model store", DOCTOR_WRONG, "0 models at /store",
+                                               "export XDG_DATA_HOME" });
+    assert_non_null(strstr(row_of("model store")->costs, "Read-only"));
+    facts.disk.is_missing = true;
+    doctor_judge(&facts, &doctor);
+    check_row("none, read only", &(struct expected){ "model store", DOCTOR_WRONG,
+                                                     "not there yet, and cannot be made: /store",
+                                                     "export XDG_DATA_HOME" });
+    facts.disk.refused[0] = '\0';
+    doctor_judge(&facts, &doctor);
+    check_row("none",
+              &(struct expected){ "model store", DOCTOR_OK,
+                                  "not there yet; hearth pull makes it: /store, 512 MiB", NULL });
     snprintf(facts.disk.fault, sizeof facts.disk.fault, "damaged index");
     doctor_judge(&facts, &doctor);
     check_row("fault",

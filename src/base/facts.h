@@ -72,8 +72,10 @@ struct facts_cpu {
 /* The store and its disk: measured here, in no tree (cmd/disk.h). */
 struct facts_disk {
     bool is_asked;
-    char fault[160]; /* why the store cannot be opened */
-    char store[256]; /* its folder */
+    char fault[256];   /* why the store cannot be opened */
+    char refused[256]; /* why pull cannot write there */
+    bool is_missing;   /* it is not there yet */
+    char store[256];   /* its folder, where it is or would be */
     uint64_t room_bytes;
     uint64_t n_model;
     uint64_t bytes;        /* of its models' files */

@@ -282,6 +282,18 @@ enum err os_make_dirs(const char *path)
     return ERR_OK;
 }
 
+enum err os_can_make(const char *folder)
+{
+    const int fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    const bool is_unknown = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR); /* not so there */
+    if (fd >= 0) {
+        close(fd);
+    }
+    REQUIRE(fd >= 0 || (is_unknown && faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) == 0),
+            ERR_IO, "%s: cannot write: %s", folder, strerror(errno));
+    return ERR_OK;
+}
+
 /* --- clock and random numbers -------------------------------------------------------------- */
 
 void os_sleep_us(uint64_t us)
@@ -620,7 +632,7 @@ enum err os_dir(enum os_dir which, struct buf *out)
         buf_add_str(out, base);
     } else {
         REQUIRE(home != NULL && rows[which].below_home != NULL, ERR_NOT_FOUND,
-                "%s%s is not set to an absolute path: no place for hearth's files",
+                "%s%s is not set to an absolute path: no place for hearth's files; export it",
                 rows[which].variable, rows[which].below_home != NULL ? " or HOME" : "");
         buf_add_str(out, home);
         buf_add_str(out, rows[which].below_home);

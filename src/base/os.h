@@ -46,6 +46,8 @@ enum err os_read_file(const char *path, struct buf *out) MUST_USE;
 /* Writes a temporary file beside `path`, syncs it, renames it over `path`, syncs the folder. */
 enum err os_write_file(const char *path, struct view text) MUST_USE;
 enum err os_make_dirs(const char *path) MUST_USE; /* as mkdir -p, mode 0700 */
+/* Whether files can be made in a folder: one without a name is made. ERR_IO. */
+enum err os_can_make(const char *folder) MUST_USE;
 /* The first bytes of a file, at most room - 1, and a 0 behind them; 0 when there are none or it
  * cannot be read. Takes no memory and sets no error: for small files of the kernel. */
 size_t os_read_start(const char *path, char *to, size_t room);

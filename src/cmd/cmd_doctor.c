@@ -3,8 +3,7 @@
  * Reads (base/facts.c, cmd/disk.c), has it judged (lib/doctor.c) and prints: a table of everything
  * that was looked at, then a paragraph for each finding that costs something, the wrong ones first,
  * each with what to type. The lines to type are for a shell as they stand, with what they do behind
- * a "#"; no setting is ever changed by the program itself. A store that is not there is made, as by
- * each command.
+ * a "#"; no setting is ever changed by the program itself, and nothing is made.
  *
  * Exit code 1 when something is wrong, for scripts that set up boxes; notes and what is unknown are
  * no failure, as no container would pass otherwise.

@@ -9,6 +9,7 @@
 
 #include "base/os.h"
 #include "cmd/store.h"
+#include "cmd/store_look.h"
 #include "lib/measure.h"
 
 #include <stdio.h>
@@ -61,19 +62,23 @@ static void add_model(struct facts_disk *d, const struct store *st, const struct
 
 static enum err read_store(struct facts_disk *d, struct buf *largest)
 {
+    static struct store_look l; /* large; owner: the main thread */
     struct store *st = NULL;
+    store_look(&l);
+    d->is_missing = !l.is_there;
+    snprintf(d->store, sizeof d->store, "%.*s", (int)sizeof d->store - 1, l.folder);
+    snprintf(d->refused, sizeof d->refused, "%.*s", (int)sizeof d->refused - 1, l.refused);
+    d->room_bytes = UINT64_MAX;
+    (void)store_room(l.above, &d->room_bytes);
+    REQUIRE(l.fault[0] == '\0', ERR_IO, "%s", l.fault);
+    if (d->is_missing) {
+        return ERR_OK;
+    }
     TRY(store_open(&st));
     const uint64_t until_us = os_now_us() + LOOK_US;
     char name[STORE_NAME_MAX] = "";
     bool found = true;
     enum err e = ERR_OK;
-    snprintf(d->store, sizeof d->store, "%s", store_partial(st));
-    char *slash = strrchr(d->store, '/');
-    if (slash != NULL) {
-        *slash = '\0';
-    }
-    d->room_bytes = UINT64_MAX;
-    (void)store_room(d->store, &d->room_bytes);
     for (int i = 0; i < MODELS_MOST && found && e == ERR_OK; i++) {
         struct store_model m = { 0 };
         e = store_after(st, name, &m, &found);

@@ -5,9 +5,8 @@
 #include "base/facts.h"
 
 /* Fills *d: looks at the store, and measures the speed of `path`, or of the store's largest file
- * when it is NULL (lib/measure.h: time and memory). Writes nothing but the folders of a store that
- * was not there. What fails is told in *d, but for ERR_NOT_FOUND and ERR_IO when `path` cannot be
- * opened. Owner: the main thread. */
+ * when it is NULL (lib/measure.h: time and memory). Writes nothing. What fails is told in *d, but
+ * for ERR_NOT_FOUND and ERR_IO when `path` cannot be opened. Owner: the main thread. */
 enum err disk_read(struct facts_disk *d, const char *path) MUST_USE;
 
 #endif

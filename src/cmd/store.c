@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/known.h"
+#include "cmd/store_look.h"
 #include "model/gguf.h"
 #include "model/image.h"
 #include "model/weights.h"
@@ -89,8 +90,7 @@ static enum err make_folders(struct store *st, const char *blobs)
     if (e == ERR_IO) {
         char text[ERR_TEXT_MAX];
         snprintf(text, sizeof text, "%s", err_text());
-        e = err_set(e, "%s; models need a folder that you may write to: set XDG_DATA_HOME to one",
-                    text);
+        e = err_set(e, "%s; models are kept there: mend that, or " STORE_ELSEWHERE, text);
     }
     if (e == ERR_IO && (is_missing(blobs) || is_missing(st->partial))) {
         snprintf(st->refused, sizeof st->refused, "%s", err_text());
@@ -110,6 +110,11 @@ static enum err open_index(struct store *st, const char *path)
             snprintf(st->refused, sizeof st->refused, "%s", err_text());
         }
         e = db_open(&st->db, ":memory:", schema, SCHEMA_VERSION);
+    }
+    if (e == ERR_IO) {
+        char text[ERR_TEXT_MAX];
+        snprintf(text, sizeof text, "%s", err_text());
+        e = err_set(e, "%s; mend that, or " STORE_ELSEWHERE, text);
     }
     return e == ERR_OK ? e
                        : err_at(e, "the index of the model store%s",
@@ -337,7 +342,9 @@ enum err store_lock(struct store *st)
     REQUIRE(st->refused[0] == '\0', ERR_IO, "%s", st->refused);
     snprintf(path, sizeof path, "%s/lock", st->root);
     st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    REQUIRE(st->lock_fd >= 0, ERR_IO, "%s: %s", path, strerror(errno));
+    REQUIRE(st->lock_fd >= 0, ERR_IO,
+            "%s: %s; whoever changes the store needs it: mend that, or " STORE_ELSEWHERE, path,
+            strerror(errno));
     bool is_ours = false;
     for (int i = 0; i < LOCK_TRIES && !is_ours; i++) {
         is_ours =
@@ -352,6 +359,17 @@ enum err store_lock(struct store *st)
     }
     clear_partial(st);
     return ERR_OK;
+}
+
+enum err store_check(const struct store *st)
+{
+    char path[OS_PATH_BYTES];
+    const size_t n_data = strlen(st->root) - strlen("/models");
+    snprintf(path, sizeof path, "%.*s/hearth.db", (int)n_data, st->root);
+    TRY(store_look_file(path));
+    snprintf(path, sizeof path, "%s/blobs", st->root);
+    TRY(store_look_folder(path));
+    return store_look_folder(st->partial);
 }
 
 bool store_is_busy(const struct store *st)

@@ -68,6 +68,8 @@ void store_close(struct store *st); /* accepts NULL */
  * away what a pull or rm left that was killed, and downloads that nobody went on with for a week.
  */
 enum err store_lock(struct store *st) MUST_USE;
+/* ERR_IO, with what to do, unless pull can write all that it writes. */
+enum err store_check(const struct store *st) MUST_USE;
 bool store_is_busy(const struct store *st); /* whether another process has that lock */
 /* Halves of downloads, which wait to be resumed, and what killed processes were writing. */
 size_t store_unfinished(const struct store *st, uint64_t *bytes);

@@ -90,6 +90,7 @@ static enum err check_room(const char *folder, uint64_t bytes)
 enum err store_begin(struct store_writer *w, struct store *st, uint64_t bytes)
 {
     *w = (struct store_writer){ .st = st, .fd = -1 };
+    TRY(store_check(st));
     TRY(check_room(store_partial(st), bytes));
     snprintf(w->path, sizeof w->path, "%s/" STORE_NEW "%ld", store_partial(st), (long)getpid());
     TRY(hash_sha256_open(&w->hash));

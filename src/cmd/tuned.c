@@ -111,14 +111,12 @@ enum err tuned_prepare(struct buf *path)
     char why[ERR_TEXT_MAX];
     TRY(os_dir(OS_DIR_STATE, path));
     enum err e = os_make_dirs(buf_str(path));
-    if (e == ERR_OK && access(buf_str(path), W_OK | X_OK) != 0) {
-        e = err_set(ERR_IO, "%s: cannot be written: %s", buf_str(path), strerror(errno));
-    }
+    e = e == ERR_OK ? os_can_make(buf_str(path)) : e;
     if (e != ERR_OK) {
         snprintf(why, sizeof why, "%s", err_text());
         return err_set(e,
-                       "%s; tune stores its profile in %s: mend that, or set XDG_STATE_HOME to a "
-                       "folder that can be written",
+                       "%s; tune stores its profile in %s: mend that, or use another folder: "
+                       "export XDG_STATE_HOME=/A/FOLDER",
                        why, buf_str(path));
     }
     buf_reset(path);

@@ -18,6 +18,7 @@
 #define ROOM_LITTLE  GIB
 #define SLOW_GB_S    0.4 /* an 8B model of 4 bits takes over ten seconds to start */
 #define FILES_WANTED 512 /* hearth serve with 256 clients, and some */
+#define ELSEWHERE    "export XDG_DATA_HOME=/A/FOLDER  # another store, for all commands"
 #define FILES_SERVE  160 /* that it needs beside those of clients (serve/server.c) */
 
 static void judge_files(const struct facts *f, struct doctor *d)
@@ -75,12 +76,36 @@ static void judge_uring(const struct facts *f, struct doctor *d)
     }
 }
 
+/* Where there are models, that may be meant so. */
+static void judge_refused(const struct facts_disk *k, struct doctor *d)
+{
+    struct finding *row =
+        k->is_missing
+            ? doctor_add(d, "model store", DOCTOR_WRONG, "not there yet, and cannot be made: %s",
+                         k->store)
+            : doctor_add(d, "model store", k->n_model > 0 ? DOCTOR_NOTE : DOCTOR_WRONG,
+                         "%llu model%s at %s, which cannot be written",
+                         (unsigned long long)k->n_model, k->n_model == 1 ? "" : "s", k->store);
+    doctor_costs(row, "hearth pull cannot get a model: %s", k->refused);
+    doctor_type(row, ELSEWHERE);
+}
+
 static void judge_store(const struct facts_disk *k, struct doctor *d)
 {
     if (k->fault[0] != '\0') {
         struct finding *row = doctor_add(d, "model store", DOCTOR_WRONG, "it cannot be opened");
         doctor_costs(row, "No model of the store can be used: %s", k->fault);
         doctor_type(row, "hearth list  # says it again when it is not put right");
+        doctor_type(row, ELSEWHERE);
+        return;
+    }
+    if (k->refused[0] != '\0') {
+        judge_refused(k, d);
+        return;
+    }
+    if (k->is_missing) {
+        doctor_add(d, "model store", DOCTOR_OK, "not there yet; hearth pull makes it: %s, %s free",
+                   k->store, doctor_size(k->room_bytes).text);
         return;
     }
     const bool is_full = k->room_bytes < ROOM_LITTLE;
