@@ -1,9 +1,8 @@
 /* fuzz_doctor - arbitrary bytes as the files below /proc and /sys that `hearth doctor` reads, and what is made of them
  *
- * Bytes 0xff part the files, in the order of `names`; what is left out is not there. Whatever they say, each finding is whole:
- * a text, and for what is wrong its cost and what to type (DO-2). The memory's own files are fuzz_pool's; some are here too. */
-#include "base/os.h"
-#include "fuzz.h"
+ * The input is cut into files by fuzz_tree.h. Whatever they say, each finding is whole: a text, and for what is wrong its cost and
+ * what to type (DO-2). The memory's own files are fuzz_pool's; some are here too. */
+#include "fuzz_tree.h"
 #include "lib/doctor.h"
 
 #include <string.h>
@@ -59,58 +58,6 @@ static const char *const names[] = {
 };
 #define N_NAME (sizeof names / sizeof names[0])
 
-static char top[] = "/tmp/fuzz_doctor-XXXXXX";
-
-static void remove_top(void)
-{
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    demand(system(command) == 0, "the tree is removed");
-}
-
-static void make_top(void)
-{
-    static bool is_made;
-    if (is_made) {
-        return;
-    }
-    is_made = true;
-    demand(mkdtemp(top) != NULL, "a folder");
-    atexit(remove_top);
-    for (size_t i = 0; i < N_NAME; i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/%s", top, names[i]);
-        *strrchr(path, '/') = '\0';
-        demand(os_make_dirs(path) == ERR_OK, path);
-    }
-}
-
-static void put(const char *path, const uint8_t *bytes, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    demand(f != NULL && fwrite(bytes, 1, n, f) == n, path);
-    fclose(f);
-}
-
-static void put_tree(const uint8_t *bytes, size_t n)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < N_NAME; i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/%s", top, names[i]);
-        unlink(path);
-        if (at > n) {
-            continue;
-        }
-        const uint8_t *end = at < n ? memchr(bytes + at, 0xff, n - at) : NULL;
-        const size_t size = end != NULL ? (size_t)(end - (bytes + at)) : n - at;
-        if (size > 0) {
-            put(path, bytes + at, size);
-        }
-        at += size + 1;
-    }
-}
-
 static bool is_text(const char *text, size_t room)
 {
     return memchr(text, '\0', room) != NULL;
@@ -141,9 +88,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     static struct facts facts;
     static struct doctor doctor;
     char none[64];
-    make_top();
+    tree_put(names, N_NAME, false, bytes, n);
     snprintf(none, sizeof none, "%s/none", top);
-    put_tree(bytes, n);
     const struct fuzz_run run = fuzz_begin();
     facts_read(&facts, top, none);
     doctor_judge(&facts, &doctor);

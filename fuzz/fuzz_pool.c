@@ -1,13 +1,12 @@
 /* fuzz_pool - arbitrary bytes as the files below /proc and /sys that tell of memory and who waits for it, and as a plan of another
  * process
  *
- * Bytes 0xff part the files, in the order of `names`; what is left out is not there. The first byte chooses whether the last file
- * is a living process's plan. Whatever they say, the figures hold together (PO-1 as far as it can be seen from outside). */
+ * The input is cut into files by fuzz_tree.h, but for its first byte, which chooses whether the last file is a living process's
+ * plan. Whatever they say, the figures hold together (PO-1 as far as it can be seen from outside). */
 #include "base/claim.h"
-#include "base/os.h"
 #include "base/pool.h"
 #include "base/psi.h"
-#include "fuzz.h"
+#include "fuzz_tree.h"
 #include "serve/pressure.h"
 
 #include <fcntl.h>
@@ -40,42 +39,6 @@ static const char *const names[] = {
     "claims/plan-1",
 };
 #define N_NAME (sizeof names / sizeof names[0])
-
-static char top[] = "/tmp/fuzz_pool-XXXXXX";
-
-static void remove_top(void)
-{
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", top);
-    demand(system(command) == 0, "the tree is removed");
-}
-
-static void make_top(void)
-{
-    static bool is_made;
-    if (is_made) {
-        return;
-    }
-    is_made = true;
-    demand(mkdtemp(top) != NULL, "a folder");
-    atexit(remove_top);
-    for (size_t i = 0; i < N_NAME; i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/%s", top, names[i]);
-        *strrchr(path, '/') = '\0';
-        demand(os_make_dirs(path) == ERR_OK, path);
-    }
-}
-
-/* One file; an open descriptor of it. */
-static int put(const char *name, const uint8_t *bytes, size_t n)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    demand(fd >= 0 && write(fd, bytes, n) == (ssize_t)n, path);
-    return fd;
-}
 
 static void check(const struct pool *p)
 {
@@ -132,26 +95,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     char claims[64];
     char path[256];
     int locked = -1;
-    make_top();
+    const size_t at = n > 0 ? 1 : 0;
+    tree_put(names, N_NAME, true, bytes + at, n - at);
     snprintf(claims, sizeof claims, "%s/claims", top);
-    const bool is_alive = n > 0 && (bytes[0] & 1) != 0;
-    size_t at = n > 0 ? 1 : 0;
-    for (size_t i = 0; i < N_NAME; i++) {
-        snprintf(path, sizeof path, "%s/%s", top, names[i]);
-        unlink(path);
-        if (at > n) {
-            continue;
-        }
-        const uint8_t *end = at < n ? memchr(bytes + at, 0xff, n - at) : NULL;
-        const size_t size = end != NULL ? (size_t)(end - (bytes + at)) : n - at;
-        const int fd = put(names[i], bytes + at, size);
-        if (i + 1 == N_NAME && is_alive) {
-            demand(flock(fd, LOCK_EX) == 0, "a lock");
-            locked = fd;
-        } else {
-            close(fd);
-        }
-        at += size + 1;
+    snprintf(path, sizeof path, "%s/%s", top, names[N_NAME - 1]);
+    if (n > 0 && (bytes[0] & 1) != 0 && os_exists(path)) {
+        locked = open(path, O_RDONLY | O_CLOEXEC);
+        demand(locked >= 0 && flock(locked, LOCK_EX) == 0, "a lock");
     }
     const struct fuzz_run run = fuzz_begin();
     struct pool p;

@@ -11,19 +11,11 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "model/gguf.h"
+#include "tree.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #define ANY_BYTES ((size_t)512 * 1024 * 1024)
-
-static char folder[64];
 
 /* --- a builder of files */
 
@@ -121,7 +113,7 @@ static const char *path_of(const char *name)
     static char path[4][512];
     static int i;
     i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", folder, name);
+    snprintf(path[i], sizeof path[i], "%s/%s", top, name);
     return path[i];
 }
 
@@ -374,7 +366,7 @@ static void test_head(void **state)
     assert_null(gguf_tensor_find(g, ""));
     gguf_close(g);
     refused(path_of("absent.gguf"), ERR_NOT_FOUND, "cannot open", "");
-    refused(folder, ERR_IO, "not a regular file", "");
+    refused(top, ERR_IO, "not a regular file", "");
 }
 
 static void test_counts(void **state)
@@ -853,21 +845,6 @@ static void test_long_names(void **state)
     assert_non_null(strstr(err_text(), "ffff.gguf: byte 308: tensor nnnn"));
 }
 
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/hearth-gguf-XXXXXX");
-    return mkdtemp(folder) == NULL;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -883,5 +860,5 @@ int main(void)
         cmocka_unit_test(test_split_complete),  cmocka_unit_test(test_split_broken),
         cmocka_unit_test(test_split_same_name), cmocka_unit_test(test_long_names),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

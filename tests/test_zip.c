@@ -5,15 +5,7 @@
  * checksum before it is unpacked is not assumed here: every field may lie. */
 #include "../src/cmd/zip.c"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-static char folder[64];
+#include "tree.h"
 
 static void put16(struct buf *b, unsigned v)
 {
@@ -91,7 +83,7 @@ static void build(struct buf *b, const struct said *s, const char *packed, size_
 static const char *save(struct buf *b)
 {
     static char path[128];
-    snprintf(path, sizeof path, "%s/a.zip", folder);
+    snprintf(path, sizeof path, "%s/a.zip", top);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(b->p, 1, b->n, f), b->n);
@@ -280,20 +272,9 @@ static void test_ends(void **state)
     assert_int_equal(read_member("/nowhere/a.zip", &b), ERR_NOT_FOUND);
 }
 
-static int make_folder(void **state)
+static int teardown(void **state)
 {
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/hearth-zip-XXXXXX");
-    return mkdtemp(folder) == NULL;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char path[128];
-    snprintf(path, sizeof path, "%s/a.zip", folder);
-    unlink(path);
-    return rmdir(folder) != 0 || mem_used_bytes() != 0; /* nothing leaked either */
+    return tree_teardown(state) != 0 || mem_used_bytes() != 0; /* nothing leaked either */
 }
 
 int main(void)
@@ -304,5 +285,5 @@ int main(void)
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_ends),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tree_setup, teardown);
 }
