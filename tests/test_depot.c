@@ -35,7 +35,7 @@ static struct world {
     struct weights w;
     struct weights_load loads[N_LOAD_MAX];
     struct tensor matrix[N_LOAD_MAX];
-    size_t layer_load[N_LAYER_MAX + 1];
+    size_t part_load[N_LAYER_MAX * WEIGHTS_PARTS + 1];
     size_t expert_load[N_LAYER_MAX];
     struct read reads[N_READ_MAX]; /* on their way */
     int n_read;
@@ -137,11 +137,11 @@ static void make_weights(int32_t n_layer, int32_t n_expert)
 {
     memset(&world, 0, sizeof world);
     world.w.loads = world.loads;
-    world.w.layer_load = world.layer_load;
+    world.w.part_load = world.part_load;
     world.w.expert_load = world.expert_load;
     for (int32_t i = 0; i < n_layer; i++) {
         const size_t bytes = 64 * (size_t)(1 + rnd(60));
-        world.layer_load[i] = world.w.n_load;
+        world.part_load[i * WEIGHTS_PARTS] = world.w.n_load;
         for (uint32_t k = 0; k < rnd(3); k++) {
             add_load(64 * (size_t)(1 + rnd(40)));
         }
@@ -150,7 +150,7 @@ static void make_weights(int32_t n_layer, int32_t n_expert)
             add_load(bytes);
         }
     }
-    world.layer_load[n_layer] = world.w.n_load;
+    world.part_load[n_layer * WEIGHTS_PARTS] = world.w.n_load;
 }
 
 /* DP-2: all bytes of its three matrices. */

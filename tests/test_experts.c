@@ -563,7 +563,7 @@ static void test_layouts(void **state)
     assert_int_equal(a.weights.n_param, b.weights.n_param);
     for (int32_t i = 0; i < 3; i++) {
         const struct weights *w = &a.weights;
-        assert_int_equal(weights_expert_load(w, i, 6), w->layer_load[i + 1]);
+        assert_int_equal(weights_expert_load(w, i, 6), weights_layer_load(w, i + 1));
         for (int32_t e = 0; e < 6; e++) {
             const struct weights_expert *x = &w->layer[i].expert[e];
             const size_t load = weights_expert_load(w, i, e);

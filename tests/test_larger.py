@@ -67,15 +67,15 @@ def test_answers(home):
     for mib in limits(home, usual['planned_bytes'], '--ctx', '1024'):
         code, out, err, _ = run(home, 'run', 'small', PROMPT, *ask_for, '--memory', str(mib))
         got = json.loads(out or '{}')
-        m = re.search(r'(\d+) of 30 layers do not fit', err)
+        m = re.search(r'(\d+) of \d+ MiB of weights do not fit', err)
         reads.append(int(m[1]) if m else 0)
         check(f'{mib} MiB: the answer is the same', code == 0 and got.get('text') == usual['text'], (code, out, err))
         check(f'{mib} MiB: memory stays within the plan', got.get('rss_peak_bytes', 1 << 60) <= got.get('planned_bytes', 0) <= mib << 20, got)
     least = mib
-    check('less memory, more layers are read', reads[0] == 0 < reads[1] < reads[2] < reads[3], reads)
+    check('less memory, more is read', reads[0] == 0 < reads[1] < reads[2] < reads[3], reads)
     mib = mib - (usual['planned_bytes'] - plan(home, 'small', '--ctx', '1024')['total_bytes']) // 2**20
     p = plan(home, 'small', '--ctx', '1024', '--memory', str(mib))
-    check('plan says so', p['fits'] and p['step_disk_bytes'] > 50 << 20 and part(p, 'weights') == 0 < part(p, 'weights that stay'), p)
+    check('plan says so', p['fits'] and p['step_disk_bytes'] > 40 << 20 and part(p, 'weights') == 0 < part(p, 'weights that stay'), p)
     text = run(home, 'plan', 'small', '--ctx', '1024', '--memory', str(mib))[1]
     check('and its text', re.search(r'reads \d+\.\d MiB from the disk\.', text), text)
     speed = p['speed']
@@ -101,7 +101,7 @@ def test_answers(home):
     check('of which nothing is read from the disk', (p['step_disk_bytes'], p['piece_disk_bytes']) == (0, 0), p)
     near = {n['command']: n for n in p['nearest']}
     n = near.get(f'hearth pull --pack {model} --name {os.path.basename(model)[:-5]}', {})
-    check('packing it is among the nearest plans', n.get('step_disk_bytes', 0) > 50 << 20 and n['total_bytes'] <= mib << 20 and n['decode_all_tok_s'] > 0 and
+    check('packing it is among the nearest plans', n.get('step_disk_bytes', 0) > 40 << 20 and n['total_bytes'] <= mib << 20 and n['decode_all_tok_s'] > 0 and
           n['store_bytes'] == 2 * os.path.getsize(model) and n['store_free_bytes'] > 0, near)
 
 
@@ -125,7 +125,8 @@ def all_at_once(s, texts):
 def test_nearest(home):
     """Below what keeps all of a packed model in memory with whatever context: one that fits with layers from the disk, as plan and run say."""
     whole = plan(home, 'small', '--ctx', '64')
-    mib = (whole['total_bytes'] - part(whole, 'weights') // 2) >> 20
+    little, much = (plan(home, 'small', '--ctx', n, '--memory', '16')['total_bytes'] for n in ('64', '2048'))  # as few layers as can be
+    mib = (little + much) // 2 >> 20
     asked = plan(home, 'small', '--ctx', '2048', '--memory', str(mib))
     near = asked.get('nearest', [])
     check('a smaller context, with layers from the disk, is the nearest plan', not asked['fits'] and len(near) == 1 and near[0]['step_disk_bytes'] > 0 and
@@ -196,7 +197,7 @@ def test_service(home):
         check('fewer at once, when that keeps all in memory', 'do not fit' not in s.said(), s.said())
     mib = (whole['serve_total_bytes'] >> 20) - 35
     with Served(hearth, 'small', *options, '--memory', str(mib)) as s:
-        check('layers are read', 'layers do not fit' in s.said(), s.said())
+        check('layers are read', 'weights do not fit' in s.said(), s.said())
         planned = plan(home, 'small', *options, '--memory', str(mib))
         check('as planned', planned['serve_fits'] and planned['step_disk_bytes'] < planned['serve_step_disk_bytes'] and
               f'step_disk_bytes={planned["serve_step_disk_bytes"]}' in s.said(), (planned, s.said()))

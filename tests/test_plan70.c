@@ -202,9 +202,10 @@ static void test_mixed(void **state)
                     10 * GIB * 30 / 64 + 16 * MIB);
 }
 
-/* Packed, on the box with 96 GB carved out (no GPU is used): 26.0 GiB less the context and half a GiB leave 15.4 GiB for weights.
- * The output matrix takes 1.04 GiB, rows of the other table some MiB, a layer 867, three slots 2.54 GiB: (15.46 - 1.05 - 2.54) /
- * 0.847 = 14.01, so 14 layers stay and 66 are read for each step. */
+/* Packed, on the box with 96 GB carved out (no GPU is used): 26.0 GiB less the context and half a GiB leave 15.46 GiB for weights.
+ * The output matrix takes 1.04 GiB, rows of the other table some MiB, a layer 867: attention 153, the other matrices 238 each, so
+ * three slots are 0.70 GiB, and (15.46 - 1.05 - 0.70) / 0.847 = 16.2 of 80 layers stay, or a part less; 63.8 of them, 54.0 GiB, are read
+ * for each step. */
 static void test_read(void **state)
 {
     (void)state;
@@ -221,9 +222,9 @@ static void test_read(void **state)
     assert_int_equal(weights_bind(&w, a, g), ERR_OK);
     const uint64_t most = available_in("halo-96g") - 10 * GIB - GIB / 2;
     assert_true(stream_choose(&w, a->n_layer, 0, most, &cut));
-    assert_int_equal(cut.n_layer - cut.n_read, 14);
     assert_true(stream_bytes(&cut) <= most && stream_bytes(&cut) + cut.slot_bytes > most);
-    assert_in_range(cut.pass_bytes, 66 * 867 * MIB, 66 * 868 * MIB);
+    assert_in_range(cut.pass_bytes, 638 * 867 * MIB / 10 - 100 * MIB,
+                    638 * 867 * MIB / 10 + 340 * MIB);
     weights_release(&w);
     gguf_close(g);
     free(a);

@@ -1,4 +1,4 @@
-/* test_stream - layers that pass through slots are whole whenever they are computed
+/* test_stream - parts of layers that pass through slots are whole whenever they are computed
  *
  * Includes stream.c over a disk that the test owns: a read completes when the test wants it, in any
  * order, piece by piece, up to the moment somebody waits for it; some fail. The weights are tables of
@@ -27,7 +27,8 @@
 
 #define FILE_AT     ((uint64_t)1 << 20)
 #define N_LAYER_MAX 40
-#define N_LOAD_MAX  (N_LAYER_MAX * 6 + 3)
+#define N_PART_MAX  (N_LAYER_MAX * WEIGHTS_PARTS)
+#define N_LOAD_MAX  (N_PART_MAX * 3 + 3)
 #define N_READ_MAX  1024
 
 struct read {
@@ -44,8 +45,9 @@ static struct world {
     struct weights_load loads[N_LOAD_MAX];
     struct tensor matrix[N_LOAD_MAX];
     struct weights_vec vec[N_LOAD_MAX];
-    size_t layer_load[N_LAYER_MAX + 1];
-    struct read reads[N_READ_MAX]; /* on their way */
+    size_t part_load[N_PART_MAX + 1];
+    size_t expert_load[N_LAYER_MAX]; /* where there are none, the next layer's first */
+    struct read reads[N_READ_MAX];   /* on their way */
     int n_read;
     uint64_t n_ticket;
     uint64_t answered; /* tickets up to this one are over */
@@ -235,19 +237,22 @@ static void make_weights(int32_t n_layer)
 {
     memset(&world, 0, sizeof world);
     world.w.loads = world.loads;
-    world.w.layer_load = world.layer_load;
-    world.w.expert_load = world.layer_load + 1; /* where there are none, the next layer's first */
+    world.w.part_load = world.part_load;
+    world.w.expert_load = world.expert_load;
     add_table();
     for (uint32_t i = 0; i < rnd(3); i++) {
         add_load(i == 1);
     }
-    for (int32_t i = 0; i < n_layer; i++) {
-        world.layer_load[i] = world.w.n_load;
-        for (uint32_t k = 0; k < 1 + rnd(5); k++) {
+    const bool is_gated = rnd(3) > 0;
+    for (int32_t i = 0; i < n_layer * WEIGHTS_PARTS; i++) {
+        const bool is_empty = i % WEIGHTS_PARTS == WEIGHTS_GATE && !is_gated;
+        world.part_load[i] = world.w.n_load;
+        for (uint32_t k = 0; k < 1 + rnd(2) && !is_empty; k++) {
             add_load(rnd(3) == 0);
         }
+        world.expert_load[i / WEIGHTS_PARTS] = world.w.n_load;
     }
-    world.layer_load[n_layer] = world.w.n_load;
+    world.part_load[n_layer * WEIGHTS_PARTS] = world.w.n_load;
 }
 
 static bool is_right(size_t i)
@@ -304,6 +309,23 @@ static enum err take_rows(struct stream *s, bool may_end)
     return ERR_OK;
 }
 
+/* Parts that are used together. */
+static enum err use_parts(struct stream *s, const struct stream_parts *p, bool may_end)
+{
+    enum err e;
+    while ((e = stream_enter(s, p, 1)) == ERR_BUSY) {
+        if (may_end && rnd(20) == 0) {
+            return e; /* nobody wants it any more */
+        }
+    }
+    TRY(e);
+    go();
+    const size_t *load = world.part_load + (size_t)p->i_layer * WEIGHTS_PARTS;
+    check_range(load[p->first], load[p->end]);
+    stream_leave(s);
+    return ERR_OK;
+}
+
 /* A pass over all layers or some, perhaps left early; what was on its way goes on meanwhile. */
 static enum err pass(struct stream *s, int32_t n_layer, int32_t n_left_out, int32_t end)
 {
@@ -312,16 +334,12 @@ static enum err pass(struct stream *s, int32_t n_layer, int32_t n_left_out, int3
         if (n_left_out > 0 && rnd((uint32_t)n_layer) < (uint32_t)n_left_out) {
             continue;
         }
-        enum err e;
-        while ((e = stream_enter(s, i, 1)) == ERR_BUSY) {
-            if (end < n_layer && rnd(20) == 0) {
-                return e; /* nobody wants it any more */
-            }
+        static const int32_t borders[] = { WEIGHTS_ATTN, WEIGHTS_GATE, WEIGHTS_DOWN,
+                                           WEIGHTS_PARTS };
+        for (int k = 0; k < 3; k++) {
+            const struct stream_parts p = { i, (enum weights_part)borders[k], borders[k + 1] };
+            TRY(use_parts(s, &p, end < n_layer));
         }
-        TRY(e);
-        go();
-        check_range(world.layer_load[i], world.layer_load[i + 1]);
-        stream_leave(s, i);
     }
     return ERR_OK;
 }
@@ -340,15 +358,15 @@ static void test_choose(void **state)
             assert_false(stream_choose(&world.w, n_layer, 0, most / 2, &c));
             continue;
         }
-        assert_true(stream_bytes(&c) <= most && c.n_read > c.n_slot && c.n_read <= n_layer);
+        assert_true(stream_bytes(&c) <= most && c.n_read > c.n_slot);
         const uint64_t table = c.rows_bytes > 0 ? world.w.embd.bytes : 0;
         assert_true(table == 0 || !world.w.is_tied);
         assert_true(table + c.stay_bytes + c.pass_bytes >= world.w.arena_bytes);
         assert_true(stream_choose(&world.w, n_layer, 0, most * 2, &more));
-        assert_true(more.n_read <= c.n_read);
-        if (c.n_read > c.n_slot + 1) { /* one layer less would not have fitted */
-            const struct stream_cut less = cut_of(&world.w, n_layer, c.n_read - 1, SLOTS);
-            assert_true(stream_bytes(&less) > most);
+        assert_true(more.share >= c.share);
+        if (c.share + 1 < STREAM_SHARES) { /* no more would have fitted */
+            const struct stream_cut less = cut_of(&world.w, n_layer, c.share + 1);
+            assert_true(stream_bytes(&less) > most || less.n_read <= SLOTS);
         }
     }
 }
@@ -357,10 +375,12 @@ static struct stream *open_some(struct team *team, int32_t n_layer, struct strea
 {
     struct stream *s = NULL;
     make_weights(n_layer);
-    *c = cut_of(&world.w, n_layer, SLOTS + 1 + (int32_t)rnd((uint32_t)(n_layer - SLOTS)), SLOTS);
+    do {
+        *c = cut_of(&world.w, n_layer, (int32_t)rnd(STREAM_SHARES));
+    } while (c->n_read <= SLOTS);
     assert_int_equal(stream_open(&s, &world.w, NULL, c, team, NULL, NULL), ERR_OK);
     assert_true(s->stay.used <= c->stay_bytes);
-    check_range(first_load(c), world.layer_load[0]);
+    check_range(first_load(c), world.part_load[0]);
     return s;
 }
 
@@ -373,7 +393,7 @@ static void test_passes(void **state)
     int n_whole = 0;
     assert_int_equal(team_open(&team, 2), ERR_OK);
     for (int i = 0; i < 60; i++) {
-        const int32_t n_layer = SLOTS + 1 + (int32_t)rnd(N_LAYER_MAX - SLOTS);
+        const int32_t n_layer = 2 + (int32_t)rnd(N_LAYER_MAX - 1);
         struct stream_cut c;
         struct stream *s = open_some(team, n_layer, &c);
         for (int k = 0; k < 12; k++) {
@@ -383,7 +403,7 @@ static void test_passes(void **state)
                                     is_whole ? n_layer : (int32_t)rnd((uint32_t)n_layer + 1));
             n_fault += e != ERR_OK && e != ERR_BUSY;
             n_whole += e == ERR_OK && is_whole;
-            check_range(first_load(&c), world.layer_load[0]);
+            check_range(first_load(&c), world.part_load[0]);
         }
         stream_close(s);
     }
@@ -391,7 +411,7 @@ static void test_passes(void **state)
     team_close(team);
 }
 
-/* Whole passes read each layer that does not stay once, and no more than the slots ahead. */
+/* Whole passes read each part that does not stay once, and no more than the slots ahead. */
 static void test_reads_once(void **state)
 {
     (void)state;

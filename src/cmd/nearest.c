@@ -10,7 +10,8 @@
  * model read from the disk is named. A model that could be had so if it were packed is told last,
  * with the command that packs it, and with its speed, which says what it is worth.
  *
- * Plans are made a little below what is available, since that changes from one moment to the next.
+ * Plans are made a little below what is available, since that changes from one moment to the next;
+ * with layers from the disk a plan takes all that it is given, so it is given less.
  *
  * Models are the same where name (but for types in it), family and all dimensions are: a fine-tuned
  * one that took the name of its parent is taken for it. At most FILES_MAX headers are read.
@@ -52,12 +53,14 @@ static bool try_plan(const struct search *s, const struct conf *c, const char *p
 {
     struct hearth_model_params p;
     struct hearth_plan made = { .size = sizeof made };
+    const uint64_t slack = SLACK + s->plan->available_bytes / 256;
     open_params(c, &p);
+    p.extra_bytes += slack;
     if (hearth_plan_make(s->box, path, &p, &made) != HEARTH_OK) {
         return false;
     }
-    const bool fits = (s->may_read || made.step_disk_bytes == 0) &&
-                      made.total_bytes + SLACK + made.available_bytes / 256 <= made.available_bytes;
+    made.total_bytes -= slack;
+    const bool fits = made.fits && (s->may_read || made.step_disk_bytes == 0);
     *plan = fits ? made : *plan;
     return fits;
 }

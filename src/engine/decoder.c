@@ -82,9 +82,26 @@ static void rotate(struct pass *p, const struct arch_layer *al, float *q, float 
     p->b->op->rope(p->b, k, back_ld(a->n_kv * a->hd_k), p->s->n_tok, a->n_kv, a->hd_k, angles);
 }
 
-/* y = attention(h); y and h may be the same buffer. */
-static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
+/* Waits for parts of a layer that are read from the disk, in pieces of time, so that whoever watches
+ * the engine sees that it lives, and as long as somebody wants the step: a disk may take for ever. */
+static enum err enter(const struct decoder *d, int32_t i_layer, enum weights_part first,
+                      enum weights_part last)
 {
+    const struct stream_parts parts = { i_layer, first, (int32_t)last + 1 };
+    enum err e;
+    while ((e = stream_enter(d->stream, &parts, WAIT_US)) == ERR_BUSY) {
+        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+            return err_set(ERR_CANCELLED, "step abandoned while layer %d of %d was read", i_layer,
+                           d->arch->n_layer);
+        }
+    }
+    return e;
+}
+
+/* y = attention(h); y and h may be the same buffer. */
+static enum err attention(struct pass *p, int32_t i_layer, float *y, const float *h)
+{
+    TRY(enter(p->d, i_layer, WEIGHTS_ATTN, WEIGHTS_ATTN));
     const struct arch *a = p->a;
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const struct arch_layer *al = &a->layer[i_layer];
@@ -123,12 +140,15 @@ static void attention(struct pass *p, int32_t i_layer, float *y, const float *h)
     op->attend(p->b, &attend, o, q);
     const struct back_out out = { &l->o, l->o_b.v, y };
     op->matmul(p->b, &out, 1, o, back_ld(a->n_head * a->hd_v), n_tok);
+    stream_leave(p->d->stream);
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* y = down(fn(gate . h) * (up . h)), or down(fn(up . h)); y may be h. */
-static void dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const float *h)
+static enum err dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const float *h)
 {
+    TRY(enter(p->d, i_layer, WEIGHTS_GATE, WEIGHTS_UP));
     const struct arch *a = p->a;
     const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const struct back_ops *op = p->b->op;
@@ -146,9 +166,13 @@ static void dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, const
         const struct back_out one = { &l->up, l->up_b.v, up };
         op->matmul_glu(p->b, a->recipe->fn, &one, 1, h, p->ld, n_tok);
     }
+    stream_leave(p->d->stream);
+    TRY(enter(p->d, i_layer, WEIGHTS_DOWN, WEIGHTS_DOWN));
     const struct back_out down = { &l->down, l->down_b.v, y };
     op->matmul(p->b, &down, 1, mid, ld, n_tok);
+    stream_leave(p->d->stream);
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* --- experts (Shazeer et al. 2017, Fedus et al. 2021) -------------------------------------------
@@ -267,7 +291,7 @@ static void want_experts(struct depot *depot, struct expert_pass *x, int32_t i_l
     x->most = depot_room(depot) < x->most ? depot_room(depot) : x->most;
 }
 
-/* Waits for experts as for layers (enter_layer), and computes them. */
+/* Waits for experts as for parts of layers (enter), and computes them. */
 static enum err enter_together(struct pass *p, const struct expert_pass *x, int32_t i_layer,
                                const int32_t *id, int32_t n, int32_t place0)
 {
@@ -305,18 +329,19 @@ static enum err compute_chosen(struct pass *p, struct expert_pass *x, int32_t i_
 }
 
 /* y = y + shared(h), as a gate of its own weighs it. */
-static void add_shared(struct pass *p, int32_t i_layer, float *y, const float *h, float *gate)
+static enum err add_shared(struct pass *p, int32_t i_layer, float *y, const float *h, float *gate)
 {
     const struct arch *a = p->a;
     const size_t mark = arena_mark(p->b->step);
     float *shared = back_take(p->b, p->s->n_tok, p->ld);
-    dense(p, i_layer, a->n_ff_shared, shared, h);
+    TRY(dense(p, i_layer, a->n_ff_shared, shared, h));
     if (gate != NULL) {
         p->b->op->add_gated(p->b, y, shared, gate, p->ld, p->s->n_tok, a->n_embd);
     } else {
         p->b->op->add(p->b, y, shared, 1.0f, p->ld, p->s->n_tok, a->n_embd);
     }
     arena_rewind(p->b->step, mark);
+    return ERR_OK;
 }
 
 /* y = experts(h); y is not h. */
@@ -361,7 +386,7 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
                         a->n_embd);
     }
     if (a->n_ff_shared > 0) {
-        add_shared(p, i_layer, y, h, gate);
+        TRY(add_shared(p, i_layer, y, h, gate));
     }
     arena_rewind(p->b->step, mark);
     return ERR_OK;
@@ -372,11 +397,7 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
 /* y may be h, unless there are experts. */
 static enum err feed_forward(struct pass *p, int32_t i_layer, float *y, const float *h)
 {
-    if (p->a->n_expert > 0) {
-        return experts(p, i_layer, y, h);
-    }
-    dense(p, i_layer, p->a->n_ff, y, h);
-    return ERR_OK;
+    return p->a->n_expert > 0 ? experts(p, i_layer, y, h) : dense(p, i_layer, p->a->n_ff, y, h);
 }
 
 /* x = x + a * y; a is 1 but for Granite. */
@@ -394,7 +415,7 @@ static enum err layer_serial(struct pass *p, int32_t i_layer, float *x, float *h
         norm_rows(p, h, x, &l->attn_norm);
         in = h;
     }
-    attention(p, i_layer, h, in);
+    TRY(attention(p, i_layer, h, in));
     if (has_norm(&l->attn_post_norm)) {
         norm_rows(p, h, h, &l->attn_post_norm);
     }
@@ -422,7 +443,7 @@ static enum err layer_parallel(struct pass *p, int32_t i_layer, float *x, float 
     const size_t mark = arena_mark(p->b->step);
     float *from_attn = back_take(p->b, p->s->n_tok, p->ld);
     norm_rows(p, h, x, &l->attn_norm);
-    attention(p, i_layer, from_attn, h);
+    TRY(attention(p, i_layer, from_attn, h));
     if (has_norm(&l->ffn_norm)) {
         norm_rows(p, h, x, &l->ffn_norm);
     }
@@ -454,20 +475,6 @@ static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begi
     const uint64_t n_left = (uint64_t)(d->arch->n_layer - i_layer);
     return d->is_unwanted != NULL && d->is_unwanted(d->arg, now) &&
            (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
-}
-
-/* Waits for a layer that is read from the disk, in pieces of time, so that whoever watches the
- * engine sees that it lives, and as long as somebody wants the step: a disk may take for ever. */
-static enum err enter_layer(const struct decoder *d, int32_t i_layer)
-{
-    enum err e;
-    while ((e = stream_enter(d->stream, i_layer, WAIT_US)) == ERR_BUSY) {
-        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
-            return err_set(ERR_CANCELLED, "step abandoned while layer %d of %d was read", i_layer,
-                           d->arch->n_layer);
-        }
-    }
-    return e;
 }
 
 /* The same for the embeddings of some tokens. */
@@ -522,13 +529,11 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
         if (s->only != NULL && !s->only[i]) {
             continue;
         }
-        TRY(enter_layer(d, i));
         if (a->join == ARCH_JOIN_SERIAL) {
             TRY(layer_serial(&p, i, x, h));
         } else {
             TRY(layer_parallel(&p, i, x, h));
         }
-        stream_leave(d->stream, i);
     }
     norm_rows(&p, x, x, &d->weights->output_norm);
     *hidden = x;

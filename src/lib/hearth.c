@@ -542,10 +542,12 @@ static enum err load_weights(struct hearth_model *m, const struct hearth_model_p
         return stream_open(&m->stream, &m->weights, m->gguf, c, m->team, p->progress,
                            p->progress_arg);
     }
-    log_event(LOG_WARN, "model",
-              "msg=\"%d of %d layers do not fit into memory and are read from the disk for each "
-              "step\" step_disk_bytes=%llu",
-              c->n_read, c->n_layer, (unsigned long long)c->pass_bytes);
+    log_event(
+        LOG_WARN, "model",
+        "msg=\"%llu of %zu MiB of weights do not fit into memory and are read from the disk for "
+        "each step\" step_disk_bytes=%llu",
+        (unsigned long long)c->pass_bytes >> 20, m->weights.arena_bytes >> 20,
+        (unsigned long long)c->pass_bytes);
     return stream_open(&m->stream, &m->weights, m->gguf, c, m->team, p->progress, p->progress_arg);
 }
 

@@ -74,7 +74,7 @@ static struct weights_range range_of(const struct weights *w, int32_t i_layer, i
 
 void depot_shape_of(const struct weights *w, int32_t n_layer, struct depot_shape *out)
 {
-    const size_t n_load = n_layer > 0 ? w->layer_load[1] - w->expert_load[0] : 0;
+    const size_t n_load = n_layer > 0 ? weights_layer_load(w, 1) - w->expert_load[0] : 0;
     *out = (struct depot_shape){ .n_layer = n_layer,
                                  .n_expert = (int32_t)(n_load / WEIGHTS_EXPERT_LOADS) };
     for (int32_t i = 0; i < n_layer; i++) {

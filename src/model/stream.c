@@ -1,31 +1,31 @@
-/* stream - layers that are read from the packed image whenever they are wanted
+/* stream - weights that are read from the packed image whenever they are wanted
  *
- * A forward pass needs each layer once, always in the same order, so what is wanted next is never a
- * guess. Layers that do not fit are numbered by passes: read k of n in pass p is number p * n + k,
- * and goes to slot number % n_slot. Numbers from `head` (wanted next, or being computed) up to
- * `next` are read or on their way:
+ * A layer has four parts: attention, and the matrices gate, up and down (weights.h). A forward pass
+ * needs each once, always in the same order, so what is wanted next is never a guess. Parts that do
+ * not fit are numbered by passes: read k of n in pass p is number p * n + k, and goes to slot
+ * number % n_slot. Numbers from `head` (wanted next, or being computed) up to `next` are read or on
+ * their way:
  *
  *     number   ..  h-1 | h    h+1   h+2 |  ..
  *                done  | head           | next = head + n_slot at most
  *
  * The last number of a pass is followed by the first of the next one, so the disk does not rest
- * between tokens. The layers that stay are spread between those that are read: while one of them is
- * computed the disk goes on, and few slots suffice. With three, one is computed and two are on
- * their way, so that there is always a read behind the one that ends.
+ * between tokens. The parts that stay are spread between those that are read: while one of them is
+ * computed the disk goes on, and few slots suffice. With three there is always one on its way: gate
+ * and up are the most that is computed together.
  *
- * The arena's order is that of the layers (weights.c), so a layer is one range of the file, and one
- * read. Reads begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay:
- * they are small, and so each is checked once.
+ * The arena's order is that of use (WE-4), so a part is one range of the file, and one read. Reads
+ * begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay: they are
+ * small, and so each is checked once.
  *
  * Of the table of embeddings a step needs a row for each of its tokens. Where it is not the output
  * matrix as well, the panels with these rows are read when the step begins, some dozens at once;
- * they wait behind the layers that are on their way already, which is a hundredth of a step, and
+ * they wait behind the parts that are on their way already, which is a hundredth of a step, and
  * the memory of the table holds some layers more.
  *
  * Rejected: mapping the image and leaving the choice to the kernel. It drops what was used longest
  * ago, which in a cycle is what is wanted next, and reads page by page while all threads wait.
- * Rejected: units smaller than a layer. They save slots (a layer of a 70B model has 0.5 GB), and
- * are more waits; worth it when somebody measures that the slots hurt.
+ * Rejected: whole layers (one of a 70B model has 0.5 GB: slots took the room of two more).
  *
  * Next: engine/decoder.c. */
 #include "model/stream.h"
@@ -35,7 +35,7 @@
 
 #include <string.h>
 
-#define SLOTS 3
+#define SLOTS (STREAM_TOGETHER + 1)
 #define ROWS  64 /* of the table of embeddings, read at once */
 /* With fewer of all there is no plan: most of what a token reads would be given up for it. */
 #define EXPERTS_LEAST 16
@@ -52,11 +52,12 @@ struct stream {
     int32_t row_toks[ROWS]; /* whose rows are on their way */
     int32_t n_row;
     uint64_t row_ticket;
-    int32_t *order;   /* [n_read] the layers that are read */
-    int32_t *index;   /* [n_layer] the reverse; -1: stays */
+    int32_t *order;   /* [n_read] the parts that are read: i_layer * WEIGHTS_PARTS + part */
+    int32_t *index;   /* [n_layer * WEIGHTS_PARTS] the reverse; -1: stays */
     uint64_t *ticket; /* [n_slot] of the ring */
     uint64_t head;
     uint64_t next;
+    int32_t n_used; /* from head on */
     uint64_t waited_us;
 };
 
@@ -65,14 +66,25 @@ static struct weights_range range_of(const struct weights *w, size_t first, size
     return weights_range(w, first, end, RING_ALIGN);
 }
 
-static struct weights_range layer_range(const struct weights *w, int32_t i_layer)
+static bool is_empty(const struct weights *w, int32_t i_part) /* gate, in some families */
 {
-    return range_of(w, w->layer_load[i_layer], w->layer_load[i_layer + 1]);
+    return w->part_load[i_part] == w->part_load[i_part + 1];
 }
 
-static bool is_read(int32_t i_layer, int32_t n_read, int32_t n_layer)
+/* Of one that is not empty. */
+static struct weights_range part_range(const struct weights *w, int32_t i_part)
 {
-    return (int64_t)(i_layer + 1) * n_read / n_layer > (int64_t)i_layer * n_read / n_layer;
+    return range_of(w, w->part_load[i_part], w->part_load[i_part + 1]);
+}
+
+/* Asked for all parts in their order, with credit 0 at first: those stay that bring what stays
+ * nearest to its share of the bytes so far. By numbers of parts the small ones alone might. */
+static bool stays(uint64_t *credit, uint64_t n_byte, int32_t share)
+{
+    *credit += n_byte * (uint64_t)share;
+    const bool is_enough = *credit >= n_byte * STREAM_SHARES;
+    *credit -= is_enough ? n_byte * STREAM_SHARES : 0;
+    return is_enough;
 }
 
 static size_t vec_bytes(const struct weights *w, size_t i)
@@ -111,25 +123,29 @@ static struct stream_cut cut_tables(const struct weights *w, int32_t n_layer)
     if (!w->is_tied && w->loads[0].matrix == &w->embd && w->embd.bytes > rows) {
         c.rows_bytes = rows;
     }
-    c.stay_bytes = range_of(w, first_load(&c), w->layer_load[0]).n;
+    c.stay_bytes = range_of(w, first_load(&c), weights_layer_load(w, 0)).n;
     return c;
 }
 
-static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t n_read,
-                                int32_t n_slot)
+static struct stream_cut cut_of(const struct weights *w, int32_t n_layer, int32_t share)
 {
     struct stream_cut c = cut_tables(w, n_layer);
-    c.n_read = n_read;
-    c.n_slot = n_slot;
-    for (int32_t i = 0; i < n_layer; i++) {
-        const uint64_t n = layer_range(w, i).n;
-        if (!is_read(i, n_read, n_layer)) {
+    uint64_t credit = 0;
+    c.share = share;
+    c.n_slot = SLOTS;
+    for (int32_t i = 0; i < n_layer * WEIGHTS_PARTS; i++) {
+        if (is_empty(w, i)) {
+            continue;
+        }
+        const uint64_t n = part_range(w, i).n;
+        if (stays(&credit, n, share)) {
             c.stay_bytes += n;
             continue;
         }
+        c.n_read++;
         c.pass_bytes += n;
         c.slot_bytes = n > c.slot_bytes ? n : c.slot_bytes;
-        for (size_t k = w->layer_load[i]; k < w->layer_load[i + 1]; k++) {
+        for (size_t k = w->part_load[i]; k < w->part_load[i + 1]; k++) {
             c.stay_bytes += vec_bytes(w, k);
         }
     }
@@ -146,7 +162,7 @@ static bool choose_experts(const struct weights *w, const struct depot_shape *d,
     const int32_t n_all = d->n_layer * d->n_expert;
     const uint64_t each = d->slot_bytes + depot_bytes(d, 1) - depot_bytes(d, 0);
     for (int32_t i = 0; i < d->n_layer; i++) {
-        c.stay_bytes += range_of(w, w->layer_load[i], w->expert_load[i]).n;
+        c.stay_bytes += range_of(w, weights_layer_load(w, i), w->expert_load[i]).n;
     }
     const uint64_t taken = stream_bytes(&c) + depot_bytes(d, 0);
     const uint64_t room = least                ? EXPERTS_LEAST
@@ -173,9 +189,17 @@ bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uin
     if (d.n_expert > 0) {
         return choose_experts(w, &d, n_used, most_bytes, false, out);
     }
-    for (int32_t n_read = SLOTS + 1; n_read <= n_layer; n_read++) {
-        const struct stream_cut c = cut_of(w, n_layer, n_read, SLOTS);
-        if (stream_bytes(&c) <= most_bytes) {
+    const struct stream_cut least = cut_of(w, n_layer, 0);
+    if (stream_bytes(&least) > most_bytes || least.n_read <= SLOTS) {
+        return false;
+    }
+    /* what stays is less than its share by one part at most */
+    const struct stream_cut tables = cut_tables(w, n_layer);
+    const uint64_t room = most_bytes - stream_bytes(&tables) + least.slot_bytes;
+    const uint64_t share = room / (least.pass_bytes / STREAM_SHARES + 1) + 1;
+    for (int32_t i = share < STREAM_SHARES ? (int32_t)share : STREAM_SHARES - 1; i >= 0; i--) {
+        const struct stream_cut c = cut_of(w, n_layer, i);
+        if (stream_bytes(&c) <= most_bytes && c.n_read > SLOTS) {
             *out = c;
             return true;
         }
@@ -191,10 +215,11 @@ bool stream_choose_least(const struct weights *w, int32_t n_layer, int32_t n_use
     if (d.n_expert > 0) {
         return choose_experts(w, &d, n_used, 0, true, out);
     }
-    if (n_layer <= SLOTS) {
+    const struct stream_cut c = cut_of(w, n_layer, 0);
+    if (c.n_read <= SLOTS) {
         return false;
     }
-    *out = cut_of(w, n_layer, n_layer, SLOTS);
+    *out = c;
     return true;
 }
 
@@ -217,10 +242,10 @@ struct filling {
 static enum err fill_range(struct filling *f, size_t first, size_t end)
 {
     struct stream *s = f->s;
-    const struct weights_range r = range_of(s->w, first, end);
     if (first == end) {
         return ERR_OK;
     }
+    const struct weights_range r = range_of(s->w, first, end);
     uint8_t *to = arena_take(&s->stay, r.n);
     uint64_t *ticket = &f->ticket[f->n_started % STAY_FLIGHT];
     REQUIRE(to != NULL, ERR_MEMORY, "%s: the arena is too small", gguf_image_path(f->g));
@@ -239,11 +264,11 @@ static enum err fill_range(struct filling *f, size_t first, size_t end)
     return ERR_OK;
 }
 
-/* The vectors of a layer that is read, by themselves. */
-static enum err fill_vectors(struct filling *f, int32_t i_layer)
+/* The vectors of a part that is read, by themselves. */
+static enum err fill_vectors(struct filling *f, int32_t i_part)
 {
     struct stream *s = f->s;
-    for (size_t i = s->w->layer_load[i_layer]; i < s->w->layer_load[i_layer + 1]; i++) {
+    for (size_t i = s->w->part_load[i_part]; i < s->w->part_load[i_part + 1]; i++) {
         const size_t n = vec_bytes(s->w, i);
         uint8_t *to = n > 0 ? arena_take(&s->stay, n) : NULL;
         REQUIRE(n == 0 || to != NULL, ERR_MEMORY, "%s: the arena is too small",
@@ -260,14 +285,15 @@ static enum err fill_stay(struct filling *f)
 {
     struct stream *s = f->s;
     const struct weights *w = s->w;
-    TRY(fill_range(f, first_load(&s->cut), w->layer_load[0]));
-    for (int32_t i = 0; i < s->cut.n_layer; i++) {
-        if (s->index[i] < 0) {
-            const size_t end = s->cut.n_expert > 0 ? w->expert_load[i] : w->layer_load[i + 1];
-            TRY(fill_range(f, w->layer_load[i], end));
-        }
+    const int32_t n_part = s->cut.n_layer * WEIGHTS_PARTS;
+    TRY(fill_range(f, first_load(&s->cut), weights_layer_load(w, 0)));
+    for (int32_t i = 0; i < s->cut.n_layer && s->cut.n_expert > 0; i++) {
+        TRY(fill_range(f, weights_layer_load(w, i), w->expert_load[i]));
     }
-    for (int32_t i = 0; i < s->cut.n_layer; i++) { /* small ones, which end at no border */
+    for (int32_t i = 0; i < n_part && s->cut.n_expert == 0; i++) {
+        TRY(s->index[i] < 0 ? fill_range(f, w->part_load[i], w->part_load[i + 1]) : ERR_OK);
+    }
+    for (int32_t i = 0; i < n_part; i++) { /* small ones, which end at no border */
         TRY(s->index[i] >= 0 ? fill_vectors(f, i) : ERR_OK);
     }
     if (f->n_started > 0) {
@@ -283,17 +309,21 @@ static enum err fill_stay(struct filling *f)
 static enum err open_all(struct stream *s, struct filling *f, struct team *team)
 {
     const struct stream_cut *c = &s->cut;
+    const size_t n_all = (size_t)c->n_layer * WEIGHTS_PARTS;
     s->order = mem_alloc_array((size_t)c->n_read, sizeof s->order[0]);
-    s->index = mem_alloc_array((size_t)c->n_layer, sizeof s->index[0]);
+    s->index = mem_alloc_array(n_all, sizeof s->index[0]);
     s->ticket = mem_alloc_array((size_t)c->n_slot, sizeof s->ticket[0]);
     REQUIRE((s->order != NULL || c->n_read == 0) && s->index != NULL &&
                 (s->ticket != NULL || c->n_slot == 0),
             ERR_MEMORY, "%s: no memory for the tables of %d layers", gguf_image_path(f->g),
             c->n_layer);
     int32_t n = 0;
-    for (int32_t i = 0; i < c->n_layer; i++) {
-        s->index[i] = is_read(i, c->n_read, c->n_layer) ? n : -1;
-        if (s->index[i] >= 0) {
+    uint64_t credit = 0;
+    for (int32_t i = 0; i < (int32_t)n_all; i++) {
+        s->index[i] = -1;
+        if (c->n_read > 0 && !is_empty(s->w, i) &&
+            !stays(&credit, part_range(s->w, i).n, c->share)) {
+            s->index[i] = n;
             s->order[n++] = i;
         }
     }
@@ -350,7 +380,7 @@ static uint8_t *slot_of(const struct stream *s, uint64_t number)
     return s->slots.base + number % (uint64_t)s->cut.n_slot * s->cut.slot_bytes;
 }
 
-static int32_t layer_of(const struct stream *s, uint64_t number)
+static int32_t part_of(const struct stream *s, uint64_t number)
 {
     return s->order[number % (uint64_t)s->cut.n_read];
 }
@@ -359,7 +389,7 @@ static int32_t layer_of(const struct stream *s, uint64_t number)
 static enum err go_on(struct stream *s)
 {
     while (s->next < s->head + (uint64_t)s->cut.n_slot) {
-        const struct weights_range r = layer_range(s->w, layer_of(s, s->next));
+        const struct weights_range r = part_range(s->w, part_of(s, s->next));
         uint64_t *ticket = &s->ticket[s->next % (uint64_t)s->cut.n_slot];
         TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, ticket));
         s->next++;
@@ -372,6 +402,7 @@ static void stop(struct stream *s)
 {
     ring_drop(s->ring);
     s->head = s->next;
+    s->n_used = 0;
     s->n_row = 0;
     if (s->depot != NULL) {
         depot_stop(s->depot);
@@ -392,30 +423,60 @@ static void seek(struct stream *s, uint64_t i_read)
     }
 }
 
-static void place_layer(struct stream *s, int32_t i_layer, const uint8_t *slot)
+/* The matrices of a number, which are in its slot, or nowhere. */
+static void place_part(struct stream *s, uint64_t number, bool is_here)
 {
-    const struct weights_range r = layer_range(s->w, i_layer);
-    for (size_t i = s->w->layer_load[i_layer]; i < s->w->layer_load[i_layer + 1]; i++) {
+    const int32_t i_part = part_of(s, number);
+    const struct weights_range r = part_range(s->w, i_part);
+    const uint8_t *slot = slot_of(s, number);
+    for (size_t i = s->w->part_load[i_part]; i < s->w->part_load[i_part + 1]; i++) {
         if (s->w->loads[i].matrix != NULL) {
-            weights_place(s->w, i, slot != NULL ? slot + (s->w->loads[i].at - r.at) : NULL);
+            weights_place(s->w, i, is_here ? slot + (s->w->loads[i].at - r.at) : NULL);
         }
     }
 }
 
-enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us)
+/* How many of these parts are read, side by side in that order, and the first of them. */
+static int32_t reads_of(const struct stream *s, const struct stream_parts *p, uint64_t *i_read)
 {
-    if (s == NULL || s->index[i_layer] < 0) {
+    int32_t n = 0;
+    for (int32_t k = p->end - 1; k >= (int32_t)p->first; k--) {
+        const int32_t i = s->index[p->i_layer * WEIGHTS_PARTS + k];
+        if (i >= 0) {
+            *i_read = (uint64_t)i;
+            n++;
+        }
+    }
+    return n;
+}
+
+/* A wait is one for all before it, too. */
+static enum err wait_number(struct stream *s, uint64_t number, uint64_t timeout_us)
+{
+    const uint64_t begin = os_now_us();
+    const enum err e =
+        ring_wait_for(s->ring, s->ticket[number % (uint64_t)s->cut.n_slot], timeout_us);
+    s->waited_us += os_now_us() - begin;
+    return e;
+}
+
+enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t timeout_us)
+{
+    uint64_t i_read = 0;
+    const int32_t n = s != NULL ? reads_of(s, p, &i_read) : 0;
+    if (n == 0) {
         return ERR_OK;
     }
-    if (s->head % (uint64_t)s->cut.n_read != (uint64_t)s->index[i_layer]) {
-        seek(s, (uint64_t)s->index[i_layer]);
+    if (s->head % (uint64_t)s->cut.n_read != i_read) {
+        seek(s, i_read);
     }
-    enum err e = s->head == s->next ? go_on(s) : ERR_OK;
-    if (s->head < s->next) { /* a wait is one for all before it, of which some may be left out */
-        const uint64_t begin = os_now_us();
-        e = ring_wait_for(s->ring, s->ticket[s->head % (uint64_t)s->cut.n_slot], timeout_us);
-        s->waited_us += os_now_us() - begin;
+    const uint64_t last = s->head + (uint64_t)n - 1;
+    enum err e = ERR_OK;
+    if (last >= s->next) { /* after some that were left out, whose slots are still read into */
+        e = s->head < s->next ? wait_number(s, s->next - 1, timeout_us) : ERR_OK;
+        e = e == ERR_OK ? go_on(s) : e;
     }
+    e = e == ERR_OK ? wait_number(s, last, timeout_us) : e;
     if (e == ERR_BUSY) {
         return e;
     }
@@ -424,17 +485,21 @@ enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us)
         return e;
     }
     (void)go_on(s); /* what fails now fails again when it is wanted */
-    place_layer(s, i_layer, slot_of(s, s->head));
+    for (s->n_used = 0; s->n_used < n; s->n_used++) {
+        place_part(s, s->head + (uint64_t)s->n_used, true);
+    }
     return ERR_OK;
 }
 
-void stream_leave(struct stream *s, int32_t i_layer)
+void stream_leave(struct stream *s)
 {
-    if (s != NULL && s->index[i_layer] >= 0) {
-        place_layer(s, i_layer, NULL);
-        s->head++;
-        (void)go_on(s);
+    if (s == NULL || s->n_used == 0) {
+        return;
     }
+    for (; s->n_used > 0; s->n_used--) {
+        place_part(s, s->head++, false);
+    }
+    (void)go_on(s);
 }
 
 /* --- embeddings ------------------------------------------------------------------------------- */

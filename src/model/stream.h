@@ -1,22 +1,23 @@
-/* stream - layers that are read from the packed image whenever they are wanted (model/stream.c)
+/* stream - weights that are read from the packed image whenever they are wanted (model/stream.c)
  *
- * For models larger than the memory. Vectors, the output matrix and as many layers as the plan
- * allows stay; the others pass through a few slots, read ahead past the page cache while layers
+ * For models larger than the memory. Vectors, the output matrix and as many parts of layers as the
+ * plan allows stay; the others pass through a few slots, read ahead past the page cache while parts
  * before them are computed. Of the table of embeddings the rows of a step's tokens are read. Where
  * layers have experts, all else stays, and these have a depot.
  * Owner thread: the one that opens it, later the one of the forward pass.
- * LS-1  between stream_enter(i) and stream_leave(i) all slots of layer i are set.
+ * LS-1  between stream_enter and stream_leave all slots of the parts that were entered are set.
  * LS-2  all memory is taken by stream_open: stream_bytes of the cut, ring_bytes, and tables of some
- *       bytes a layer. */
+ *       bytes a part. */
 #ifndef HEARTH_STREAM_H
 #define HEARTH_STREAM_H
 
 #include "model/depot.h"
 
-/* Which layers stay. All zero: all of them. */
+/* What of the layers stays. All zero: all of it. */
 struct stream_cut {
     int32_t n_layer;
-    int32_t n_read; /* layers that are read for each pass, evenly spread over all */
+    int32_t share;  /* of STREAM_SHARES: of the parts' bytes stays so much, evenly spread */
+    int32_t n_read; /* parts that are read for each pass */
     int32_t n_slot; /* of these in memory at once */
     uint64_t stay_bytes;
     uint64_t slot_bytes;  /* of one */
@@ -28,6 +29,7 @@ struct stream_cut {
     uint64_t expert_bytes; /* room for one */
     uint64_t depot_bytes;  /* tables of the depot */
 };
+#define STREAM_SHARES 1024
 bool stream_is_cut(const struct stream_cut *c); /* whether not all stays */
 
 /* The cut that reads least and takes at most most_bytes. false: there is none, *out is untouched.
@@ -47,11 +49,20 @@ enum err stream_open(struct stream **out, struct weights *w, const struct gguf *
                      void (*progress)(void *arg, double done), void *arg) MUST_USE;
 void stream_close(struct stream *s); /* accepts NULL */
 
-/* Waits until layer i is there, and goes on reading those behind it. Layers may be left out, and a
- * pass may end anywhere; reading ahead assumes that neither is so. ERR_BUSY: it is not there yet,
- * ask again, or end the pass. ERR_IO, ERR_INTEGRITY (the file changed): the pass is over then, and
- * another may be tried. s NULL: all are there. */
-enum err stream_enter(struct stream *s, int32_t i_layer, uint64_t timeout_us) MUST_USE;
+/* Parts of a layer that are used together: [first, end). */
+struct stream_parts {
+    int32_t i_layer;
+    enum weights_part first;
+    int32_t end; /* at most STREAM_TOGETHER behind it */
+};
+#define STREAM_TOGETHER 2
+
+/* Waits until these parts are there, and goes on reading those behind them. Parts may be left out,
+ * and a pass may end anywhere; reading ahead assumes that neither is so. What was entered before has
+ * to be left. ERR_BUSY: they are not there yet, ask again, or end the pass. ERR_IO, ERR_INTEGRITY
+ * (the file changed): the pass is over then, and another may be tried. s NULL: all are there. */
+enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t timeout_us) MUST_USE;
+void stream_leave(struct stream *s); /* what was entered */
 
 /* A table that has the embeddings of n tokens, and where in it they are; until the next call. */
 struct stream_rows {
@@ -63,7 +74,6 @@ struct stream_rows {
  * of w's table. */
 enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *tokens,
                      int32_t n_tok, uint64_t timeout_us, struct stream_rows *out) MUST_USE;
-void stream_leave(struct stream *s, int32_t i_layer);
 struct depot *stream_depot(struct stream *s);      /* of experts; NULL: none, or s is NULL */
 uint64_t stream_waited_us(const struct stream *s); /* for the disk so far; 0 for NULL */
 

@@ -238,6 +238,14 @@ static enum err bind_attention(struct binder *b, int32_t i, struct weights_layer
 }
 
 /* Where ffn_gate is missing in a gated family, ffn_up holds both, gate first (Phi 3, GLM 4). */
+/* Of layer i; parts after it begin here too until they say otherwise. */
+static void begin_part(struct binder *b, int32_t i, enum weights_part part)
+{
+    for (int32_t k = (int32_t)part; k < WEIGHTS_PARTS; k++) {
+        b->w->part_load[i * WEIGHTS_PARTS + k] = b->w->n_load;
+    }
+}
+
 static enum err bind_ffn(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch *a = b->a;
@@ -247,10 +255,13 @@ static enum err bind_ffn(struct binder *b, int32_t i, struct weights_layer *l)
     name_layer(b, i, "ffn_gate.weight");
     const bool is_fused = a->recipe->is_gated && !has_name(b);
     const int64_t n_all = 2 * (int64_t)a->n_ff;
+    begin_part(b, i, WEIGHTS_GATE);
     if (a->recipe->is_gated) {
         TRY(bind_linear(b, i, &gate, is_fused ? "ffn_up" : NULL, n_all, 0));
     }
+    begin_part(b, i, WEIGHTS_UP);
     TRY(bind_linear(b, i, &up, is_fused ? "ffn_up" : NULL, n_all, is_fused ? a->n_ff : 0));
+    begin_part(b, i, WEIGHTS_DOWN);
     return bind_linear(b, i, &down, NULL, 0, 0);
 }
 
@@ -422,10 +433,10 @@ static enum err bind_all(struct binder *b)
 {
     TRY(bind_globals(b));
     for (int32_t i = 0; i < b->a->n_layer; i++) {
-        b->w->layer_load[i] = b->w->n_load;
+        begin_part(b, i, WEIGHTS_ATTN);
         TRY(bind_layer(b, i, &b->w->layer[i]));
     }
-    b->w->layer_load[b->a->n_layer] = b->w->n_load;
+    b->w->part_load[b->a->n_layer * WEIGHTS_PARTS] = b->w->n_load;
     b->w->n_active = b->w->n_param - n_idle(b->a);
     for (size_t i = 0; i < gguf_n_tensor(b->g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(b->g, i);
@@ -464,12 +475,12 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
     b.n_load_max = (size_t)a->n_layer * 37 + 12 + n_expert * WEIGHTS_EXPERT_LOADS;
     w->layer = mem_alloc_array((size_t)a->n_layer, sizeof w->layer[0]);
     w->loads = mem_alloc_array(b.n_load_max, sizeof w->loads[0]);
-    w->layer_load = mem_alloc_array((size_t)a->n_layer + 1, sizeof w->layer_load[0]);
+    w->part_load = mem_alloc_array((size_t)a->n_layer * WEIGHTS_PARTS + 1, sizeof w->part_load[0]);
     w->expert_load = mem_alloc_array((size_t)a->n_layer, sizeof w->expert_load[0]);
     w->expert = n_expert > 0 ? mem_alloc_array(n_expert, sizeof w->expert[0]) : NULL;
     b.is_used = mem_alloc_array(gguf_n_tensor(g), sizeof b.is_used[0]);
     enum err e = ERR_OK;
-    if (w->layer == NULL || w->loads == NULL || w->layer_load == NULL || w->expert_load == NULL ||
+    if (w->layer == NULL || w->loads == NULL || w->part_load == NULL || w->expert_load == NULL ||
         (w->expert == NULL && n_expert > 0) || b.is_used == NULL) {
         e = err_set(ERR_MEMORY, "%s: no memory for the tables of %d layers", gguf_path(g),
                     a->n_layer);
@@ -491,7 +502,7 @@ void weights_release(struct weights *w)
 {
     mem_free(w->layer);
     mem_free(w->loads);
-    mem_free(w->layer_load);
+    mem_free(w->part_load);
     mem_free(w->expert_load);
     mem_free(w->expert);
     *w = (struct weights){ 0 };

@@ -14,8 +14,9 @@
  *       all of them or one of each.
  * WE-3  an image is bound only if its slots, their places and the layout of its types' panels are
  *       those of this program.
- * WE-4  a layer's loads are its dense part, then its experts in their order, each with
- *       WEIGHTS_EXPERT_LOADS matrices: an expert is one range of the arena, and of an image. */
+ * WE-4  a layer's loads are its dense parts in the order in which they are used, then its experts in
+ *       theirs, each with WEIGHTS_EXPERT_LOADS matrices: a part, or an expert, is one range of the
+ *       arena, and of an image. */
 #ifndef HEARTH_WEIGHTS_H
 #define HEARTH_WEIGHTS_H
 
@@ -76,6 +77,10 @@ struct weights_layer {
     struct weights_expert *expert;    /* [n_expert]; borrows from weights */
 };
 
+/* Of a layer without experts. The first has all that is in no other. */
+enum weights_part { WEIGHTS_ATTN, WEIGHTS_GATE, WEIGHTS_UP, WEIGHTS_DOWN };
+#define WEIGHTS_PARTS 4
+
 /* One slot's bytes in the file and in the arena; for weights.c and image.c. */
 struct weights_load {
     const struct gguf_tensor *from; /* borrows from the gguf */
@@ -99,10 +104,11 @@ struct weights {
 
     struct weights_load *loads; /* [n_load], owns; in the order of their places */
     size_t n_load;
-    size_t *layer_load;   /* [n_layer + 1] loads: each layer's first, and n_load; owns */
-    size_t *expert_load;  /* [n_layer] loads: the first of each layer's expert 0 (WE-4); where there
+    size_t *part_load;   /* [n_layer * WEIGHTS_PARTS + 1] loads: each part's first, and n_load; of a
+                             layer with experts the last part has all; owns */
+    size_t *expert_load; /* [n_layer] loads: the first of each layer's expert 0 (WE-4); where there
                              are no experts, the next layer's first; owns */
-    size_t arena_bytes;   /* what weights_load will take from its arena, exactly */
+    size_t arena_bytes;  /* what weights_load will take from its arena, exactly */
     size_t scratch_bytes; /* per worker while loading; 0 for an image */
     bool is_tied;         /* output is embd */
     uint64_t n_param;
@@ -117,6 +123,10 @@ enum err weights_bind(struct weights *w, const struct arch *a, const struct gguf
 enum err weights_load(struct weights *w, const struct gguf *g, struct arena *arena,
                       struct team *team, void (*progress)(void *arg, double done),
                       void *arg) MUST_USE;
+static inline size_t weights_layer_load(const struct weights *w, int32_t i_layer)
+{
+    return w->part_load[i_layer * WEIGHTS_PARTS];
+}
 /* The first of the WEIGHTS_EXPERT_LOADS loads of an expert. */
 static inline size_t weights_expert_load(const struct weights *w, int32_t i_layer, int32_t i_expert)
 {
