@@ -346,7 +346,7 @@ def test_name(home):
     with open(home + '/bad.gguf', 'wb') as f:
         f.write(data.replace(name, bad.ljust(len(name)), 1))
     t = Terminal(home, *GREEDY, path=home + '/bad.gguf')
-    text = re.split('[\r\n]', t.until(rb'/help lists commands') or '')[-1]  # behind the bar of loading
+    text = re.split('[\r\n]', t.until(rb'/help lists commands') or '')[-1].removeprefix('\x1b[K')  # behind the bar of loading
     check('the banner', 'Sm\\x1b]0;title' in text and not re.search('[\x00-\x1f\x7f-\x9f]', text), repr(text))
     t.close()
     for c in ('show', 'plan', 'bench', 'verify'):

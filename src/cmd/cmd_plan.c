@@ -5,7 +5,7 @@
  * read; nothing is loaded. The figures are those of the forward pass run dry, not estimates, and
  * opening the model follows them.
  *
- * Speeds are predicted from the memory's speed, the kernels and, if layers are read from the disk,
+ * Speeds are predicted from the memory's speed, the kernels and, if weights are read from the disk,
  * that of the file, all tried just now (hearth_predict), for a conversation that begins and one
  * that fills its context; a box on which other programs run is predicted as busy as it is. Where
  * there is no room to try anything, that is said instead.

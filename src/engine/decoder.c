@@ -82,8 +82,9 @@ static void rotate(struct pass *p, const struct arch_layer *al, float *q, float 
     p->b->op->rope(p->b, k, back_ld(a->n_kv * a->hd_k), p->s->n_tok, a->n_kv, a->hd_k, angles);
 }
 
-/* Waits for parts of a layer that are read from the disk, in pieces of time, so that whoever watches
- * the engine sees that it lives, and as long as somebody wants the step: a disk may take for ever. */
+/* Waits for parts of a layer that are read from the disk, in pieces of time, so that whoever
+ * watches the engine sees that it lives, and as long as somebody wants the step: a disk may take
+ * for ever. */
 static enum err enter(const struct decoder *d, int32_t i_layer, enum weights_part first,
                       enum weights_part last)
 {

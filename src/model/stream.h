@@ -58,9 +58,10 @@ struct stream_parts {
 #define STREAM_TOGETHER 2
 
 /* Waits until these parts are there, and goes on reading those behind them. Parts may be left out,
- * and a pass may end anywhere; reading ahead assumes that neither is so. What was entered before has
- * to be left. ERR_BUSY: they are not there yet, ask again, or end the pass. ERR_IO, ERR_INTEGRITY
- * (the file changed): the pass is over then, and another may be tried. s NULL: all are there. */
+ * and a pass may end anywhere; reading ahead assumes that neither is so. What was entered before
+ * has to be left. ERR_BUSY: they are not there yet, ask again, or end the pass. ERR_IO,
+ * ERR_INTEGRITY (the file changed): the pass is over then, and another may be tried. s NULL: all
+ * are there. */
 enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t timeout_us) MUST_USE;
 void stream_leave(struct stream *s); /* what was entered */
 

@@ -14,9 +14,9 @@
  *       all of them or one of each.
  * WE-3  an image is bound only if its slots, their places and the layout of its types' panels are
  *       those of this program.
- * WE-4  a layer's loads are its dense parts in the order in which they are used, then its experts in
- *       theirs, each with WEIGHTS_EXPERT_LOADS matrices: a part, or an expert, is one range of the
- *       arena, and of an image. */
+ * WE-4  a layer's loads are its dense parts in the order of their use, then its experts in theirs,
+ *       each with WEIGHTS_EXPERT_LOADS matrices: a part, or an expert, is one range of the arena,
+ *       and of an image. */
 #ifndef HEARTH_WEIGHTS_H
 #define HEARTH_WEIGHTS_H
 
