@@ -130,18 +130,13 @@ static void report(void *arg, struct server *s, int is_ready)
         open_mib_down(r->plan->available_bytes));
 }
 
-uint64_t cmd_serve_extra_bytes(const struct conf *c)
+void cmd_serve_params(const struct conf *c, struct hearth_model_params *out)
 {
     const struct server_params p = { .n_client_max = (int)c->max_clients,
                                      .body_max_bytes = (uint64_t)c->max_body_mib << 20 };
-    return server_extra_bytes(&p);
-}
-
-void cmd_serve_params(const struct conf *c, struct hearth_model_params *out)
-{
     open_params(c, out);
     out->n_queue = (int32_t)c->queue;
-    out->extra_bytes = cmd_serve_extra_bytes(c);
+    out->extra_bytes = server_extra_bytes(&p);
     out->checks_all = 1; /* ready: a token went through all layers */
 }
 

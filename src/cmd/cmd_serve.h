@@ -5,10 +5,6 @@
 #include "cmd/conf.h"
 #include "hearth.h"
 
-#include <stdint.h>
-
-/* What the service takes beside the model, with these options. */
-uint64_t cmd_serve_extra_bytes(const struct conf *c);
 /* The parameters with which it opens its model. */
 void cmd_serve_params(const struct conf *c, struct hearth_model_params *out);
 /* c->model: what the user named; path: its file. Returns the exit code. */

@@ -173,17 +173,11 @@ static const struct arch_recipe recipes[] = {
     MISSING("nomic-bert", "encoder models (embeddings)"),
 };
 
-const struct arch_recipe *arch_row(size_t i)
-{
-    return i < sizeof recipes / sizeof recipes[0] ? &recipes[i] : NULL;
-}
-
 static const struct arch_recipe *recipe_find(struct view name)
 {
-    const struct arch_recipe *r;
-    for (size_t i = 0; (r = arch_row(i)) != NULL; i++) {
-        if (view_is(name, r->name)) {
-            return r;
+    for (size_t i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
+        if (view_is(name, recipes[i].name)) {
+            return &recipes[i];
         }
     }
     return NULL;

@@ -143,7 +143,4 @@ enum err arch_read(struct arch *a, const struct gguf *g) MUST_USE;
 void arch_rope_freqs(const struct arch *a, bool is_window, const float *factors, double *freq,
                      double *mscale);
 
-/* The table's rows, for listings; NULL past the end. */
-const struct arch_recipe *arch_row(size_t i);
-
 #endif

@@ -35,7 +35,8 @@
 #define BACKLOG           256
 #define SEND_BUFFER_BYTES (64 << 10)
 
-bool http_listen_is_loopback(const struct sockaddr *a)
+/* 127.0.0.0/8 and ::1; nothing else, also not what is mapped. */
+static bool is_loopback(const struct sockaddr *a)
 {
     if (a->sa_family == AF_INET) {
         struct sockaddr_in v4;
@@ -105,9 +106,7 @@ enum err http_listen_open(struct http_listen *out, const char *host, int port, b
     REQUIRE(e == 0, ERR_IO, "host %s is not known here: %s", host, gai_strerror(e));
     enum err result = ERR_IO;
     for (const struct addrinfo *a = found; a != NULL && result == ERR_IO; a = a->ai_next) {
-        struct http_listen l = { .fd = -1,
-                                 .spare = -1,
-                                 .is_remote = !http_listen_is_loopback(a->ai_addr) };
+        struct http_listen l = { .fd = -1, .spare = -1, .is_remote = !is_loopback(a->ai_addr) };
         if (l.is_remote && !allows_remote) {
             result = err_set(ERR_POLICY,
                              "host %s can be reached from outside this machine, and no API keys "

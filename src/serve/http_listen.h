@@ -8,8 +8,6 @@
 
 #include <stdbool.h>
 
-struct sockaddr;
-
 struct http_listen {
     int fd;    /* owns; -1: none */
     int spare; /* owns: a descriptor to give away when there is no other; -1: none */
@@ -25,7 +23,5 @@ void http_listen_close(struct http_listen *l);            /* accepts fd == -1 */
 bool http_listen_has_client(const struct http_listen *l); /* one waits to be accepted */
 /* Closes the connection of that client, without a descriptor for it. False: it could not. */
 bool http_listen_drop(struct http_listen *l);
-/* 127.0.0.0/8 and ::1; nothing else, also not what is mapped. */
-bool http_listen_is_loopback(const struct sockaddr *a);
 
 #endif
