@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""larger.py MODEL.gguf [--limit MIB] [--hearth build/hearth] [--python PYTHON] [--llama-bench PATH] [--rounds N] [--image IMAGE] [--batch N,N]
+"""larger.py MODEL.gguf [--limit MIB] [--hearth build/hearth] [--python PYTHON] [--llama-bench PATH] [--rounds N] [--threads N]
+    [--image IMAGE] [--batch N,N]
 
 A model larger than the memory it gets: hearth reads the layers of a packed image that do not fit, the others map the file. All run in
-a memory cgroup of the limit (default: a third of the file), in turns; page cache is charged to it, so nobody has more. hearth is told the
-limit less a MiB by --memory as well. Prints a table in Markdown: prompt and answer tok/s, what hearth reads from the disk, how much of what
-reading the file in order gives that is, memory at most. --batch: answers at once, for hearth. --image: a packed image; without it one is made in
-a store beside the model. Where a disk has no room for both, run it for one after the other: --no-hearth, and --size MIB in place of the model's.
-PYTHON has llama-cpp-python (bench/peer_llamacpp.py says how). Needs root, or a group in which one may make others."""
+a memory cgroup of the limit (default: a third of the file), in turns, with --threads (default: the cores that are granted); page cache is
+charged to it and nothing of it is swapped, so nobody has more. hearth is told the limit less a MiB by --memory as well. Prints a table in
+Markdown: prompt and answer tok/s, what hearth reads from the disk, how much of what reading the file in order gives that is, memory at most.
+--batch: answers at once, for hearth. --image: a packed image; without it one is made in a store beside the model. Where a disk has no room for
+both, run it for one after the other: --no-hearth, and --size MIB in place of the model's. PYTHON has llama-cpp-python (bench/peer_llamacpp.py
+says how). Needs root, or a group in which one may make others."""
 import argparse
 import json
 import os
@@ -27,9 +29,22 @@ class Group:
         lines = [line.rstrip().split(':', 2) for line in open('/proc/self/cgroup')]
         v1 = [p for _, names, p in lines if 'memory' in names.split(',')]
         base = '/sys/fs/cgroup/memory' + v1[0] if v1 else '/sys/fs/cgroup' + [p for _, names, p in lines if names == ''][0]
-        self.path, self.is_v1 = f'{base}/larger-{os.getpid()}-{time.monotonic_ns()}', bool(v1)
+        self.path = f'{base}/larger-{os.getpid()}-{time.monotonic_ns()}'
         os.mkdir(self.path)
-        self.write('memory.limit_in_bytes' if v1 else 'memory.max', limit)
+        try:
+            self.write('memory.limit_in_bytes' if v1 else 'memory.max', limit)
+            swap = 'memory.swappiness' if v1 else 'memory.swap.max'
+            if os.path.exists(f'{self.path}/{swap}'):  # not where the kernel knows no swap
+                self.write(swap, 0)
+        except OSError:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def write(self, name, value):
         with open(f'{self.path}/{name}', 'w') as f:
@@ -73,29 +88,26 @@ def packed(a):
 
 def hearth(a, limit, batch=1):
     name, store = packed(a)
-    g = Group(limit)
-    out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode),
-                      '--batch', str(batch)], store)
-    g.close()
+    with Group(limit) as g:
+        out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode),
+                          '--batch', str(batch), '--threads', str(a.threads)], store)
     b = json.loads(out)
     disk = b['decode_tok_s'] / batch * b['step_disk_bytes'] / 1e9
-    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=disk, share=100 * disk / b['disk_gb_s'], mib=mib,
+    return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=disk, share=100 * disk / b['disk_gb_s'] if disk else 0, mib=mib,
                 said=b['predicted_prefill_tok_s'], said_decode=b['predicted_decode_tok_s'])
 
 
 def llama_cpp(a, limit):
-    g = Group(limit)
-    out, mib = g.run([a.python, HERE + '/peer_llamacpp.py', a.model, '--prefill', str(a.prefill), '--decode', str(a.decode), '--fa', '1', '--repeat', '1',
-                      '--no-repack'])
-    g.close()
+    with Group(limit) as g:
+        out, mib = g.run([a.python, HERE + '/peer_llamacpp.py', a.model, '--prefill', str(a.prefill), '--decode', str(a.decode), '--fa', '1', '--repeat', '1',
+                          '--no-repack', '--threads', str(a.threads)])
     b = json.loads(out)
     return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], mib=mib)
 
 
 def llama_bench(a, limit):
-    g = Group(limit)
-    out, mib = g.run([a.llama_bench, '-m', a.model, '-t', '2', '-p', str(a.prefill), '-n', str(a.decode), '-r', '1', '-fa', '1', '-o', 'json'])
-    g.close()
+    with Group(limit) as g:
+        out, mib = g.run([a.llama_bench, '-m', a.model, '-t', str(a.threads), '-p', str(a.prefill), '-n', str(a.decode), '-r', '1', '-fa', '1', '-o', 'json'])
     rows = json.loads(re.search(r'\[.*\]', out, re.S)[0])
     rate = {('prefill' if r['n_prompt'] else 'decode'): r['avg_ts'] for r in rows}
     return dict(**rate, mib=mib)
@@ -112,7 +124,7 @@ def main():
     ap.add_argument('--batch', default='1')
     ap.add_argument('--no-hearth', action='store_true')
     ap.add_argument('--size', type=int, help='MiB')
-    for name, value in (('prefill', 512), ('decode', 8), ('rounds', 1)):
+    for name, value in (('prefill', 512), ('decode', 8), ('rounds', 1), ('threads', len(os.sched_getaffinity(0)))):
         ap.add_argument('--' + name, type=int, default=value)
     a = ap.parse_args()
     size = a.size * MIB if a.size else os.path.getsize(a.model)
