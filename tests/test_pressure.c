@@ -235,8 +235,20 @@ static void test_group(void **state)
     assert_int_equal(p.state, PRESSURE_SHEDDING);
     assert_non_null(strstr(p.text, "10 of 1024 MiB are left to this cgroup"));
     s.group.full_percent = 0.0;
+    s.group.left_bytes = 900 * MIB;
+    s.box.full_percent = 22.0; /* others are worse off: what is told is still the cgroup's */
+    feed(&p, &s, &now, 5);
+    assert_int_equal(p.state, PRESSURE_SHEDDING);
+    assert_non_null(strstr(
+        p.text, "900 of 1024 MiB are left to this cgroup, and its programs stood still for 0.0 %"));
     feed(&p, &s, &now, 30);
     assert_int_equal(p.state, PRESSURE_CALM);
+    assert_non_null(strstr(p.text, "to this cgroup"));
+    s = box_of(0.01, 60.0); /* and of the box when that gets short */
+    s.group.left_bytes = s.group.limit_bytes = UINT64_MAX;
+    feed(&p, &s, &now, 100);
+    assert_int_equal(p.state, PRESSURE_SHEDDING);
+    assert_non_null(strstr(p.text, "on this box"));
 }
 
 /* Without the kernel's figures: half the reserve is gone (128 MiB of 16 GiB), three quarters of it. */

@@ -213,7 +213,7 @@ def box(a):
 
 def machine(a, part, *options):
     """A part in a machine of its own; adds up what it counts."""
-    r = subprocess.run([sys.executable, TESTS + '/tools/vm.py', '--kernel', a.kernel, '--copy', a.build, '--copy', a.fixtures + '/zoo', '--limit', '300', *options, sys.executable, __file__, a.build, a.fixtures, '--inside', part],
+    r = subprocess.run([sys.executable, TESTS + '/tools/vm.py', '--kernel', a.kernel, '--copy', a.build, '--copy', a.fixtures + '/zoo', '--limit', '900', *options, sys.executable, __file__, a.build, a.fixtures, '--inside', part],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
     print(r.stdout, end='', flush=True)
     if r.returncode == 3:

@@ -83,36 +83,48 @@ static bool is_limited(const struct psi_scope *s)
     return s->left_bytes != UINT64_MAX && s->limit_bytes != UINT64_MAX;
 }
 
+static struct verdict judge_box(const struct psi *s)
+{
+    const struct verdict none = { 0 };
+    return !is_limited(&s->box) ? none
+           : s->box.is_told     ? judge_told(&s->box)
+                                : judge_untold(&s->box);
+}
+
+static struct verdict judge_group(const struct psi *s)
+{
+    const struct verdict none = { 0 };
+    return is_limited(&s->group) && s->group.is_told ? judge_told(&s->group) : none;
+}
+
 static struct verdict judge(const struct psi *s)
 {
-    struct verdict v = { 0 };
-    if (is_limited(&s->box)) {
-        v = s->box.is_told ? judge_told(&s->box) : judge_untold(&s->box);
-    }
-    if (is_limited(&s->group) && s->group.is_told) {
-        const struct verdict g = judge_told(&s->group);
-        v.warns |= g.warns;
-        v.sheds |= g.sheds;
-        v.keeps_warned |= g.keeps_warned;
-        v.keeps_shedding |= g.keeps_shedding;
-    }
-    return v;
+    const struct verdict b = judge_box(s);
+    const struct verdict g = judge_group(s);
+    return (struct verdict){ .warns = b.warns || g.warns,
+                             .sheds = b.sheds || g.sheds,
+                             .keeps_warned = b.keeps_warned || g.keeps_warned,
+                             .keeps_shedding = b.keeps_shedding || g.keeps_shedding };
+}
+
+static bool is_loud(struct verdict v)
+{
+    return v.keeps_warned || v.warns;
 }
 
 /* Of the scope that is judged the worse: the cgroup where both are alike, as it is the closer one.
- */
+ * When nothing is short any more, of the one that was: the other's figures explain nothing. */
 static void say(struct pressure *p)
 {
     const struct psi *s = &p->last;
-    const bool has_group = is_limited(&s->group) && s->group.is_told;
-    const struct verdict g = has_group ? judge_told(&s->group) : (struct verdict){ 0 };
-    const bool is_group = g.keeps_warned || g.warns;
-    const struct psi_scope *x = is_group ? &s->group : &s->box;
+    p->is_group =
+        is_loud(judge_group(s)) || (p->is_group && is_limited(&s->group) && !is_loud(judge_box(s)));
+    const struct psi_scope *x = p->is_group ? &s->group : &s->box;
     const double mib = 1048576.0;
     int n = snprintf(p->text, sizeof p->text, "%.0f of %.0f MiB are left %s",
                      is_limited(x) ? (double)x->left_bytes / mib : 0.0,
                      is_limited(x) ? (double)x->limit_bytes / mib : 0.0,
-                     is_group ? "to this cgroup" : "on this box");
+                     p->is_group ? "to this cgroup" : "on this box");
     if (x->is_told) {
         snprintf(p->text + n, sizeof p->text - (size_t)n,
                  ", and its programs stood still for %.1f %% of the last 10 s, waiting for memory",

@@ -28,6 +28,7 @@ struct pressure {
     uint64_t loud_us;   /* of the last one that keeps the warning */
     uint64_t n_warning; /* times */
     uint64_t n_shedding;
+    bool is_group;                  /* what was short last: the cgroup's memory, not the box's */
     struct psi last;                /* what is left is beside the image */
     char text[PRESSURE_TEXT_BYTES]; /* of the last sample: what is short, with numbers */
 };

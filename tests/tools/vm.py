@@ -36,7 +36,7 @@ HOME = CACHE + '/hearth/test/vm'
 MODULES = ['virtio', 'virtio_ring', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk', 'fuse', 'virtiofs', 'crc32c-intel']
 BEGIN, END = 'vm.py: Linux ', 'vm.py: exit code '
 BOOT = """#!/bin/busybox sh
-mkdir /proc /dev /r
+mkdir -p /proc /dev /r
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 for m in /m/* /m/*; do insmod $m 2>/dev/null; done
