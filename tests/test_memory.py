@@ -66,11 +66,21 @@ class Groups:
                 if self.version == 0 and self.can_use(version, base):
                     self.version, self.base = version, base
 
+    def give_on(self, base):
+        """Memory is given on only where no process is in the group itself: where it is this one alone (systemd-run -p Delegate=yes), it
+        goes into a group below."""
+        if 'memory' in open(base + '/cgroup.subtree_control').read().split():
+            return
+        if open(base + '/cgroup.procs').read().split() == [str(os.getpid())]:
+            os.makedirs(base + '/hearth-tests', exist_ok=True)
+            write(base + '/hearth-tests/cgroup.procs', os.getpid())
+        write(base + '/cgroup.subtree_control', '+memory')
+
     def can_use(self, version, base):
         trial = f'{base}/hearth-trial-{os.getpid()}'
         try:
-            if version == 2 and 'memory' not in open(base + '/cgroup.subtree_control').read().split():
-                write(base + '/cgroup.subtree_control', '+memory')  # allowed where no process is in the group itself
+            if version == 2:
+                self.give_on(base)
             os.mkdir(trial)
         except OSError:
             return False
