@@ -231,6 +231,7 @@ def main():
     ap.add_argument('--limit', type=int, default=600)
     ap.add_argument('command', nargs=argparse.REMAINDER)
     a = ap.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what lies in /tmp goes, too
     need('the rights of root', os.geteuid() == 0)
     need('mkfs.ext4 (package e2fsprogs)', shutil.which('mkfs.ext4'))
     folder = kernel(a.kernel)
