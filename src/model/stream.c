@@ -6,13 +6,13 @@
  * number % n_slot. Numbers from `head` (wanted next, or being computed) up to `next` are read or on
  * their way:
  *
- *     number   ..  h-1 | h    h+1   h+2 |  ..
- *                done  | head           | next = head + n_slot at most
+ *     number   ..  h-1 | h    h+1   h+2   h+3 |  ..
+ *                done  | head                 | next = head + n_slot at most
  *
  * The last number of a pass is followed by the first of the next one, so the disk does not rest
  * between tokens. The parts that stay are spread between those that are read: while one of them is
- * computed the disk goes on, and few slots suffice. With three there is always one on its way: gate
- * and up are the most that is computed together.
+ * computed the disk goes on, and few slots suffice. With four, gate and up are computed, and two are
+ * on their way: a prompt whose computing takes as long as the disk waits for neither.
  *
  * The arena's order is that of use (WE-4), so a part is one range of the file, and one read. Reads
  * begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay: they are
@@ -35,7 +35,7 @@
 
 #include <string.h>
 
-#define SLOTS (STREAM_TOGETHER + 1)
+#define SLOTS (STREAM_TOGETHER + 2)
 #define ROWS  64 /* of the table of embeddings, read at once */
 /* With fewer of all there is no plan: most of what a token reads would be given up for it. */
 #define EXPERTS_LEAST 16
