@@ -11,8 +11,8 @@
  *
  * The last number of a pass is followed by the first of the next one, so the disk does not rest
  * between tokens. The parts that stay are spread between those that are read: while one of them is
- * computed the disk goes on, and few slots suffice. With four, gate and up are computed, and two are
- * on their way: a prompt whose computing takes as long as the disk waits for neither.
+ * computed the disk goes on, and few slots suffice. With four, gate and up are computed, and two
+ * are on their way: a prompt whose computing takes as long as the disk waits for neither.
  *
  * The arena's order is that of use (WE-4), so a part is one range of the file, and one read. Reads
  * begin and end at RING_ALIGN; neighbours' bytes at both ends come along. Vectors stay: they are
