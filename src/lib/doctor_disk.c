@@ -4,9 +4,9 @@
  * memory. What the page cache holds of the files makes the next start fast; it is free memory all
  * the same.
  *
- * The disk's speed is the one figure that is measured here (cmd/disk.c), so it is the one cost that
- * is told in seconds. io_uring is tried by reading, since containers refuse it without a setting
- * that tells; without it threads read, about as fast, with processor time that answers lack.
+ * The disk's speed is the one figure that is measured for this (lib/measure.c), so it is the one
+ * cost that is told in seconds. io_uring is tried by reading, since containers refuse it without a
+ * setting that tells; without it threads read, about as fast, with time that answers lack.
  *
  * Next: cmd/disk.c. */
 #include "lib/doctor_impl.h"
