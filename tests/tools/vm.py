@@ -183,7 +183,7 @@ def qemu(a, folder, t, disks):
         time.sleep(0.01)
     image = (glob.glob(folder + '/boot/vmlinuz*') + glob.glob(folder + '/usr/lib/modules/*/vmlinuz'))[0]
     args = ['qemu-system-x86_64', '-M', 'q35', '-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot', '-m', str(a.mib), '-smp', str(a.cpus)]
-    args += ['-accel', 'kvm', '-cpu', 'host'] if has_kvm() else ['-accel', 'tcg,thread=multi', '-cpu', 'max']
+    args += ['-accel', 'kvm', '-cpu', 'host'] if has_kvm() else ['-accel', 'tcg,thread=multi', '-cpu', 'max,cx16=off']  # which qemu 7.2 gets wrong: 6.12 panics
     args += ['-object', f'memory-backend-memfd,id=m,size={a.mib}M,share=on', '-numa', 'node,memdev=m', '-chardev', f'socket,id=c,path={t}/files', '-device', 'vhost-user-fs-pci,chardev=c,tag=root']
     for d in disks:
         args += ['-drive', f'file={d},if=virtio,format=raw,cache=unsafe']
