@@ -1,6 +1,6 @@
 """api_client - what the tests of the HTTP interface share: OpenAI's client, streams, and refusals looked at.
 
-Used by test_api.py and api_ends.py."""
+Used by test_api.py, api_ends.py and api_flood.py."""
 import argparse
 import http.client
 import json

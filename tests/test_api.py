@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + '/tools')
 import api_ends  # noqa: F401 (its tests run with these)
+import api_flood  # noqa: F401
 import gguf_file
 from api_client import ARGS, HELLO, LONG_RAW, client, cut, events, fails, open_stream, streamed, whole
 from checks import check, finish, run_tests, same, test
