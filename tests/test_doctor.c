@@ -269,10 +269,10 @@ static void put_box(void)
     }
 }
 
-/* With one to three files changed. */
+/* With one to four files changed. */
 static const struct change {
-    const char *name[3];
-    const char *text[3];
+    const char *name[4];
+    const char *text[4];
     struct expected is;
 } changes[] = {
     { { "proc/meminfo" },
@@ -291,6 +291,26 @@ static const struct change {
       { "Max open files 64 unlimited files\n" },
       { "open files", DOCTOR_OK, "no limit", NULL } },
     { { "proc/self/limits" }, { "" }, { "open files", DOCTOR_UNKNOWN, "cannot be read", NULL } },
+    { { "proc/self/limits" }, { "" }, { "threads", DOCTOR_UNKNOWN, "cannot be read", NULL } },
+    { { "proc/self/limits" },
+      { "Max processes 23 400 processes\n" },
+      { "threads", DOCTOR_WRONG, "a user may have 23 (ulimit -u)", "ulimit -u 96" } },
+    { { "proc/self/limits" },
+      { "Max processes 24 400 processes\n" },
+      { "threads", DOCTOR_OK, "as many", NULL } },
+    { { "proc/self/limits", "proc/self/status" },
+      { "Max processes 23 400 processes\n",
+        "Name:\thearth\nUid:\t0\t0\nCpus_allowed_list:\t0-7\n" }, /* root is not held */
+      { "threads", DOCTOR_OK, "no limit", NULL } },
+    { { "sys/fs/cgroup/a/pids.max", "sys/fs/cgroup/a/pids.current" },
+      { "40", "17" },
+      { "threads", DOCTOR_WRONG, "23 may begin yet in the cgroup", "TasksMax=96" } },
+    { { "sys/fs/cgroup/a/pids.max", "sys/fs/cgroup/a/pids.current", "run/.containerenv" },
+      { "10", "17", "" },
+      { "threads", DOCTOR_WRONG, "0 may begin yet in the cgroup", "--pids-limit 96" } },
+    { { "sys/fs/cgroup/a/pids.max", "sys/fs/cgroup/a/pids.current" },
+      { "max", "17" },
+      { "threads", DOCTOR_OK, "no limit", NULL } },
     { { "proc/self/limits" }, { "" }, { "address space", DOCTOR_UNKNOWN, "cannot be read", NULL } },
     { { "proc/self/limits" },
       { LIMITS "Max data size 4294967296 4294967296 bytes\n" },
@@ -405,6 +425,14 @@ static const struct change {
         CPU "cpufreq/policy0/energy_performance_preference" },
       { "powersave", "intel_pstate", "balance_performance" },
       { "clock", DOCTOR_OK, "powersave of intel_pstate, preference balance_performance", NULL } },
+    { { CPU "cpufreq/policy0/scaling_governor", CPU "cpufreq/policy0/scaling_driver",
+        CPU "cpufreq/policy8/scaling_governor",
+        CPU "cpufreq/policy8/energy_performance_preference" },
+      { "powersave", "intel_pstate", "powersave", "power" }, /* of the second alone */
+      { "clock", DOCTOR_WRONG, "intel_pstate, preference power", "balance_performance" } },
+    { { CPU "cpufreq/policy0/scaling_driver", CPU "cpufreq/policy0/energy_performance_preference" },
+      { "intel_pstate", "power" }, /* beside a governor that goes by none, and is faster */
+      { "clock", DOCTOR_OK, "governor performance of intel_pstate", NULL } },
     { { CPU "cpufreq/policy8/scaling_max_freq" },
       { "1500000" },
       { "clock limit", DOCTOR_WRONG, "1.50 of 2.00 GHz", "scaling_max_freq" } },
@@ -462,13 +490,13 @@ static void test_changes(void **state)
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         const struct change *c = &changes[i];
         char where[128];
-        for (int k = 0; k < 3 && c->name[k] != NULL; k++) {
+        for (int k = 0; k < 4 && c->name[k] != NULL; k++) {
             put(c->name[k], c->text[k]);
         }
         judge(top);
         snprintf(where, sizeof where, "%s: %.40s", c->name[0], c->text[0]);
         check_row(where, &c->is);
-        for (int k = 0; k < 3 && c->name[k] != NULL; k++) {
+        for (int k = 0; k < 4 && c->name[k] != NULL; k++) {
             char path[256];
             snprintf(path, sizeof path, "%s/%s", top, c->name[k]);
             assert_int_equal(unlink(path), 0);

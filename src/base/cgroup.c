@@ -353,3 +353,24 @@ uint32_t cgroup_cores(const char *root)
     walk_ours(root, "cpu", cores_at, &n);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
+
+/* --- threads -------------------------------------------------------------------------------- */
+
+static bool threads_at(void *arg, const struct level *l)
+{
+    uint64_t *least = arg;
+    const uint64_t most = os_number_in(l->folder, "pids.max", NULL);
+    const uint64_t now = os_number_in(l->folder, "pids.current", NULL);
+    if (most != UINT64_MAX) {
+        const uint64_t left = now == UINT64_MAX ? most : now < most ? most - now : 0;
+        *least = left < *least ? left : *least;
+    }
+    return true;
+}
+
+uint64_t cgroup_threads(const char *root)
+{
+    uint64_t n = UINT64_MAX;
+    walk_ours(root, "pids", threads_at, &n);
+    return n;
+}

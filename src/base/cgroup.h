@@ -37,5 +37,7 @@ size_t cgroup_room(const char *root, uint64_t *left_bytes, uint64_t *limit_bytes
 uint64_t cgroup_swap(const char *root);
 /* Cores that are granted, rounded up; UINT32_MAX when unlimited. */
 uint32_t cgroup_cores(const char *root);
+/* Threads that may begin yet: the least that a group leaves; UINT64_MAX when unlimited. */
+uint64_t cgroup_threads(const char *root);
 
 #endif

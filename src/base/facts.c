@@ -245,12 +245,23 @@ static int slowness(const char *governor)
                                                                                          : 0;
 }
 
+/* How much a preference holds the clock back; 0: none is told. */
+static int thrift(const char *preference)
+{
+    return strcmp(preference, "power") == 0           ? 4
+           : strcmp(preference, "balance_power") == 0 ? 3
+           : strcmp(preference, "performance") == 0   ? 1
+           : preference[0] != '\0'                    ? 2
+                                                      : 0;
+}
+
 /* Of the cores that share a clock. */
 static bool read_policy(struct facts_cpu *c, const char *root, int i)
 {
     char folder[128];
     char name[160];
     char governor[sizeof c->governor];
+    char preference[sizeof c->preference];
     snprintf(folder, sizeof folder, "/sys/devices/system/cpu/cpufreq/policy%d", i);
     snprintf(name, sizeof name, "%s/scaling_governor", folder);
     word(root, name, governor, sizeof governor);
@@ -261,8 +272,12 @@ static bool read_policy(struct facts_cpu *c, const char *root, int i)
         memcpy(c->governor, governor, sizeof governor);
         snprintf(name, sizeof name, "%s/scaling_driver", folder);
         word(root, name, c->driver, sizeof c->driver);
-        snprintf(name, sizeof name, "%s/energy_performance_preference", folder);
-        word(root, name, c->preference, sizeof c->preference);
+        c->preference[0] = '\0'; /* it says something beside its own governor */
+    }
+    snprintf(name, sizeof name, "%s/energy_performance_preference", folder);
+    word(root, name, preference, sizeof preference);
+    if (strcmp(governor, c->governor) == 0 && thrift(preference) > thrift(c->preference)) {
+        memcpy(c->preference, preference, sizeof preference);
     }
     const uint64_t may = number(root, folder, "scaling_max_freq");
     const uint64_t can = number(root, folder, "cpuinfo_max_freq");
@@ -436,20 +451,30 @@ static void read_kind(struct facts *f, const char *root)
     f->kernel_minor = minor < 1000 ? (unsigned)minor : 0;
 }
 
-/* A line of /proc/self/limits has the soft limit, then the hard one. */
+/* The soft or the hard limit in a line of /proc/self/limits. */
+static uint64_t limit_of(const char *text, const char *name, bool is_hard)
+{
+    const char *line = behind(text, name);
+    for (int i = is_hard ? 0 : 1; i < 2 && line != NULL; i++) {
+        line += strspn(line, " ");
+        line += i == 0 ? strcspn(line, " \n") : 0;
+    }
+    return line != NULL && *line >= '0' && *line <= '9' ? strtoull(line, NULL, 10) : FACTS_UNKNOWN;
+}
+
+/* That of processes does not hold root. */
 static void read_limits(struct facts *f, const char *root)
 {
     char path[OS_PATH_BYTES];
     char text[4096];
     snprintf(path, sizeof path, "%s/proc/self/limits", root);
     f->has_limits = os_read_start(path, text, sizeof text) > 0;
-    const char *line = behind(text, "Max open files");
-    f->files = FACTS_UNKNOWN;
-    if (line != NULL) {
-        line += strspn(line, " ");
-        line += strcspn(line, " \n"); /* the soft one */
-        line += strspn(line, " ");
-        f->files = *line >= '0' && *line <= '9' ? strtoull(line, NULL, 10) : FACTS_UNKNOWN;
+    f->files = limit_of(text, "Max open files", true);
+    f->threads = limit_of(text, "Max processes", false);
+    f->threads_left = cgroup_threads(root);
+    snprintf(path, sizeof path, "%s/proc/self/status", root);
+    if (os_number_after(path, "Uid") == 0) {
+        f->threads = FACTS_UNKNOWN;
     }
 }
 

@@ -100,9 +100,11 @@ struct facts {
     unsigned kernel_minor;
     char container[16]; /* "docker", "podman", "container"; "" none found */
     bool is_virtual;
-    bool has_limits;    /* /proc/self/limits could be read */
-    uint64_t files;     /* open ones that may be asked for (hard limit); UINT64_MAX: no limit */
-    uint64_t uring_off; /* kernel.io_uring_disabled */
+    bool has_limits;       /* /proc/self/limits could be read */
+    uint64_t files;        /* open ones that may be asked for (hard limit); UINT64_MAX: no limit */
+    uint64_t threads;      /* that a user may have (ulimit -u), for whom it counts; likewise */
+    uint64_t threads_left; /* in the cgroup; UINT64_MAX: no limit */
+    uint64_t uring_off;    /* kernel.io_uring_disabled */
 };
 
 /* `root` stands before /proc and /sys, "" for this box, whose instruction set is told too.

@@ -13,8 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WAITS_MUCH   25.0 /* percent of time */
-#define CLOCK_FOLDER "/sys/devices/system/cpu/cpufreq"
+#define WAITS_MUCH     25.0 /* percent of time */
+#define THREADS_BESIDE 16   /* of the engine, the loop, reading, the log, ... */
+#define CLOCK_FOLDER   "/sys/devices/system/cpu/cpufreq"
 
 static bool is_one_of(const char *word, const char *const *names, size_t n)
 {
@@ -72,6 +73,46 @@ static void judge_cores(const struct facts *f, struct doctor *d)
                     (unsigned long long)c->n_allowed);
     }
     row->is_of_box = true;
+}
+
+/* Of a service: one a core, and a few. */
+static void judge_threads(const struct facts *f, struct doctor *d)
+{
+    const uint64_t allowed = f->cpu.n_allowed != FACTS_UNKNOWN ? f->cpu.n_allowed : 1;
+    const uint64_t wanted = allowed + THREADS_BESIDE;
+    const bool is_user = f->threads < wanted;
+    const bool is_group = f->threads_left < wanted;
+    if (!f->has_limits) {
+        doctor_add(d, "threads", DOCTOR_UNKNOWN, "/proc/self/limits cannot be read");
+        return;
+    }
+    if (!is_user && !is_group) {
+        doctor_add(d, "threads", DOCTOR_OK, "%s",
+                   f->threads == FACTS_UNKNOWN && f->threads_left == UINT64_MAX
+                       ? "no limit"
+                       : "as many as are needed");
+        return;
+    }
+    struct finding *row = doctor_add(d, "threads", DOCTOR_WRONG,
+                                     is_user ? "a user may have %llu (ulimit -u)"
+                                             : "%llu may begin yet in the cgroup (pids.max)",
+                                     (unsigned long long)(is_user ? f->threads : f->threads_left));
+    doctor_costs(row,
+                 "hearth serve takes up to %llu here, one for each processor and some beside: it "
+                 "does not start. --threads N takes fewer.",
+                 (unsigned long long)wanted);
+    if (is_user) {
+        doctor_type(row, "ulimit -u %llu", (unsigned long long)wanted * 4);
+        doctor_type(row, "sudo systemctl edit NAME.service  # for a service: LimitNPROC=infinity");
+    }
+    if (is_group) {
+        doctor_type(row,
+                    f->container[0] != '\0'
+                        ? "docker update --pids-limit %llu NAME  # podman likewise"
+                        : "sudo systemctl set-property NAME.service TasksMax=%llu",
+                    (unsigned long long)wanted * 4);
+        row->is_of_box = true;
+    }
 }
 
 static void judge_isa(const struct facts *f, struct doctor *d)
@@ -300,6 +341,7 @@ static void judge_load(const struct facts *f, struct doctor *d)
 void doctor_cpu(const struct facts *f, struct doctor *d)
 {
     judge_cores(f, d);
+    judge_threads(f, d);
     judge_isa(f, d);
     judge_governor(f, d);
     judge_cap(f, d);
