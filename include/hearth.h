@@ -120,7 +120,7 @@ struct hearth_speed {
     int32_t n_prompt, n_depth, n_parallel; /* asked: a prompt, what lies before, answers; or 0 */
     double read_gb_s, disk_gb_s;           /* of memory, disk; 0 in the first: measured, and told */
     uint64_t step_disk_bytes, piece_disk_bytes; /* as the plan says; 0: the disk is not measured */
-    double prefill_tok_s, decode_tok_s;         /* predicted; of all answers together */
+    double prefill_tok_s, decode_tok_s, core_share; /* predicted; of all answers; as of limits */
 };
 /* By the file's header and a second's trials of what it computes. MEMORY: no room for these. */
 HEARTH_API hearth_status hearth_predict(struct hearth_box *box, const char *path,

@@ -78,14 +78,18 @@ static enum err run(struct speed *s, const struct hearth_box *box, const struct 
 /* What the caller does not know of memory and disk: first, while nothing else is held. */
 static enum err measure_speeds(const struct hearth_box *box, const char *path,
                                const struct hearth_speed *at, size_t n_at, double *read_gb_s,
-                               double *disk_gb_s)
+                               double *disk_gb_s, double *core_share)
 {
     uint64_t disk_bytes = 0;
+    const uint64_t begin_us = os_now_us();
+    const uint64_t cpu_us = os_cpu_us();
     for (size_t i = 0; i < n_at; i++) {
         disk_bytes = at[i].step_disk_bytes > disk_bytes ? at[i].step_disk_bytes : disk_bytes;
     }
     if (!(*read_gb_s > 0.0)) {
         TRY(measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, read_gb_s));
+        const double all_us = (double)(os_now_us() - begin_us) * box->n_thread;
+        *core_share = fmin((double)(os_cpu_us() - cpu_us) / (all_us + 1.0), 1.0);
     }
     if (disk_bytes > 0 && !(*disk_gb_s > 0.0)) {
         struct measure_disk disk;
@@ -105,7 +109,8 @@ enum err speed_predict(const struct hearth_box *box, const char *path,
             n_at, SPEED_ASKED);
     double read_gb_s = at[0].read_gb_s;
     double disk_gb_s = at[0].disk_gb_s;
-    enum err e = measure_speeds(box, path, at, n_at, &read_gb_s, &disk_gb_s);
+    double core_share = at[0].core_share;
+    enum err e = measure_speeds(box, path, at, n_at, &read_gb_s, &disk_gb_s, &core_share);
     for (size_t i = 0; i < n_at; i++) {
         all[i] = (struct predict){ .n_prompt = at[i].n_prompt,
                                    .n_depth = at[i].n_depth,
@@ -123,6 +128,7 @@ enum err speed_predict(const struct hearth_box *box, const char *path,
     for (size_t i = 0; i < n_at && e == ERR_OK; i++) {
         at[i].read_gb_s = read_gb_s;
         at[i].disk_gb_s = disk_gb_s;
+        at[i].core_share = core_share;
         at[i].prefill_tok_s = all[i].prefill_tok_s;
         at[i].decode_tok_s = all[i].decode_tok_s;
     }
