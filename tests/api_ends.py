@@ -278,5 +278,5 @@ def readiness(s):
             if seen[-3:] == [200] * 3:
                 break
         check('/readyz: not ready, then ready', seen[-3:] == [200] * 3 and seen == sorted(seen, reverse=True), seen)
+        k.end()  # and with it who reads its lines
         check('says when', any('ready after' in x for x in k.lines), k.said())
-        k.end()
