@@ -3,7 +3,10 @@
  * Includes depot.c over a disk that the test owns, as test_stream.c does: reads end in any order, up
  * to the moment somebody waits; some fail. Layers, experts, slots and what is wanted are random. */
 #define ring_start    disk_start
-#define ring_wait_for disk_wait_for
+#define ring_wait_any disk_wait_any
+#define ring_has      disk_has
+#define ring_poll     disk_poll
+#define ring_narrow   disk_narrow
 #define os_now_us     disk_now_us
 #include "model/depot.c"
 
@@ -40,8 +43,10 @@ static struct world {
     struct read reads[N_READ_MAX]; /* on their way */
     int n_read;
     uint64_t n_ticket;
-    uint64_t answered; /* tickets up to this one are over */
-    int fault_in;      /* waits until one fails; 0: none */
+    uint64_t n_void; /* tickets up to this one are */
+    int fault_in;    /* waits until one fails; 0: none */
+    bool is_full;    /* now and then it takes no more */
+    bool is_slow;    /* nothing ends but what is waited for, and of that the last */
     uint64_t n_started;
 } world;
 
@@ -67,7 +72,7 @@ enum err disk_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
         const struct read *o = &world.reads[i];
         assert_true((uint8_t *)to >= o->to + o->n || (uint8_t *)to + n <= o->to);
     }
-    if (rnd(50) == 0) {
+    if (world.is_full && rnd(50) == 0) {
         return err_set(ERR_BUSY, "no room now");
     }
     *ticket = ++world.n_ticket;
@@ -83,16 +88,34 @@ static void work(struct read *r, size_t n)
     }
 }
 
-static void forget(uint64_t ticket)
+/* What is whole is not on its way any more. */
+static void sweep(void)
 {
     int n = 0;
     for (int i = 0; i < world.n_read; i++) {
-        if (world.reads[i].ticket > ticket) {
+        if (world.reads[i].done < world.reads[i].n) {
             world.reads[n++] = world.reads[i];
         }
     }
     world.n_read = n;
-    world.answered = ticket > world.answered ? ticket : world.answered;
+}
+
+static void work_some(void)
+{
+    for (int i = 0; i < world.n_read && !world.is_slow; i++) {
+        work(&world.reads[i], rnd(9000));
+    }
+    sweep();
+}
+
+static struct read *read_of(uint64_t ticket)
+{
+    for (int i = 0; i < world.n_read; i++) {
+        if (world.reads[i].ticket == ticket) {
+            return &world.reads[i];
+        }
+    }
+    return NULL;
 }
 
 static uint64_t now_us;
@@ -102,23 +125,48 @@ uint64_t disk_now_us(void)
     return now_us;
 }
 
-enum err disk_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
+bool disk_has(const struct ring *r, uint64_t ticket)
 {
     (void)r;
-    assert_true(ticket <= world.n_ticket && timeout_us <= WAIT_US);
-    if (ticket > world.answered && (timeout_us == 0 || rnd(4) == 0)) {
+    assert_true(ticket > 0 && ticket <= world.n_ticket);
+    return ticket > world.n_void && read_of(ticket) == NULL;
+}
+
+bool disk_poll(struct ring *r, uint64_t ticket)
+{
+    (void)r;
+    work_some();
+    return ticket == 0;
+}
+
+void disk_narrow(struct ring *r, size_t most_bytes)
+{
+    (void)r;
+    assert_true(most_bytes > 0);
+}
+
+enum err disk_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t timeout_us)
+{
+    (void)r;
+    assert_true(n > 0 && timeout_us <= WAIT_US);
+    for (int i = 0; i < n; i++) {
+        assert_true(tickets[i] > world.n_void);
+        if (read_of(tickets[i]) == NULL) {
+            return ERR_OK;
+        }
+    }
+    if (timeout_us == 0 || (!world.is_slow && rnd(4) == 0)) {
         now_us += timeout_us;
         return err_set(ERR_BUSY, "not yet");
     }
-    now_us += ticket > world.answered ? 1 + rnd((uint32_t)timeout_us) : 0;
-    if (ticket > world.answered && world.fault_in > 0 && --world.fault_in == 0) {
-        forget(world.n_ticket); /* all are void, and half written */
+    now_us += 1 + rnd((uint32_t)timeout_us);
+    if (world.fault_in > 0 && --world.fault_in == 0) {
+        world.n_read = 0; /* all are void, and half written */
+        world.n_void = world.n_ticket;
         return err_set(ERR_IO, "a fault");
     }
-    for (int i = 0; i < world.n_read; i++) {
-        work(&world.reads[i], world.reads[i].ticket <= ticket ? SIZE_MAX : rnd(9000));
-    }
-    forget(ticket);
+    work(read_of(tickets[world.is_slow ? n - 1 : (int)rnd((uint32_t)n)]), SIZE_MAX);
+    work_some();
     return ERR_OK;
 }
 
@@ -184,23 +232,20 @@ struct depot_test {
     int32_t n_slot;
 };
 
-/* A layer as the decoder computes it: what it wants in groups, of each first what is here. */
+/* A layer as the decoder computes it: what it wants in groups, of each what is here first. */
 static enum err layer(const struct depot_test *t, int32_t i_layer, const int32_t *all,
                       int32_t n_all, bool may_end)
 {
     depot_want(t->d, i_layer, all, n_all);
     for (int32_t at = 0; at < n_all;) {
         int32_t ids[N_EXPERT_MAX];
-        const int32_t most = depot_room(t->d);
-        const int32_t left = n_all - at < most ? n_all - at : most;
-        const int32_t n = 1 + (int32_t)rnd((uint32_t)left);
+        const int32_t n = 1 + (int32_t)rnd((uint32_t)(n_all - at));
         memcpy(ids, all + at, (size_t)n * sizeof ids[0]);
-        const int32_t n_here = depot_sort(t->d, i_layer, ids, n);
-        for (int32_t k = 0, m = n_here; k < n; k = m, m = n) {
+        for (int32_t k = 0, n_here = 0; k < n; k += n_here) {
             enum err e;
             for (;;) {
                 const uint64_t begin_us = now_us;
-                e = depot_enter(t->d, i_layer, ids + k, m - k, WAIT_US);
+                e = depot_enter(t->d, i_layer, ids + k, n - k, WAIT_US, &n_here);
                 assert_true(now_us - begin_us <= WAIT_US); /* of all together, not of each */
                 if (e != ERR_BUSY) {
                     break;
@@ -210,31 +255,47 @@ static enum err layer(const struct depot_test *t, int32_t i_layer, const int32_t
                 }
             }
             TRY(e);
-            for (int i = 0; i < world.n_read; i++) {
-                work(&world.reads[i], rnd(9000));
-            }
-            for (int32_t i = k; i < m; i++) {
+            assert_in_range(n_here, 1, n - k);
+            work_some();
+            for (int32_t i = k; i < k + n_here; i++) {
                 check_expert(i_layer, ids[i]);
             }
-            depot_leave(t->d, i_layer, ids + k, m - k);
+            depot_leave(t->d, i_layer, ids + k, n_here);
+            if (rnd(4) == 0) {
+                depot_move(t->d);
+            }
+        }
+        for (int32_t i = 0; i < n; i++) { /* each once */
+            for (int32_t k = 0; k < i; k++) {
+                assert_int_not_equal(ids[i], ids[k]);
+            }
         }
         at += n;
     }
     return ERR_OK;
 }
 
+static void open_slots(struct depot_test *t, int32_t n_slot)
+{
+    t->n_slot = n_slot;
+    assert_int_equal(arena_open(&t->memory, (size_t)n_slot * t->shape.slot_bytes, false), ERR_OK);
+    assert_int_equal(depot_open(&t->d, &world.w, &t->shape, NULL, FILE_AT, t->memory.base, n_slot),
+                     ERR_OK);
+}
+
+static void open_of(struct depot_test *t, int32_t n_layer, int32_t n_expert, int32_t n_slot)
+{
+    make_weights(n_layer, n_expert);
+    depot_shape_of(&world.w, n_layer, &t->shape);
+    assert_int_equal(t->shape.n_expert, n_expert);
+    open_slots(t, n_slot);
+}
+
 static void open_some(struct depot_test *t)
 {
     const int32_t n_layer = 1 + (int32_t)rnd(N_LAYER_MAX);
     const int32_t n_expert = 2 + (int32_t)rnd(N_EXPERT_MAX - 1);
-    make_weights(n_layer, n_expert);
-    depot_shape_of(&world.w, n_layer, &t->shape);
-    assert_int_equal(t->shape.n_expert, n_expert);
-    t->n_slot = 2 + (int32_t)rnd((uint32_t)(n_layer * n_expert));
-    assert_int_equal(arena_open(&t->memory, (size_t)t->n_slot * t->shape.slot_bytes, false),
-                     ERR_OK);
-    assert_int_equal(
-        depot_open(&t->d, &world.w, &t->shape, NULL, FILE_AT, t->memory.base, t->n_slot), ERR_OK);
+    open_of(t, n_layer, n_expert, 1 + (int32_t)rnd((uint32_t)(n_layer * n_expert)));
 }
 
 static void close_all(struct depot_test *t)
@@ -251,10 +312,12 @@ static void test_passes(void **state)
     for (int i = 0; i < 150; i++) {
         struct depot_test t;
         open_some(&t);
+        world.is_full = true;
         for (int k = 0; k < 12; k++) {
             enum err e = ERR_OK;
             const uint32_t one_in = 1 + rnd(4); /* 1: as a prompt */
-            world.fault_in = rnd(4) == 0 ? 1 + (int)rnd(30) : 0;
+            world.fault_in = rnd(4) == 0 ? 1 + (int)rnd(12) : 0;
+            depot_begin(t.d, one_in == 1);
             for (int32_t l = 0; l < t.shape.n_layer && e == ERR_OK; l++) {
                 int32_t ids[N_EXPERT_MAX];
                 const int32_t n = choose_ids(ids, t.shape.n_expert, one_in);
@@ -268,6 +331,17 @@ static void test_passes(void **state)
     assert_true(n_fault > 50 && n_whole > 1000);
 }
 
+static const int32_t all_ids[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+
+/* All layers want ids[n]. */
+static void pass(const struct depot_test *t, const int32_t *ids, int32_t n)
+{
+    depot_begin(t->d, n > t->shape.n_expert / 2);
+    for (int32_t l = 0; l < t->shape.n_layer; l++) {
+        assert_int_equal(layer(t, l, ids, n, false), ERR_OK);
+    }
+}
+
 /* Reads that one pass over all experts takes, when passes of tokens that ask for a few have shown
  * which are worth most; and that these are still here afterwards. */
 static void test_keeps(void **state)
@@ -275,36 +349,97 @@ static void test_keeps(void **state)
     (void)state;
     static const int32_t liked[] = { 1, 4, 5 };
     struct depot_test t;
-    int32_t all[N_EXPERT_MAX];
-    make_weights(4, 16);
-    depot_shape_of(&world.w, 4, &t.shape);
-    t.n_slot = 20;
-    assert_int_equal(arena_open(&t.memory, (size_t)t.n_slot * t.shape.slot_bytes, false), ERR_OK);
-    assert_int_equal(depot_open(&t.d, &world.w, &t.shape, NULL, FILE_AT, t.memory.base, t.n_slot),
-                     ERR_OK);
+    open_of(&t, 4, 16, 20);
     for (int k = 0; k < 20; k++) {
-        for (int32_t l = 0; l < 4; l++) {
-            assert_int_equal(layer(&t, l, liked, 3, false), ERR_OK);
-        }
+        pass(&t, liked, 3);
     }
     assert_int_equal(world.n_started, 12); /* each once */
-    for (int32_t l = 0; l < 4; l++) {      /* a prompt */
-        const int32_t n = choose_ids(all, 16, 1);
-        assert_int_equal(layer(&t, l, all, n, false), ERR_OK);
-    }
+    pass(&t, all_ids, 16);                 /* a prompt */
     assert_int_equal(world.n_started, 12 + 64 - 12);
-    for (int32_t l = 0; l < 4; l++) {
-        assert_int_equal(layer(&t, l, liked, 3, false), ERR_OK);
-    }
+    pass(&t, liked, 3);
     assert_int_equal(world.n_started, 12 + 64 - 12); /* it has pushed out none of them */
+    close_all(&t);
+}
+
+/* Prompts alone: each reads what has no room and no more than the slots they take turns in, and
+ * each layer about as much. */
+static void test_prompts(void **state)
+{
+    (void)state;
+    struct depot_test t;
+    open_of(&t, 4, 16, 40);
+    for (int k = 0; k < 4; k++) {
+        const uint64_t before = world.n_started;
+        depot_begin(t.d, true);
+        for (int32_t l = 0; l < 4; l++) {
+            const uint64_t n = world.n_started;
+            assert_int_equal(layer(&t, l, all_ids, 16, false), ERR_OK);
+            assert_true(k < 2 || world.n_started - n <= 16 - 40 / 4 + 5);
+        }
+        assert_in_range(world.n_started - before, 64 - 40, k == 0 ? 64 : 64 - 40 + 5 + 16);
+    }
+    close_all(&t);
+}
+
+static void test_one_slot(void **state)
+{
+    (void)state;
+    struct depot_test t;
+    open_of(&t, 3, 8, 1);
+    pass(&t, all_ids, 8);
+    assert_true(world.n_started >= 24);
+    close_all(&t);
+}
+
+static void test_all_have_room(void **state)
+{
+    (void)state;
+    static const int32_t liked[] = { 0, 3, 7 };
+    struct depot_test t;
+    open_of(&t, 3, 8, 24);
+    pass(&t, all_ids, 8);
+    assert_int_equal(world.n_started, 24);
+    for (int k = 0; k < 5; k++) {
+        const uint64_t waited_us = depot_count(t.d)->waited_us;
+        pass(&t, k % 2 == 0 ? all_ids : liked, k % 2 == 0 ? 8 : 3);
+        assert_int_equal(depot_count(t.d)->waited_us, waited_us);
+    }
+    assert_int_equal(world.n_started, 24);
+    assert_int_equal(depot_count(t.d)->read_bytes, depot_count(t.d)->used_bytes);
+    close_all(&t);
+}
+
+/* What comes first is computed first. */
+static void test_order(void **state)
+{
+    (void)state;
+    int32_t ids[] = { 1, 4, 6 };
+    int32_t n_here = 0;
+    struct depot_test t;
+    open_of(&t, 2, 16, 32);
+    world.is_slow = true;
+    depot_begin(t.d, false);
+    depot_want(t.d, 0, ids, 3);
+    assert_int_equal(world.n_started, 3);
+    assert_int_equal(depot_enter(t.d, 0, ids, 3, WAIT_US, &n_here), ERR_OK);
+    assert_int_equal(n_here, 1);
+    assert_int_equal(ids[0], 6);
+    assert_int_equal(ids[1], 1);
+    check_expert(0, 6);
+    depot_leave(t.d, 0, ids, 1);
+    assert_int_equal(depot_enter(t.d, 0, ids + 1, 2, WAIT_US, &n_here), ERR_OK);
+    assert_int_equal(n_here, 1);
+    assert_int_equal(ids[1], 4);
+    depot_stop(t.d);
     close_all(&t);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_passes),
-        cmocka_unit_test(test_keeps),
+        cmocka_unit_test(test_passes),        cmocka_unit_test(test_keeps),
+        cmocka_unit_test(test_prompts),       cmocka_unit_test(test_one_slot),
+        cmocka_unit_test(test_all_have_room), cmocka_unit_test(test_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

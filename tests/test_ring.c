@@ -517,6 +517,13 @@ static void test_late(void **state)
     }
     assert_false(ring_poll(r, 1));
     assert_false(ring_poll(r, 2));
+    assert_false(ring_has(r, 1) || ring_has(r, RING_TICKETS + 1));
+    while (!ring_has(r, 2) || !ring_has(r, RING_TICKETS)) { /* whatever is before them */
+        assert_false(ring_poll(r, 1));
+    }
+    const uint64_t some[] = { 1, RING_TICKETS };
+    assert_int_equal(ring_wait_any(r, some, 1, 0), ERR_BUSY);
+    assert_int_equal(ring_wait_any(r, some, 2, 0), ERR_OK);
     uint64_t more = 0;
     assert_int_equal(ring_start(r, 0, mem, RING_ALIGN, &more), ERR_BUSY);
     assert_int_equal(more, 0);
@@ -849,6 +856,7 @@ static void sim_drop(struct sim_run *s)
 static void sim_wait(struct sim_run *s, uint64_t t)
 {
     const bool is_polled = dice(2) && ring_poll(s->r, t);
+    ring_narrow(s->r, dice(2) ? SIZE_MAX : 1 + (size_t)dice(16) * RING_ALIGN);
     const bool is_asked = dice(4);
     const uint64_t n_before = sim.n_waits;
     if (is_asked && ring_wait_for(s->r, t, 0) == ERR_BUSY) {

@@ -87,6 +87,8 @@ struct ring {
     uint32_t n_again;
     uint32_t n_flying;
     uint32_t n_stale; /* of these, of tickets that were dropped */
+    size_t fly_bytes;
+    size_t most_bytes; /* then nothing more is put */
 };
 
 static struct want *want_of(struct ring *r, uint64_t ticket)
@@ -110,7 +112,7 @@ static void make_void(struct ring *r, enum err why, const char *text)
 static void ring_check(const struct ring *r)
 {
     assert(r->n_idle + r->n_again + r->n_flying == RING_PIECES); /* RI-3 */
-    assert(r->n_stale <= r->n_flying);
+    assert(r->n_stale <= r->n_flying && (r->n_flying > 0 || r->fly_bytes == 0));
     assert(r->n_void <= r->n_whole && r->n_whole <= r->n_cut && r->n_cut <= r->n_ticket);
     assert(r->n_ticket - r->n_whole <= RING_TICKETS);
 }
@@ -157,6 +159,7 @@ enum err ring_open_as(struct ring **out, const char *path, const struct ring_kin
     r->is_direct = is_direct;
     r->kind = kind;
     r->fault.ticket = NO_TICKET;
+    r->most_bytes = SIZE_MAX;
     while (r->n_idle < RING_PIECES) {
         r->idle[r->n_idle] = RING_PIECES - 1 - r->n_idle;
         r->n_idle++;
@@ -210,6 +213,7 @@ static int put(struct ring *r, uint32_t id)
 {
     const int rc = r->kind->put(r->self, &r->flights[id].piece);
     r->n_flying += rc == 0;
+    r->fly_bytes += rc == 0 ? r->flights[id].piece.n : 0;
     return rc;
 }
 
@@ -246,7 +250,8 @@ static void move_on(struct ring *r)
         }
         r->n_again -= rc == 0;
     }
-    while (rc == 0 && r->n_idle > 0 && r->n_cut < r->n_ticket && r->n_cut + 1 < r->fault.ticket) {
+    while (rc == 0 && r->n_idle > 0 && r->n_cut < r->n_ticket && r->n_cut + 1 < r->fault.ticket &&
+           r->fly_bytes < r->most_bytes) {
         const uint32_t id = cut(r);
         rc = put(r, id);
         if (rc != 0) {
@@ -272,6 +277,7 @@ static void settle(struct ring *r, const struct ring_end *end)
     struct ring_piece *p = &f->piece;
     const long got = os_read_end(p->at, p->n, end->got);
     r->n_flying--;
+    r->fly_bytes -= p->n;
     if (f->ticket <= r->n_void) {
         r->n_stale--;
         r->idle[r->n_idle++] = end->id;
@@ -335,6 +341,7 @@ static void drain(struct ring *r)
         const int rc = r->kind->take(r->self, &end, UINT64_MAX);
         if (rc > 0) {
             r->n_flying--;
+            r->fly_bytes -= r->flights[end.id].piece.n;
             r->idle[r->n_idle++] = end.id;
         } else if (rc < 0) {
             os_sleep_us(DRAIN_US);
@@ -425,6 +432,43 @@ enum err ring_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
     }
     const enum err e = r->n_whole < ticket ? answer(r) : os_same(&r->file, r->path);
     return e != ERR_OK ? give_up(r, e) : ERR_OK;
+}
+
+bool ring_has(const struct ring *r, uint64_t ticket)
+{
+    return ticket > r->n_void && ticket <= r->n_ticket &&
+           (ticket <= r->n_whole || r->wants[ticket % RING_TICKETS].n_left == 0);
+}
+
+static bool has_any(const struct ring *r, const uint64_t *tickets, int n)
+{
+    int i = 0;
+    while (i < n && !ring_has(r, tickets[i])) {
+        i++;
+    }
+    return i < n;
+}
+
+enum err ring_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t timeout_us)
+{
+    for (int i = 0; i < n; i++) {
+        REQUIRE(tickets[i] > r->n_void, r->void_err, "%s", r->void_text);
+    }
+    const uint64_t now = os_now_us();
+    const uint64_t end = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
+    take(r, 0);
+    while (!has_any(r, tickets, n) && r->fault.ticket == NO_TICKET) {
+        const uint64_t begin = os_now_us();
+        REQUIRE(begin < end, ERR_BUSY, "%s: no read is over yet", r->path);
+        take(r, end - begin);
+    }
+    const enum err e = has_any(r, tickets, n) ? os_same(&r->file, r->path) : answer(r);
+    return e != ERR_OK ? give_up(r, e) : ERR_OK;
+}
+
+void ring_narrow(struct ring *r, size_t most_bytes)
+{
+    r->most_bytes = most_bytes;
 }
 
 bool ring_poll(struct ring *r, uint64_t ticket)

@@ -57,4 +57,15 @@ void ring_drop(struct ring *r);
 /* Whether ring_wait would return at once; also moves the queue on. */
 bool ring_poll(struct ring *r, uint64_t ticket);
 
+/* For an owner who takes what comes first. Whether that ticket has all its bytes, whatever is of
+ * those before it; false: it is open, or void. Looks at nothing but the books. */
+bool ring_has(const struct ring *r, uint64_t ticket);
+/* Waits until one of tickets[n], n > 0, has all its bytes. Errors as of ring_wait_for, also when
+ * the read that failed is another one. */
+enum err ring_wait_any(struct ring *r, const uint64_t *tickets, int n,
+                       uint64_t timeout_us) MUST_USE;
+/* From here on nothing is started while so many bytes are in flight: a disk serves all that it has
+ * side by side, so with many in flight the first comes hardly sooner than the last. */
+void ring_narrow(struct ring *r, size_t most_bytes);
+
 #endif

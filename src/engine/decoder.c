@@ -82,6 +82,14 @@ static void rotate(struct pass *p, const struct arch_layer *al, float *q, float 
     p->b->op->rope(p->b, k, back_ld(a->n_kv * a->hd_k), p->s->n_tok, a->n_kv, a->hd_k, angles);
 }
 
+/* Between operations, whose time may be long: the disk goes on. */
+static void read_on(const struct pass *p)
+{
+    if (stream_depot(p->d->stream) != NULL) {
+        depot_move(stream_depot(p->d->stream));
+    }
+}
+
 /* Waits for parts of a layer that are read from the disk, in pieces of time, so that whoever
  * watches the engine sees that it lives, and as long as somebody wants the step: a disk may take
  * for ever. */
@@ -118,6 +126,7 @@ static enum err attention(struct pass *p, int32_t i_layer, float *y, const float
                                     { &l->k, l->k_b.v, k },
                                     { &l->v, l->v_b.v, v } };
     op->matmul(p->b, qkv, 3, h, p->ld, n_tok);
+    read_on(p);
     const enum arch_qk_norm qk = a->recipe->qk_norm;
     if (qk == ARCH_QK_HEAD || qk == ARCH_QK_WHOLE) {
         norm_heads(p, q, a->n_head, &l->q_norm);
@@ -139,6 +148,7 @@ static enum err attention(struct pass *p, int32_t i_layer, float *y, const float
                                         .cap = a->cap_attn };
     op->kv_write(p->b, &attend, k, v); /* first: a token sees itself, and the others of its run */
     op->attend(p->b, &attend, o, q);
+    read_on(p);
     const struct back_out out = { &l->o, l->o_b.v, y };
     op->matmul(p->b, &out, 1, o, back_ld(a->n_head * a->hd_v), n_tok);
     stream_leave(p->d->stream);
@@ -199,8 +209,7 @@ struct expert_pass {
     float *gate;   /* [n_row][back_ld(n_ff_exp)] */
     float *up;     /* likewise */
     float *out;    /* [n_row][ld] */
-    int32_t most;  /* experts that may be computed together */
-    int32_t n;     /* that are */
+    int32_t n;     /* experts that are computed together */
     int32_t id[BACK_EXPERTS_AT_ONCE];
 };
 
@@ -220,7 +229,7 @@ static int32_t choose_together(struct expert_pass *x, int32_t e)
     const struct back_route *r = &x->route;
     const int32_t place0 = r->first[e];
     x->n = 0;
-    while (e < r->n_expert && x->n < x->most && r->first[e + 1] - place0 <= x->n_row) {
+    while (e < r->n_expert && x->n < BACK_EXPERTS_AT_ONCE && r->first[e + 1] - place0 <= x->n_row) {
         if (expert_toks(r, e) > 0) {
             x->id[x->n++] = e;
         }
@@ -278,44 +287,34 @@ static void compute_together(struct pass *p, const struct expert_pass *x, const 
     p->b->op->experts(p->b, &all);
 }
 
-/* Says which experts the layer wants. */
-static void want_experts(struct depot *depot, struct expert_pass *x, int32_t i_layer)
+/* Experts that some token wants, ascending, to id[ARCH_EXPERT_MAX]; returns their number. */
+static int32_t wanted_by(const struct back_route *r, int32_t *id)
 {
-    int32_t id[ARCH_EXPERT_MAX];
     int32_t n = 0;
-    for (int32_t e = 0; e < x->route.n_expert; e++) {
-        if (expert_toks(&x->route, e) > 0) {
+    for (int32_t e = 0; e < r->n_expert; e++) {
+        if (expert_toks(r, e) > 0) {
             id[n++] = e;
         }
     }
-    depot_want(depot, i_layer, id, n);
-    x->most = depot_room(depot) < x->most ? depot_room(depot) : x->most;
+    return n;
 }
 
-/* Waits for experts as for parts of layers (enter), and computes them. */
-static enum err enter_together(struct pass *p, const struct expert_pass *x, int32_t i_layer,
-                               const int32_t *id, int32_t n, int32_t place0)
+/* Waits for experts as for layers (enter): those that come first are the first in id[n]. */
+static enum err enter_some(const struct decoder *d, int32_t i_layer, int32_t *id, int32_t n,
+                           int32_t *n_here)
 {
-    const struct decoder *d = p->d;
-    struct depot *depot = stream_depot(d->stream);
     enum err e;
-    if (n == 0) {
-        return ERR_OK;
-    }
-    do {
+    while ((e = depot_enter(stream_depot(d->stream), i_layer, id, n, WAIT_US, n_here)) ==
+           ERR_BUSY) {
         if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while experts of layer %d were read",
                            i_layer);
         }
-        e = depot_enter(depot, i_layer, id, n, WAIT_US);
-    } while (e == ERR_BUSY);
-    TRY(e);
-    compute_together(p, x, id, n, place0);
-    depot_leave(depot, i_layer, id, n);
-    return ERR_OK;
+    }
+    return e;
 }
 
-/* First what is in memory. */
+/* What is in memory, then the others as they come. */
 static enum err compute_chosen(struct pass *p, struct expert_pass *x, int32_t i_layer,
                                int32_t place0)
 {
@@ -324,9 +323,13 @@ static enum err compute_chosen(struct pass *p, struct expert_pass *x, int32_t i_
         compute_together(p, x, x->id, x->n, place0);
         return ERR_OK;
     }
-    const int32_t n_here = depot_sort(depot, i_layer, x->id, x->n);
-    TRY(enter_together(p, x, i_layer, x->id, n_here, place0));
-    return enter_together(p, x, i_layer, x->id + n_here, x->n - n_here, place0);
+    int32_t n_here = 0;
+    for (int32_t at = 0; at < x->n; at += n_here) {
+        TRY(enter_some(p->d, i_layer, x->id + at, x->n - at, &n_here));
+        compute_together(p, x, x->id + at, n_here, place0);
+        depot_leave(depot, i_layer, x->id + at, n_here);
+    }
+    return ERR_OK;
 }
 
 /* y = y + shared(h), as a gate of its own weighs it. */
@@ -361,7 +364,6 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
                                         .scale = a->expert_scale },
                              .l = l,
                              .h = h,
-                             .most = BACK_EXPERTS_AT_ONCE,
                              .n_row = n_place < n_most ? n_place : n_most };
     const bool has_gate = a->n_ff_shared > 0 && a->recipe->has_shared_gate;
     float *logits = back_take(p->b, n_tok, back_ld(a->n_expert));
@@ -377,7 +379,9 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
     op->matmul(p->b, outs, has_gate ? 2 : 1, h, p->ld, n_tok);
     op->route(p->b, &x.route, logits, n_tok);
     if (stream_depot(p->d->stream) != NULL) {
-        want_experts(stream_depot(p->d->stream), &x, i_layer);
+        int32_t id[ARCH_EXPERT_MAX];
+        const int32_t n = wanted_by(&x.route, id);
+        depot_want(stream_depot(p->d->stream), i_layer, id, n);
     }
     for (int32_t e = 0; e < a->n_expert && x.route.first[e] < n_place;) {
         const int32_t place0 = x.route.first[e];
@@ -515,6 +519,9 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
     float *x = back_take(d->back, s->n_tok, p.ld);
     float *h = back_take(d->back, s->n_tok, p.ld);
     TRY(embed(&p, x));
+    if (stream_depot(d->stream) != NULL) {
+        depot_begin(stream_depot(d->stream), s->n_tok * a->n_expert_used >= 2 * a->n_expert);
+    }
     if (a->recipe->has_positions) {
         op->embed(d->back, h, &d->weights->position, s->pos, s->n_tok, 1.0f);
         op->add(d->back, x, h, 1.0f, p.ld, s->n_tok, a->n_embd);

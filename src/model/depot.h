@@ -3,7 +3,7 @@
  *
  * Some of a model's experts are in memory, in slots that the owner of the image gave; the others
  * are on the disk. A layer's router says which ones it wants: those that are here can be computed
- * at once, the others are on their way. The owner's ring reads.
+ * at once, the others as they come. The owner's ring reads.
  * Owner thread: that of the forward pass.
  * DP-1  an expert is in one slot at most, and a slot has one expert at most.
  * DP-2  the matrices of an expert are set exactly while its slot has all its bytes.
@@ -33,19 +33,28 @@ enum err depot_open(struct depot **out, struct weights *w, const struct depot_sh
                     struct ring *ring, uint64_t file_at, uint8_t *slots, int32_t n_slot) MUST_USE;
 void depot_close(struct depot *x); /* nothing may be in flight; accepts NULL */
 
-/* The layer wants ids[n], ascending: reading begins, and goes on with each depot_leave. What was
- * wanted before is not any more. */
+/* A pass begins. is_prompt: layers want most of their experts, and the first is read at once. */
+void depot_begin(struct depot *x, bool is_prompt);
+/* The layer wants ids[n], ascending: reading begins, and goes on with each call. What was wanted
+ * before is not any more. */
 void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
-/* Orders ids[n] of the layer so that those which are here come first; returns their number. */
-int32_t depot_sort(const struct depot *x, int32_t i_layer, int32_t *ids, int32_t n);
-int32_t depot_room(const struct depot *x); /* that can be in use at once */
-/* Waits until ids[n] are here, n <= depot_room; they are in use until depot_leave. ERR_BUSY: they
- * are not yet; ask again, or want something else. ERR_IO, ERR_INTEGRITY: none is in use. */
-enum err depot_enter(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n,
-                     uint64_t timeout_us) MUST_USE;
+/* Waits until one of ids[n], n > 0, is here at least. Some that are stand first in ids then,
+ * *n_here of them, and are in use until depot_leave. ERR_BUSY: none is yet; ask again, or want
+ * something else. ERR_IO, ERR_INTEGRITY: none is in use. */
+enum err depot_enter(struct depot *x, int32_t i_layer, int32_t *ids, int32_t n, uint64_t timeout_us,
+                     int32_t *n_here) MUST_USE;
 void depot_leave(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
+/* Reading goes on, as with each other call: for whoever computes something else for long. */
+void depot_move(struct depot *x);
 /* The ring's tickets are void: what was on its way is lost. */
 void depot_stop(struct depot *x);
-uint64_t depot_waited_us(const struct depot *x); /* in depot_enter so far */
+
+/* So far. */
+struct depot_count {
+    uint64_t waited_us;  /* in depot_enter */
+    uint64_t read_bytes; /* begun */
+    uint64_t used_bytes; /* of these: of experts that were wanted */
+};
+const struct depot_count *depot_count(const struct depot *x);
 
 #endif

@@ -583,5 +583,5 @@ struct depot *stream_depot(struct stream *s)
 uint64_t stream_waited_us(const struct stream *s)
 {
     const uint64_t own = s != NULL ? s->waited_us : 0;
-    return s != NULL && s->depot != NULL ? own + depot_waited_us(s->depot) : own;
+    return s != NULL && s->depot != NULL ? own + depot_count(s->depot)->waited_us : own;
 }
