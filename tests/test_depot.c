@@ -7,6 +7,7 @@
 #define ring_has      disk_has
 #define ring_poll     disk_poll
 #define ring_narrow   disk_narrow
+#define ring_same     disk_same
 #define os_now_us     disk_now_us
 #include "model/depot.c"
 
@@ -45,8 +46,10 @@ static struct world {
     uint64_t n_ticket;
     uint64_t n_void; /* tickets up to this one are */
     int fault_in;    /* waits until one fails; 0: none */
-    bool is_full;    /* now and then it takes no more */
-    bool is_slow;    /* nothing ends but what is waited for, and of that the last */
+    bool may_change; /* now and then the file is another one, until somebody looks */
+    bool is_changed;
+    bool is_full; /* now and then it takes no more */
+    bool is_slow; /* nothing ends but what is waited for, and of that the last */
     uint64_t n_started;
 } world;
 
@@ -84,7 +87,7 @@ enum err disk_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
 static void work(struct read *r, size_t n)
 {
     for (; n > 0 && r->done < r->n; n--, r->done++) {
-        r->to[r->done] = byte_at(r->at + r->done);
+        r->to[r->done] = byte_at(r->at + r->done) ^ world.is_changed;
     }
 }
 
@@ -135,6 +138,7 @@ bool disk_has(const struct ring *r, uint64_t ticket)
 bool disk_poll(struct ring *r, uint64_t ticket)
 {
     (void)r;
+    world.is_changed = world.is_changed || (world.may_change && rnd(200) == 0);
     work_some();
     return ticket == 0;
 }
@@ -145,6 +149,19 @@ void disk_narrow(struct ring *r, size_t most_bytes)
     assert_true(most_bytes > 0);
 }
 
+/* When it was seen the file is put back, with its time. */
+enum err disk_same(struct ring *r)
+{
+    (void)r;
+    if (!world.is_changed) {
+        return ERR_OK;
+    }
+    world.is_changed = false;
+    world.n_read = 0;
+    world.n_void = world.n_ticket;
+    return err_set(ERR_INTEGRITY, "it changed");
+}
+
 enum err disk_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t timeout_us)
 {
     (void)r;
@@ -152,7 +169,7 @@ enum err disk_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t 
     for (int i = 0; i < n; i++) {
         assert_true(tickets[i] > world.n_void);
         if (read_of(tickets[i]) == NULL) {
-            return ERR_OK;
+            return disk_same(r);
         }
     }
     if (timeout_us == 0 || (!world.is_slow && rnd(4) == 0)) {
@@ -167,7 +184,7 @@ enum err disk_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t 
     }
     work(read_of(tickets[world.is_slow ? n - 1 : (int)rnd((uint32_t)n)]), SIZE_MAX);
     work_some();
-    return ERR_OK;
+    return disk_same(r);
 }
 
 /* --- weights ---------------------------------------------------------------------------------- */
@@ -308,11 +325,13 @@ static void test_passes(void **state)
 {
     (void)state;
     int n_fault = 0;
+    int n_changed = 0;
     int n_whole = 0;
     for (int i = 0; i < 150; i++) {
         struct depot_test t;
         open_some(&t);
         world.is_full = true;
+        world.may_change = rnd(3) == 0;
         for (int k = 0; k < 12; k++) {
             enum err e = ERR_OK;
             const uint32_t one_in = 1 + rnd(4); /* 1: as a prompt */
@@ -324,11 +343,12 @@ static void test_passes(void **state)
                 e = rnd(30) == 0 ? ERR_CANCELLED : layer(&t, l, ids, n, true);
             }
             n_fault += e == ERR_IO;
+            n_changed += e == ERR_INTEGRITY;
             n_whole += e == ERR_OK;
         }
         close_all(&t);
     }
-    assert_true(n_fault > 50 && n_whole > 1000);
+    assert_true(n_fault > 40 && n_changed > 40 && n_whole > 700);
 }
 
 static const int32_t all_ids[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };

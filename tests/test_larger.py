@@ -170,15 +170,15 @@ def check_changed(name, s, changed, usual):
     same(f'{name}: and answers', complete(s, usual[0])[1]['choices'][0]['text'], usual[1])
 
 
-def shrink_under(s, image, text, usual):
-    """What becomes of a request under which the file shrinks."""
+def change_under(name, s, image, change, text, usual):
+    """What becomes of a request under which the file changes."""
     got = []
     client = threading.Thread(target=lambda: got.append(complete(s, text + 'And another text. ' * 10, 600)))
     client.start()
     wait_metric(s, 'hearth_requests_running', 1, 30)
-    changed = Changed(image, lambda f: f.truncate())
+    changed = Changed(image, change)
     client.join()
-    check_changed('shrunk', s, changed, (text, usual))
+    check_changed(name, s, changed, (text, usual))
     return got[0].status, got[0].body
 
 
@@ -190,7 +190,8 @@ def test_service(home):
     os.environ['HOME'] = home
     with Served(hearth, 'small', *options) as s:
         usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
-        check_changed('mapped', s, Changed(image, lambda f: f.write(b'x')), (texts[0], usual[0]))
+        status, body = change_under('mapped', s, image, lambda f: f.write(b'x'), texts[0], usual[0])
+        check('mapped: an answer of before and after is none', status == 500 and 'file was changed' in body['error']['message'], body)
     whole = plan(home, 'small', *options)
     two, four = (plan(home, 'small', '--ctx', '1024', '--parallel', n)['serve_total_bytes'] for n in '24')
     with Served(hearth, 'small', '--ctx', '1024', '--memory', str((two + four) // 2 >> 20)) as s:
@@ -202,7 +203,7 @@ def test_service(home):
         check('as planned', planned['serve_fits'] and planned['step_disk_bytes'] < planned['serve_step_disk_bytes'] and
               f'step_disk_bytes={planned["serve_step_disk_bytes"]}' in s.said(), (planned, s.said()))
         same('several at once get what each gets alone', all_at_once(s, texts), usual)
-        status, body = shrink_under(s, image, texts[0], usual[0])
+        status, body = change_under('shrunk', s, image, lambda f: f.truncate(), texts[0], usual[0])
         check('a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
         check('the log says why', re.search(r'level=error.*module=engine.*(shorter|changed)', s.said()), s.said())
         same('exit code', s.end(), 0)
@@ -257,7 +258,7 @@ def serve_experts(home):
     with Served(hearth, 'experts', *options, '--memory', str(mib)) as s:
         check('experts: some are read', 'of 256 experts have room' in s.said(), s.said())
         same('experts: several at once get what each gets alone', all_at_once(s, texts), usual)
-        status, body = shrink_under(s, image, texts[0], usual[0])
+        status, body = change_under('shrunk', s, image, lambda f: f.truncate(), texts[0], usual[0])
         check('experts: a file that shrinks ends the request', status >= 500 and 'could not be read' in json.dumps(body), (status, body))
         same('experts: exit code', s.end(), 0)
 

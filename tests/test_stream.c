@@ -338,6 +338,9 @@ static enum err pass(struct stream *s, int32_t n_layer, int32_t n_left_out, int3
                                            WEIGHTS_PARTS };
         for (int k = 0; k < 3; k++) {
             const struct stream_parts p = { i, (enum weights_part)borders[k], borders[k + 1] };
+            if (n_left_out > 0 && rnd(10) == 0) {
+                continue;
+            }
             TRY(use_parts(s, &p, end < n_layer));
         }
     }
@@ -364,8 +367,8 @@ static void test_choose(void **state)
         assert_true(table + c.stay_bytes + c.pass_bytes >= world.w.arena_bytes);
         assert_true(stream_choose(&world.w, n_layer, 0, most * 2, &more));
         assert_true(more.share >= c.share);
-        if (c.share + 1 < STREAM_SHARES) { /* no more would have fitted */
-            const struct stream_cut less = cut_of(&world.w, n_layer, c.share + 1);
+        for (int32_t k = c.share + 1; k < STREAM_SHARES; k++) { /* no more would have fitted */
+            const struct stream_cut less = cut_of(&world.w, n_layer, k);
             assert_true(stream_bytes(&less) > most || less.n_read <= SLOTS);
         }
     }

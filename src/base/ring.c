@@ -3,7 +3,7 @@
  * A model that is larger than memory is read again and again, from front to back. Through the page
  * cache that costs a copy of every byte, throws out what others keep there, and stops at each page
  * fault; one direct read after the other leaves the disk idle between them. Here the owner says
- * long before what it will need, and whole layers are in flight while it computes.
+ * long before what it will need, and that is in flight while it computes.
  *
  * This file keeps the books: tickets, the pieces they are cut into, what came of each. Who reads is
  * a kind (base/ring_kind.h): io_uring where the kernel allows it, else threads. Tickets are cut in
@@ -463,6 +463,12 @@ enum err ring_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t 
         take(r, end - begin);
     }
     const enum err e = has_any(r, tickets, n) ? os_same(&r->file, r->path) : answer(r);
+    return e != ERR_OK ? give_up(r, e) : ERR_OK;
+}
+
+enum err ring_same(struct ring *r)
+{
+    const enum err e = os_same(&r->file, r->path);
     return e != ERR_OK ? give_up(r, e) : ERR_OK;
 }
 

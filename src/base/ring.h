@@ -2,12 +2,13 @@
  *
  * A read is cut into pieces that go side by side; what does not fit waits in a bounded queue and is
  * started by the owner's next call, whichever that is. ring_open takes all memory; later calls
- * allocate nothing. Owner: one thread, which blocks in ring_wait, ring_wait_for and ring_close
- * alone.
+ * allocate nothing. Owner: one thread, which blocks in ring_wait, ring_wait_for, ring_wait_any and
+ * ring_close alone.
  * RI-1  only what is in flight writes to memory, and nothing is in flight of a ticket that was
  *       waited for and is whole or void by an error, nor after ring_close. Of dropped ones nothing
  *       is once a later one is whole.
- * RI-2  tickets are answered in order: one is whole when its bytes and those of all before are.
+ * RI-2  tickets are answered in order: one is whole when its bytes and those of all before are;
+ *       but for ring_has and ring_wait_any, which look at its own bytes.
  * RI-3  at most RING_PIECES pieces are in flight and at most RING_TICKETS tickets are open.
  * RI-4  an error makes void all tickets started until it was returned, and none started later. */
 #ifndef HEARTH_RING_H
@@ -64,6 +65,9 @@ bool ring_has(const struct ring *r, uint64_t ticket);
  * the read that failed is another one. */
 enum err ring_wait_any(struct ring *r, const uint64_t *tickets, int n,
                        uint64_t timeout_us) MUST_USE;
+/* ERR_INTEGRITY when the file is no longer what was opened: what is here (ring_has) is to be used
+ * only if it still is. Then as after any error. */
+enum err ring_same(struct ring *r) MUST_USE;
 /* From here on nothing is started while so many bytes are in flight: a disk serves all that it has
  * side by side, so with many in flight the first comes hardly sooner than the last. */
 void ring_narrow(struct ring *r, size_t most_bytes);

@@ -6,12 +6,12 @@
  * the largest that fits is named, or failing that one with a smaller context. Each is a plan that
  * was made, not an estimate, and a command to type.
  *
- * Where nothing stays in memory whatever is lowered, a context that fits with layers of a packed
- * model read from the disk is named. A model that could be had so if it were packed is told last,
+ * Where less than half of the context stays in memory, one that fits with layers of a packed model
+ * read from the disk is named. A model that could be had so if it were packed is told last,
  * with the command that packs it, and with its speed, which says what it is worth.
  *
- * Plans are made a little below what is available, since that changes from one moment to the next;
- * with layers from the disk a plan takes all that it is given, so it is given less.
+ * What fits has to fit with a little less than is available, since that changes from one moment to
+ * the next. What is told is the plan that the command will make.
  *
  * Models are the same where name (but for types in it), family and all dimensions are: a fine-tuned
  * one that took the name of its parent is taken for it. At most FILES_MAX headers are read.
@@ -43,7 +43,7 @@ struct search {
     const struct hearth_plan *plan;
     struct nearest *out;
     int n;
-    bool may_read; /* from the disk, for each step: where nothing stays in memory */
+    bool may_read; /* from the disk, for each step */
 };
 
 /* Whether a model with these options fits, and stays in memory if it has to; only then *plan is its
@@ -59,7 +59,6 @@ static bool try_plan(const struct search *s, const struct conf *c, const char *p
     if (hearth_plan_make(s->box, path, &p, &made) != HEARTH_OK) {
         return false;
     }
-    made.total_bytes -= slack;
     const bool fits = made.fits && (s->may_read || made.step_disk_bytes == 0);
     *plan = fits ? made : *plan;
     return fits;
@@ -88,9 +87,15 @@ static int64_t largest(const struct search *s, struct conf *c, const char *path,
 static void add(struct search *s, const char *change, const struct conf *c, const char *model,
                 const char *path, const struct hearth_plan *plan)
 {
+    struct hearth_model_params p;
+    struct hearth_plan told = { .size = sizeof told };
+    open_params(c, &p);
     if (s->n < NEAREST_MAX && strlen(model) < OS_PATH_BYTES && strlen(path) < OS_PATH_BYTES) {
         struct nearest *n = &s->out[s->n++];
         *n = (struct nearest){ .change = change, .conf = *c, .plan = *plan };
+        if (plan->fits && hearth_plan_make(s->box, path, &p, &told) == HEARTH_OK && told.fits) {
+            n->plan = told; /* without what was left free */
+        }
         snprintf(n->model, sizeof n->model, "%s", model);
         snprintf(n->path, sizeof n->path, "%s", path);
         n->conf.model = n->model;
@@ -342,7 +347,11 @@ int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
     }
     add_other(&s);
     add_packed(&s);
-    if (s.n == 0 && !p->fits) {
+    int64_t most = 0; /* context that stays in memory */
+    for (int i = 0; i < s.n; i++) {
+        most = out[i].plan.n_ctx > most ? out[i].plan.n_ctx : most;
+    }
+    if (most < p->n_ctx / 2 && !p->fits) {
         s.may_read = true;
         add_context(&s, "less context, the rest read from the disk", *c, c->model, path);
     }

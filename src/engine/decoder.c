@@ -28,7 +28,7 @@
 
 static_assert(ARCH_EXPERT_MAX == BACK_EXPERT_MAX, "any layer may be routed");
 
-#define WAIT_US 50000 /* for a layer, between two looks whether it is still wanted */
+#define WAIT_US 50000 /* for weights, between two looks whether it is still wanted */
 
 /* What a layer's functions share. */
 struct pass {
@@ -482,7 +482,7 @@ static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begi
            (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
 }
 
-/* The same for the embeddings of some tokens. */
+/* As enter, for the embeddings of some tokens. */
 static enum err take_rows(const struct decoder *d, const int32_t *tokens, int32_t n_tok,
                           struct stream_rows *out)
 {

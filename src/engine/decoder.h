@@ -21,7 +21,7 @@ struct decoder {
     const struct weights *weights; /* borrows */
     struct kv *kv;                 /* borrows */
     struct back *back;             /* borrows */
-    struct stream *stream;         /* of layers that do not stay; NULL: all do; borrows */
+    struct stream *stream;         /* of weights that do not stay; NULL: all do; borrows */
     double *freq_full;             /* [n_rot/2] angular frequencies, in the arena */
     double *freq_window;           /* likewise */
     double mscale_full;

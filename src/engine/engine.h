@@ -57,7 +57,7 @@ struct engine_event {
     struct sample_bias top[SAMPLE_TOP_MAX];
     size_t n_text;
     enum engine_finish finish;
-    bool is_unread; /* ERROR: weights could not be read from the disk, as the log tells */
+    bool is_unread; /* ERROR: the weights' file could not be read or was changed: the log tells */
     int32_t n_prompt;
     int32_t n_generated;
     uint64_t queue_us;
@@ -93,7 +93,8 @@ struct engine;
 struct engine_parts {
     const struct arch *arch;
     const struct weights *weights;
-    struct stream *stream; /* of the layers that do not stay; NULL: all do */
+    struct stream *stream;       /* of weights that do not stay; NULL: all do */
+    const struct os_file *image; /* that they are mapped from; NULL: none, or stream looks at it */
     const struct tok *tok;
     struct team *team;
     const struct kern_table *kern;

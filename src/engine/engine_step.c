@@ -532,6 +532,10 @@ void engine_step_run(struct engine *e, int32_t n_tok)
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
+    if (e->parts.image != NULL && os_same(e->parts.image, "the packed image") != ERR_OK) {
+        fail_step(e, ERR_INTEGRITY); /* what was computed may be of other weights */
+        return;
+    }
     finish_step(e, n_tok, os_now_us() - begin, stream_waited_us(e->parts.stream) - waited_us);
     const size_t ld = back_ld(e->parts.arch->n_vocab);
     n_row = 0;

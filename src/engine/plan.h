@@ -25,7 +25,7 @@ struct plan_config {
     enum kern_kv kv;
     int32_t n_worker;
     bool checks_all;       /* see engine_open.c, the check at start */
-    struct stream_cut cut; /* layers that do not stay in memory */
+    struct stream_cut cut; /* parts of layers that do not stay in memory */
 };
 
 /* Steps of a small model that guesses (draft.c), for which the plan has room: tokens of one text

@@ -583,6 +583,8 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     const struct engine_parts parts = { .arch = &m->arch,
                                         .weights = &m->weights,
                                         .stream = m->stream,
+                                        .image =
+                                            m->has_image && m->stream == NULL ? &m->image : NULL,
                                         .tok = m->tok,
                                         .team = m->team,
                                         .kern = kern_get(box->isa),
@@ -736,9 +738,10 @@ hearth_status hearth_submit(struct hearth_model *model, const struct hearth_requ
 }
 
 #define NO_NUMBERS                                                                                 \
-    "the scores are not numbers: the weights are damaged, or this machine miscomputes"
+    "the scores are not numbers: the weights are damaged, which hearth verify "                    \
+    "finds of models of its store, or this machine miscomputes"
 
-#define UNREAD "the weights could not be read from the disk, as the log tells"
+#define UNREAD "the weights could not be read, or their file was changed, as the log tells"
 
 hearth_status hearth_next(struct hearth_request *request, uint64_t timeout_us,
                           struct hearth_event *out)

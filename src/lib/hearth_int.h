@@ -34,7 +34,7 @@ struct hearth_model {
     uint64_t packed_disk_bytes;  /* read for each step then */
     uint64_t packed_piece_bytes; /* and for a piece of a prompt */
     struct arena arena;          /* the weights */
-    struct stream *stream;       /* of layers that do not stay; NULL: all do */
+    struct stream *stream;       /* of weights that do not stay; NULL: all do */
     struct os_file image;        /* that weights are mapped or read from: must stay as it is */
     bool has_image;
     struct small *small; /* that guesses; NULL: none */

@@ -25,6 +25,9 @@
  * yet, so that reading ahead does not push out what is worth most. What is wanted is not given up
  * as long as there is another one, but may be: then it is read once more when its turn comes.
  *
+ * What was read counts once the file is seen to be the same still (ring_same), before its first
+ * use; what has not been used is given up with an error, since it may be of another file.
+ *
  * Next: model/stream.c, who owns ring and slots; engine/decoder.c. */
 #include "model/depot.h"
 
@@ -520,6 +523,14 @@ void depot_stop(struct depot *x)
         s->is_wanted = s->is_used = s->is_fresh = false;
         let_go(x, i);
     }
+    for (int32_t i = 0; i < x->n_slot; i++) {
+        if (x->slots[i].is_new) {
+            empty_slot(x, i);
+        }
+    }
+    for (int32_t at = x->n_heap / 2; at >= 0; at--) {
+        heap_down(x, at);
+    }
     x->n_wanted = 0;
     x->i_wanted = 0;
     x->i_next = x->shape.n_expert;
@@ -540,15 +551,30 @@ static int32_t use_here(struct depot *x, int32_t i_layer, int32_t *ids, int32_t 
             continue;
         }
         hold(x, x->slot_of[key]);
-        x->count.used_bytes += s->is_new ? range_of_key(x, key).n : 0;
         s->is_used = true;
-        s->is_new = false;
         ids[n_here++] = ids[i];
     }
     for (int32_t i = 0; i < n_later; i++) {
         ids[n_here + i] = later[i];
     }
     return n_here;
+}
+
+/* Whether experts that are here have the file's bytes. */
+static enum err trust(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n)
+{
+    bool has_new = false;
+    for (int32_t k = 0; k < n; k++) {
+        has_new = has_new || x->slots[x->slot_of[key_of(x, i_layer, ids[k])]].is_new;
+    }
+    TRY(has_new ? ring_same(x->ring) : ERR_OK);
+    for (int32_t k = 0; k < n; k++) {
+        const int32_t key = key_of(x, i_layer, ids[k]);
+        struct slot *s = &x->slots[x->slot_of[key]];
+        x->count.used_bytes += s->is_new ? range_of_key(x, key).n : 0;
+        s->is_new = false;
+    }
+    return ERR_OK;
 }
 
 /* Tickets of those that are on their way, of ids[n] or, with n 0, of all. */
@@ -592,6 +618,7 @@ enum err depot_enter(struct depot *x, int32_t i_layer, int32_t *ids, int32_t n, 
         depot_move(x);
         *n_here = use_here(x, i_layer, ids, n);
         if (*n_here > 0) {
+            e = trust(x, i_layer, ids, *n_here);
             break;
         }
         const uint64_t now = os_now_us();

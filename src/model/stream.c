@@ -33,6 +33,7 @@
 #include "base/os.h"
 #include "base/ring.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define SLOTS (STREAM_TOGETHER + 2)
@@ -77,8 +78,9 @@ static struct weights_range part_range(const struct weights *w, int32_t i_part)
     return range_of(w, w->part_load[i_part], w->part_load[i_part + 1]);
 }
 
-/* Asked for all parts in their order, with credit 0 at first: those stay that bring what stays
- * nearest to its share of the bytes so far. By numbers of parts the small ones alone might. */
+/* Asked for all parts in their order, with credit 0 at first: one stays when what stays is with it
+ * no more than its share of the bytes so far. By numbers of parts the sum would depend on which
+ * sizes the count falls on. */
 static bool stays(uint64_t *credit, uint64_t n_byte, int32_t share)
 {
     *credit += n_byte * (uint64_t)share;
@@ -463,6 +465,8 @@ static enum err wait_number(struct stream *s, uint64_t number, uint64_t timeout_
 enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t timeout_us)
 {
     uint64_t i_read = 0;
+    assert(p->end > (int32_t)p->first && p->end - (int32_t)p->first <= STREAM_TOGETHER);
+    assert(s == NULL || s->n_used == 0);
     const int32_t n = s != NULL ? reads_of(s, p, &i_read) : 0;
     if (n == 0) {
         return ERR_OK;

@@ -32,8 +32,9 @@ struct stream_cut {
 #define STREAM_SHARES 1024
 bool stream_is_cut(const struct stream_cut *c); /* whether not all stays */
 
-/* The cut that reads least and takes at most most_bytes. false: there is none, *out is untouched.
- * n_used: experts of a token, of which those that have no room are read for it, on average. */
+/* The cut that reads least, within one part, and takes at most most_bytes. false: there is none,
+ * *out is untouched. n_used: experts of a token, of which those that have no room are read for it,
+ * on average. */
 bool stream_choose(const struct weights *w, int32_t n_layer, int32_t n_used, uint64_t most_bytes,
                    struct stream_cut *out);
 /* The cut that takes least memory. false: all has to stay; *out is untouched. */

@@ -237,7 +237,6 @@ static enum err bind_attention(struct binder *b, int32_t i, struct weights_layer
     return ERR_OK;
 }
 
-/* Where ffn_gate is missing in a gated family, ffn_up holds both, gate first (Phi 3, GLM 4). */
 /* Of layer i; parts after it begin here too until they say otherwise. */
 static void begin_part(struct binder *b, int32_t i, enum weights_part part)
 {
@@ -246,6 +245,7 @@ static void begin_part(struct binder *b, int32_t i, enum weights_part part)
     }
 }
 
+/* Where ffn_gate is missing in a gated family, ffn_up holds both, gate first (Phi 3, GLM 4). */
 static enum err bind_ffn(struct binder *b, int32_t i, struct weights_layer *l)
 {
     const struct arch *a = b->a;
