@@ -107,7 +107,7 @@ static enum err measure(struct facts_disk *d, const char *path)
         has_begun = e == ERR_OK || e == ERR_IO || e == ERR_INTEGRITY;
     }
     d->gb_s = m.gb_s;
-    d->read_bytes = m.read_bytes < d->file_bytes ? m.read_bytes : d->file_bytes;
+    d->read_bytes = m.read_bytes;
     d->is_direct = m.is_direct;
     d->is_uring = m.is_uring;
     if (!has_begun) {

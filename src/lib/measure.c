@@ -8,11 +8,11 @@
  * nothing of its memory.
  *
  * The disk's figure is no best but what came in a while: a model that is read from it is read all
- * the time. It is what base/ring.c reads of the file, past the page cache, from another place each
- * time, so that no cache between here and the disk has seen it lately. Reads begin one by one and
- * more go side by side as they end, so that a memory card of 20 MB/s is measured in three seconds
- * with what it can read in them, and a fast disk with a full queue: what came before that is not
- * timed. `hearth plan`, `hearth bench` and `hearth doctor` tell this one figure.
+ * the time. It is what base/ring.c reads of the file, past the page cache, and from no place twice:
+ * a cache between here and the disk may have kept what was read. Reads begin one by one and more go
+ * side by side as they end, so that a memory card of 20 MB/s is measured in three seconds with what
+ * it can read in them, and a fast disk with a full queue: what came before that is not timed, where
+ * the file is large enough. `hearth plan`, `hearth bench` and `hearth doctor` tell this one figure.
  *
  * Rejected for the disk: a temporary file where there is no model. It would be read from where the
  * disk has put it a moment ago, which is not where models lie, it wears the disk, and without a
@@ -124,9 +124,9 @@ static double measure_best(struct measure *m, uint64_t (*peak)(uint32_t n, uint3
     return best;
 }
 
-/* The figures of n_thread threads; of reading alone where out is NULL. */
+/* The figures of n_thread threads; only_read: what they read and what of their time they got. */
 static enum err measure_rates(const struct kern_table *k, int n_thread, float *data, size_t n_float,
-                              bool is_new, struct hearth_rates *out, double *read_gb_s)
+                              bool is_new, bool only_read, struct hearth_rates *out)
 {
     struct measure m = { .data = data, .read_all = k->read_all };
     m.n_chunk = (MEASURE_CHUNKS + n_thread - 1) / n_thread * n_thread;
@@ -136,13 +136,13 @@ static enum err measure_rates(const struct kern_table *k, int n_thread, float *d
     if (is_new) {
         team_share(m.team, fill_part, &m, m.n_chunk, 1);
     }
-    *read_gb_s = measure_best(&m, NULL);
-    if (out != NULL) {
+    out->read_gb_s = measure_best(&m, NULL);
+    if (!only_read) {
         out->int8_gop_s = measure_best(&m, k->peak_int8);
         out->f32_gflop_s = measure_best(&m, k->peak_f32);
         out->bf16_gflop_s = has_bf16 ? measure_best(&m, k->peak_bf16) : 0.0;
-        out->core_share = share_of(&m, m.cpu_us, m.wall_us);
     }
+    out->core_share = share_of(&m, m.cpu_us, m.wall_us);
     team_close(m.team);
     return ERR_OK;
 }
@@ -169,9 +169,10 @@ static enum err measure_size(int32_t n_thread, uint64_t most_bytes, struct heart
 }
 
 enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
-                      double *gb_s)
+                      double *gb_s, double *core_share)
 {
     struct arena data = { 0 };
+    struct hearth_rates rates = { 0 };
     struct hearth_limits l = { .n_thread = (uint64_t)n_thread };
     const char *from = NULL;
     const uint64_t half = pool_available(&from) / 2;
@@ -183,8 +184,12 @@ enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t mos
     TRY(arena_open(&data, (size_t)l.read_bytes + 65536, false));
     const size_t n_float = (size_t)l.read_bytes / sizeof(float);
     const enum err e =
-        measure_rates(k, n_thread, (float *)(void *)data.base, n_float, true, NULL, gb_s);
+        measure_rates(k, n_thread, (float *)(void *)data.base, n_float, true, true, &rates);
     arena_close(&data);
+    if (e == ERR_OK) {
+        *gb_s = rates.read_gb_s;
+        *core_share = rates.core_share;
+    }
     return e;
 }
 
@@ -198,10 +203,10 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     TRY(arena_open(&data, bytes + 65536, false)); /* the team touches it */
     float *floats = (float *)(void *)data.base;
     const size_t n_float = bytes / sizeof floats[0];
-    enum err e = measure_rates(k, n_thread, floats, n_float, true, &l.all, &l.all.read_gb_s);
+    enum err e = measure_rates(k, n_thread, floats, n_float, true, false, &l.all);
     l.one = l.all;
     if (e == ERR_OK && n_thread > 1) {
-        e = measure_rates(k, 1, floats, n_float, false, &l.one, &l.one.read_gb_s);
+        e = measure_rates(k, 1, floats, n_float, false, false, &l.one);
     }
     if (e == ERR_OK) {
         *out = l;
@@ -210,11 +215,12 @@ enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t m
     return e;
 }
 
-/* Reads one after the other from piece `first` on, around the file's end, more and more side by
- * side, each into a part of the memory of its own. */
+/* Reads one after the other from piece `first` on, around the file's end, no piece twice, more and
+ * more side by side, each into a part of the memory of its own. */
 static enum err read_disk(struct ring *r, uint8_t *to, uint64_t first, struct measure_disk *out)
 {
     const uint64_t n_piece = ring_file_bytes(r) / DISK_PIECE;
+    const uint64_t n_most = n_piece < DISK_MOST ? n_piece : DISK_MOST;
     const uint64_t from_us = os_now_us();
     uint64_t n_started = 0;
     uint64_t n_ended = 0;
@@ -227,7 +233,7 @@ static enum err read_disk(struct ring *r, uint8_t *to, uint64_t first, struct me
             uint64_t ticket = 0;
             TRY(ring_start(r, (first + n_started) % n_piece * DISK_PIECE,
                            to + n_started % DISK_PIECES * DISK_PIECE, DISK_PIECE, &ticket));
-            goes_on = ++n_started < DISK_MOST;
+            goes_on = ++n_started < n_most;
         }
         TRY(ring_wait(r, ++n_ended)); /* the n-th read has the ticket n */
         goes_on = goes_on && os_now_us() - from_us < DISK_US;

@@ -15,9 +15,10 @@
 enum err measure_limits(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
                         struct hearth_limits *out) MUST_USE;
 /* The same for what n_thread threads read, alone, in a quarter of a second, with half of what is
- * free at most; ERR_MEMORY also where caches would hold it. */
+ * free at most; *core_share: what they got of their time while they read. ERR_MEMORY also where
+ * caches would hold it. */
 enum err measure_read(const struct kern_table *k, int32_t n_thread, uint64_t most_bytes,
-                      double *gb_s) MUST_USE;
+                      double *gb_s, double *core_share) MUST_USE;
 /* What reading a file gave. */
 struct measure_disk {
     double gb_s;
@@ -25,9 +26,9 @@ struct measure_disk {
     bool is_direct; /* past the page cache */
     bool is_uring;  /* else threads read */
 };
-/* Reads up to 512 MiB of the file at `path` as model/stream.c would. Takes up to three seconds, or
- * as long as 2 MiB take where the disk is slower than that, and MEASURE_DISK_BYTES of memory at
- * most. ERR_UNSUPPORTED: less than MEASURE_DISK_LEAST; ERR_MEMORY, and what reading gives; *out is
+/* Reads up to 512 MiB of the file at `path` as model/stream.c would, nothing twice. Takes up to
+ * three seconds and as long as 2 MiB take, and MEASURE_DISK_BYTES of memory at most.
+ * ERR_UNSUPPORTED: less than MEASURE_DISK_LEAST; ERR_MEMORY, and what reading gives; *out is
  * untouched then. */
 #define MEASURE_DISK_BYTES ((uint64_t)56 << 20)
 #define MEASURE_DISK_LEAST ((uint64_t)16 << 20)

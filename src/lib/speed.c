@@ -81,15 +81,12 @@ static enum err measure_speeds(const struct hearth_box *box, const char *path,
                                double *disk_gb_s, double *core_share)
 {
     uint64_t disk_bytes = 0;
-    const uint64_t begin_us = os_now_us();
-    const uint64_t cpu_us = os_cpu_us();
     for (size_t i = 0; i < n_at; i++) {
         disk_bytes = at[i].step_disk_bytes > disk_bytes ? at[i].step_disk_bytes : disk_bytes;
     }
     if (!(*read_gb_s > 0.0)) {
-        TRY(measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, read_gb_s));
-        const double all_us = (double)(os_now_us() - begin_us) * box->n_thread;
-        *core_share = fmin((double)(os_cpu_us() - cpu_us) / (all_us + 1.0), 1.0);
+        TRY(measure_read(kern_get(box->isa), box->n_thread, box->memory_bytes, read_gb_s,
+                         core_share));
     }
     if (disk_bytes > 0 && !(*disk_gb_s > 0.0)) {
         struct measure_disk disk;
