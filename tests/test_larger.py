@@ -93,6 +93,11 @@ def test_answers(home):
     code, _, err, _ = run(home, 'run', link, PROMPT, *ask_for, '--memory', str(least))
     check('in quotes where a shell needs them', code == 4 and err.endswith(": hearth pull --pack '" + link.replace("'", "'\\''") + "'\n"), (code, err))
     os.unlink(link)
+    link = f'{home}/{"long" * 60}.gguf'
+    os.symlink(model, link)
+    code, _, err, _ = run(home, 'run', link, PROMPT, *ask_for, '--memory', str(least))
+    check('in general words where the path is too long for a line', code == 4 and err.endswith(': hearth pull --pack MODEL\n'), (code, err))
+    os.unlink(link)
     run(home, 'pull', model, '--name', 'plain')
     code, _, err, _ = run(home, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
     check('a model of the store by its name', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))

@@ -343,29 +343,18 @@ static enum err model_plan(struct hearth_model *m, const struct hearth_box *box,
 }
 
 /* What packing would make of a model that does not fit, and what to type. */
-static void add_packing(struct buf *advice, const char *path)
-{
-    buf_add_str(advice, ", or pack it, so that layers that do not fit are read from the disk for "
-                        "each step: hearth pull --pack ");
-    buf_add_str(advice, path[0] == '-' ? "./" : "");
-    buf_add_word(advice, path);
-}
+#define PACKING                                                                                    \
+    ", or pack it, so that layers that do not fit are read from the disk for each step: "          \
+    "hearth pull --pack "
+#define AHEAD_BYTES 96 /* of text at most that callers put before a refusal */
 
-static enum err refuse_if_too_large(const struct hearth_model *m)
+static enum err refuse(const struct hearth_model *m, const char *packing)
 {
     const struct plan *p = &m->plan;
     const bool has_draft = m->small != NULL;
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     const bool helps_context = p->least_bytes < p->available_bytes;
-    struct buf packing;
-    if (p->fits) {
-        return ERR_OK;
-    }
-    buf_init(&packing, 2 * OS_PATH_BYTES);
-    if (m->packed_bytes > 0) {
-        add_packing(&packing, gguf_path(m->gguf));
-    }
-    const enum err e = err_set(
+    return err_set(
         ERR_MEMORY,
         "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB "
         "are available (%s): choose %s%s%sa smaller %smodel%s%s",
@@ -374,7 +363,27 @@ static enum err refuse_if_too_large(const struct hearth_model *m)
         p->available_from, helps_context ? "a smaller context" : "",
         helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
         helps_context ? " or " : "", has_draft ? "or no draft " : "",
-        p->is_own_limit ? ", or allow more" : "", buf_str(&packing));
+        p->is_own_limit ? ", or allow more" : "", packing);
+}
+
+/* Half of a path is no command: where it is too long to be told whole, it is not. */
+static enum err refuse_if_too_large(const struct hearth_model *m)
+{
+    struct buf packing;
+    if (m->plan.fits) {
+        return ERR_OK;
+    }
+    if (m->packed_bytes == 0) {
+        return refuse(m, "");
+    }
+    const char *path = gguf_path(m->gguf);
+    buf_init(&packing, 2 * OS_PATH_BYTES);
+    buf_add_str(&packing, path[0] == '-' ? PACKING "./" : PACKING);
+    buf_add_word(&packing, path);
+    enum err e = refuse(m, buf_str(&packing));
+    if (strlen(err_text()) + AHEAD_BYTES >= ERR_TEXT_MAX) {
+        e = refuse(m, PACKING "MODEL");
+    }
     buf_release(&packing);
     return e;
 }
