@@ -342,6 +342,11 @@ def home_of_another(b):
         os.chmod(root + part, was.st_mode & 0o777)
     row = store_row(b, env=env, **as_other)
     assert row['state'] == 'ok' and row['found'].startswith('1 model, '), row
+    os.rmdir(root + '/partial')
+    os.chown(root, *((-1, -1) if os.geteuid() else (0, 0)))
+    os.chmod(root, 0o555)
+    row = store_row(b, env=env, **as_other)
+    assert row['state'] == 'note' and row['found'].startswith('1 model at ') and 'cannot be written' in row['found'], row
 
 
 @test

@@ -39,17 +39,15 @@ enum err store_look_file(const char *path)
     return ERR_OK;
 }
 
-/* Cuts a path to the nearest that is there. *is_whole: nothing was cut. */
-static enum err cut_to_nearest(char *path, bool *is_whole)
+/* Cuts a path to the nearest that is there. */
+static enum err cut_to_nearest(char *path)
 {
     struct stat s;
-    *is_whole = true;
     while (stat(path, &s) != 0) {
         REQUIRE(errno == ENOENT || errno == ENOTDIR, ERR_IO, "%s: %s", path, strerror(errno));
         char *slash = strrchr(path, '/');
         REQUIRE(slash != NULL, ERR_IO, "%s: %s", path, strerror(errno));
         slash[slash == path] = '\0'; /* the root stays */
-        *is_whole = false;
     }
     REQUIRE(S_ISDIR(s.st_mode), ERR_IO, "%s: exists and is no folder", path);
     return ERR_OK;
@@ -62,21 +60,31 @@ static void note(char to[ERR_TEXT_MAX])
     }
 }
 
+/* Blobs and an index: what list and run need. store_open makes the rest, or does without. */
+static bool has_models(const char *data)
+{
+    char path[OS_PATH_BYTES];
+    struct stat s;
+    snprintf(path, sizeof path, "%s/models/blobs", data);
+    if (stat(path, &s) != 0) {
+        return false;
+    }
+    snprintf(path, sizeof path, "%s/hearth.db", data);
+    return stat(path, &s) == 0 && s.st_size > 0;
+}
+
 static void look_at(struct store_look *l, const char *data)
 {
     static const char *const parts[] = { "", "/models", "/models/blobs", "/models/partial" };
     char path[OS_PATH_BYTES];
-    l->is_there = true;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0] && l->fault[0] == '\0'; i++) {
-        bool is_whole = false;
         snprintf(path, sizeof path, "%s%s", data, parts[i]);
-        if (cut_to_nearest(path, &is_whole) != ERR_OK) {
+        if (cut_to_nearest(path) != ERR_OK) {
             (void)err_set(ERR_IO, "%s; " STORE_ELSEWHERE, err_text());
             note(l->fault);
         } else if (store_look_folder(path) != ERR_OK) {
             note(l->refused);
         }
-        l->is_there = l->is_there && is_whole;
         snprintf(l->above, sizeof l->above, "%s", path);
     }
     snprintf(path, sizeof path, "%s/models/lock", data);
@@ -87,8 +95,7 @@ static void look_at(struct store_look *l, const char *data)
     if (l->fault[0] == '\0' && store_look_file(path) != ERR_OK) {
         note(l->refused);
     }
-    struct stat s;
-    l->is_there = l->is_there && stat(path, &s) == 0 && s.st_size > 0;
+    l->is_there = l->fault[0] == '\0' && has_models(data);
 }
 
 void store_look(struct store_look *out)

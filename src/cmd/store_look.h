@@ -11,7 +11,7 @@
 #define STORE_ELSEWHERE "use another store: export XDG_DATA_HOME=/A/FOLDER"
 
 struct store_look {
-    bool is_there;              /* folders and index; else pull would make what is missing */
+    bool is_there;              /* blobs and index; else a pull would make them */
     char folder[OS_PATH_BYTES]; /* of the models, there or not */
     char above[OS_PATH_BYTES];  /* the nearest folder that is there: that of the disk */
     char fault[ERR_TEXT_MAX];   /* why no command can use it; "": all can */
