@@ -294,10 +294,11 @@ static const struct change {
     { { "proc/self/limits" }, { "" }, { "threads", DOCTOR_UNKNOWN, "cannot be read", NULL } },
     { { "proc/self/limits" },
       { "Max processes 23 400 processes\n" },
-      { "threads", DOCTOR_WRONG, "a user may have 23 (ulimit -u)", "ulimit -u 96" } },
+      { "threads", DOCTOR_WRONG, "a user may have 23 in all that runs (ulimit -u)",
+        "ulimit -u 96" } },
     { { "proc/self/limits" },
       { "Max processes 24 400 processes\n" },
-      { "threads", DOCTOR_OK, "as many", NULL } },
+      { "threads", DOCTOR_OK, "as many as are needed, if the user runs little else", NULL } },
     { { "proc/self/limits", "proc/self/status" },
       { "Max processes 23 400 processes\n",
         "Name:\thearth\nUid:\t0\t0\nCpus_allowed_list:\t0-7\n" }, /* root is not held */

@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WAITS_MUCH     25.0 /* percent of time */
-#define THREADS_BESIDE 16   /* of the engine, the loop, reading, the log, ... */
-#define CLOCK_FOLDER   "/sys/devices/system/cpu/cpufreq"
+#define WAITS_MUCH   25.0 /* percent of time */
+#define SERVE_BESIDE 16   /* of the engine, the loop, reading, the log, ... */
+#define CLOCK_FOLDER "/sys/devices/system/cpu/cpufreq"
 
 static bool is_one_of(const char *word, const char *const *names, size_t n)
 {
@@ -79,7 +79,7 @@ static void judge_cores(const struct facts *f, struct doctor *d)
 static void judge_threads(const struct facts *f, struct doctor *d)
 {
     const uint64_t allowed = f->cpu.n_allowed != FACTS_UNKNOWN ? f->cpu.n_allowed : 1;
-    const uint64_t wanted = allowed + THREADS_BESIDE;
+    const uint64_t wanted = allowed + SERVE_BESIDE;
     const bool is_user = f->threads < wanted;
     const bool is_group = f->threads_left < wanted;
     if (!f->has_limits) {
@@ -88,18 +88,19 @@ static void judge_threads(const struct facts *f, struct doctor *d)
     }
     if (!is_user && !is_group) {
         doctor_add(d, "threads", DOCTOR_OK, "%s",
-                   f->threads == FACTS_UNKNOWN && f->threads_left == UINT64_MAX
-                       ? "no limit"
-                       : "as many as are needed");
+                   f->threads == FACTS_UNKNOWN && f->threads_left == UINT64_MAX ? "no limit"
+                   : f->threads == FACTS_UNKNOWN
+                       ? "as many as are needed"
+                       : "as many as are needed, if the user runs little else (ulimit -u)");
         return;
     }
     struct finding *row = doctor_add(d, "threads", DOCTOR_WRONG,
-                                     is_user ? "a user may have %llu (ulimit -u)"
+                                     is_user ? "a user may have %llu in all that runs (ulimit -u)"
                                              : "%llu may begin yet in the cgroup (pids.max)",
                                      (unsigned long long)(is_user ? f->threads : f->threads_left));
     doctor_costs(row,
                  "hearth serve takes up to %llu here, one for each processor and some beside: it "
-                 "does not start. --threads N takes fewer.",
+                 "may not start. --threads N takes fewer.",
                  (unsigned long long)wanted);
     if (is_user) {
         doctor_type(row, "ulimit -u %llu", (unsigned long long)wanted * 4);
