@@ -123,8 +123,9 @@ def kernel(release):
     def sh(*args):
         return subprocess.run(args, capture_output=True, text=True, errors='replace', cwd=folder + '/debs', env={**os.environ, 'LC_ALL': 'C'})
 
-    if options:
-        sh('apt-get', *options, 'update')
+    r = sh('apt-get', *options, 'update') if options else None
+    if r and r.returncode:
+        give_up(f'cannot read the packages of {release}: {r.stderr.strip()[-300:]}')
     names, todo = set(), ['user-mode-linux' if release == 'uml' else 'linux-image-cloud-amd64']
     while todo:  # newer kernels lie in several packages
         names.add(todo[0])
@@ -134,7 +135,9 @@ def kernel(release):
     if r.returncode:
         give_up(f'cannot download the packages {", ".join(sorted(names))}: {r.stderr.strip()[-300:]}')
     for deb in glob.glob(folder + '/debs/*.deb'):
-        sh('dpkg-deb', '-x', deb, folder)
+        r = sh('dpkg-deb', '-x', deb, folder)
+        if r.returncode:
+            give_up(f'cannot unpack {os.path.basename(deb)} into {folder}: {r.stderr.strip()[-300:]}')
     shutil.rmtree(folder + '/debs')
     shutil.rmtree(folder + '/apt', ignore_errors=True)
     open(folder + '/unpacked', 'w').close()
@@ -236,7 +239,7 @@ def main():
     need('mkfs.ext4 (package e2fsprogs)', shutil.which('mkfs.ext4'))
     folder = kernel(a.kernel)
     copies = ' '.join(shlex.quote(os.path.abspath(c)) for c in a.copy)
-    inside = '#!/bin/sh' + INSIDE.format(copies=copies, groups=a.group.replace('/', ' '), begin=BEGIN, end=END, cache=CACHE, folder=shlex.quote(os.getcwd()), command=shlex.join(a.command))
+    inside = '#!/bin/sh' + INSIDE.format(copies=copies, groups=a.group.replace('/', ' '), begin=BEGIN, end=END, cache=shlex.quote(CACHE), folder=shlex.quote(os.getcwd()), command=shlex.join(a.command))
     with tempfile.TemporaryDirectory(prefix='hearth-vm-') as t:
         os.chmod(t, 0o755)
         with open(t + '/inside', 'w', opener=lambda p, f: os.open(p, f, 0o755)) as f:
