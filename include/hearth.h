@@ -84,7 +84,7 @@ struct hearth_model_params {
 };
 
 #define HEARTH_PLAN_PARTS 24
-struct hearth_plan {
+struct hearth_plan { /* step_: for a token; piece_: of a prompt; packed_: if it were packed */
     size_t size;
     uint64_t total_bytes, least_bytes, available_bytes; /* least: what no smaller context saves */
     const char *available_from;                         /* static text: what the limit is */
@@ -94,9 +94,9 @@ struct hearth_plan {
         uint64_t bytes;
     } part[HEARTH_PLAN_PARTS];           /* static names */
     uint64_t step_read_bytes, token_ops; /* to decode one, cache empty; of products, in a prompt */
-    uint64_t token_kv_bytes, step_disk_bytes; /* cache of a token; read from disk, a step, piece */
+    uint64_t token_kv_bytes, step_disk_bytes;       /* cache of a token; read from disk */
     uint64_t window_kv_bytes, window, mapped_bytes; /* its part where so many are seen; an image */
-    uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes, packed_piece_bytes; /* if packed */
+    uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes, packed_piece_bytes;
     uint64_t parallel_read_bytes; /* to decode one each of n_parallel, of experts as expected */
 };
 
@@ -235,7 +235,7 @@ HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 #define HEARTH_BATCH_BUCKETS 9 /* 1, 2, 4, 8, 16, 32, 64, 128, more */
 struct hearth_stats {
     size_t size;
-    int32_t is_ready; /* checked, and no file changed that is read; if it lives: the next */
+    int32_t is_ready;          /* checked, and no file in use changed; if it lives: the next */
     uint64_t heartbeat_age_us; /* since the engine last showed life */
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;                  /* since start */

@@ -9,6 +9,9 @@
  * What is chosen is then put in the order of the experts' numbers, in which weights are summed and
  * results are added (docs/NUMERICS.md), so that neither depends on which expert is greatest.
  *
+ * Rejected: a heap of those that are kept. Nearly all logits fall behind by one comparison, and
+ * equal ones would not stay in the order of their numbers.
+ *
  * Next: be_cpu.c; docs/decisions/0012-experts.md. */
 #include "back/be_cpu_impl.h"
 

@@ -27,6 +27,7 @@ static inline uint64_t figure_less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* the lesser: the one that is told, where only one is */
 static inline uint64_t figure_least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
