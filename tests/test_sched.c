@@ -379,6 +379,27 @@ static void test_prompts_share(void **state)
     assert_true(s.pass_us == 1000000.0);
 }
 
+/* The disk is wanted at first and not any more: pieces beside answers are those of the interval. */
+static void test_warm(void **state)
+{
+    (void)state;
+    static struct sched s;
+    struct sched_piece p[SCHED_SEQ_MAX + 1];
+    int32_t i_req;
+    int32_t i_seq;
+    sched_init(&s, 2, 4, 512);
+    assert_true(sched_submit(&s, 0, 1, 100) && sched_admit(&s, &i_req, &i_seq));
+    assert_int_equal(sched_plan(&s, p), 1);
+    sched_done(&s, p, 1, 1000000, 900000); /* 1 ms a token, 1 s a pass */
+    for (int32_t i = 0; i < 40; i++) {
+        assert_int_equal(sched_plan(&s, p), 1);
+        sched_done(&s, p, 1, 50000, i < 10 ? 5000 : 0);
+    }
+    assert_true(sched_submit(&s, 1, 1, 4000) && sched_admit(&s, &i_req, &i_seq));
+    assert_int_equal(sched_plan(&s, p), 2);
+    assert_int_equal(p[1].n_tok, SCHED_INTERVAL_US / 1000);
+}
+
 static void test_choices_start_together(void **state)
 {
     (void)state;
@@ -407,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_traffic),
         cmocka_unit_test(test_piece_beside_answers),
         cmocka_unit_test(test_prompts_share),
+        cmocka_unit_test(test_warm),
         cmocka_unit_test(test_choices_start_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

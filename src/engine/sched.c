@@ -9,8 +9,9 @@
  *
  * Where weights come from the disk, a step takes as long as reading them, and what is computed in
  * that time costs nothing: pieces beside answers are as large as that allows, and what the oldest
- * prompt leaves of it, others share. In memory they share what a step has for nothing anyway, some
- * SCHED_CHUNK_MIN tokens.
+ * prompt leaves of it, others share. Where experts that are asked for have come to stay, steps
+ * soon wait no more, and pieces are those of a model in memory. There prompts share what a step
+ * has for nothing anyway, some SCHED_CHUNK_MIN tokens.
  *
  * Sequences are slots with a cache of their own, made at start; a request with several choices
  * takes several, and starts when all of them are free. The queue is strictly first come, first
@@ -197,7 +198,8 @@ static void learn(struct sched *s, int32_t n_prompt, double us, double waited_us
     if (n_prompt >= SCHED_CHUNK_MIN) {
         s->us_per_tok = average(s->us_per_tok, (us - waited_us) / n_prompt);
     }
-    if (waited_us > 0.0 && waited_us >= SCHED_WAITS * us) {
+    const bool has_waited = waited_us > 0.0 && waited_us >= SCHED_WAITS * us;
+    if (has_waited || us < s->pass_us) { /* without waits a pass takes no longer than the step */
         s->pass_us = average(s->pass_us, us);
     }
 }
