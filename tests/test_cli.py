@@ -298,7 +298,7 @@ def test_plan(home):
     chat = json.loads(run(home, 'plan', CHAT, '--memory', '400', '--json')[1])
     check('plan --json: a chat', chat['total_bytes'] + (24 << 20) < chat['run_total_bytes'] < chat['serve_total_bytes'] and chat['run_fits'] and not chat['serve_fits'], chat)
     code, _, err = run(home, 'serve', '--model', TINY, '--memory', '100', '--port', '0')
-    check('serve: what clients take is said', code == 4 and 'MiB for clients (--max-body 16, --max-clients 256): the model needs ' in err, (code, err))
+    check('serve: what clients take is said', code == 4 and 'MiB for clients (--max-body 16, --max-clients 256; lower values need less): the model needs ' in err, (code, err))
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
     check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)

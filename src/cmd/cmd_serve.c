@@ -180,7 +180,9 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     }
     e = server_run(s);
     if (e == ERR_MEMORY && !p.plan.fits) {
-        e = err_at(e, "with %.1f MiB for clients (--max-body %lld, --max-clients %lld)",
+        e = err_at(e,
+                   "with %.1f MiB for clients (--max-body %lld, --max-clients %lld; lower values "
+                   "need less)",
                    open_mib_up(p.model.extra_bytes), (long long)c->max_body_mib,
                    (long long)c->max_clients);
     }
