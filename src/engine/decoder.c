@@ -90,6 +90,11 @@ static void read_on(const struct pass *p)
     }
 }
 
+static bool is_unwanted(const struct decoder *d, uint64_t now_us)
+{
+    return d->is_unwanted != NULL && d->is_unwanted(d->arg, now_us);
+}
+
 /* Waits for parts of a layer that are read from the disk, in pieces of time, so that whoever
  * watches the engine sees that it lives, and as long as somebody wants the step: a disk may take
  * for ever. */
@@ -99,7 +104,7 @@ static enum err enter(const struct decoder *d, int32_t i_layer, enum weights_par
     const struct stream_parts parts = { i_layer, first, (int32_t)last + 1 };
     enum err e;
     while ((e = stream_enter(d->stream, &parts, WAIT_US)) == ERR_BUSY) {
-        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+        if (is_unwanted(d, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while layer %d of %d was read", i_layer,
                            d->arch->n_layer);
         }
@@ -306,7 +311,7 @@ static enum err enter_some(const struct decoder *d, int32_t i_layer, int32_t *id
     enum err e;
     while ((e = depot_enter(stream_depot(d->stream), i_layer, id, n, WAIT_US, n_here)) ==
            ERR_BUSY) {
-        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+        if (is_unwanted(d, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while experts of layer %d were read",
                            i_layer);
         }
@@ -478,8 +483,7 @@ static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begi
 {
     const uint64_t now = os_now_us();
     const uint64_t n_left = (uint64_t)(d->arch->n_layer - i_layer);
-    return d->is_unwanted != NULL && d->is_unwanted(d->arg, now) &&
-           (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
+    return is_unwanted(d, now) && (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
 }
 
 /* As enter, for the embeddings of some tokens. */
@@ -488,7 +492,7 @@ static enum err take_rows(const struct decoder *d, const int32_t *tokens, int32_
 {
     enum err e;
     while ((e = stream_rows(d->stream, d->weights, tokens, n_tok, WAIT_US, out)) == ERR_BUSY) {
-        if (d->is_unwanted != NULL && d->is_unwanted(d->arg, os_now_us())) {
+        if (is_unwanted(d, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while embeddings were read");
         }
     }

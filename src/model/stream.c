@@ -453,13 +453,17 @@ static int32_t reads_of(const struct stream *s, const struct stream_parts *p, ui
 }
 
 /* A wait is one for all before it, too. */
-static enum err wait_number(struct stream *s, uint64_t number, uint64_t timeout_us)
+static enum err wait_for(struct stream *s, uint64_t ticket, uint64_t timeout_us)
 {
     const uint64_t begin = os_now_us();
-    const enum err e =
-        ring_wait_for(s->ring, s->ticket[number % (uint64_t)s->cut.n_slot], timeout_us);
+    const enum err e = ring_wait_for(s->ring, ticket, timeout_us);
     s->waited_us += os_now_us() - begin;
     return e;
+}
+
+static enum err wait_number(struct stream *s, uint64_t number, uint64_t timeout_us)
+{
+    return wait_for(s, s->ticket[number % (uint64_t)s->cut.n_slot], timeout_us);
 }
 
 enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t timeout_us)
@@ -536,14 +540,6 @@ static enum err start_rows(struct stream *s, uint8_t *to, const int32_t *tokens,
     return ERR_OK;
 }
 
-static enum err wait_rows(struct stream *s, uint64_t timeout_us)
-{
-    const uint64_t begin = os_now_us();
-    const enum err e = ring_wait_for(s->ring, s->row_ticket, timeout_us);
-    s->waited_us += os_now_us() - begin;
-    return e;
-}
-
 enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *tokens,
                      int32_t n_tok, uint64_t timeout_us, struct stream_rows *out)
 {
@@ -555,7 +551,7 @@ enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *t
     const size_t each = row_slot_bytes(w);
     uint8_t *to = s->slots.base + (size_t)s->cut.n_slot * s->cut.slot_bytes;
     enum err e = start_rows(s, to, tokens, n);
-    e = e == ERR_OK ? wait_rows(s, timeout_us) : e;
+    e = e == ERR_OK ? wait_for(s, s->row_ticket, timeout_us) : e;
     if (e == ERR_BUSY && s->n_row == n) {
         return e;
     }
