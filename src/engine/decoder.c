@@ -304,18 +304,19 @@ static int32_t wanted_by(const struct back_route *r, int32_t *id)
     return n;
 }
 
-/* Waits for experts as for layers (enter): those that come first are the first in id[n]. */
+/* Waits for experts as for layers (enter): those that come first are the first in id[n]. It looks
+ * before each wait, as a slow disk may bring each of many just in time. */
 static enum err enter_some(const struct decoder *d, int32_t i_layer, int32_t *id, int32_t n,
                            int32_t *n_here)
 {
     enum err e;
-    while ((e = depot_enter(stream_depot(d->stream), i_layer, id, n, WAIT_US, n_here)) ==
-           ERR_BUSY) {
+    do {
         if (is_unwanted(d, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while experts of layer %d were read",
                            i_layer);
         }
-    }
+        e = depot_enter(stream_depot(d->stream), i_layer, id, n, WAIT_US, n_here);
+    } while (e == ERR_BUSY);
     return e;
 }
 
