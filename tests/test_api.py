@@ -587,7 +587,7 @@ def context_that_fits(s):
 
     def refused_mib(*options):
         r = subprocess.run([ARGS.hearth, 'serve', '--port', '0', '--model', ARGS.model, '--memory', '64', *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        m = re.search(r'needs ([0-9.]+) MiB with a context of (\d+) tokens for 1 at once', r.stderr)
+        m = re.search(r'needs ([0-9.]+) MiB .*with a context of (\d+) tokens for 1 at once', r.stderr)
         check(f'64 MiB {options}: refused', r.returncode == 4 and m, (r.returncode, r.stderr))
         return float(m[1]), int(m[2])
     least_mib, ctx = refused_mib()

@@ -299,6 +299,17 @@ def test_plan(home):
     check('plan --json: a chat', chat['total_bytes'] + (24 << 20) < chat['run_total_bytes'] < chat['serve_total_bytes'] and chat['run_fits'] and not chat['serve_fits'], chat)
     code, _, err = run(home, 'serve', '--model', TINY, '--memory', '100', '--port', '0')
     check('serve: what clients take is said', code == 4 and 'MiB for clients (--max-body 16, --max-clients 256; lower values need less): the model needs ' in err, (code, err))
+    few, all_, own = map(tenths, re.search(r'^hearth: with ([0-9.]+) MiB.* needs ([0-9.]+) MiB \(([0-9.]+) of them for itself\) ', err, re.M).groups())
+    check('serve: and what the model takes itself', abs(all_ - few - own) <= 1, err)
+    link = home + "/it's a link.gguf"
+    os.symlink(CHAT, link)
+    code, _, err = run(home, 'serve', '--model', link, '--memory', '430', '--port', '0', '--queue', '9')
+    near = re.findall(r'^  hearth (serve .* --max-body (\d+) .*)\n      smaller requests: ', err, re.M)
+    check('serve: a command that fits is told', code == 4 and len(near) == 1 and 0 < int(near[0][1]) < 16 and ' --port 0 --queue 9 ' in near[0][0], err)
+    with subprocess.Popen([hearth, *shlex.split(near[0][0])], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=home) as p:
+        said = [p.stderr.readline(), p.stderr.readline()]
+        p.terminate()
+    check('serve: and does', ' ready after ' in said[1] and p.returncode == 0, said)
     refused(home, ['run', TINY, 'x', '--memory', '1'], 4, '1.0 MiB are available')
     got = json.loads(run(home, 'run', TINY, 'x', '--ctx', '1024', '--threads', '1', '--max-tokens', '4', '--json')[1])
     check('plan: a run stays within it', got['rss_peak_bytes'] <= got['planned_bytes'], got)
@@ -354,20 +365,21 @@ def test_nearest(home):
                 continue
             code, text, err = run(home, *shlex.split(n['command'])[1:], '--json')
             p = json.loads(text or '{}')
-            check(f"nearest, {n['change']}: its command fits", code == 0 and (p['ctx'], p['parallel']) == (n['ctx'], n['parallel']), (n, text, err))
+            check(f"nearest, {n['change']}: its command fits, as a chat too", code == 0 and p['run_fits'] and (p['ctx'], p['parallel']) == (n['ctx'], n['parallel']), (n, text, err))
         return {n['change']: n for n in found}
     much = ('--ctx', '8192', '--parallel', '3')
     usual, small = plan(*much), plan(*much, '--kv', 'q8_0')
     check('nearest: not told of what fits', 'nearest' not in usual, usual)
-    some = near(*much, '--memory', str((usual['total_bytes'] + small['total_bytes']) // 2 >> 20))
+    some = near(*much, '--memory', str((usual['total_bytes'] >> 20) - 4))
     check('nearest: each by itself', {'a smaller cache type', 'less context', 'fewer at once'} <= set(some), some)
     check('nearest: what it says', some['a smaller cache type']['kv'] == 'q8_0' and some['less context']['ctx'] < usual['ctx'] and some['fewer at once']['parallel'] in (1, 2) and
           all(n['model'] == large for c, n in some.items() if 'quantization' not in c), some)
     least = plan('--ctx', '64')
     other = near('--ctx', '64', '--memory', str((least['total_bytes'] >> 20) - 4))
+    near('--ctx', '8192', '--memory', str((least['total_bytes'] >> 20) + 30))
     check('nearest: a smaller quantization', other['a smaller quantization']['model'] == os.path.join(folder, 'q8_0.gguf'), (other, least))
     text = run(home, 'plan', large, '--ctx', '64', '--memory', str((least['total_bytes'] >> 20) - 4))[1]
-    check('nearest: as text', 'Nearest plans that fit:\n' in text and other['a smaller quantization']['command'] in text, text)
+    check('nearest: as text', 'Nearest plans that fit, also as a chat:\n' in text and other['a smaller quantization']['command'] in text, text)
 
 
 def test_pools(home):

@@ -262,7 +262,7 @@ def figures(r):
 
 def refused(what, done, limit):
     m = TOO_LARGE.search(done.err)
-    check(f'{what}: refused before it loads', done.code == 4 and m is not None and done.err.count('\n') <= 3, done)
+    check(f'{what}: refused before it loads', done.code == 4 and m is not None and len(re.findall('^hearth: ', done.err, re.M)) <= 3, done)
     check(f'{what}: nobody was killed', done.killed == 0, done)
     if m:
         check(f'{what}: its numbers', float(m[1]) > float(m[2]) and abs(float(m[2]) * MIB - limit) < 0.2 * MIB, (m.groups(), limit))

@@ -103,12 +103,6 @@ static void put_bar(struct buf *out, const struct report *r, int n_cell)
     }
 }
 
-/* Three digits or so. */
-static void put_rate(struct buf *out, const char *before, double rate)
-{
-    buf_printf(out, "%s%.*f", before, rate < 10.0 ? 2 : rate < 100.0 ? 1 : 0, rate);
-}
-
 static void put_speed(struct buf *out, const struct report *r)
 {
     const struct hearth_plan *p = &r->plan;
@@ -116,15 +110,15 @@ static void put_speed(struct buf *out, const struct report *r)
         buf_printf(out, "Speed: not predicted: %s.\n", r->speed_fault);
         return;
     }
-    put_rate(out, "Predicted: prompts ", r->one[EMPTY].prefill_tok_s);
-    put_rate(out, " tok/s and answers ", r->one[EMPTY].decode_tok_s);
-    put_rate(out, " at an empty context, ", r->one[FULL].prefill_tok_s);
-    put_rate(out, " and ", r->one[FULL].decode_tok_s);
+    open_put_rate(out, "Predicted: prompts ", r->one[EMPTY].prefill_tok_s);
+    open_put_rate(out, " tok/s and answers ", r->one[EMPTY].decode_tok_s);
+    open_put_rate(out, " at an empty context, ", r->one[FULL].prefill_tok_s);
+    open_put_rate(out, " and ", r->one[FULL].decode_tok_s);
     buf_add_str(out, " at a full one");
     if (p->n_parallel > 1) {
         buf_printf(out, "; %d answers together", p->n_parallel);
-        put_rate(out, " ", r->all[EMPTY].decode_tok_s);
-        put_rate(out, " and ", r->all[FULL].decode_tok_s);
+        open_put_rate(out, " ", r->all[EMPTY].decode_tok_s);
+        open_put_rate(out, " and ", r->all[FULL].decode_tok_s);
     }
     buf_printf(out, ".\nMade of: memory read at %.1f GB/s", r->one[EMPTY].read_gb_s);
     if (p->step_disk_bytes > 0) {
@@ -147,34 +141,14 @@ static void put_near(struct buf *out, const struct report *r)
     const struct hearth_plan *p = &r->plan;
     if (r->n_near == 0) {
         buf_printf(out,
-                   "No plan for this model fits: it takes more than %.1f MiB with any context, "
-                   "%.1f MiB are available (%s).\n",
-                   open_mib_up(p->least_bytes), open_mib_down(p->available_bytes),
+                   "No plan for this model fits: with a chat's text it takes more than %.1f MiB "
+                   "with any context, %.1f MiB are available (%s).\n",
+                   open_mib_up(r->chat.least_bytes), open_mib_down(p->available_bytes),
                    p->available_from);
         return;
     }
-    buf_printf(out, "Nearest plans that %s:\n", p->fits ? "stay in memory" : "fit");
-    for (int i = 0; i < r->n_near; i++) {
-        const struct nearest *n = &r->near[i];
-        buf_add_str(out, "  ");
-        nearest_command(n, out);
-        buf_printf(out, "\n      %s: %.1f MiB", n->change, open_mib_up(n->plan.total_bytes));
-        if (n->plan.step_disk_bytes > 0) {
-            buf_printf(out, ", %.1f read for each step", (double)n->plan.step_disk_bytes / MIB);
-        }
-        if (n->decode_tok_s > 0.0) {
-            put_rate(out, ", prompts ", n->prefill_tok_s);
-            put_rate(out, " tok/s, answers ", n->decode_tok_s);
-            put_rate(out, ", ", n->full_decode_tok_s);
-            buf_add_str(out, " at a full context");
-        }
-        if (n->store_bytes > n->store_free_bytes) {
-            buf_printf(out,
-                       "; but that takes %.1f MiB on the disk of the store, which has %.1f left",
-                       (double)n->store_bytes / MIB, (double)n->store_free_bytes / MIB);
-        }
-        buf_add_char(out, '\n');
-    }
+    buf_printf(out, "Nearest plans that %s, also as a chat:\n", p->fits ? "stay in memory" : "fit");
+    nearest_put(r->near, r->n_near, out);
 }
 
 /* Of a plan that does not fit; as printed, sum less what there is. */
@@ -214,14 +188,18 @@ static void put_other(struct buf *out, const struct hearth_plan *p, const struct
     if (v->fits) {
         buf_add_str(out, "fits");
     } else {
-        buf_printf(out, "does not fit, %.1f MiB are missing%s%s", missing_mib(v),
-                   p->fits ? "; lower " : "", p->fits ? lower : "");
+        buf_printf(out, "does not fit, %.1f MiB are missing", missing_mib(v));
     }
     if (v->step_disk_bytes > 0) {
-        buf_printf(out, ", with %.1f MiB read from the disk for each step",
-                   (double)v->step_disk_bytes / MIB);
+        buf_printf(
+            out,
+            v->fits
+                ? ", with %.1f MiB read from the disk for each step"
+                : " even where %.1f MiB of weights are left on the disk, to be read for each step",
+            (double)v->step_disk_bytes / MIB);
     }
-    buf_add_str(out, ".\n");
+    buf_printf(out, "%s%s.\n", p->fits && !v->fits ? "; lower " : "",
+               p->fits && !v->fits ? lower : "");
 }
 
 static void put_parts(struct buf *out, const struct report *r)
@@ -430,6 +408,13 @@ static void image_of(const struct hearth_plan *p, const char *path, struct claim
     claim_image_of(out, path, bytes);
 }
 
+/* What is nearest has to run as a chat, too, and is told without. */
+static void fill_near(const struct conf *c, bool is_tried, struct hearth_model_params *p)
+{
+    open_params(c, p);
+    p->extra_bytes = is_tried ? cmd_run_extra_bytes(c) : 0;
+}
+
 int cmd_plan(const struct conf *c, const char *path)
 {
     static struct report r; /* large; owner: the main thread */
@@ -449,7 +434,7 @@ int cmd_plan(const struct conf *c, const char *path)
     image_of(&r.plan, path, &image);
     pool_read(&r.pool, NULL, NULL, &image);
     if (!r.plan.fits || r.plan.step_disk_bytes > 0) {
-        r.n_near = nearest_find(box, c, path, &r.plan, r.near);
+        r.n_near = nearest_find(box, c, path, &r.plan, fill_near, r.near);
     }
     predict(box, path, &p, &r);
     hearth_box_close(box);

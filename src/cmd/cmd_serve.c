@@ -5,6 +5,8 @@
  * which is said), and hands over to serve/server. Signals: SIGTERM and SIGINT end the service in
  * good order, a second one at once.
  *
+ * Where even that does not fit, the nearest commands that do are told (nearest.c).
+ *
  * What a person needs to know is printed on standard error: the address as soon as the port is
  * bound, and "ready" when the model answers. Standard output stays empty.
  *
@@ -14,6 +16,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/os.h"
+#include "cmd/nearest.h"
 #include "cmd/open.h"
 #include "serve/server.h"
 
@@ -140,6 +143,30 @@ void cmd_serve_params(const struct conf *c, struct hearth_model_params *out)
     out->checks_all = 1; /* ready: a token went through all layers */
 }
 
+static void fill_near(const struct conf *c, bool is_tried, struct hearth_model_params *p)
+{
+    (void)is_tried;
+    cmd_serve_params(c, p);
+}
+
+/* What would fit, behind the refusal of a plan that was made as small as nobody forbade. */
+static void tell_nearest(struct hearth_box *box, const struct conf *c, const char *path,
+                         const struct hearth_plan *plan)
+{
+    static struct nearest near[NEAREST_MAX]; /* large; owner: the main thread */
+    struct conf least = *c;
+    struct buf out;
+    least.ctx = plan->n_ctx;
+    least.parallel = plan->n_parallel;
+    const int n = nearest_find(box, &least, path, plan, fill_near, near);
+    buf_init(&out, (size_t)4 * NEAREST_MAX * OS_PATH_BYTES);
+    nearest_put(near, n, &out);
+    if (n > 0) {
+        fprintf(stderr, "hearth: nearest commands that fit:\n%s", buf_str(&out));
+    }
+    buf_release(&out);
+}
+
 /* Closes the box. */
 static int serve(const struct conf *c, const char *path, struct hearth_box *box)
 {
@@ -194,6 +221,9 @@ static int serve(const struct conf *c, const char *path, struct hearth_box *box)
     sigaction(SIGTERM, &usual, NULL);
     sigaction(SIGINT, &usual, NULL);
     server_close(s);
+    if (e == ERR_MEMORY && !p.plan.fits) {
+        tell_nearest(box, c, path, &p.plan);
+    }
     hearth_box_close(box);
     return code;
 }

@@ -542,6 +542,32 @@ enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
 
 /* --- texts made from the tables --------------------------------------------------------------- */
 
+void conf_line(const struct conf *c, struct buf *out)
+{
+    struct conf usual;
+    set_defaults(&usual);
+    buf_printf(out, "hearth %s %s", commands[c->command].name, c->model[0] == '-' ? "./" : "");
+    buf_add_word(out, c->model);
+    for (const struct option *o = options + 1; o < options + N_OPTION; o++) { /* 0: the model */
+        const char *at = (const char *)c + o->at;
+        const char *text = NULL;
+        int64_t n = 0;
+        const size_t size = o->kind == KIND_TEXT ? sizeof text : sizeof n;
+        if ((o->commands & 1u << c->command) == 0 || o->kind > KIND_INT ||
+            memcmp(at, (const char *)&usual + o->at, size) == 0) {
+            continue;
+        }
+        buf_printf(out, " --%s ", o->name);
+        if (o->kind == KIND_TEXT) {
+            memcpy(&text, at, size);
+            buf_add_word(out, text);
+        } else {
+            memcpy(&n, at, size);
+            buf_printf(out, "%lld", (long long)n);
+        }
+    }
+}
+
 static void option_line(const struct option *o, struct buf *out)
 {
     char left[64];

@@ -83,6 +83,9 @@ struct conf {
  * names the option, and the nearest known name when it is misspelt. */
 enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done) MUST_USE;
 
+/* Adds the command line, for a shell: MODEL, and options with whole numbers or texts that are not
+ * as usual. */
+void conf_line(const struct conf *c, struct buf *out);
 bool conf_is_near(const char *word, const char *known); /* perhaps a misspelling of it */
 
 void conf_help(enum conf_command c, struct buf *out); /* CONF_COMMAND_COUNT: the program's */

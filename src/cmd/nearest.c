@@ -6,6 +6,9 @@
  * the largest that fits is named, or failing that one with a smaller context. Each is a plan that
  * was made, not an estimate, and a command to type.
  *
+ * A service is lowered likewise in what its clients may send, which takes most of a small one's
+ * memory. What the command takes beside the model has to fit as well: of a plan, a chat's text.
+ *
  * Where less than half of the context stays in memory, one that fits with layers of a packed model
  * read from the disk is named. A model that could be had so if it were packed is told last,
  * with the command that packs it, and with its speed, which says what it is worth.
@@ -18,7 +21,7 @@
  *
  * Rejected: an order by what hurts least. It depends on what the model is for.
  *
- * Next: cmd/cmd_plan.c. */
+ * Next: cmd/cmd_serve.c and cmd/cmd_plan.c, which tell them. */
 #include "cmd/nearest.h"
 
 #include "cmd/open.h"
@@ -35,12 +38,14 @@
 #define STEP_SMALL 16
 #define NAME_BYTES 128
 #define SLACK      ((uint64_t)1 << 20)
+#define MIB        (1024.0 * 1024.0)
 
 struct search {
     struct hearth_box *box;
     const struct conf *conf; /* asked for */
     const char *path;
     const struct hearth_plan *plan;
+    nearest_params *fill;
     struct nearest *out;
     int n;
     bool may_read; /* from the disk, for each step */
@@ -53,9 +58,8 @@ static bool try_plan(const struct search *s, const struct conf *c, const char *p
 {
     struct hearth_model_params p;
     struct hearth_plan made = { .size = sizeof made };
-    const uint64_t slack = SLACK + s->plan->available_bytes / 256;
-    open_params(c, &p);
-    p.extra_bytes += slack;
+    s->fill(c, true, &p);
+    p.extra_bytes += SLACK + s->plan->available_bytes / 256;
     if (hearth_plan_make(s->box, path, &p, &made) != HEARTH_OK) {
         return false;
     }
@@ -89,11 +93,15 @@ static void add(struct search *s, const char *change, const struct conf *c, cons
 {
     struct hearth_model_params p;
     struct hearth_plan told = { .size = sizeof told };
-    open_params(c, &p);
+    s->fill(c, false, &p);
+    if (s->may_read && plan->step_disk_bytes == 0) {
+        return; /* told already, or another command's to tell */
+    }
     if (s->n < NEAREST_MAX && strlen(model) < OS_PATH_BYTES && strlen(path) < OS_PATH_BYTES) {
         struct nearest *n = &s->out[s->n++];
         *n = (struct nearest){ .change = change, .conf = *c, .plan = *plan };
-        if (plan->fits && hearth_plan_make(s->box, path, &p, &told) == HEARTH_OK && told.fits) {
+        if (plan->packed_bytes == 0 && hearth_plan_make(s->box, path, &p, &told) == HEARTH_OK &&
+            told.fits) {
             n->plan = told; /* without what was left free */
         }
         snprintf(n->model, sizeof n->model, "%s", model);
@@ -294,15 +302,18 @@ static void store_name(const char *path, char out[STORE_NAME_MAX])
 static void add_packed(struct search *s)
 {
     static struct model_id id; /* large; owner: the main thread */
-    struct hearth_plan plan = *s->plan;
+    struct hearth_plan plan = { .size = sizeof plan };
+    struct hearth_model_params p;
     struct store *st = NULL;
-    if (plan.packed_bytes == 0 || s->n == NEAREST_MAX || !read_id(s->path, &id)) {
+    s->fill(s->conf, true, &p);
+    if (s->plan->packed_bytes == 0 || s->n == NEAREST_MAX || !read_id(s->path, &id) ||
+        hearth_plan_make(s->box, s->path, &p, &plan) != HEARTH_OK || plan.packed_bytes == 0) {
         return;
     }
+    plan = *s->plan;
     plan.total_bytes = plan.packed_bytes;
     plan.step_disk_bytes = plan.packed_disk_bytes;
     plan.piece_disk_bytes = plan.packed_piece_bytes;
-    plan.fits = 1;
     add(s, "packed, with layers that do not fit read from the disk", s->conf, s->conf->model,
         s->path, &plan);
     struct nearest *n = &s->out[s->n - 1];
@@ -315,10 +326,24 @@ static void add_packed(struct search *s)
 
 /* --- all of it --- */
 
-int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
-                 const struct hearth_plan *p, struct nearest out[NEAREST_MAX])
+/* Smaller requests; where these are not enough, of fewer clients. */
+static void add_clients(struct search *s, struct conf c)
 {
-    struct search s = { box, c, path, p, out, 0, false };
+    struct hearth_plan plan;
+    if (largest(s, &c, s->path, &c.max_body_mib, c.max_body_mib, 1, &plan) > 0) {
+        add(s, "smaller requests", &c, s->conf->model, s->path, &plan);
+        return;
+    }
+    c.max_body_mib = 1;
+    if (largest(s, &c, s->path, &c.max_clients, c.max_clients, 1, &plan) > 0) {
+        add(s, "smaller requests, fewer clients", &c, s->conf->model, s->path, &plan);
+    }
+}
+
+int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
+                 const struct hearth_plan *p, nearest_params *fill, struct nearest out[NEAREST_MAX])
+{
+    struct search s = { box, c, path, p, fill, out, 0, false };
     struct hearth_plan plan;
     struct conf own = *c;
     const bool has_small_kv = c->kv != NULL && strcmp(c->kv, "q8_0") == 0;
@@ -345,6 +370,9 @@ int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
     if (c->draft != NULL && try_plan(&s, &own, path, &plan)) {
         add(&s, "no draft model", &own, c->model, path, &plan);
     }
+    if (c->command == CONF_SERVE) {
+        add_clients(&s, *c);
+    }
     add_other(&s);
     add_packed(&s);
     int64_t most = 0; /* context that stays in memory */
@@ -354,6 +382,9 @@ int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
     if (most < p->n_ctx / 2 && !p->fits) {
         s.may_read = true;
         add_context(&s, "less context, the rest read from the disk", *c, c->model, path);
+        if (c->command == CONF_SERVE) {
+            add_clients(&s, *c);
+        }
     }
     return s.n;
 }
@@ -401,39 +432,41 @@ void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, s
     }
 }
 
-static void add_number(struct buf *out, const char *option, int64_t value)
-{
-    if (value > 0) {
-        buf_printf(out, " --%s %lld", option, (long long)value);
-    }
-}
-
-static void add_text(struct buf *out, const char *option, const char *value)
-{
-    if (value != NULL) {
-        buf_printf(out, " --%s ", option);
-        buf_add_word(out, value);
-    }
-}
-
 void nearest_command(const struct nearest *n, struct buf *out)
 {
-    const struct conf *c = &n->conf;
-    if (n->is_packing) {
-        char name[STORE_NAME_MAX];
-        store_name(n->model, name);
-        buf_add_str(out, n->model[0] == '-' ? "hearth pull --pack ./" : "hearth pull --pack ");
-        buf_add_word(out, n->model);
-        add_text(out, "name", store_is_file(n->model) ? name : NULL);
+    char name[STORE_NAME_MAX];
+    if (!n->is_packing) {
+        conf_line(&n->conf, out);
         return;
     }
-    buf_add_str(out, n->model[0] == '-' ? "hearth plan ./" : "hearth plan ");
+    buf_add_str(out, n->model[0] == '-' ? "hearth pull --pack ./" : "hearth pull --pack ");
     buf_add_word(out, n->model);
-    add_number(out, "ctx", c->ctx);
-    add_number(out, "parallel", c->parallel);
-    add_text(out, "kv", c->kv);
-    add_text(out, "draft", c->draft);
-    add_number(out, "threads", c->threads);
-    add_text(out, "isa", c->isa);
-    add_number(out, "memory", c->memory_mib);
+    if (store_is_file(n->model)) {
+        store_name(n->model, name);
+        buf_printf(out, " --name %s", name);
+    }
+}
+
+void nearest_put(const struct nearest *all, int n, struct buf *out)
+{
+    for (const struct nearest *x = all; x < all + n; x++) {
+        buf_add_str(out, "  ");
+        nearest_command(x, out);
+        buf_printf(out, "\n      %s: %.1f MiB", x->change, open_mib_up(x->plan.total_bytes));
+        if (x->plan.step_disk_bytes > 0) {
+            buf_printf(out, ", %.1f read for each step", (double)x->plan.step_disk_bytes / MIB);
+        }
+        if (x->decode_tok_s > 0.0) {
+            open_put_rate(out, ", prompts ", x->prefill_tok_s);
+            open_put_rate(out, " tok/s, answers ", x->decode_tok_s);
+            open_put_rate(out, ", ", x->full_decode_tok_s);
+            buf_add_str(out, " at a full context");
+        }
+        if (x->store_bytes > x->store_free_bytes) {
+            buf_printf(out,
+                       "; but that takes %.1f MiB on the disk of the store, which has %.1f left",
+                       (double)x->store_bytes / MIB, (double)x->store_free_bytes / MIB);
+        }
+        buf_add_char(out, '\n');
+    }
 }

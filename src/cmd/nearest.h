@@ -26,14 +26,20 @@ struct nearest {
     char path[OS_PATH_BYTES];
 };
 
+/* Fills p as the command of c opens its model; is_tried: with all that has to fit beside it, which
+ * a plan that is told may lack. */
+typedef void nearest_params(const struct conf *c, bool is_tried, struct hearth_model_params *p);
 /* Finds at most NEAREST_MAX plans for the model at `path`, of which c asks too much: p. Returns how
  * many. */
 int nearest_find(struct hearth_box *box, const struct conf *c, const char *path,
-                 const struct hearth_plan *p, struct nearest out[NEAREST_MAX]);
+                 const struct hearth_plan *p, nearest_params *fill,
+                 struct nearest out[NEAREST_MAX]);
 /* Predicts their speeds, for those of memory and disk in *known (disk 0: not known). */
 void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, struct nearest *all,
                      int n);
-/* Adds the command line that shows the plan, for a shell; or packs the model. */
+/* Adds the command line, for a shell; that which packs the model instead. */
 void nearest_command(const struct nearest *n, struct buf *out);
+/* Adds a list: commands, what each gives up and takes, and how fast that is where it is known. */
+void nearest_put(const struct nearest *all, int n, struct buf *out);
 
 #endif

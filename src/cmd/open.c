@@ -14,7 +14,6 @@
  * Next: cmd/cmd_run.c. */
 #include "cmd/open.h"
 
-#include "base/buf.h"
 #include "cmd/progress.h"
 #include "cmd/tuned.h"
 
@@ -59,6 +58,11 @@ double open_mib_up(uint64_t bytes)
 double open_mib_down(uint64_t bytes)
 {
     return floor((double)bytes / TENTH) / 10.0;
+}
+
+void open_put_rate(struct buf *out, const char *before, double rate)
+{
+    buf_printf(out, "%s%.*f", before, rate < 10.0 ? 2 : rate < 100.0 ? 1 : 0, rate);
 }
 
 hearth_status open_fits(const struct conf *c, const struct hearth_plan *p, const char *advice)

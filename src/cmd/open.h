@@ -4,6 +4,7 @@
 #ifndef HEARTH_OPEN_H
 #define HEARTH_OPEN_H
 
+#include "base/buf.h"
 #include "cmd/conf.h"
 #include "hearth.h"
 
@@ -28,6 +29,7 @@ bool open_is_tuned(void);
  * does not fit never reads as if it did, and sums of what is shown add up. */
 double open_mib_up(uint64_t bytes);
 double open_mib_down(uint64_t bytes);
+void open_put_rate(struct buf *out, const char *before, double rate); /* three digits or so */
 
 /* HEARTH_MEMORY, with both numbers and `advice`, unless a plan fits; `advice` is left out where
  * only a smaller model would do. */

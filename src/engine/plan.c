@@ -209,7 +209,7 @@ void plan_look(struct plan *p)
 enum err plan_make(struct plan *p, const struct arch *a, const struct weights *w,
                    const struct plan_config *c, const struct plan_beside *beside)
 {
-    struct plan t = { .config = *c };
+    struct plan t = { .config = *c, .extra_bytes = beside->extra_bytes };
     size_t kv = 0;
     const int64_t n_page = (int64_t)((c->n_ctx + KERN_PAGE - 1) / KERN_PAGE) * c->n_parallel;
     REQUIRE(n_page <= INT32_MAX && kv_bytes(a, c->kv, (int32_t)n_page, &kv), ERR_LIMIT,

@@ -45,6 +45,7 @@ struct plan {
     int32_t n_part;
     uint64_t total_bytes;
     uint64_t least_bytes; /* of the total, that no smaller context or fewer at once would save */
+    uint64_t extra_bytes; /* of the total, what the caller has beside the model */
     uint64_t taken_bytes; /* by mem_alloc and arenas: not the kernel, of the program small things */
     uint64_t limit_bytes; /* the owner's; 0 = none */
     struct claim_image image;

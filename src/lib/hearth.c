@@ -354,11 +354,16 @@ static enum err refuse(const struct hearth_model *m, const char *packing)
     const bool has_draft = m->small != NULL;
     const double tenth = 1024.0 * 1024.0 / 10.0; /* of a MiB; never the same number twice */
     const bool helps_context = p->least_bytes < p->available_bytes;
+    char own[48] = "";
+    if (p->extra_bytes > 0) {
+        snprintf(own, sizeof own, " (%.1f of them for itself)",
+                 ceil((double)(p->total_bytes - p->extra_bytes) / tenth) / 10.0);
+    }
     return err_set(
         ERR_MEMORY,
-        "the model%s needs %.1f MiB with a context of %d tokens for %d at once, %.1f MiB "
+        "the model%s needs %.1f MiB%s with a context of %d tokens for %d at once, %.1f MiB "
         "are available (%s): choose %s%s%sa smaller %smodel%s%s",
-        has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0,
+        has_draft ? " with its draft model" : "", ceil((double)p->total_bytes / tenth) / 10.0, own,
         p->config.n_ctx, p->config.n_parallel, floor((double)p->available_bytes / tenth) / 10.0,
         p->available_from, helps_context ? "a smaller context" : "",
         helps_context && p->config.n_parallel > 1 ? ", fewer at once" : "",
