@@ -389,8 +389,11 @@ def test_pools(home):
     h = p['host']
     box = h['kernel_bytes'] - h['cma_free_bytes'] - h['reserve_bytes'] - h['other_bytes'] + h['held_bytes']
     check('plan: the pool of the host', h['total_bytes'] == total and h['reserve_bytes'] == min(max(total // 64, 64 << 20), 1 << 30), h)
-    check('plan: its sum', abs(min(box, h['cgroup_bytes'] or box) - p['available_bytes']) < total / 4, p)  # others take memory meanwhile
+    check('plan: its sum', min(box, h['cgroup_bytes'] or box) == p['available_bytes'], p)
     text = run(home, 'plan', TINY)[1]
+    rows = re.findall(r'^    (?:free or soon free|free CMA|reserve|other hearth processes|held already) +([-+]?[0-9.]+) MiB', text, re.M)
+    if h['cgroup_bytes'] is None:
+        check('plan: its sum as text', sum(map(tenths, rows)) == tenths(re.search(r'^    available +([0-9.]+) MiB', text, re.M)[1]), text)
     check('plan: the pool as text', all(x in text for x in ('memory of this box (swap does not count)', 'MemAvailable', 'reserve', 'held already')), text)
     root = os.path.dirname(os.path.abspath(__file__))
     other = ['unshare', '-m', root + '/tools/as_box.sh', root + '/trees/halo-96g']

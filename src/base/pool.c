@@ -251,8 +251,10 @@ static void read_amd(struct pool_gpu *g, const char *root, const char *folder,
     g->map_bytes = figure_least(most, host->available_bytes);
 }
 
-static void read_gpus(struct pool *p, const char *root)
+void pool_read_gpus(struct pool *p, const char *root)
 {
+    root = root != NULL ? root : "";
+    p->n_gpu = 0;
     for (int i = 0; i < CARDS_MAX && p->n_gpu < POOL_GPUS_MAX; i++) {
         char folder[OS_PATH_BYTES / 2];
         snprintf(folder, sizeof folder, "%s/sys/class/drm/card%d/device", root, i);
@@ -273,7 +275,7 @@ void pool_read(struct pool *p, const char *root, const char *claims,
 {
     *p = (struct pool){ 0 };
     read_host(&p->host, root != NULL ? root : "", claims, image);
-    read_gpus(p, root != NULL ? root : "");
+    pool_read_gpus(p, root);
 }
 
 void pool_read_host(struct pool_host *h, const struct claim_image *image)

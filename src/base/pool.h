@@ -55,6 +55,8 @@ struct pool {
  * not there. */
 void pool_read(struct pool *p, const char *root, const char *claims,
                const struct claim_image *image);
+/* The GPUs alone, beside p->host, which was read before. */
+void pool_read_gpus(struct pool *p, const char *root);
 /* What a plan leaves to the system on a box with so much memory. */
 uint64_t pool_reserve(uint64_t total_bytes);
 /* The host's pool of this box alone. */

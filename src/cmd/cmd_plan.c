@@ -31,6 +31,7 @@
 #include "cmd/open.h"
 #include "cmd/pools.h"
 #include "cmd/progress.h"
+#include "lib/box.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -397,17 +398,6 @@ static hearth_status plan_others(struct hearth_box *box, const char *path, struc
     return s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r->serve) : s;
 }
 
-/* The pages that this plan would share with a process which has the same packed image; no other
- * file is in a claim. */
-static void image_of(const struct hearth_plan *p, const char *path, struct claim_image *out)
-{
-    uint64_t bytes = 0;
-    for (int i = 0; i < p->n_part; i++) {
-        bytes += strcmp(p->part[i].name, "weights") == 0 ? p->part[i].bytes : 0;
-    }
-    claim_image_of(out, path, bytes);
-}
-
 /* What is nearest has to run as a chat, too, and is told without. */
 static void fill_near(const struct conf *c, bool is_tried, struct hearth_model_params *p)
 {
@@ -424,15 +414,13 @@ int cmd_plan(const struct conf *c, const char *path)
     r = (struct report){ .conf = c };
     hearth_status s = open_box(c, &box);
     open_params(c, &p);
-    s = s == HEARTH_OK ? hearth_plan_make(box, path, &p, &r.plan) : s;
+    s = s == HEARTH_OK ? hearth_plan_read(box, path, &p, &r.plan, &r.pool.host) : s;
     s = s == HEARTH_OK ? plan_others(box, path, &r) : s;
     if (s != HEARTH_OK) {
         hearth_box_close(box);
         return open_fail(s);
     }
-    struct claim_image image;
-    image_of(&r.plan, path, &image);
-    pool_read(&r.pool, NULL, NULL, &image);
+    pool_read_gpus(&r.pool, NULL);
     if (!r.plan.fits || r.plan.step_disk_bytes > 0) {
         r.n_near = nearest_find(box, c, path, &r.plan, fill_near, r.near);
     }

@@ -10,16 +10,28 @@
  * Next: base/pool.c. */
 #include "cmd/pools.h"
 
+#include <math.h>
 #include <stdio.h>
 
+static double mib(double bytes)
+{
+    return floor(bytes / (1048576.0 / 10.0)) / 10.0;
+}
+
+/* `sign`: as it counts in *sum, which is right as printed; "": not. */
 static void put_row(struct buf *out, const char *name, const char *sign, uint64_t bytes,
-                    const char *note)
+                    const char *note, double *sum)
 {
     char text[32];
-    snprintf(text, sizeof text, "%s%.1f", sign, (double)bytes / 1048576.0);
+    const double before = sum != NULL ? *sum : 0.0;
+    const double after = before + (sign[0] == '-' ? -(double)bytes : (double)bytes);
+    snprintf(text, sizeof text, "%s%.1f", sign, fabs(mib(after) - mib(before)));
     if (bytes != UINT64_MAX) {
         buf_printf(out, "    %-24s %10s MiB%s%s%s\n", name, text, note[0] != '\0' ? "  (" : "",
                    note, note[0] != '\0' ? ")" : "");
+    }
+    if (sum != NULL) {
+        *sum = after;
     }
 }
 
@@ -34,33 +46,37 @@ static void put_gpu(struct buf *out, const struct pool_gpu *g, uint64_t plan_byt
     snprintf(name, sizeof name, "%s %s", g->name, g->is_carved ? "carve-out" : "own memory");
     put_row(out, name, "", g->total_bytes,
             g->is_carved ? "not the host's: the firmware's setup can make it smaller"
-                         : "not the host's");
+                         : "not the host's",
+            NULL);
     put_row(out, "  of these free", "", g->free_bytes,
             plan_bytes <= g->free_bytes ? "the plan would fit, but hearth computes on the processor"
-                                        : "less than the plan");
-    put_row(out, "  may map of the host's", "", g->map_bytes, "GTT: no memory of its own");
+                                        : "less than the plan",
+            NULL);
+    put_row(out, "  may map of the host's", "", g->map_bytes, "GTT: no memory of its own", NULL);
 }
 
 void pools_put_text(struct buf *out, const struct pool *p, uint64_t plan_bytes)
 {
     const struct pool_host *h = &p->host;
+    double sum = 0.0;
     buf_add_str(out, "\nmemory of this box (swap does not count)\n");
-    put_row(out, "total", "", h->total_bytes, "");
-    put_row(out, "free or soon free", "", h->kernel_bytes, "MemAvailable");
+    put_row(out, "total", "", h->total_bytes, "", NULL);
+    put_row(out, "free or soon free", "", h->kernel_bytes, "MemAvailable", &sum);
     if (h->cma_bytes > 0) {
-        put_row(out, "free CMA", "-", h->cma_bytes, "lent by drivers, who may want it back");
+        put_row(out, "free CMA", "-", h->cma_bytes, "lent by drivers, who may want it back", &sum);
     }
-    put_row(out, "reserve", "-", h->reserve_bytes, "for the system: 1/64, 64 MiB to 1 GiB");
+    put_row(out, "reserve", "-", h->reserve_bytes, "for the system: 1/64, 64 MiB to 1 GiB", &sum);
     if (h->other_bytes > 0) {
-        put_row(out, "other hearth processes", "-", h->other_bytes, "planned, not taken yet");
+        put_row(out, "other hearth processes", "-", h->other_bytes, "planned, not taken yet", &sum);
     }
-    put_row(out, "held already", "+", h->held_bytes, "by this process, in its plan");
-    put_row(out, "left by the cgroup", "", h->group_bytes, "with what is held");
-    put_row(out, "left by ulimit -v", "", h->address_bytes, "of addresses, with what is held");
-    put_row(out, "left by ulimit -d", "", h->data_bytes, "of data, with what is held");
+    put_row(out, "held already", "+", h->held_bytes, "by this process, in its plan", &sum);
+    put_row(out, "left by the cgroup", "", h->group_bytes, "with what is held", NULL);
+    put_row(out, "left by ulimit -v", "", h->address_bytes, "of addresses, with what is held",
+            NULL);
+    put_row(out, "left by ulimit -d", "", h->data_bytes, "of data, with what is held", NULL);
     if (h->huge_bytes > 0) {
         put_row(out, "free huge pages", "", h->huge_bytes,
-                "in pools for other programs: not counted");
+                "in pools for other programs: not counted", NULL);
     }
     for (int i = 0; i < p->n_gpu; i++) {
         put_gpu(out, &p->gpu[i], plan_bytes);

@@ -191,9 +191,9 @@ static void look(struct plan *p, bool is_first)
 {
     struct pool_host h;
     pool_read_host(&h, &p->image);
-    if (is_first || h.other_bytes > p->other_bytes) {
+    if (is_first || h.other_bytes > p->host.other_bytes) {
         const bool is_less = p->limit_bytes > 0 && p->limit_bytes < h.available_bytes;
-        p->other_bytes = h.other_bytes;
+        p->host = h;
         p->is_own_limit = is_less || h.is_ulimit;
         p->available_bytes = is_less ? p->limit_bytes : h.available_bytes;
         p->available_from = is_less ? "the limit that was given" : h.limit;

@@ -8,7 +8,7 @@
 #ifndef HEARTH_PLAN_H
 #define HEARTH_PLAN_H
 
-#include "base/claim.h"
+#include "base/pool.h"
 #include "engine/decoder.h"
 #include "engine/kv.h"
 #include "model/stream.h"
@@ -49,7 +49,7 @@ struct plan {
     uint64_t taken_bytes; /* by mem_alloc and arenas: not the kernel, of the program small things */
     uint64_t limit_bytes; /* the owner's; 0 = none */
     struct claim_image image;
-    uint64_t other_bytes; /* claimed by other processes when this was made (pool.h) */
+    struct pool_host host; /* as it was read for what is available */
     uint64_t available_bytes;
     const char *available_from; /* static */
     bool is_own_limit;          /* the owner's or a ulimit, not the box's */

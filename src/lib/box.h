@@ -19,6 +19,10 @@ struct hearth_box {
 #define BOX_BATCH_THREAD 64
 #define BOX_BATCH_MOST   2048
 
+/* hearth_plan_make; *host, if not NULL, gets the pool that gave what is available. */
+hearth_status hearth_plan_read(struct hearth_box *box, const char *path,
+                               const struct hearth_model_params *p, struct hearth_plan *out,
+                               struct pool_host *host) MUST_USE;
 /* Fills c from a model's parameters. ERR_USAGE, ERR_LIMIT; *c is for nothing then. */
 enum err box_config(const struct hearth_box *box, const struct arch *a,
                     const struct hearth_model_params *p, struct plan_config *c) MUST_USE;

@@ -434,8 +434,9 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
     }
 }
 
-hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
-                               const struct hearth_model_params *p, struct hearth_plan *out)
+hearth_status hearth_plan_read(struct hearth_box *box, const char *path,
+                               const struct hearth_model_params *p, struct hearth_plan *out,
+                               struct pool_host *host)
 {
     struct hearth_model_params defaults;
     if (hearth_is_missing(box, "hearth_plan_make: box") ||
@@ -456,9 +457,18 @@ hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
         out->packed_disk_bytes = m->packed_disk_bytes;
         out->packed_piece_bytes = m->packed_piece_bytes;
         out->n_expert = m->arch.n_layer * m->arch.n_expert;
+        if (host != NULL) {
+            *host = m->plan.host;
+        }
     }
     hearth_model_close(m);
     return (hearth_status)e;
+}
+
+hearth_status hearth_plan_make(struct hearth_box *box, const char *path,
+                               const struct hearth_model_params *p, struct hearth_plan *out)
+{
+    return hearth_plan_read(box, path, p, out, NULL);
 }
 
 hearth_status hearth_predict(struct hearth_box *box, const char *path,
