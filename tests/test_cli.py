@@ -450,6 +450,25 @@ def test_doctor(home):
     wanted = [r['name'] for r in rows.values() if r['state'] in ('wrong', 'note')]
     check('doctor: as text', all(re.search(rf'^  {n} +(ok|note|wrong|unknown) ', text, re.M) for n in rows), text)
     check('doctor: its sum', re.search(r'^\d+ wrong, \d+ to note, \d+ unknown, \d+ in order\n\Z', text, re.M) and all(f': {n}\n  found: ' in text for n in wanted if n not in ('memory pressure', 'processor load', 'disk')), text)
+    run(home, 'pull', '--pack', CHAT, '--name', 'chat')
+    digest = json.loads(run(home, 'list', '--json')[1])['models'][0]['image']
+    image = f'{home}/.local/share/hearth/models/blobs/sha256-{digest}'
+    both, size = (states(home)[1]['model store']['found'], os.path.getsize(image))
+    for what in (lambda: os.truncate(image, size // 2), lambda: os.unlink(image)):
+        what()
+        code, rows, d = states(home)
+        row = rows['model store']
+        check('doctor: a packed image that is gone', code == 1 and row['state'] == 'wrong' and 'the packed image of chat is missing or has another size' in row['found'] and
+              row['type'] == ['hearth pull --pack chat'] and 'GGUF' in row['costs'], row)
+        mib = [int(re.search(r'(\d+) MiB', x)[1]) for x in (both, row['found'])]
+        check('doctor: it is not counted', abs(mib[0] - mib[1] - (size >> 20)) <= 1, (mib, size))
+        check('doctor: the disk is measured on another file', d['disk_gb_s'] > 0, rows['disk'])
+    os.unlink(os.path.join(os.path.dirname(image), next(x for x in os.listdir(os.path.dirname(image)) if x.startswith('sha256-'))))
+    code, rows, _ = states(home)
+    check('doctor: a model that is gone', code == 1 and rows['model store']['found'] == '1 model, 0 MiB; chat lacks a file' and rows['model store']['type'] == ['hearth pull chat'], rows)
+    check('doctor: and nothing to measure', 'are gone' in rows['disk']['found'], rows['disk'])
+    code, rows, _ = states('/proc')
+    check('doctor: where nothing can be made', code == 1 and rows['model store']['state'] == 'wrong' and ', 0 MiB free' in rows['model store']['found'], rows)
     with open(home + '/.local/share/hearth/hearth.db', 'wb') as f:
         f.write(b'no database' * 1000)
     code, rows, _ = states(home)

@@ -657,6 +657,23 @@ static void test_disk(void **state)
     check_row("disk", &(struct expected){ "page cache", DOCTOR_OK, "2.0 GiB of 8.0 GiB", NULL });
     check_row("disk", &(struct expected){ "model store", DOCTOR_OK,
                                           "2 models, 8.0 GiB; 100.0 GiB free at /store", NULL });
+    facts.disk.other_bytes = GIB;
+    doctor_judge(&facts, &doctor);
+    check_row("busy",
+              &(struct expected){ "disk", DOCTOR_OK, "programs moved 1.0 GiB there", NULL });
+    snprintf(facts.disk.broken, sizeof facts.disk.broken, "llama");
+    snprintf(facts.disk.broken_why, sizeof facts.disk.broken_why, "is missing");
+    facts.disk.n_broken = 2;
+    doctor_judge(&facts, &doctor);
+    check_row("image gone", &(struct expected){ "model store", DOCTOR_WRONG,
+                                                "8.0 GiB; the packed image of llama is missing",
+                                                "hearth pull --pack llama" });
+    assert_non_null(strstr(row_of("model store")->type[1], "more: 1"));
+    facts.disk.broken_why[0] = '\0';
+    doctor_judge(&facts, &doctor);
+    check_row("file gone", &(struct expected){ "model store", DOCTOR_WRONG, "llama lacks a file",
+                                               "hearth pull llama" });
+    facts.disk.n_broken = 0;
     facts.disk.gb_s = 0.1;
     facts.disk.is_uring = false;
     facts.disk.room_bytes = GIB / 2;
@@ -699,8 +716,12 @@ static void test_disk(void **state)
     facts.disk.refused[0] = '\0';
     doctor_judge(&facts, &doctor);
     check_row("none",
-              &(struct expected){ "model store", DOCTOR_OK,
-                                  "not there yet; hearth pull makes it: /store, 512 MiB", NULL });
+              &(struct expected){ "model store", DOCTOR_NOTE, "not there yet: /store, 512 MiB",
+                                  "export XDG_DATA_HOME" });
+    facts.disk.room_bytes = 0;
+    doctor_judge(&facts, &doctor);
+    check_row("none, no room", &(struct expected){ "model store", DOCTOR_WRONG, "0 MiB free",
+                                                   "export XDG_DATA_HOME" });
     snprintf(facts.disk.fault, sizeof facts.disk.fault, "damaged index");
     doctor_judge(&facts, &doctor);
     check_row("fault",

@@ -78,13 +78,17 @@ struct facts_disk {
     char store[256];   /* its folder, where it is or would be */
     uint64_t room_bytes;
     uint64_t n_model;
-    uint64_t bytes;        /* of its models' files */
+    uint64_t n_broken;     /* models that lack a file, or have one that is no more what it was */
+    char broken[128];      /* the first of them */
+    char broken_why[80];   /* what its packed image "is"; "": a file of the model itself is gone */
+    uint64_t bytes;        /* of its models' files that are there */
     uint64_t looked_bytes; /* of these, that were looked for in the page cache */
     uint64_t cached_bytes; /* and found there */
     char file[160];        /* that was read; "" none: `why` says it */
     char why[160];
     uint64_t file_bytes;
     uint64_t read_bytes;
+    uint64_t other_bytes; /* read and written meanwhile by others; 0 where it is not told */
     double gb_s;
     bool is_direct; /* past the page cache */
     bool is_uring;

@@ -2,18 +2,26 @@
  *
  * The speed is that of lib/measure.c on the largest file of the store: what a model's start waits
  * for, and each token of a model that is larger than memory. Where there is no model nothing waits
- * for the disk, and nothing is measured.
+ * for the disk, and nothing is measured. What other programs move meanwhile makes it slower, and is
+ * told as the kernel counts it for that disk; file systems on more than one have no such count.
+ *
+ * A packed image that is gone is no loss but of what it was made for, and is said at each start; it
+ * is looked at as then (store_has_image), and so are the sizes of all files.
  *
  * Next: lib/measure.c. */
 #include "cmd/disk.h"
 
+#include "base/figure.h"
 #include "base/os.h"
 #include "cmd/store.h"
 #include "cmd/store_look.h"
 #include "lib/measure.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #define LOOK_US     500000 /* for the page cache */
 #define LOOK_PIECE  ((size_t)1 << 30)
@@ -43,9 +51,16 @@ static void look(struct facts_disk *d, const char *path, uint64_t until_us)
 static void add_model(struct facts_disk *d, const struct store *st, const struct store_model *m,
                       struct buf *largest, uint64_t until_us)
 {
+    const char *why = NULL;
+    bool is_broken = !store_has_image(st, m, &why) && why != NULL;
     d->n_model++;
     for (size_t i = 0; i < m->n_blob; i++) {
         struct buf path;
+        if (!store_has_blob(st, &m->files[i])) {
+            why = i < m->n_file ? "" : why;
+            is_broken = true;
+            continue;
+        }
         buf_init(&path, OS_PATH_BYTES);
         store_blob_path(st, m->files[i].digest, &path);
         d->bytes += m->files[i].bytes;
@@ -57,6 +72,10 @@ static void add_model(struct facts_disk *d, const struct store *st, const struct
             snprintf(d->file, sizeof d->file, "%s", m->name);
         }
         buf_release(&path);
+    }
+    if (is_broken && d->n_broken++ == 0) {
+        snprintf(d->broken, sizeof d->broken, "%s", m->name);
+        snprintf(d->broken_why, sizeof d->broken_why, "%s", why);
     }
 }
 
@@ -94,6 +113,27 @@ static enum err read_store(struct facts_disk *d, struct buf *largest)
 
 /* --- speed --------------------------------------------------------------------------------- */
 
+/* Bytes that the disk of a file has read and written; 0: not told. */
+static uint64_t moved_bytes(const char *path)
+{
+    char name[128];
+    char text[256];
+    struct stat s;
+    uint64_t n[7] = { 0 }; /* the third and the seventh are sectors */
+    if (stat(path, &s) != 0) {
+        return 0;
+    }
+    snprintf(name, sizeof name, "/sys/dev/block/%u:%u/partition", major(s.st_dev), minor(s.st_dev));
+    const bool is_part = os_exists(name);
+    snprintf(strrchr(name, '/'), 16, is_part ? "/../stat" : "/stat");
+    char *at = text;
+    text[os_read_start(name, text, sizeof text - 1)] = '\0';
+    for (size_t i = 0; i < 7; i++) {
+        n[i] = strtoull(at, &at, 10);
+    }
+    return (n[2] + n[6]) * 512;
+}
+
 /* Without a file when that could not even begin: then the disk is unknown, and not broken. */
 static enum err measure(struct facts_disk *d, const char *path)
 {
@@ -103,7 +143,9 @@ static enum err measure(struct facts_disk *d, const char *path)
     bool has_begun = e == ERR_OK;
     if (has_begun) {
         os_close(&f);
+        const uint64_t before = moved_bytes(path);
         e = measure_disk(path, &m);
+        d->other_bytes = figure_less(moved_bytes(path) - before, m.read_bytes);
         has_begun = e == ERR_OK || e == ERR_IO || e == ERR_INTEGRITY;
     }
     d->gb_s = m.gb_s;
@@ -143,6 +185,7 @@ enum err disk_read(struct facts_disk *d, const char *path)
         snprintf(d->why, sizeof d->why, "%s",
                  d->file_bytes > 0     ? "the file is too small to tell"
                  : d->fault[0] != '\0' ? "the model store cannot be opened"
+                 : d->n_broken > 0     ? "the files of the model store are gone"
                                        : "there is no model in the store (hearth pull gets one)");
         d->file[0] = '\0';
     } else if (e == ERR_OK && measure(d, buf_str(&file)) != ERR_OK) {

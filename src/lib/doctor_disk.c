@@ -90,6 +90,25 @@ static void judge_refused(const struct facts_disk *k, struct doctor *d)
     doctor_type(row, ELSEWHERE);
 }
 
+static void judge_broken(const struct facts_disk *k, struct doctor *d)
+{
+    const bool is_image = k->broken_why[0] != '\0';
+    struct finding *row =
+        doctor_add(d, "model store", DOCTOR_WRONG, "%llu model%s, %s; %s%s %s",
+                   (unsigned long long)k->n_model, k->n_model == 1 ? "" : "s",
+                   doctor_size(k->bytes).text, is_image ? "the packed image of " : "", k->broken,
+                   is_image ? k->broken_why : "lacks a file");
+    doctor_costs(row, is_image ? "Its GGUF file is read instead: that starts slower, and where "
+                                 "memory is less than the model it is refused, since layers are "
+                                 "read from the disk only of packed models."
+                               : "It cannot be used.");
+    doctor_type(row, "hearth pull %s%s", is_image ? "--pack " : "", k->broken);
+    if (k->n_broken > 1) {
+        doctor_type(row, "hearth verify  # there are more: %llu",
+                    (unsigned long long)k->n_broken - 1);
+    }
+}
+
 static void judge_store(const struct facts_disk *k, struct doctor *d)
 {
     if (k->fault[0] != '\0') {
@@ -99,25 +118,32 @@ static void judge_store(const struct facts_disk *k, struct doctor *d)
         doctor_type(row, ELSEWHERE);
         return;
     }
+    if (k->n_broken > 0) {
+        judge_broken(k, d);
+        return;
+    }
     if (k->refused[0] != '\0') {
         judge_refused(k, d);
         return;
     }
-    if (k->is_missing) {
-        doctor_add(d, "model store", DOCTOR_OK, "not there yet; hearth pull makes it: %s, %s free",
-                   k->store, doctor_size(k->room_bytes).text);
-        return;
-    }
     const bool is_full = k->room_bytes < ROOM_LITTLE;
-    struct finding *row = doctor_add(
-        d, "model store", is_full ? DOCTOR_NOTE : DOCTOR_OK, "%llu model%s, %s; %s free at %s",
-        (unsigned long long)k->n_model, k->n_model == 1 ? "" : "s", doctor_size(k->bytes).text,
-        doctor_size(k->room_bytes).text, k->store);
+    const enum doctor_state state = !is_full                                ? DOCTOR_OK
+                                    : k->n_model == 0 && k->room_bytes == 0 ? DOCTOR_WRONG
+                                                                            : DOCTOR_NOTE;
+    struct finding *row =
+        k->is_missing
+            ? doctor_add(d, "model store", state, "not there yet%s: %s, %s free",
+                         is_full ? "" : "; hearth pull makes it", k->store,
+                         doctor_size(k->room_bytes).text)
+            : doctor_add(d, "model store", state, "%llu model%s, %s; %s free at %s",
+                         (unsigned long long)k->n_model, k->n_model == 1 ? "" : "s",
+                         doctor_size(k->bytes).text, doctor_size(k->room_bytes).text, k->store);
     if (is_full) {
-        doctor_costs(row, "There is no room for another model.");
-        doctor_type(row, "hearth list && hearth rm NAME");
-        doctor_type(row, "XDG_DATA_HOME=/a/larger/disk hearth pull NAME  # and for all other "
-                         "commands: another store");
+        doctor_costs(row, "There is no room for %s model.", k->n_model > 0 ? "another" : "a");
+        if (k->n_model > 0) {
+            doctor_type(row, "hearth list && hearth rm NAME");
+        }
+        doctor_type(row, ELSEWHERE);
     }
 }
 
@@ -160,9 +186,14 @@ static void judge_speed(const struct facts_disk *k, struct doctor *d)
         return;
     }
     const bool is_slow = k->gb_s < SLOW_GB_S;
+    char others[64] = "";
+    if (k->other_bytes > k->read_bytes / 8) {
+        snprintf(others, sizeof others, "; other programs moved %s there meanwhile",
+                 doctor_size(k->other_bytes).text);
+    }
     struct finding *row = doctor_add(d, "disk", is_slow ? DOCTOR_NOTE : DOCTOR_OK,
-                                     "reads %.2f GB/s (%s of %s, just now)", k->gb_s,
-                                     doctor_size(k->read_bytes).text, k->file);
+                                     "reads %.2f GB/s (%s of %s, just now%s)", k->gb_s,
+                                     doctor_size(k->read_bytes).text, k->file, others);
     if (is_slow) {
         doctor_costs(row,
                      "Loading that model of %s takes %.0f s when the page cache has none of "
