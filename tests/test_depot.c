@@ -249,11 +249,30 @@ struct depot_test {
     int32_t n_slot;
 };
 
+/* Any of the next layer's, in any order; half of them are wanted then, or fewer. */
+static void guess_some(const struct depot_test *t, int32_t i_layer)
+{
+    int32_t ids[N_EXPERT_MAX];
+    const int32_t n = choose_ids(ids, t->shape.n_expert, 3);
+    for (int32_t i = n - 1; i > 0; i--) {
+        const int32_t k = (int32_t)rnd((uint32_t)i + 1);
+        const int32_t id = ids[i];
+        ids[i] = ids[k];
+        ids[k] = id;
+    }
+    if (rnd(4) > 0 && depot_is_curious(t->d, i_layer)) {
+        depot_guess(t->d, i_layer, ids, n);
+    }
+}
+
 /* A layer as the decoder computes it: what it wants in groups, of each what is here first. */
 static enum err layer(const struct depot_test *t, int32_t i_layer, const int32_t *all,
                       int32_t n_all, bool may_end)
 {
     depot_want(t->d, i_layer, all, n_all);
+    if (may_end) {
+        guess_some(t, i_layer + 1);
+    }
     for (int32_t at = 0; at < n_all;) {
         int32_t ids[N_EXPERT_MAX];
         const int32_t n = 1 + (int32_t)rnd((uint32_t)(n_all - at));
@@ -337,6 +356,7 @@ static void test_passes(void **state)
             const uint32_t one_in = 1 + rnd(4); /* 1: as a prompt */
             world.fault_in = rnd(4) == 0 ? 1 + (int)rnd(12) : 0;
             depot_begin(t.d, one_in == 1);
+            guess_some(&t, 0);
             for (int32_t l = 0; l < t.shape.n_layer && e == ERR_OK; l++) {
                 int32_t ids[N_EXPERT_MAX];
                 const int32_t n = choose_ids(ids, t.shape.n_expert, one_in);
@@ -454,12 +474,140 @@ static void test_order(void **state)
     close_all(&t);
 }
 
+/* One layer's experts, one after the other. */
+static void compute(const struct depot_test *t, int32_t i_layer, const int32_t *all, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        int32_t id = all[i];
+        int32_t n_here = 0;
+        while (n_here == 0) {
+            const enum err e = depot_enter(t->d, i_layer, &id, 1, WAIT_US, &n_here);
+            assert_true(e == ERR_OK || e == ERR_BUSY);
+        }
+        check_expert(i_layer, id);
+        depot_leave(t->d, i_layer, &id, 1);
+    }
+}
+
+/* What was guessed is begun before it is wanted, and not read again. */
+static void test_guess(void **state)
+{
+    (void)state;
+    static const int32_t first[] = { 1, 4 };
+    static const int32_t guesses[] = { 3, 2, 7 };
+    static const int32_t second[] = { 2, 3, 5 };
+    struct depot_test t;
+    open_of(&t, 3, 16, 24);
+    for (int k = 0; k < 3; k++) { /* all slots are worth something */
+        pass(&t, all_ids + 8, 8);
+    }
+    world.n_started = 0;
+    depot_begin(t.d, false);
+    assert_true(depot_is_curious(t.d, 0));
+    assert_false(depot_is_curious(t.d, 1));
+    depot_want(t.d, 0, first, 2);
+    assert_int_equal(world.n_started, 2);
+    assert_true(depot_is_curious(t.d, 1));
+    depot_guess(t.d, 1, guesses, 3);
+    while (t.d->n_coming > 0) {
+        depot_move(t.d);
+    }
+    assert_int_equal(world.n_started, 2 + 1); /* an eighth of the slots */
+    compute(&t, 0, first, 2);
+    assert_int_equal(world.n_started, 2 + 3);
+    depot_want(t.d, 1, second, 3);
+    compute(&t, 1, second, 3);
+    assert_int_equal(world.n_started, 2 + 3 + 1);
+    assert_int_equal(depot_count(t.d)->n_guess, 3);
+    assert_int_equal(depot_count(t.d)->n_right, 2);
+    depot_want(t.d, 2, all_ids, 16); /* as a prompt: what follows is read anyway */
+    assert_false(depot_is_curious(t.d, 3));
+    close_all(&t);
+}
+
+/* DP-5: nothing that is wanted waits for a guess. */
+static void test_guess_waits(void **state)
+{
+    (void)state;
+    static const int32_t first[] = { 1, 4 };
+    static const int32_t guesses[] = { 9 };
+    struct depot_test t;
+    open_of(&t, 2, 16, 8); /* so few slots that one is read at a time */
+    world.is_slow = true;
+    depot_begin(t.d, false);
+    depot_want(t.d, 0, first, 2);
+    depot_guess(t.d, 1, guesses, 1);
+    assert_int_equal(world.n_started, 1);
+    compute(&t, 0, first, 1);
+    assert_int_equal(world.n_started, 2);
+    assert_int_equal(t.d->slots[t.d->slot_of[4]].state, COMING);
+    assert_false(has_slot(t.d, 16 + 9));
+    compute(&t, 0, first + 1, 1);
+    assert_true(has_slot(t.d, 16 + 9));
+    depot_stop(t.d);
+    close_all(&t);
+}
+
+/* Experts larger than what may be in flight. */
+static void test_guess_large(void **state)
+{
+    (void)state;
+    struct depot_test t;
+    make_weights(2, 4);
+    depot_shape_of(&world.w, 2, &t.shape);
+    t.shape.slot_bytes = FLY_BYTES + RING_ALIGN;
+    open_slots(&t, 2);
+    depot_begin(t.d, false);
+    assert_false(depot_is_curious(t.d, 0));
+    close_all(&t);
+}
+
+/* Passes in which layer 1 wants `wanted` where `named` was guessed; how many of them asked. */
+static int guess_passes(const struct depot_test *t, int n_pass, int32_t named, int32_t wanted)
+{
+    static const int32_t first = 3;
+    int n_asked = 0;
+    for (int k = 0; k < n_pass; k++) {
+        depot_begin(t->d, false);
+        depot_want(t->d, 0, &first, 1);
+        if (depot_is_curious(t->d, 1)) {
+            depot_guess(t->d, 1, &named, 1);
+            n_asked++;
+        }
+        compute(t, 0, &first, 1);
+        depot_want(t->d, 1, &wanted, 1);
+        compute(t, 1, &wanted, 1);
+    }
+    return n_asked;
+}
+
+/* Where guesses are wrong they are not read, and asked for now and then only, until they are right
+ * again. */
+static void test_guess_wrong(void **state)
+{
+    (void)state;
+    struct depot_test t;
+    open_of(&t, 2, 16, 16);
+    assert_int_equal(guess_passes(&t, 40, 8, 9), 40);
+    assert_true(t.d->right_share > GUESS_SHARE);
+    guess_passes(&t, 20, 8, 9);
+    assert_true(t.d->right_share < GUESS_SHARE);
+    assert_int_equal(guess_passes(&t, 10 * GUESS_EACH, 8, 9), 10);
+    const uint64_t n_started = world.n_started;
+    assert_int_equal(guess_passes(&t, GUESS_EACH, 7, 9), 1);
+    assert_int_equal(world.n_started, n_started);
+    assert_true(guess_passes(&t, 40 * GUESS_EACH, 9, 9) > 8 * GUESS_EACH);
+    close_all(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passes),        cmocka_unit_test(test_keeps),
         cmocka_unit_test(test_prompts),       cmocka_unit_test(test_one_slot),
         cmocka_unit_test(test_all_have_room), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_guess),         cmocka_unit_test(test_guess_waits),
+        cmocka_unit_test(test_guess_large),   cmocka_unit_test(test_guess_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

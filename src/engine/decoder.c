@@ -38,7 +38,8 @@ struct pass {
     struct back *b;
     struct back_angles full;
     struct back_angles window;
-    size_t ld; /* floats between rows of x */
+    float *x;  /* [n_tok][ld], the residual stream */
+    size_t ld; /* floats between its rows */
 };
 
 static struct back_norm norm_of(const struct arch *a, const struct weights_norm *n)
@@ -201,7 +202,8 @@ static enum err dense(struct pass *p, int32_t i_layer, int32_t n_ff, float *y, c
  * those of the step, then their results are added, and the room is used again.
  *
  * Where some experts are on the disk, those that are in memory come first in what is computed
- * together; the others are read meanwhile (model/depot.c). */
+ * together; the others are read meanwhile (model/depot.c). Then the disk would rest until the next
+ * layer's router has spoken: it is asked before, of the residual stream as it is by then. */
 
 #define EXPERT_ROWS 256
 
@@ -304,6 +306,68 @@ static int32_t wanted_by(const struct back_route *r, int32_t *id)
     return n;
 }
 
+static void take_route(struct pass *p, struct back_route *r)
+{
+    const struct arch *a = p->a;
+    const int32_t n_place = p->s->n_tok * a->n_expert_used;
+    *r = (struct back_route){ .n_expert = a->n_expert,
+                              .n_used = a->n_expert_used,
+                              .is_normed = a->is_route_normed,
+                              .scale = a->expert_scale };
+    r->token = take_ints(p, n_place);
+    r->place = take_ints(p, n_place);
+    r->weight = back_take(p->b, n_place, 1);
+}
+
+/* As wanted_by, the one that tokens weigh most first. */
+static int32_t wanted_most(const struct back_route *r, int32_t n_tok, int32_t *id)
+{
+    float weight[ARCH_EXPERT_MAX] = { 0 };
+    for (int32_t t = 0; t < n_tok; t++) {
+        for (int32_t i = 0, e = 0; i < r->n_used; i++) {
+            const int32_t at = t * r->n_used + i;
+            while (r->first[e + 1] <= r->place[at]) {
+                e++;
+            }
+            weight[e] += r->weight[at];
+        }
+    }
+    const int32_t n = wanted_by(r, id);
+    for (int32_t i = 1; i < n; i++) {
+        const int32_t e = id[i];
+        int32_t at = i;
+        for (; at > 0 && weight[id[at - 1]] < weight[e]; at--) {
+            id[at] = id[at - 1];
+        }
+        id[at] = e;
+    }
+    return n;
+}
+
+/* Tells what a layer's router would choose now. */
+static void guess(struct pass *p, int32_t i_layer)
+{
+    struct depot *depot = stream_depot(p->d->stream);
+    const int32_t n_tok = p->s->n_tok;
+    const size_t mark = arena_mark(p->b->step);
+    float *h = back_take(p->b, n_tok, p->ld);
+    float *logits = back_take(p->b, n_tok, back_ld(p->a->n_expert));
+    struct back_route route;
+    take_route(p, &route);
+    if (depot != NULL && depot_is_curious(depot, i_layer)) {
+        const struct weights_layer *l = &p->d->weights->layer[i_layer];
+        const struct back_out out = { &l->router, l->router_b.v, logits };
+        int32_t id[ARCH_EXPERT_MAX];
+        if (has_norm(&l->ffn_norm)) {
+            norm_rows(p, h, p->x, &l->ffn_norm);
+        }
+        p->b->op->matmul(p->b, &out, 1, has_norm(&l->ffn_norm) ? h : p->x, p->ld, n_tok);
+        p->b->op->route(p->b, &route, logits, n_tok);
+        depot_guess(depot, i_layer, id, wanted_most(&route, n_tok, id));
+    }
+    arena_rewind(p->b->step, mark);
+}
+
 /* Waits for experts as for layers (enter): those that come first are the first in id[n]. It looks
  * before each wait, as a slow disk may bring each of many just in time. */
 static enum err enter_some(const struct decoder *d, int32_t i_layer, int32_t *id, int32_t n,
@@ -364,24 +428,13 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
     const int32_t n_place = n_tok * a->n_expert_used;
     const int32_t n_most = n_tok > EXPERT_ROWS ? n_tok : EXPERT_ROWS;
     const size_t mark = arena_mark(p->b->step);
-    struct expert_pass x = { .route = { .n_expert = a->n_expert,
-                                        .n_used = a->n_expert_used,
-                                        .is_normed = a->is_route_normed,
-                                        .scale = a->expert_scale },
-                             .l = l,
-                             .h = h,
-                             .n_row = n_place < n_most ? n_place : n_most };
+    struct expert_pass x = { .l = l, .h = h, .n_row = n_place < n_most ? n_place : n_most };
     const bool has_gate = a->n_ff_shared > 0 && a->recipe->has_shared_gate;
     float *logits = back_take(p->b, n_tok, back_ld(a->n_expert));
     float *gate = has_gate ? back_take(p->b, n_tok, back_ld(1)) : NULL;
     const struct back_out outs[] = { { &l->router, l->router_b.v, logits },
                                      { &l->shared_gate, NULL, gate } };
-    x.route.token = take_ints(p, n_place);
-    x.route.place = take_ints(p, n_place);
-    x.route.weight = back_take(p->b, n_place, 1);
-    x.gate = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
-    x.up = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
-    x.out = back_take(p->b, x.n_row, p->ld);
+    take_route(p, &x.route);
     op->matmul(p->b, outs, has_gate ? 2 : 1, h, p->ld, n_tok);
     op->route(p->b, &x.route, logits, n_tok);
     if (stream_depot(p->d->stream) != NULL) {
@@ -389,6 +442,10 @@ static enum err experts(struct pass *p, int32_t i_layer, float *y, const float *
         const int32_t n = wanted_by(&x.route, id);
         depot_want(stream_depot(p->d->stream), i_layer, id, n);
     }
+    guess(p, i_layer + 1);
+    x.gate = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
+    x.up = back_take(p->b, x.n_row, back_ld(a->n_ff_exp));
+    x.out = back_take(p->b, x.n_row, p->ld);
     for (int32_t e = 0; e < a->n_expert && x.route.first[e] < n_place;) {
         const int32_t place0 = x.route.first[e];
         e = choose_together(&x, e);
@@ -523,13 +580,15 @@ enum err decoder_forward(struct decoder *d, const struct decoder_step *s, float 
     const uint64_t begin_us = os_now_us();
     float *x = back_take(d->back, s->n_tok, p.ld);
     float *h = back_take(d->back, s->n_tok, p.ld);
+    p.x = x;
     TRY(embed(&p, x));
-    if (stream_depot(d->stream) != NULL) {
-        depot_begin(stream_depot(d->stream), s->n_tok * a->n_expert_used >= 2 * a->n_expert);
-    }
     if (a->recipe->has_positions) {
         op->embed(d->back, h, &d->weights->position, s->pos, s->n_tok, 1.0f);
         op->add(d->back, x, h, 1.0f, p.ld, s->n_tok, a->n_embd);
+    }
+    if (stream_depot(d->stream) != NULL) {
+        depot_begin(stream_depot(d->stream), s->n_tok * a->n_expert_used >= 2 * a->n_expert);
+        guess(&p, 0);
     }
     if (a->recipe->has_rope) {
         p.full = angles_of(&p, d->freq_full, d->mscale_full);

@@ -12,18 +12,24 @@
  * experts that counts when the pass is over, and of equal scores those stay that have the same
  * numbers in all layers: a prompt's experts take turns in few slots, the others keep theirs, and
  * each layer has as much to read as the next. While a prompt is computed the next layer is read
- * before its router has spoken, since that will want nearly all as well; an answer's next layer is
- * not guessed (docs/decisions/0011-layers-from-disk.md).
+ * before its router has spoken, since that will want nearly all as well.
+ *
+ * An answer's next layer is guessed: its router, asked too early, names some (Eliseev and Mazur
+ * 2023, "Fast inference of mixture-of-experts language models with offloading"). They are read, the
+ * likeliest first, while the disk would rest, and only where half of what was named was right of
+ * late. Experts of more than FLY_BYTES are not guessed: a wrong one would keep the disk for longer
+ * than it rests.
  *
  * What comes first is computed first, while the others come. A disk serves all that it was asked
  * for side by side, so that with many reads in flight the first comes hardly sooner than the last:
  * for answers there are few, and more for a prompt, between whose experts more time passes.
  *
  * A slot is empty, on its way, or here. It is held while it is on its way, wanted (by the layer
- * that is computed, or the next), or in use (its matrices are being multiplied); all others are in
- * a heap, the one that is worth least on top. At most an eighth is fresh, that is read and not left
- * yet, so that reading ahead does not push out what is worth most. What is wanted is not given up
- * as long as there is another one, but may be: then it is read once more when its turn comes.
+ * that is computed, or the next), guessed, or in use (its matrices are being multiplied); all
+ * others are in a heap, the one that is worth least on top. At most an eighth is fresh, that is
+ * read and not left yet, so that reading ahead does not push out what is worth most. What is wanted
+ * is not given up as long as there is another one, but may be: then it is read once more when its
+ * turn comes.
  *
  * What was read counts once the file is seen to be the same still (ring_same), before its first
  * use; what has not been used is given up with an error, since it may be of another file.
@@ -44,6 +50,10 @@
 #define FLY_BYTES        ((size_t)4 << 20) /* for answers */
 #define FLY_PROMPT_BYTES ((size_t)32 << 20)
 
+#define GUESS_SHARE  0.5        /* right: with fewer none is read */
+#define GUESS_WEIGHT (1 / 64.0) /* of a layer in that share */
+#define GUESS_EACH   16         /* passes, of which one finds out whether guesses are better now */
+
 enum state { EMPTY, COMING, HERE };
 
 struct slot {
@@ -51,6 +61,7 @@ struct slot {
     enum state state;
     bool is_held;
     bool is_wanted;
+    bool is_guess;
     bool is_fresh;
     bool is_used;
     bool is_new; /* has not been used since it was read */
@@ -82,6 +93,10 @@ struct depot {
     int32_t n_wanted;
     int32_t i_wanted; /* those before it are here, on their way, or were left */
     int32_t i_next;   /* of the next layer, likewise; n_expert: it is not read ahead */
+    int32_t guess[ARCH_EXPERT_MAX]; /* of the next layer */
+    int32_t n_guess;
+    int32_t i_guess; /* those before it are here or on their way */
+    double right_share;
     int32_t n_coming;
     int32_t n_fresh;
     struct depot_count count;
@@ -258,6 +273,7 @@ enum err depot_open(struct depot **out, struct weights *w, const struct depot_sh
     x->n_slot = n_slot;
     x->i_layer = -1;
     x->i_next = shape->n_expert;
+    x->right_share = 1.0;
     x->slots = mem_alloc_array((size_t)n_slot, sizeof x->slots[0]);
     x->heap = mem_alloc_array((size_t)n_slot, sizeof x->heap[0]);
     x->held = mem_alloc_array((size_t)n_slot, sizeof x->held[0]);
@@ -316,7 +332,7 @@ static void depot_check(const struct depot *x)
         assert(s->key < 0 || x->slot_of[s->key] == i); /* DP-1 */
         assert(!s->is_used || s->state == HERE);       /* DP-3 */
         assert((s->is_held ? x->held : x->heap)[s->at] == i);
-        assert(s->is_held || (s->state != COMING && !s->is_wanted && !s->is_used));
+        assert(s->is_held || (s->state != COMING && !s->is_wanted && !s->is_guess && !s->is_used));
         assert(s->is_held || s->at == 0 || !is_worse(x, i, x->heap[(s->at - 1) / 2]));
         n_coming += s->state == COMING;
         n_fresh += s->is_fresh;
@@ -408,6 +424,22 @@ static int32_t fresh_most(const struct depot *x)
     return x->n_slot < 16 ? 1 : x->n_slot / 8 < FRESH_MAX ? x->n_slot / 8 : FRESH_MAX;
 }
 
+/* Of the next layer, as long as little is on its way: what is wanted then would wait for it. */
+static void go_on_guessing(struct depot *x, int32_t most)
+{
+    bool has_room = x->right_share >= GUESS_SHARE;
+    while (has_room && x->i_guess < x->n_guess && x->n_fresh < most &&
+           (size_t)x->n_coming * x->shape.slot_bytes < FLY_BYTES) {
+        const int32_t key = key_of(x, x->i_layer + 1, x->guess[x->i_guess]);
+        has_room = has_slot(x, key) || start(x, key, false);
+        if (has_room) {
+            hold(x, x->slot_of[key]);
+            x->slots[x->slot_of[key]].is_guess = true;
+            x->i_guess++;
+        }
+    }
+}
+
 /* What the layer wants, in its order, then of the next one what may be read ahead. */
 static void go_on(struct depot *x)
 {
@@ -422,30 +454,57 @@ static void go_on(struct depot *x)
         has_room = want(x, key_of(x, x->i_layer + 1, x->i_next), false);
         x->i_next += has_room;
     }
+    if (has_room) {
+        go_on_guessing(x, most);
+    }
     depot_check(x);
 }
 
 /* --- a layer ---------------------------------------------------------------------------------- */
 
-/* What is here and not wanted. */
+/* Of the guesses, how many are of ids[n], which their layer wants. */
+static void judge(struct depot *x, const int32_t *ids, int32_t n)
+{
+    int32_t n_right = 0;
+    for (int32_t i = 0; i < x->n_guess; i++) {
+        int32_t k = 0;
+        while (k < n && ids[k] != x->guess[i]) {
+            k++;
+        }
+        n_right += k < n;
+    }
+    if (x->n_guess > 0 && n > 0) {
+        x->right_share += GUESS_WEIGHT * ((double)n_right / x->n_guess - x->right_share);
+        x->count.n_guess += (uint64_t)x->n_guess;
+        x->count.n_right += (uint64_t)n_right;
+    }
+}
+
+/* What is here and neither wanted nor guessed. */
 static void let_idle_go(struct depot *x)
 {
     for (int32_t k = x->n_held - 1; k >= 0; k--) {
         const struct slot *s = &x->slots[x->held[k]];
-        if (s->state == HERE && !s->is_wanted) {
+        if (s->state == HERE && !s->is_wanted && !s->is_guess) {
             let_go(x, x->held[k]);
         }
     }
 }
 
-/* Nothing is wanted or in use. */
-static void forget_wanted(struct depot *x)
+static void forget(struct slot *s)
+{
+    s->is_wanted = s->is_guess = s->is_used = s->is_fresh = false;
+}
+
+/* Nothing is wanted, guessed or in use. */
+static void forget_all(struct depot *x)
 {
     for (int32_t k = 0; k < x->n_held; k++) {
-        struct slot *s = &x->slots[x->held[k]];
-        s->is_wanted = s->is_used = s->is_fresh = false;
+        forget(&x->slots[x->held[k]]);
     }
     x->n_fresh = 0;
+    x->n_guess = 0;
+    x->i_guess = 0;
 }
 
 /* Begins what is wanted and, of a prompt, what the next layer will want. */
@@ -463,7 +522,7 @@ void depot_begin(struct depot *x, bool is_prompt)
     x->i_layer = -1;
     x->n_wanted = 0;
     x->i_wanted = 0;
-    forget_wanted(x);
+    forget_all(x);
     let_idle_go(x);
     read_ahead(x, is_prompt);
 }
@@ -487,10 +546,11 @@ void depot_move(struct depot *x)
 void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n)
 {
     const bool is_prompt = n > x->shape.n_expert / 2;
+    judge(x, ids, i_layer == x->i_layer + 1 ? n : 0);
     x->i_layer = i_layer;
     x->n_wanted = n;
     x->i_wanted = 0;
-    forget_wanted(x);
+    forget_all(x);
     for (int32_t i = 0; i < n; i++) {
         const int32_t key = key_of(x, i_layer, ids[i]);
         x->wanted[i] = ids[i];
@@ -511,6 +571,29 @@ void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n)
     read_ahead(x, is_prompt);
 }
 
+bool depot_is_curious(const struct depot *x, int32_t i_layer)
+{
+    return i_layer < x->shape.n_layer && i_layer == x->i_layer + 1 &&
+           x->i_next == x->shape.n_expert && x->shape.slot_bytes <= FLY_BYTES &&
+           (x->right_share >= GUESS_SHARE || x->n_pass % GUESS_EACH == 0);
+}
+
+void depot_guess(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n)
+{
+    assert(i_layer == x->i_layer + 1);
+    x->n_guess = n;
+    x->i_guess = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t key = key_of(x, i_layer, ids[i]);
+        x->guess[i] = ids[i];
+        if (has_slot(x, key)) {
+            hold(x, x->slot_of[key]);
+            x->slots[x->slot_of[key]].is_guess = true;
+        }
+    }
+    go_on(x);
+}
+
 void depot_stop(struct depot *x)
 {
     for (int32_t k = x->n_held - 1; k >= 0; k--) {
@@ -519,10 +602,10 @@ void depot_stop(struct depot *x)
         if (s->state == COMING) {
             empty_slot(x, i);
         }
-        x->n_fresh -= s->is_fresh;
-        s->is_wanted = s->is_used = s->is_fresh = false;
+        forget(s);
         let_go(x, i);
     }
+    x->n_fresh = 0;
     for (int32_t i = 0; i < x->n_slot; i++) {
         if (x->slots[i].is_new) {
             empty_slot(x, i);
@@ -533,6 +616,8 @@ void depot_stop(struct depot *x)
     }
     x->n_wanted = 0;
     x->i_wanted = 0;
+    x->n_guess = 0;
+    x->i_guess = 0;
     x->i_next = x->shape.n_expert;
     depot_check(x);
 }
@@ -637,7 +722,7 @@ void depot_leave(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n
         const int32_t i = x->slot_of[key_of(x, i_layer, ids[k])];
         struct slot *s = &x->slots[i];
         x->n_fresh -= s->is_fresh;
-        s->is_wanted = s->is_used = s->is_fresh = false;
+        forget(s);
         let_go(x, i);
     }
     depot_move(x);

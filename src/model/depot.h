@@ -8,7 +8,8 @@
  * DP-1  an expert is in one slot at most, and a slot has one expert at most.
  * DP-2  the matrices of an expert are set exactly while its slot has all its bytes.
  * DP-3  a slot that is in use is neither read into nor given to another expert.
- * DP-4  no memory is taken after depot_open. */
+ * DP-4  no memory is taken after depot_open.
+ * DP-5  a guess is read only when all that is wanted has come or is on its way. */
 #ifndef HEARTH_DEPOT_H
 #define HEARTH_DEPOT_H
 
@@ -36,8 +37,12 @@ void depot_close(struct depot *x); /* nothing may be in flight; accepts NULL */
 /* A pass begins. is_prompt: layers want most of their experts, and the first is read at once. */
 void depot_begin(struct depot *x, bool is_prompt);
 /* The layer wants ids[n], ascending: reading begins, and goes on with each call. What was wanted
- * before is not any more. */
+ * or guessed before is not any more. */
 void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
+/* Whether it is worth guessing what layer i_layer will want, the one after that which wanted last.
+ * It is not where guesses were wrong, but for a pass now and then that tells whether they are. */
+bool depot_is_curious(const struct depot *x, int32_t i_layer);
+void depot_guess(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n); /* best first */
 /* Waits until one of ids[n], n > 0, is here at least. Some that are stand first in ids then,
  * *n_here of them, and are in use until depot_leave. ERR_BUSY: none is yet; ask again, or want
  * something else. ERR_IO, ERR_INTEGRITY: none is in use. */
@@ -54,6 +59,8 @@ struct depot_count {
     uint64_t waited_us;  /* in depot_enter */
     uint64_t read_bytes; /* begun */
     uint64_t used_bytes; /* of these: of experts that were wanted */
+    uint64_t n_guess;    /* that turned out right or wrong, read or not */
+    uint64_t n_right;
 };
 const struct depot_count *depot_count(const struct depot *x);
 
