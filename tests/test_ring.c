@@ -809,7 +809,7 @@ struct sim_run {
     uint64_t n_ticket;
     uint64_t n_answered; /* up to here their memory is free */
     size_t to;           /* memory is given in a circle */
-    uint64_t n_error, n_busy, n_drop;
+    uint64_t n_error, n_busy, n_drop, n_any;
 };
 
 static void sim_start(struct sim_run *s)
@@ -853,6 +853,26 @@ static void sim_drop(struct sim_run *s)
     s->n_drop++;
 }
 
+/* Some of the open tickets up to t, and t; one of them comes, or there is an error. */
+static enum err sim_any(struct sim_run *s, uint64_t t)
+{
+    uint64_t some[4] = { t };
+    int n = 1;
+    while (n < 4) {
+        some[n++] = s->n_answered + 1 + rand_next(&sim.x) % (t - s->n_answered);
+    }
+    TRY(ring_wait_any(s->r, some, n, UINT64_MAX));
+    int n_here = 0;
+    for (int i = 0; i < n; i++) {
+        const struct sim_want *w = &s->wants[some[i] % (2 * RING_TICKETS)];
+        n_here += ring_has(s->r, some[i]);
+        assert_true(!ring_has(s->r, some[i]) || is_right(w->to, w->at, w->n));
+    }
+    assert_in_range(n_here, 1, n);
+    s->n_any++;
+    return ERR_OK;
+}
+
 static void sim_wait(struct sim_run *s, uint64_t t)
 {
     const bool is_polled = dice(2) && ring_poll(s->r, t);
@@ -862,10 +882,14 @@ static void sim_wait(struct sim_run *s, uint64_t t)
     if (is_asked && ring_wait_for(s->r, t, 0) == ERR_BUSY) {
         assert_true(!is_polled && sim.n_waits == n_before);
     }
+    const bool is_any = dice(4);
     const uint64_t n_waits = sim.n_waits;
-    const enum err e = ring_wait(s->r, t);
+    const enum err e = is_any ? sim_any(s, t) : ring_wait(s->r, t);
     assert_true(!is_polled || sim.n_waits == n_waits);
-    assert_true(t < s->n_ticket || (e != ERR_OK) == (sim.n_fatal > 0));
+    assert_true(is_any || t < s->n_ticket || (e != ERR_OK) == (sim.n_fatal > 0));
+    if (e == ERR_OK && is_any) {
+        return;
+    }
     if (e == ERR_OK) {
         for (; s->n_answered < t; s->n_answered++) {
             const struct sim_want *w = &s->wants[(s->n_answered + 1) % (2 * RING_TICKETS)];
@@ -919,7 +943,7 @@ static void sim_run(uint32_t seed, bool is_wild, int n_step)
                   (unsigned long long)sim.n_failed, (unsigned long long)sim.n_refused,
                   (unsigned long long)s.n_error, (unsigned long long)s.n_busy);
     assert_true(!is_wild || (sim.n_short > 50 && sim.n_failed > 10 && sim.n_refused > 10));
-    assert_true(s.n_busy > 0 && s.n_drop > 0);
+    assert_true(s.n_busy > 0 && s.n_drop > 0 && s.n_any > 100);
     assert_true(is_wild == (s.n_error > 5));
 }
 

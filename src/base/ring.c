@@ -409,6 +409,49 @@ void ring_drop(struct ring *r)
     make_void(r, ERR_CANCELLED, "the read was dropped");
 }
 
+bool ring_has(const struct ring *r, uint64_t ticket)
+{
+    return ticket > r->n_void && ticket <= r->n_ticket &&
+           (ticket <= r->n_whole || r->wants[ticket % RING_TICKETS].n_left == 0);
+}
+
+/* What somebody waits for: one of tickets[n], or tickets[0] and all before it. */
+struct goal {
+    const uint64_t *tickets;
+    int n;
+    bool is_in_order;
+};
+
+static bool is_met(const struct ring *r, const struct goal *g)
+{
+    int i = 0;
+    if (g->is_in_order) {
+        return g->tickets[0] <= r->n_whole;
+    }
+    while (i < g->n && !ring_has(r, g->tickets[i])) {
+        i++;
+    }
+    return i < g->n;
+}
+
+static enum err wait_until(struct ring *r, const struct goal *g, uint64_t timeout_us)
+{
+    for (int i = 0; i < g->n; i++) {
+        REQUIRE(g->tickets[i] > r->n_void, r->void_err, "%s", r->void_text);
+    }
+    const uint64_t last = g->is_in_order ? g->tickets[0] : NO_TICKET - 1;
+    const uint64_t now = os_now_us();
+    const uint64_t end = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
+    take(r, 0);
+    while (!is_met(r, g) && r->fault.ticket > last) {
+        const uint64_t begin = os_now_us();
+        REQUIRE(begin < end, ERR_BUSY, "%s: the read is not over yet", r->path);
+        take(r, end - begin);
+    }
+    const enum err e = is_met(r, g) ? os_same(&r->file, r->path) : answer(r);
+    return e != ERR_OK ? give_up(r, e) : ERR_OK;
+}
+
 enum err ring_wait(struct ring *r, uint64_t ticket)
 {
     return ring_wait_for(r, ticket, UINT64_MAX);
@@ -416,54 +459,15 @@ enum err ring_wait(struct ring *r, uint64_t ticket)
 
 enum err ring_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
 {
+    const struct goal g = { &ticket, 1, true };
     REQUIRE(ticket <= r->n_ticket, ERR_USAGE, "%s: read %llu was waited for, %llu were started",
             r->path, (unsigned long long)ticket, (unsigned long long)r->n_ticket);
-    if (ticket == 0) {
-        return ERR_OK;
-    }
-    REQUIRE(ticket > r->n_void, r->void_err, "%s", r->void_text);
-    const uint64_t now = os_now_us();
-    const uint64_t end = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
-    take(r, 0);
-    while (r->n_whole < ticket && ticket < r->fault.ticket) {
-        const uint64_t begin = os_now_us();
-        REQUIRE(begin < end, ERR_BUSY, "%s: the read is not over yet", r->path);
-        take(r, end - begin);
-    }
-    const enum err e = r->n_whole < ticket ? answer(r) : os_same(&r->file, r->path);
-    return e != ERR_OK ? give_up(r, e) : ERR_OK;
-}
-
-bool ring_has(const struct ring *r, uint64_t ticket)
-{
-    return ticket > r->n_void && ticket <= r->n_ticket &&
-           (ticket <= r->n_whole || r->wants[ticket % RING_TICKETS].n_left == 0);
-}
-
-static bool has_any(const struct ring *r, const uint64_t *tickets, int n)
-{
-    int i = 0;
-    while (i < n && !ring_has(r, tickets[i])) {
-        i++;
-    }
-    return i < n;
+    return ticket == 0 ? ERR_OK : wait_until(r, &g, timeout_us);
 }
 
 enum err ring_wait_any(struct ring *r, const uint64_t *tickets, int n, uint64_t timeout_us)
 {
-    for (int i = 0; i < n; i++) {
-        REQUIRE(tickets[i] > r->n_void, r->void_err, "%s", r->void_text);
-    }
-    const uint64_t now = os_now_us();
-    const uint64_t end = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
-    take(r, 0);
-    while (!has_any(r, tickets, n) && r->fault.ticket == NO_TICKET) {
-        const uint64_t begin = os_now_us();
-        REQUIRE(begin < end, ERR_BUSY, "%s: no read is over yet", r->path);
-        take(r, end - begin);
-    }
-    const enum err e = has_any(r, tickets, n) ? os_same(&r->file, r->path) : answer(r);
-    return e != ERR_OK ? give_up(r, e) : ERR_OK;
+    return wait_until(r, &(struct goal){ tickets, n, false }, timeout_us);
 }
 
 enum err ring_same(struct ring *r)
