@@ -137,6 +137,15 @@ static void go(void)
     world.n_read = n;
 }
 
+void disk_drop(struct ring *r)
+{
+    (void)r;
+    for (int i = 0; i < world.n_read; i++) {
+        world.reads[i].is_dropped = true;
+    }
+    world.answered = world.n_ticket;
+}
+
 enum err disk_wait(struct ring *r, uint64_t ticket)
 {
     (void)r;
@@ -145,7 +154,7 @@ enum err disk_wait(struct ring *r, uint64_t ticket)
         go();
     }
     if (ticket > world.answered && world.fault_in > 0 && --world.fault_in == 0) {
-        forget(world.n_ticket); /* all are void, and half written */
+        disk_drop(r); /* all are void, and still written */
         return err_set(ERR_IO, "a fault");
     }
     for (int i = 0; i < world.n_read; i++) {
@@ -164,15 +173,6 @@ enum err disk_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us)
         return err_set(ERR_BUSY, "not yet");
     }
     return disk_wait(r, ticket);
-}
-
-void disk_drop(struct ring *r)
-{
-    (void)r;
-    for (int i = 0; i < world.n_read; i++) {
-        world.reads[i].is_dropped = true;
-    }
-    world.answered = world.n_ticket;
 }
 
 enum err disk_image_read(const struct gguf *g, uint64_t at, void *to, size_t n)

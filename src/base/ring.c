@@ -13,12 +13,12 @@
  *
  * A piece that comes short is read on where it stopped, one that was interrupted once more. An
  * error is remembered with the lowest ticket that has it: those before it are read on, of those
- * after it nothing more is started. Whoever waits for the ticket or a later one gets the error when
- * everything in flight has ended (RI-1), and all tickets so far are void (RI-4): what of the file
- * they brought is nobody's concern any more. An owner that wants something else drops what is
- * under way: it is read to its end all the same, before anything new begins, but nobody waits.
- * Cancelling was rejected: disks finish what they have begun, so it saves a fraction of a second
- * after an error, and needs a state more in each kind.
+ * after it nothing more is started. Whoever waits for the ticket or a later one gets the error, and
+ * all tickets so far are void (RI-4): what of the file they brought is nobody's concern any more.
+ * An owner that wants something else drops what is under way. What is in flight of void tickets is
+ * read to its end all the same, before anything new begins (RI-1), but nobody waits for that: the
+ * other reads of a disk that fails may take long, too. Cancelling was rejected: disks finish what
+ * they have begun, and it needs a state more in each kind.
  *
  * A file that shrinks or changes is told by its size and mtime at each wait. Bytes of before and
  * after are never mixed without an error, as long as who writes does not set mtime back.
@@ -396,10 +396,9 @@ static enum err answer(struct ring *r)
                    strerror((int)-f->got));
 }
 
-/* RI-1, RI-4 */
+/* RI-4 */
 static enum err give_up(struct ring *r, enum err why)
 {
-    drain(r);
     make_void(r, why, err_text());
     return why;
 }
@@ -484,6 +483,5 @@ void ring_narrow(struct ring *r, size_t most_bytes)
 bool ring_poll(struct ring *r, uint64_t ticket)
 {
     take(r, 0);
-    return ticket <= r->n_whole || ticket > r->n_ticket ||
-           (ticket >= r->fault.ticket && r->n_flying == 0);
+    return ticket <= r->n_whole || ticket > r->n_ticket || ticket >= r->fault.ticket;
 }

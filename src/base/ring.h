@@ -5,8 +5,8 @@
  * allocate nothing. Owner: one thread, which blocks in ring_wait, ring_wait_for, ring_wait_any and
  * ring_close alone.
  * RI-1  only what is in flight writes to memory, and nothing is in flight of a ticket that was
- *       waited for and is whole or void by an error, nor after ring_close. Of dropped ones nothing
- *       is once a later one is whole.
+ *       waited for and is whole, nor after ring_close. Of void ones nothing is once a later one is
+ *       whole.
  * RI-2  tickets are answered in order: one is whole when its bytes and those of all before are;
  *       but for ring_has and ring_wait_any, which look at its own bytes.
  * RI-3  at most RING_PIECES pieces are in flight and at most RING_TICKETS tickets are open.
@@ -46,9 +46,9 @@ enum err ring_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
 
 /* Waits until that read is whole, and all before it. ERR_IO with path, place and reason;
  * ERR_INTEGRITY when the file is shorter, or its size or mtime changed since it was opened;
- * ERR_USAGE for a ticket that was never given; 0 is always whole. After an error nothing is in
- * flight, all tickets so far are void (waiting for one gives the same error), and the ring can be
- * used on. */
+ * ERR_USAGE for a ticket that was never given; 0 is always whole. After an error all tickets so far
+ * are void, as after ring_drop (waiting for one gives the same error), and the ring can be used
+ * on. */
 enum err ring_wait(struct ring *r, uint64_t ticket) MUST_USE;
 /* The same, but ERR_BUSY when it takes longer: all is as before then. */
 enum err ring_wait_for(struct ring *r, uint64_t ticket, uint64_t timeout_us) MUST_USE;
