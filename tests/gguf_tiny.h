@@ -15,12 +15,14 @@
 struct tiny {
     struct view template;
     uint32_t n_layer;
+    uint32_t n_vocab; /* 0: TINY_VOCAB */
     uint32_t n_expert, n_used;
     uint32_t n_told; /* experts that the key tells of; 0: n_expert */
     uint32_t n_odd;  /* experts that are more than those */
     bool is_apart;   /* a tensor for each expert */
     bool is_pushed;  /* the router says the same of all experts: the first ones get every token */
     bool is_hollow;  /* without layers */
+    bool has_output; /* a matrix of its own, not that of the embeddings */
 };
 
 static inline void tiny_tensor(struct gguf_write *w, const char *name, uint64_t n_col,
@@ -65,6 +67,29 @@ static inline void tiny_experts(struct gguf_write *w, const struct tiny *m, cons
     }
 }
 
+static inline uint32_t tiny_vocab(const struct tiny *m)
+{
+    return m->n_vocab > 0 ? m->n_vocab : TINY_VOCAB;
+}
+
+/* Letters, and behind them numbers. */
+static inline void tiny_tokens(struct gguf_write *w, const struct tiny *m)
+{
+    const uint32_t n = tiny_vocab(m);
+    gguf_write_array(w, "tokens", GGUF_STRING, n);
+    for (uint32_t i = 0; i < n; i++) {
+        char text[16] = { (char)('A' + (char)i) };
+        if (i >= TINY_VOCAB) {
+            snprintf(text, sizeof text, "%u", i);
+        }
+        gguf_write_text(w, view_of(text));
+    }
+    gguf_write_array(w, "scores", GGUF_F32, n);
+    for (uint32_t i = 0; i < n; i++) {
+        buf_add(&w->out, &(float){ 0.0f }, sizeof(float));
+    }
+}
+
 static inline void tiny_keys(struct gguf_write *w, const struct tiny *m)
 {
     gguf_write_string(w, "general.architecture", VIEW("llama"));
@@ -81,14 +106,7 @@ static inline void tiny_keys(struct gguf_write *w, const struct tiny *m)
     gguf_write_string(w, "tokenizer.chat_template", m->template);
     gguf_write_string(w, "model", VIEW("llama"));
     gguf_write_u32(w, "unknown_token_id", 0);
-    gguf_write_array(w, "tokens", GGUF_STRING, TINY_VOCAB);
-    for (char i = 0; i < TINY_VOCAB; i++) {
-        gguf_write_text(w, (struct view){ &(char){ (char)('A' + i) }, 1 });
-    }
-    gguf_write_array(w, "scores", GGUF_F32, TINY_VOCAB);
-    for (int i = 0; i < TINY_VOCAB; i++) {
-        buf_add(&w->out, &(float){ 0.0f }, sizeof(float));
-    }
+    tiny_tokens(w, m);
 }
 
 /* Returns the file's descriptor; the path leads to it. */
@@ -108,8 +126,11 @@ static inline int tiny_model_as(char path[64], const struct tiny *m)
     uint64_t at = 0;
     gguf_write_begin(&w);
     tiny_keys(&w, m);
-    tiny_tensor(&w, "token_embd.weight", TINY_EMBD, TINY_VOCAB, &at);
+    tiny_tensor(&w, "token_embd.weight", TINY_EMBD, tiny_vocab(m), &at);
     tiny_tensor(&w, "output_norm.weight", TINY_EMBD, 0, &at);
+    if (m->has_output) {
+        tiny_tensor(&w, "output.weight", TINY_EMBD, tiny_vocab(m), &at);
+    }
     const uint64_t router_at = at;
     const uint32_t n_layer = m->is_hollow ? 0 : m->n_layer;
     for (uint32_t i = 0; i < n_layer && m->n_expert > 0; i++) {

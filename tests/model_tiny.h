@@ -14,29 +14,36 @@ struct model {
     struct tok *tok;
     struct team *team;
     struct arena arena;
+    struct stream *stream;     /* NULL: all weights are in memory */
     int fd;                    /* of a model made here; -1 else */
     const struct model *small; /* that guesses for it; NULL: none */
 };
 
-/* file: NULL for one that is made here. */
-static inline enum err model_open(struct model *m, const char *file, int32_t n_worker)
+/* All but the weights' bytes. */
+static inline enum err model_bind(struct model *m, const char *file, int32_t n_worker)
 {
     *m = (struct model){ .fd = -1 };
-    char path[64];
-    if (file == NULL) {
-        m->fd = tiny_model(path);
-        file = path;
-    }
     TRY(gguf_open(&m->gguf, file));
     TRY(arch_read(&m->arch, m->gguf));
     TRY(weights_bind(&m->weights, &m->arch, m->gguf));
     TRY(tok_open(&m->tok, m->gguf));
-    TRY(team_open(&m->team, n_worker));
+    return team_open(&m->team, n_worker);
+}
+
+/* file: NULL for one that is made here. */
+static inline enum err model_open(struct model *m, const char *file, int32_t n_worker)
+{
+    char path[64];
+    const int fd = file == NULL ? tiny_model(path) : -1;
+    const enum err e = model_bind(m, file == NULL ? path : file, n_worker);
+    m->fd = fd;
+    TRY(e);
     return weights_load(&m->weights, m->gguf, &m->arena, m->team, NULL, NULL);
 }
 
 static inline void model_close(struct model *m)
 {
+    stream_close(m->stream);
     arena_close(&m->arena);
     team_close(m->team);
     tok_close(m->tok);
@@ -67,6 +74,7 @@ static inline enum err engine_bare(struct engine **out, const struct model *m,
     e->fd = -1;
     e->parts = (struct engine_parts){ .arch = &m->arch,
                                       .weights = &m->weights,
+                                      .stream = m->stream,
                                       .tok = m->tok,
                                       .team = m->team,
                                       .kern = kern_get(cpu_best()) };

@@ -544,16 +544,17 @@ static bool is_abandoned(const struct decoder *d, int32_t i_layer, uint64_t begi
     return is_unwanted(d, now) && (now - begin_us) * n_left >= d->rest_us * (uint64_t)i_layer;
 }
 
-/* As enter, for the embeddings of some tokens. */
+/* As enter, for the embeddings of some tokens; before each wait, as a prompt has many of them. */
 static enum err take_rows(const struct decoder *d, const int32_t *tokens, int32_t n_tok,
                           struct stream_rows *out)
 {
     enum err e;
-    while ((e = stream_rows(d->stream, d->weights, tokens, n_tok, WAIT_US, out)) == ERR_BUSY) {
+    do {
         if (is_unwanted(d, os_now_us())) {
             return err_set(ERR_CANCELLED, "step abandoned while embeddings were read");
         }
-    }
+        e = stream_rows(d->stream, d->weights, tokens, n_tok, WAIT_US, out);
+    } while (e == ERR_BUSY);
     return e;
 }
 
