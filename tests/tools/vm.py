@@ -3,7 +3,7 @@
 
 The machine's root is this system's, read only, so programs, libraries and Python are those of this box. /tmp and the folders of
 --copy lie on a disk of its own (ext4), /run in memory; nothing that the command writes there stays. Boots in some 5 s; the first
-line names the kernel, the exit code is the command's.
+lines name the kernel and its packages, the exit code is the command's.
 
 --kernel NAME   a release of Debian whose kernel it is (bookworm, trixie-backports, ...); default: the one in this box's sources.
                 "uml": User Mode Linux, a kernel that is a program, of one core. Programs in it are as fast as on the box, but it
@@ -15,11 +15,13 @@ line names the kernel, the exit code is the command's.
 --limit S       seconds after which it is ended (600)
 
 Needs to be root, apt and dpkg, e2fsprogs and (but for uml) qemu-system-x86, virtiofsd (until Debian 12 in
-qemu-system-common), busybox-static. Kernels, 30 to 50 MB, are downloaded once into ~/.cache/hearth/test/vm and not installed.
+qemu-system-common), busybox-static. Kernels, 30 to 50 MB, are downloaded once into ~/.cache/hearth/test/vm and not installed: the newest that the release has then,
+until that folder is removed. Exit code 1 and a line: its packages hold no kernel, or one that would not boot here.
 With KVM it is about as fast as the box; without, or with kvm_pvm, which runs only kernels made for it, qemu computes what the
 processor would: 10 to 50 times slower. Exit code 3: something is missing, said in one line."""
 import argparse
 import glob
+import gzip
 import lzma
 import os
 import re
@@ -34,6 +36,7 @@ import time
 CACHE = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
 HOME = CACHE + '/hearth/test/vm'
 MODULES = ['virtio', 'virtio_ring', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk', 'fuse', 'virtiofs', 'crc32c-intel']
+NEEDED = {'virtio_pci', 'virtio_blk', 'virtiofs'}  # of these; others were parts of something else in some version
 BEGIN, END = 'vm.py: Linux ', 'vm.py: exit code '
 BOOT = """#!/bin/busybox sh
 mkdir -p /proc /dev /r
@@ -94,6 +97,11 @@ def need(name, is_there):
         give_up(f'needs {name}, which is missing')
 
 
+def fail(text):
+    print(f'vm.py: {text}')
+    sys.exit(1)
+
+
 # --- the kernel -----------------------------------------------------------------------------------
 
 
@@ -134,14 +142,57 @@ def kernel(release):
     r = sh('apt-get', *options, 'download', *sorted(names))
     if r.returncode:
         give_up(f'cannot download the packages {", ".join(sorted(names))}: {r.stderr.strip()[-300:]}')
-    for deb in glob.glob(folder + '/debs/*.deb'):
+    debs = sorted(glob.glob(folder + '/debs/*.deb'))
+    for deb in debs:
         r = sh('dpkg-deb', '-x', deb, folder)
         if r.returncode:
             give_up(f'cannot unpack {os.path.basename(deb)} into {folder}: {r.stderr.strip()[-300:]}')
+    packages = ', '.join(os.path.basename(d)[:-4] for d in debs)
     shutil.rmtree(folder + '/debs')
     shutil.rmtree(folder + '/apt', ignore_errors=True)
-    open(folder + '/unpacked', 'w').close()
+    if not images(folder):
+        fail(f'no kernel is in the packages {packages}: only {", ".join(sorted(os.listdir(folder))) or "nothing"}')
+    with open(folder + '/unpacked', 'w') as f:
+        f.write(packages + '\n')
     return folder
+
+
+def images(folder):
+    """Kernels in a folder, by their versions."""
+    found = {p.split('/vmlinuz-')[1]: p for p in glob.glob(folder + '/boot/vmlinuz-*')}
+    found |= {p.split('/')[-2]: p for p in glob.glob(folder + '/usr/lib/modules/*/vmlinuz')}
+    return found | {'uml': p for p in glob.glob(folder + '/usr/bin/linux.uml')}
+
+
+def newest(folder):
+    """Version and path of the kernel that is booted."""
+    found = images(folder)
+    if not found:
+        fail(f'no kernel is in {folder}; when it is removed, it is downloaded again')
+    version = max(found, key=lambda v: [int(n) for n in re.findall(r'\d+', v)])
+    with open(folder + '/unpacked') as f:
+        print(f'vm.py: boots {version}, of the packages {f.read().strip() or "in " + folder}', flush=True)
+    return version, found[version]
+
+
+def unpacked(path):
+    if path.endswith('.zst'):
+        need('zstd', shutil.which('zstd'))
+        return subprocess.run(['zstd', '-dcq', path], stdout=subprocess.PIPE, check=True).stdout
+    with {'.xz': lzma.open, '.gz': gzip.open}.get(os.path.splitext(path)[1], open)(path, 'rb') as f:
+        return f.read()
+
+
+def modules(folder, version):
+    """What the kernel needs to find its root and disks. What is no file is a part of the kernel, as its own list says if there is one."""
+    base = f'{folder}/**/modules/{version}'
+    lists = glob.glob(base + '/modules.builtin', recursive=True)
+    parts = open(lists[0]).read() if lists else ''
+    found = {n: glob.glob(f'{base}/**/{n}.ko*', recursive=True) for n in MODULES}
+    missing = [n for n in MODULES if n in NEEDED and parts and not found[n] and f'/{n}.ko' not in parts]
+    if missing:
+        fail(f'Linux {version} has no {", ".join(missing)}, without which it does not boot here')
+    return [unpacked(paths[0]) for paths in found.values() if paths]
 
 
 # --- the machine ----------------------------------------------------------------------------------
@@ -158,15 +209,11 @@ def cpio(files):
     return out
 
 
-def first_root(folder, inside):
+def first_root(mods, inside):
     files = [(d, 0o040755, b'') for d in ('bin', 'm')]
     files += [('bin/busybox', 0o100755, open(shutil.which('busybox'), 'rb').read()), ('init', 0o100755, BOOT.replace('{inside}', inside).encode())]
     files += [('bin/' + n, 0o120777, b'busybox') for n in ('mkdir', 'mount', 'umount', 'insmod', 'poweroff', 'switch_root')]
-    for i, name in enumerate(MODULES):  # what is not found is a part of the kernel
-        for path in glob.glob(f'{folder}/**/{name}.ko*', recursive=True):
-            data = open(path, 'rb').read()
-            files.append((f'm/{i}', 0o100644, lzma.decompress(data) if path.endswith('.xz') else data))
-    return cpio(files)
+    return cpio(files + [(f'm/{i:02}', 0o100644, data) for i, data in enumerate(mods)])
 
 
 def has_kvm():
@@ -179,12 +226,12 @@ def qemu(a, folder, t, disks):
     need('qemu-system-x86_64 (package qemu-system-x86)', shutil.which('qemu-system-x86_64'))
     need('virtiofsd', server)
     need('busybox (package busybox-static)', shutil.which('busybox'))
+    version, image = newest(folder)
     with open(t + '/first', 'wb') as f:
-        f.write(first_root(folder, t + '/inside'))
+        f.write(first_root(modules(folder, version), t + '/inside'))
     files = subprocess.Popen([server, f'--socket-path={t}/files', '-o', 'source=/,cache=auto,sandbox=chroot'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not os.path.exists(t + '/files') and files.poll() is None:
         time.sleep(0.01)
-    image = (glob.glob(folder + '/boot/vmlinuz*') + glob.glob(folder + '/usr/lib/modules/*/vmlinuz'))[0]
     args = ['qemu-system-x86_64', '-M', 'q35', '-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot', '-m', str(a.mib), '-smp', str(a.cpus)]
     args += ['-accel', 'kvm', '-cpu', 'host'] if has_kvm() else ['-accel', 'tcg,thread=multi', '-cpu', 'max,cx16=off']  # which qemu 7.2 gets wrong: 6.12 panics
     args += ['-object', f'memory-backend-memfd,id=m,size={a.mib}M,share=on', '-numa', 'node,memdev=m', '-chardev', f'socket,id=c,path={t}/files', '-device', 'vhost-user-fs-pci,chardev=c,tag=root']
@@ -194,7 +241,7 @@ def qemu(a, folder, t, disks):
 
 
 def uml(a, folder, t, disks):
-    args = [folder + '/usr/bin/linux.uml', f'mem={a.mib}M', 'rootfstype=hostfs', 'hostfs=/', 'root=/dev/root', 'ro', 'quiet', f'init={t}/inside', 'con=null', 'con0=fd:0,fd:1', *a.append.split()]
+    args = [newest(folder)[1], f'mem={a.mib}M', 'rootfstype=hostfs', 'hostfs=/', 'root=/dev/root', 'ro', 'quiet', f'init={t}/inside', 'con=null', 'con0=fd:0,fd:1', *a.append.split()]
     return args + [f'ubd{"ab"[i]}={d}' for i, d in enumerate(disks)], None
 
 
