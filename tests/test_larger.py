@@ -7,6 +7,7 @@ Prints 'N passed, N failed, N skipped'."""
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -187,6 +188,37 @@ def change_under(name, s, image, change, text, usual):
     return got[0].status, got[0].body
 
 
+def run_under(home, path, change, *args):
+    """What becomes of `hearth run` when a file changes that it uses: (exit code, standard error)."""
+    env = {**os.environ, 'HOME': home}
+    with subprocess.Popen([hearth, 'run', *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as p:
+        p.stdout.read(1)
+        changed = Changed(path, change)
+        p.stdout.read()
+        err = p.stderr.read().decode()
+        code = p.wait()
+    changed.put_back()
+    return code, err
+
+
+def test_draft(home):
+    """A draft model's image is watched like the model's; so is the latter beside it."""
+    image, draft = images_of(home)[0], home + '/draft.hpak'
+    shutil.copyfile(image, draft)
+    options = ['--ctx', '1024', '--draft', draft]
+    text = 'One is a number. ' * 10
+    with Served(hearth, 'small', *options) as s:
+        usual = complete(s, text)[1]['choices'][0]['text']
+        for name, path in (('draft', draft), ('beside a draft', image)):
+            status, body = change_under(name, s, path, lambda f: f.write(b'x'), text, usual)
+            check(f'{name}: the answer ends', status == 500 and 'file was changed' in body['error']['message'], body)
+        same('draft: exit code', s.end(), 0)
+    for name, path in (('draft', draft), ('beside a draft', image)):
+        code, err = run_under(home, path, lambda f: f.write(b'x'), 'small', text, '--raw', '-n', '800', *options)
+        check(f'{name}: run ends', code not in (0, -7) and 'file was changed' in err, (code, err))
+    os.unlink(draft)
+
+
 def test_service(home):
     """Several at once, then a file that is changed, and one that shrinks."""
     image = images_of(home)[0]
@@ -275,6 +307,7 @@ def main():
         test_answers(home)
         test_nearest(home)
         test_service(home)
+        test_draft(home)
         test_experts(home)
     finish()
 

@@ -100,6 +100,7 @@ struct engine_parts {
     const struct kern_table *kern;
     const struct arch *draft_arch; /* of a small model that guesses; NULL: none */
     const struct weights *draft_weights;
+    const struct os_file *draft_image; /* likewise mapped; NULL: none */
 };
 
 /* Bytes that requests and queues will take, for the plan. ERR_LIMIT for a vocabulary with huge

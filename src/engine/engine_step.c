@@ -504,6 +504,14 @@ static void finish_step(struct engine *e, int32_t n_tok, uint64_t us, uint64_t w
     lock_drop(e->lock);
 }
 
+/* Of a small model too: its guesses change no answer, but whoever writes to its file may cut it. */
+static bool are_same(const struct engine_parts *p)
+{
+    return (p->image == NULL || os_same(p->image, "the packed image") == ERR_OK) &&
+           (p->draft_image == NULL ||
+            os_same(p->draft_image, "the packed image of the draft model") == ERR_OK);
+}
+
 /* Computes a step that was laid out; called without the lock. */
 void engine_step_run(struct engine *e, int32_t n_tok)
 {
@@ -532,7 +540,7 @@ void engine_step_run(struct engine *e, int32_t n_tok)
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
-    if (e->parts.image != NULL && os_same(e->parts.image, "the packed image") != ERR_OK) {
+    if (!are_same(&e->parts)) {
         fail_step(e, ERR_INTEGRITY); /* what was computed may be of other weights */
         return;
     }

@@ -224,8 +224,26 @@ static enum err small_plan(struct small *s, const struct tok *large, const struc
     return e;
 }
 
+/* Before loading, at whose end it must not have changed. */
+static enum err image_open(const struct gguf *g, struct os_file *image, bool *has_image)
+{
+    if (gguf_is_image(g)) {
+        TRY(os_open(image, gguf_image_path(g)));
+        *has_image = true;
+    }
+    return ERR_OK;
+}
+
+static void image_close(struct os_file *image, bool has_image)
+{
+    if (has_image) {
+        os_close(image);
+    }
+}
+
 static enum err small_load(struct small *s, struct team *team)
 {
+    TRY(image_open(s->gguf, &s->image, &s->has_image));
     TRY(weights_load(&s->weights, s->gguf, &s->arena, team, NULL, NULL));
     gguf_close(s->gguf);
     s->gguf = NULL;
@@ -238,6 +256,7 @@ static void small_close(struct small *s)
         arena_close(&s->arena);
         weights_release(&s->weights);
         gguf_close(s->gguf);
+        image_close(&s->image, s->has_image);
         mem_free(s);
     }
 }
@@ -594,10 +613,7 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
     guard(m, box);
     TRY(fill_info(m));
     TRY(team_open(&m->team, box->n_thread));
-    if (gguf_is_image(m->gguf)) { /* before loading, at whose end it must not have changed */
-        TRY(os_open(&m->image, gguf_image_path(m->gguf)));
-        m->has_image = true;
-    }
+    TRY(image_open(m->gguf, &m->image, &m->has_image));
     TRY(load_weights(m, p));
     tell_pages(m);
     gguf_close(m->gguf);
@@ -613,7 +629,9 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
                                         .team = m->team,
                                         .kern = kern_get(box->isa),
                                         .draft_arch = s != NULL ? &s->arch : NULL,
-                                        .draft_weights = s != NULL ? &s->weights : NULL };
+                                        .draft_weights = s != NULL ? &s->weights : NULL,
+                                        .draft_image =
+                                            s != NULL && s->has_image ? &s->image : NULL };
     return engine_open(&m->engine, &parts, &m->plan);
 }
 
@@ -655,9 +673,7 @@ void hearth_model_close(struct hearth_model *model)
     chat_close(model->chat);
     tok_close(model->tok);
     gguf_close(model->gguf);
-    if (model->has_image) {
-        os_close(&model->image);
-    }
+    image_close(&model->image, model->has_image);
     if (model->granted > 0) {
         mem_ungrant(model->granted);
     }
@@ -833,6 +849,14 @@ void hearth_fd_clear(struct hearth_model *model)
     }
 }
 
+/* Files that are in use. */
+static bool are_same(const struct hearth_model *m)
+{
+    const struct small *s = m->small;
+    return (!m->has_image || os_same(&m->image, "") == ERR_OK) &&
+           (s == NULL || !s->has_image || os_same(&s->image, "") == ERR_OK);
+}
+
 void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
 {
     struct engine_stats s;
@@ -844,7 +868,7 @@ void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stat
     const uint64_t now = os_now_us();
     *out = (struct hearth_stats){
         .size = sizeof *out,
-        .is_ready = s.is_ready && (!model->has_image || os_same(&model->image, "") == ERR_OK),
+        .is_ready = s.is_ready && are_same(model),
         .heartbeat_age_us = now > s.heartbeat_us ? now - s.heartbeat_us : 0,
         .n_running = s.n_running,
         .n_queued = s.n_queued,

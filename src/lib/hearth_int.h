@@ -20,6 +20,8 @@ struct small {
     struct arch arch;
     struct weights weights;
     struct arena arena;
+    struct os_file image; /* that weights are mapped from: must stay as it is */
+    bool has_image;
 };
 
 struct hearth_model {

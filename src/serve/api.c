@@ -32,9 +32,10 @@
 #define RETRY_SOON_S     1
 #define RETRY_LATE_S     ((uint32_t)(PRESSURE_EASE_US / 1000000))
 #define CHANGED                                                                                    \
-    "the model's packed image was changed while it is in use, so answers could be wrong: hearth "  \
-    "verify tells whether it is damaged, hearth pull --pack makes it again; then start the "       \
-    "service again. When the file is as it was, its time too, requests are taken again"
+    "the packed image of the model, or of its draft model, was changed while it is in use, so "    \
+    "answers could be wrong: hearth verify tells whether it is damaged, hearth pull --pack makes " \
+    "it again; then start the service again. When the file is as it was, its time too, requests "  \
+    "are taken again"
 
 /* --- small answers ---------------------------------------------------------------------------- */
 

@@ -148,13 +148,15 @@ static void watch_memory(struct server *s, uint64_t now_us)
 static void watch_file(struct server *s)
 {
     struct hearth_stats now = { .size = sizeof now };
+    const char *draft = s->params.model.draft;
     hearth_model_get_stats(s->model, &now);
     if (!now.is_ready != s->is_changed) {
         s->is_changed = !now.is_ready;
-        log_event(
-            s->is_changed ? LOG_ERROR : LOG_WARN, "serve", "msg=\"%s: %s\"", s->params.model_path,
-            s->is_changed ? "the packed image was changed while it is in use; requests are refused"
-                          : "the packed image is as it was, requests are taken again");
+        log_event(s->is_changed ? LOG_ERROR : LOG_WARN, "serve", "msg=\"%s%s%s: %s\"",
+                  s->params.model_path, draft != NULL ? " or " : "", draft != NULL ? draft : "",
+                  s->is_changed
+                      ? "the packed image was changed while it is in use; requests are refused"
+                      : "the packed image is as it was, requests are taken again");
     }
 }
 
