@@ -246,20 +246,29 @@ def test_service(home):
         same('exit code', s.end(), 0)
 
 
-def make_experts(home):
-    """A model of 8 layers with 32 experts each, packed as `experts`."""
-    path = home + '/experts.gguf'
+def make_experts(home, name, *shape):
+    path = f'{home}/{name}.gguf'
     mk = os.path.dirname(os.path.abspath(__file__)) + '/tools/mkgguf.py'
-    r = subprocess.run([sys.executable, mk, 'tiny-moe', path, '--type', 'q4_k_m', '--layers', '8', '--embd', '512', '--ff-expert', '512', '--experts', '32', '--vocab', model],
-                       capture_output=True, text=True)
-    check('experts: a made model', r.returncode == 0, r.stderr[-500:])
-    code, _, err, _ = run(home, 'pull', path, '--pack', '--name', 'experts')
-    check('experts: packed', code == 0, err)
+    r = subprocess.run([sys.executable, mk, 'tiny-moe', path, '--type', 'q4_k_m', '--embd', '512', *shape], capture_output=True, text=True)
+    check(f'{name}: a made model', r.returncode == 0, r.stderr[-500:])
+    code, _, err, _ = run(home, 'pull', path, '--pack', '--name', name)
+    check(f'{name}: packed', code == 0, err)
+    os.unlink(path)
+
+
+def test_pieces(home):
+    """A piece of a prompt reads nearly all experts, of which a token uses few: it takes many tokens until computing takes as long as reading."""
+    make_experts(home, 'wide', '--layers', '4', '--ff-expert', '1024', '--experts', '128', '--experts-used', '2', '--ctx', '4096')
+    options = ['--ctx', '4096']
+    whole = plan(home, 'wide', *options)
+    less = [plan(home, 'wide', *options, '--memory', str((whole['total_bytes'] >> 20) - mib)) for mib in (50, 150, 350)]
+    check('larger pieces where more is read', whole['batch'] == less[0]['batch'] == 512 < less[1]['batch'] <= less[2]['batch'], [p['batch'] for p in less])
+    check('as long as they fit', all(p['fits'] for p in less), less)
 
 
 def test_experts(home):
     """Less and less room for experts: the same answers, memory within the plan; several at once; a file that shrinks."""
-    make_experts(home)
+    make_experts(home, 'experts', '--layers', '8', '--ff-expert', '512', '--experts', '32', '--vocab', model)
     options = ['--ctx', '1024']
     ask_for = ['--raw', '--temp', '0', '-n', '24', *options, '--json']
     usual = json.loads(run(home, 'run', 'experts', PROMPT, *ask_for)[1])
@@ -309,6 +318,7 @@ def main():
         test_service(home)
         test_draft(home)
         test_experts(home)
+        test_pieces(home)
     finish()
 
 

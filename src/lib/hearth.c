@@ -269,26 +269,39 @@ static bool choose_cut(const struct hearth_model *m, const struct plan *p, struc
     return stream_choose(&m->weights, m->arch.n_layer, m->arch.n_expert_used, most, cut);
 }
 
+/* Tokens whose computing takes about as long as reading what a piece of a prompt reads. A token is
+ * multiplied by all weights that it uses, but of experts a piece reads many more. */
+static int32_t enough_tokens(const struct hearth_model *m, const struct plan_config *c)
+{
+    const struct stream_cut *cut = &c->cut;
+    const double by_experts =
+        (double)m->arch.n_layer * m->arch.n_expert_used * (double)cut->expert_bytes;
+    const double used =
+        cut->n_expert > 0 ? (double)cut->stay_bytes + by_experts : (double)m->weights.arena_bytes;
+    return (int32_t)(BOX_BATCH_THREAD * c->n_worker * fmin((double)cut->piece_bytes / used, 1024));
+}
+
 /* Pieces of prompts for whose tokens reading the layers is not too much: many cores have computed a
- * usual one long before. Where they would push out more layers than they are worth, usual ones. */
+ * usual one long before. They may not push out more of the weights than they are worth. */
 static enum err choose_batch(const struct hearth_model *m, const struct plan_beside *beside,
                              struct plan_config *c)
 {
-    struct plan large;
-    struct stream_cut cut;
-    struct plan_config more = *c;
-    while (more.n_batch < BOX_BATCH_MOST && more.n_batch < BOX_BATCH_THREAD * c->n_worker) {
-        more.n_batch *= 2;
+    const int32_t n_enough = enough_tokens(m, c);
+    int32_t n = c->n_batch;
+    while (n < BOX_BATCH_MOST && n < n_enough) {
+        n *= 2;
     }
-    more.n_batch = more.n_batch < c->n_ctx ? more.n_batch : c->n_ctx;
-    more.cut = (struct stream_cut){ 0 };
-    if (more.n_batch <= c->n_batch) {
-        return ERR_OK;
-    }
-    TRY(plan_make(&large, &m->arch, &m->weights, &more, beside));
-    if (choose_cut(m, &large, &cut) && cut.pass_bytes <= c->cut.pass_bytes / 8 * 9) {
-        *c = more;
-        c->cut = cut;
+    for (; n > c->n_batch && c->n_ctx > c->n_batch; n /= 2) {
+        struct plan large;
+        struct stream_cut cut;
+        struct plan_config more = *c;
+        more.n_batch = n < c->n_ctx ? n : c->n_ctx;
+        more.cut = (struct stream_cut){ 0 };
+        TRY(plan_make(&large, &m->arch, &m->weights, &more, beside));
+        if (choose_cut(m, &large, &cut) && cut.pass_bytes <= c->cut.pass_bytes / 8 * 9) {
+            more.cut = cut;
+            *c = more;
+        }
     }
     return ERR_OK;
 }
