@@ -195,6 +195,32 @@ static void test_all_types(void **state)
     free(t);
 }
 
+/* Eight of Mixtral's experts with a piece of 1,024 tokens: fewer are tried than 40 MiB hold. */
+static void test_large_experts(void **state)
+{
+    (void)state;
+    struct be_time *t = calloc(1, sizeof *t);
+    struct tensor w;
+    struct back_expert expert[8];
+    double us[2];
+    assert_non_null(t);
+    assert_int_equal(be_time_init(t, m.team, kern_get(cpu_best()), 1e6), ERR_OK);
+    assert_true(pack_shape(QUANT_Q4_K, 4096, 14336, &w));
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 8; i++) {
+            expert[i] = (struct back_expert){ .out = { { .w = &w } }, .n_tok = 256 << k };
+        }
+        const struct back_experts all = { .expert = expert, .n = 8, .n_out = 1 };
+        be_time_begin(t);
+        t->back.op->experts(&t->back, &all);
+        assert_false(t->is_beyond);
+        us[k] = t->us;
+    }
+    assert_true(us[0] > 0.0 && us[1] > us[0]);
+    be_time_release(t);
+    free(t);
+}
+
 /* BM-1: what a file may state, but no room holds; and more shapes than are tried. */
 static void test_bounds(void **state)
 {
@@ -226,10 +252,10 @@ static void test_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),   cmocka_unit_test(test_follows),
-        cmocka_unit_test(test_scores),  cmocka_unit_test(test_disk),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_all_types),
-        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_asked),         cmocka_unit_test(test_follows),
+        cmocka_unit_test(test_scores),        cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_all_types),
+        cmocka_unit_test(test_large_experts), cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -263,6 +263,14 @@ static double panels_us(struct be_time *t, const struct product *p, int32_t n_pa
     return has_room ? best_us(t, product_run, &y) : -1.0;
 }
 
+/* Tokens of each that is computed at once, whose activations take half the room at most. */
+static int32_t toks_that_fit(const struct product *p)
+{
+    const size_t each = (size_t)at_once(p) * back_ld(p->out[0].w->n_col) * sizeof(float);
+    const size_t most = BE_TIME_ROOM / 2 / each;
+    return most > TOKS_LEAST ? (int32_t)(most / KERN_TILE * KERN_TILE) : TOKS_LEAST;
+}
+
 /* Panels that are tried where there are more, and tokens. */
 static int32_t panels_to_try(const struct be_time *t, const struct product *p, int32_t *n_tok)
 {
@@ -270,7 +278,8 @@ static int32_t panels_to_try(const struct be_time *t, const struct product *p, i
     const double each = 2.0 * TENSOR_PANEL_ROWS * p->out[0].w->n_col * (p->is_glu ? p->n_out : 1);
     const double bytes = line_bytes(p) / line_panels(p);
     const int32_t least = 4 * n_worker;
-    *n_tok = *n_tok < TOKS_MOST ? *n_tok : TOKS_MOST;
+    const int32_t fit = toks_that_fit(p) < TOKS_MOST ? toks_that_fit(p) : TOKS_MOST;
+    *n_tok = *n_tok < fit ? *n_tok : fit;
     if (*n_tok > TOKS_LEAST && each * *n_tok * least / t->ops_us > 10.0 * MANY_US) {
         *n_tok = TOKS_LEAST;
     }
