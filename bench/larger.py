@@ -5,7 +5,7 @@
 A model larger than the memory it gets: hearth reads the layers of a packed image that do not fit, the others map the file. All run in
 a memory cgroup of the limit (default: a third of the file), in turns, with --threads (default: the cores that are granted); page cache is
 charged to it and nothing of it is swapped, so nobody has more. hearth is told the limit less a MiB by --memory as well. Prints a table in
-Markdown: prompt and answer tok/s, what hearth reads from the disk, how much of what reading the file in order gives that is, memory at most.
+Markdown: prompt and answer tok/s, what hearth read from the disk while it answered, how much of what reading the file in order gives that is, memory at most.
 --batch: answers at once, for hearth. --image: a packed image; without it one is made in a store beside the model. Where a disk has no room for
 both, run it for one after the other: --no-hearth, and --size MIB in place of the model's. PYTHON has llama-cpp-python (bench/peer_llamacpp.py
 says how). Needs root, or a group in which one may make others."""
@@ -92,7 +92,7 @@ def hearth(a, limit, batch=1):
         out, mib = g.run([a.hearth, 'bench', name, '--json', '--memory', str((limit - MIB) // MIB), '--prefill', str(a.prefill), '--decode', str(a.decode),
                           '--batch', str(batch), '--threads', str(a.threads)], store)
     b = json.loads(out)
-    disk = b['decode_tok_s'] / batch * b['step_disk_bytes'] / 1e9
+    disk = b['decode_disk_gb_s']
     return dict(prefill=b['prefill_tok_s'], decode=b['decode_tok_s'], disk=disk, share=100 * disk / b['disk_gb_s'] if disk else 0, mib=mib,
                 said=b['predicted_prefill_tok_s'], said_decode=b['predicted_decode_tok_s'])
 

@@ -35,7 +35,8 @@ class Event(c.Structure):
 
 
 class Stats(c.Structure):
-    _fields_ = [('size', c.c_size_t), ('is_ready', I), ('heartbeat_age_us', U), ('n_running', I), ('n_queued', I), ('n_request', U), ('n_done', U),
+    _fields_ = [('size', c.c_size_t), ('is_ready', I), ('heartbeat_age_us', U), ('disk_read_bytes', U), ('disk_used_bytes', U),
+                ('n_running', I), ('n_queued', I), ('n_request', U), ('n_done', U),
                 ('n_cancelled', U), ('n_refused', U), ('n_failed', U), ('n_prompt', U), ('n_generated', U), ('n_guessed', U), ('n_accepted', U), ('n_step', U),
                 ('rest', U * 14)]
 

@@ -235,8 +235,8 @@ HEARTH_API void hearth_fd_clear(struct hearth_model *model);
 #define HEARTH_BATCH_BUCKETS 9 /* 1, 2, 4, 8, 16, 32, 64, 128, more */
 struct hearth_stats {
     size_t size;
-    int32_t is_ready;          /* checked, and no file in use changed; if it lives: the next */
-    uint64_t heartbeat_age_us; /* since the engine last showed life */
+    int32_t is_ready; /* checked, and no file in use changed; if it lives: the next */
+    uint64_t heartbeat_age_us, disk_read_bytes, disk_used_bytes; /* since it showed life; wanted */
     int32_t n_running, n_queued;
     uint64_t n_request, n_done, n_cancelled, n_refused, n_failed;                  /* since start */
     uint64_t n_prompt_token, n_generated_token, n_guessed_token, n_accepted_token; /* of guesses */

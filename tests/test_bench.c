@@ -27,6 +27,7 @@ static struct world {
     struct hearth_request request[BATCH_MAX];
     int n_request;
     int n_look;
+    int n_step;
     int n_paused; /* times that a request had to wait for its reader */
     int n_measure;
     int fits;
@@ -50,6 +51,7 @@ hearth_status hearth_submit(struct hearth_model *model, const struct hearth_requ
 hearth_status hearth_next(struct hearth_request *r, uint64_t timeout_us, struct hearth_event *out)
 {
     const bool waits = timeout_us > 0 && r->n_read == r->n_made;
+    world.n_step += waits;
     for (int i = 0; i < world.n_request && waits; i++) {
         struct hearth_request *o = &world.request[i];
         const bool is_full = o->n_made - o->n_read == RING;
@@ -84,7 +86,9 @@ void hearth_request_close(struct hearth_request *r)
 void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
 {
     (void)model;
-    *out = (struct hearth_stats){ .n_queued = world.n_look++ < QUEUED };
+    *out = (struct hearth_stats){ .n_queued = world.n_look++ < QUEUED,
+                                  .disk_read_bytes = (uint64_t)world.n_step * 4000000,
+                                  .disk_used_bytes = (uint64_t)world.n_step * 3000000 };
 }
 
 void hearth_request_init(struct hearth_request_params *p)
@@ -192,6 +196,9 @@ static void bench(int64_t n_batch, int64_t n_decode)
     assert_int_equal(bench_decode(&m, &c, ids, &r), HEARTH_OK);
     const double wanted = (double)(n_batch * n_decode); /* in one second */
     assert_true(r.decode_tok_s > wanted - 0.1 && r.decode_tok_s < wanted + 0.1);
+    const double read = 4.0 * (double)(n_decode + 2); /* the ends are events of their own */
+    assert_true(r.disk_gb_s > read / 1e3 - 1e-9 && r.disk_gb_s < read / 1e3 + 1e-9);
+    assert_true(r.disk_step_mib > 3.81 && r.disk_used_part > 0.7499 && r.disk_used_part < 0.7501);
     assert_int_equal(world.n_paused, 0);
     for (int i = 0; i < world.n_request; i++) {
         assert_false(world.request[i].is_open);

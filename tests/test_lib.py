@@ -50,7 +50,8 @@ class Event(c.Structure):
 
 
 class Stats(c.Structure):
-    _fields_ = [('size', c.c_size_t), ('is_ready', c.c_int32), ('heartbeat_age_us', c.c_uint64), ('n_running', c.c_int32), ('n_queued', c.c_int32),
+    _fields_ = [('size', c.c_size_t), ('is_ready', c.c_int32), ('heartbeat_age_us', c.c_uint64), ('disk_read_bytes', c.c_uint64), ('disk_used_bytes', c.c_uint64),
+                ('n_running', c.c_int32), ('n_queued', c.c_int32),
                 ('n_request', c.c_uint64), ('n_done', c.c_uint64), ('n_cancelled', c.c_uint64), ('n_refused', c.c_uint64), ('n_failed', c.c_uint64),
                 ('n_prompt_token', c.c_uint64), ('n_generated_token', c.c_uint64), ('n_guessed_token', c.c_uint64),
                 ('n_accepted_token', c.c_uint64), ('n_step', c.c_uint64), ('n_step_abandoned', c.c_uint64), ('step_batch', c.c_uint64 * 9),

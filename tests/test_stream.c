@@ -424,10 +424,17 @@ static void test_reads_once(void **state)
     struct stream *s = open_some(team, 30, &c);
     assert_int_equal(pass(s, 30, 0, 30), ERR_OK);
     const uint64_t before = world.read_bytes;
+    uint64_t read[2];
+    uint64_t used[2];
+    stream_count(s, &read[0], &used[0]);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(pass(s, 30, 0, 30), ERR_OK);
     }
+    stream_count(s, &read[1], &used[1]);
     assert_int_equal(world.read_bytes - before, 5 * c.pass_bytes);
+    assert_int_equal(read[1] - read[0], 5 * c.pass_bytes);
+    assert_int_equal(used[1] - used[0], 5 * c.pass_bytes);
+    assert_true(read[0] > used[0]); /* what is ahead */
     stream_close(s);
     team_close(team);
 }

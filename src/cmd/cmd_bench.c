@@ -31,6 +31,9 @@
 struct result {
     double prefill_tok_s;
     double decode_tok_s;
+    double disk_gb_s;      /* that was read of the model while answers were timed */
+    double disk_step_mib;  /* for a token of each */
+    double disk_used_part; /* of it: experts that were wanted, layers */
 };
 
 /* What was asked for and measured. */
@@ -89,21 +92,21 @@ static void read_others(struct hearth_request **r, int64_t n)
     }
 }
 
-static uint64_t generated(const struct hearth_model *m)
+static struct hearth_stats stats_of(const struct hearth_model *m)
 {
     struct hearth_stats s = { 0 };
     hearth_model_get_stats(m, &s);
-    return s.n_generated_token;
+    return s;
 }
 
 #define TOLD_EACH_US 100000 /* what the engine tells costs a file of /proc */
 
 /* Waits for the end of the last conversation, while the others go on; n_most: tokens that all
- * of them will have made, at most. */
+ * of them will have made, at most. *first: what the engine told behind its first token. */
 static hearth_status drain_last(const struct hearth_model *m, struct hearth_request **r, int64_t n,
-                                double n_most, struct hearth_event *e)
+                                double n_most, struct hearth_event *e, struct hearth_stats *first)
 {
-    const uint64_t before = generated(m);
+    const uint64_t before = stats_of(m).n_generated_token;
     uint64_t told_us = os_now_us();
     struct progress bar;
     hearth_status s = HEARTH_BUSY;
@@ -111,12 +114,16 @@ static hearth_status drain_last(const struct hearth_model *m, struct hearth_requ
     progress_begin_short(&bar, "answers", 0);
     do {
         s = hearth_next(r[n - 1], 200000, e);
-        has_begun = has_begun || s == HEARTH_OK;
+        if (s == HEARTH_OK && !has_begun) {
+            *first = stats_of(m);
+            has_begun = true;
+        }
         read_others(r, has_begun ? n - 1 : 0);
         const uint64_t now_us = os_now_us();
         if (bar.is_terminal && now_us - told_us > TOLD_EACH_US) {
             told_us = now_us;
-            progress_share(&bar, fmin((double)(generated(m) - before) / n_most, 0.99));
+            progress_share(&bar,
+                           fmin((double)(stats_of(m).n_generated_token - before) / n_most, 0.99));
         }
     } while (s == HEARTH_BUSY || (s == HEARTH_OK && e->kind != HEARTH_EVENT_END));
     progress_share(&bar, 1.0);
@@ -135,7 +142,9 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
                          i < c->batch - 1 ? answer_of(c) : c->decode + 1, &r[i]);
     }
     const double n_most = (double)(c->batch * answer_of(c));
-    s = s == HEARTH_OK ? drain_last(m->model, r, c->batch, n_most, &e) : s;
+    struct hearth_stats first = { 0 };
+    s = s == HEARTH_OK ? drain_last(m->model, r, c->batch, n_most, &e, &first) : s;
+    const struct hearth_stats last = stats_of(m->model); /* at once: the others go on */
     if (s == HEARTH_OK && e.n_generated <= c->decode) {
         s = (hearth_status)err_set(ERR_FAILED, "the answer ended after %d tokens: %s",
                                    e.n_generated, e.error != NULL ? e.error : "no reason given");
@@ -145,6 +154,11 @@ static hearth_status bench_decode(struct open_model *m, const struct conf *c, in
     }
     out->decode_tok_s =
         e.decode_us > 0 ? 1e6 * (double)(c->batch * c->decode) / (double)e.decode_us : 0.0;
+    const double read = (double)(last.disk_read_bytes - first.disk_read_bytes);
+    out->disk_gb_s = e.decode_us > 0 ? read / 1e3 / (double)e.decode_us : 0.0;
+    out->disk_step_mib = read / (1024.0 * 1024.0) / (double)c->decode;
+    out->disk_used_part =
+        read > 0.0 ? (double)(last.disk_used_bytes - first.disk_used_bytes) / read : 1.0;
     return s;
 }
 
@@ -254,6 +268,8 @@ static void json_model(struct buf *out, const struct conf *c, const struct bench
                is_float(b->info.type) ? "f32" : "int8", v.gop_s, v.peak_percent, v.answer_gop_s,
                v.answer_peak_percent, v.in_caches ? "true" : "false",
                (unsigned long long)b->plan.step_disk_bytes);
+    buf_printf(out, ", \"decode_disk_gb_s\": %.3f, \"decode_disk_used_percent\": %.1f",
+               b->r.disk_gb_s, 100.0 * b->r.disk_used_part);
     buf_printf(out, ", \"least_read_gb_s\": %.2f, ", b->least_read_gb_s);
     if (b->predicted.decode_tok_s > 0.0) {
         buf_printf(out,
@@ -355,9 +371,8 @@ static void print_text(const struct conf *c, const struct bench *b)
            b->r.decode_tok_s, (long long)c->batch, v.read_gb_s, v.read_percent, b->l.all.read_gb_s,
            (long long)c->depth);
     if (b->plan.step_disk_bytes > 0) {
-        printf("%44s %7.2f GB/s from the disk, %.1f MiB a step\n", "",
-               b->r.decode_tok_s / (double)c->batch * (double)b->plan.step_disk_bytes / 1e9,
-               (double)b->plan.step_disk_bytes / (1024.0 * 1024.0));
+        printf("%44s %7.2f GB/s from the disk, %.1f MiB a step, %.0f %% of it wanted\n", "",
+               b->r.disk_gb_s, b->r.disk_step_mib, 100.0 * b->r.disk_used_part);
     }
     if (c->batch > 1) {
         printf("%44s %7.1f GOP/s, %.0f %% of the %s peak\n", "", v.answer_gop_s,

@@ -85,6 +85,8 @@ struct engine_stats {
     uint64_t step_batch[ENGINE_BATCH_BUCKETS];
     uint64_t kv_pages;
     uint64_t kv_pages_used;
+    uint64_t disk_read_bytes; /* of weights, until the last step that was whole */
+    uint64_t disk_used_bytes; /* of these: were wanted */
 };
 
 struct engine;

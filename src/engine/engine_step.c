@@ -486,6 +486,7 @@ static void finish_step(struct engine *e, int32_t n_tok, uint64_t us, uint64_t w
     lock_take(e->lock);
     e->was_abandoned = false;
     count_step(e);
+    stream_count(e->parts.stream, &e->stats.disk_read_bytes, &e->stats.disk_used_bytes);
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_piece *p = &e->pieces[i];
         const struct sched_seq *q = &e->sched.seq[p->i_seq];

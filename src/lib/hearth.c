@@ -900,6 +900,8 @@ void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stat
         .kv_pages_used = s.kv_pages_used,
         .memory_planned_bytes = model->plan.total_bytes,
         .rss_peak_bytes = os_rss_peak_bytes(),
+        .disk_read_bytes = s.disk_read_bytes,
+        .disk_used_bytes = s.disk_used_bytes,
     };
     memcpy(out->step_batch, s.step_batch, sizeof out->step_batch);
 }

@@ -60,6 +60,8 @@ struct stream {
     uint64_t next;
     int32_t n_used; /* from head on */
     uint64_t waited_us;
+    uint64_t read_bytes; /* without those of the depot, as used_bytes */
+    uint64_t used_bytes;
 };
 
 static struct weights_range range_of(const struct weights *w, size_t first, size_t end)
@@ -394,6 +396,7 @@ static enum err go_on(struct stream *s)
         const struct weights_range r = part_range(s->w, part_of(s, s->next));
         uint64_t *ticket = &s->ticket[s->next % (uint64_t)s->cut.n_slot];
         TRY(ring_start(s->ring, s->file_at + r.at, slot_of(s, s->next), r.n, ticket));
+        s->read_bytes += r.n;
         s->next++;
     }
     return ERR_OK;
@@ -494,7 +497,9 @@ enum err stream_enter(struct stream *s, const struct stream_parts *p, uint64_t t
     }
     (void)go_on(s); /* what fails now fails again when it is wanted */
     for (s->n_used = 0; s->n_used < n; s->n_used++) {
-        place_part(s, s->head + (uint64_t)s->n_used, true);
+        const uint64_t number = s->head + (uint64_t)s->n_used;
+        place_part(s, number, true);
+        s->used_bytes += part_range(s->w, part_of(s, number)).n;
     }
     return ERR_OK;
 }
@@ -534,6 +539,7 @@ static enum err start_rows(struct stream *s, uint8_t *to, const int32_t *tokens,
     for (int32_t i = 0; i < n; i++) {
         const struct weights_range r = panel_range(s->w, tokens[i], &skip);
         TRY(ring_start(s->ring, s->file_at + r.at, to + (size_t)i * each, r.n, &s->row_ticket));
+        s->read_bytes += r.n;
         s->row_toks[i] = tokens[i];
         s->n_row = i + 1;
     }
@@ -562,7 +568,7 @@ enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *t
     for (int32_t i = 0; i < n; i++) {
         uint8_t *panel = to + (size_t)i * each;
         size_t skip = 0;
-        (void)panel_range(w, tokens[i], &skip);
+        s->used_bytes += panel_range(w, tokens[i], &skip).n;
         memmove(panel, panel + skip, w->embd.stride);
         s->ids[i] = i * TENSOR_PANEL_ROWS + tokens[i] % TENSOR_PANEL_ROWS;
     }
@@ -584,4 +590,12 @@ uint64_t stream_waited_us(const struct stream *s)
 {
     const uint64_t own = s != NULL ? s->waited_us : 0;
     return s != NULL && s->depot != NULL ? own + depot_count(s->depot)->waited_us : own;
+}
+
+void stream_count(const struct stream *s, uint64_t *read_bytes, uint64_t *used_bytes)
+{
+    const struct depot_count none = { 0 };
+    const struct depot_count *d = s != NULL && s->depot != NULL ? depot_count(s->depot) : &none;
+    *read_bytes = d->read_bytes + (s != NULL ? s->read_bytes : 0);
+    *used_bytes = d->used_bytes + (s != NULL ? s->used_bytes : 0);
 }

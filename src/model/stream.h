@@ -78,5 +78,7 @@ enum err stream_rows(struct stream *s, const struct weights *w, const int32_t *t
                      int32_t n_tok, uint64_t timeout_us, struct stream_rows *out) MUST_USE;
 struct depot *stream_depot(struct stream *s);      /* of experts; NULL: none, or s is NULL */
 uint64_t stream_waited_us(const struct stream *s); /* for the disk so far; 0 for NULL */
+/* What was read for passes so far, and of that: for what was wanted then. 0 for NULL. */
+void stream_count(const struct stream *s, uint64_t *read_bytes, uint64_t *used_bytes);
 
 #endif
