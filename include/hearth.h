@@ -84,7 +84,7 @@ struct hearth_model_params {
 };
 
 #define HEARTH_PLAN_PARTS 24
-struct hearth_plan { /* step_: for a token; piece_: of a prompt; packed_: if it were packed */
+struct hearth_plan { /* step_: for a token; parallel_: for n_parallel; piece_: a prompt's */
     size_t size;
     uint64_t total_bytes, least_bytes, available_bytes; /* least: what no smaller context saves */
     const char *available_from;                         /* static text: what the limit is */
@@ -97,7 +97,7 @@ struct hearth_plan { /* step_: for a token; piece_: of a prompt; packed_: if it 
     uint64_t token_kv_bytes, step_disk_bytes;       /* cache of a token; read from disk */
     uint64_t window_kv_bytes, window, mapped_bytes; /* its part where so many are seen; an image */
     uint64_t piece_disk_bytes, packed_bytes, packed_disk_bytes, packed_piece_bytes;
-    uint64_t parallel_read_bytes; /* to decode one each of n_parallel, of experts as expected */
+    uint64_t parallel_read_bytes, parallel_disk_bytes, packed_parallel_bytes; /* if packed */
 };
 
 struct hearth_model_info {

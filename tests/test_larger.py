@@ -287,6 +287,15 @@ def test_experts(home):
     p = plan(home, 'experts', *options, '--memory', str(mib))
     check('experts: plan says so', p['fits'] and p['experts'] == 256 > p['experts_kept'] and 0 < p['step_disk_bytes'] < p['piece_disk_bytes'] and
           p['speed']['empty']['decode_tok_s'] > 0 and part(p, 'experts with room') > 0, p)
+    check('experts: a prompt reads what no token wants twice, and what took turns', p['piece_disk_bytes'] > 8.1 * p['step_disk_bytes'], p)
+    check('experts: one answer is one at once', abs(p['parallel_disk_bytes'] - p['step_disk_bytes']) < 2, p)
+    four = [*options, '--parallel', '4', '--memory', str(mib + 20)]
+    p4 = plan(home, 'experts', *four)
+    check('experts: four answers share some', 3 < p4['parallel_disk_bytes'] / p4['step_disk_bytes'] < 3.7, p4)
+    text = run(home, 'plan', 'experts', *four)[1]
+    check('experts: which its text says', f'one of each of 4 at once {p4["parallel_disk_bytes"] / (1 << 20):.1f} MiB, a piece of a prompt ' in text, text)
+    b = json.loads(run(home, 'bench', 'experts', '--memory', str(mib), '--prefill', '16', '--decode', '8', '--json')[1])
+    check('experts: bench says what was read', b['decode_disk_gb_s'] > 0 and 0 < b['decode_disk_used_percent'] <= 100.1, b)
     text = run(home, 'plan', 'experts', *options, '--memory', str(mib))[1]
     check('experts: and its text', f'{p["experts_kept"]} of 256 experts have room in memory; a token of an answer reads some ' in text, text)
     code, _, err, _ = run(home, 'run', 'experts', 'a', *options, '--memory', '60')

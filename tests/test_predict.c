@@ -140,15 +140,95 @@ static void test_disk(void **state)
     assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
     assert_true(fabs(p.prefill_tok_s * 1e6 - 64.0) < 1e-3);
     assert_true(fabs(p.decode_tok_s * 1e6 - 4.0) < 1e-3);
-    p.disk_us = 4e6 / without.decode_tok_s; /* as long as all the rest */
+    p.disk_us = 1e6; /* what four tokens want of 64e6 that all can */
+    p.piece_disk_us = 64e6;
     p.is_late = true;
+    const double all_us = 64e6 * (1.0 - pow(63.0 / 64.0, 4.0)); /* less than four of 1e6 */
     assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
-    assert_true(fabs(p.decode_tok_s / without.decode_tok_s - 0.5) < 1e-3);
+    assert_true(all_us < 3.95e6);
+    assert_true(fabs(4e6 / p.decode_tok_s - 4e6 / without.decode_tok_s - all_us) < 1e3);
+}
+
+/* A step whose tokens want most of what can be wanted is read ahead, however many answers it has:
+ * the longer of the two counts. */
+static void test_read_ahead(void **state)
+{
+    (void)state;
+    const struct predict without = ask(0, 16, 64);
+    const double us = 64e6 / without.decode_tok_s;
+    struct predict p = { .n_depth = 16, .n_parallel = 64, .is_late = true };
+    p.piece_disk_us = us / 2.0;
+    p.disk_us = us / 8.0;
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(p.decode_tok_s == without.decode_tok_s);
+    p.disk_us = us / 512.0; /* 0.22 of it */
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(p.decode_tok_s < 0.95 * without.decode_tok_s);
+}
+
+/* A disk that goes on only when it is looked at rests behind what it has in flight: not at all
+ * where that is plenty, all the time but half of it where an operation takes longer by far. */
+static void test_rest(void **state)
+{
+    (void)state;
+    const struct predict without = ask(64, 16, 0);
+    const double us = 64e6 / without.prefill_tok_s;
+    struct predict p = { .n_prompt = 64, .n_depth = 16, .disk_us = 10.0 * us };
+    p.piece_disk_us = p.disk_us;
+    p.fly_us = 1e9 * us;
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(fabs(64e6 / p.prefill_tok_s / us - 10.0) < 1e-3);
+    p.fly_us = 1e-9;
+    assert_int_equal(predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1), ERR_OK);
+    assert_true(fabs(64e6 / p.prefill_tok_s / us - 11.0) < 1e-2); /* one after the other */
+}
+
+/* Experts in parts, between which the disk is looked at. */
+static void test_looks(void **state)
+{
+    (void)state;
+    struct be_time *t = calloc(1, sizeof *t);
+    struct tensor w;
+    struct back_expert expert[8];
+    assert_non_null(t);
+    assert_int_equal(be_time_init(t, m.team, kern_get(cpu_best()), SLOW), ERR_OK);
+    assert_true(pack_shape(QUANT_Q4_K, 64, 256, &w));
+    for (int i = 0; i < 8; i++) {
+        expert[i] = (struct back_expert){ .out = { { .w = &w } }, .n_tok = 1 };
+    }
+    const struct back_experts all = { .expert = expert, .n = 8, .n_out = 1 };
+    double us[9] = { 0.0 };
+    for (int n = 1; n <= 8; n *= 2) {
+        be_time_begin(t);
+        t->n_look = n;
+        t->fly_us = 1e9;
+        t->back.op->experts(&t->back, &all);
+        us[n] = t->rest_us;
+    }
+    assert_true(us[1] > 0.0); /* of half as long parts, each rests a quarter as long */
+    assert_true(fabs(us[2] / us[1] - 2.0) < 1e-6 && fabs(us[4] / us[1] - 4.0) < 1e-6);
+    assert_true(fabs(us[8] / us[1] - 8.0) < 1e-6);
+    be_time_release(t);
+    free(t);
+}
+
+static void test_union(void **state)
+{
+    (void)state;
+    assert_true(predict_read(0.0, 0.0, 5) == 0.0);
+    assert_true(predict_read(7.0, 7.0, 5) == 7.0); /* layers: all tokens want the same */
+    assert_true(fabs(predict_read(8.0, 128.0, 1) - 8.0) < 1e-9);
+    assert_true(fabs(predict_read(8.0, 128.0, 8) - 51.62) < 0.01); /* of 64 that eight choose */
+    assert_true(fabs(predict_read(8.0, 128.0, 512) - 128.0) < 1e-3);
 }
 
 static enum err refused(int32_t n_prompt, int32_t n_depth, int32_t n_parallel)
 {
-    struct predict p = { n_prompt, n_depth, n_parallel, 0.0, 0.0, false, 7.0, 7.0 };
+    struct predict p = { .n_prompt = n_prompt,
+                         .n_depth = n_depth,
+                         .n_parallel = n_parallel,
+                         .prefill_tok_s = 7.0,
+                         .decode_tok_s = 7.0 };
     const enum err e = predict_speed(&m.arch, &m.weights, &m.config, &m.time, &p, 1);
     assert_true(p.prefill_tok_s == 7.0 && p.decode_tok_s == 7.0);
     return e;
@@ -254,6 +334,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_asked),         cmocka_unit_test(test_follows),
         cmocka_unit_test(test_scores),        cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_read_ahead),    cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_looks),         cmocka_unit_test(test_union),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_all_types),
         cmocka_unit_test(test_large_experts), cmocka_unit_test(test_bounds),
     };

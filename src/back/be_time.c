@@ -16,6 +16,11 @@
  * reads at READ_SHARE of the best that memory gives, as it is not always at its best. Both were
  * chosen by answers of IQ2_XXS, Q4_0 and Q8_0 at two speeds of memory (docs/SPEED.md).
  *
+ * A disk that reads ahead meanwhile has in flight what it reads in fly_us, and serves all of it
+ * side by side, so that it comes together (docs/SPEED.md). An operation of u microseconds begins at
+ * any moment of that time; if all has come before it ends the disk rests until then, as nobody asks
+ * for more: u^2 / 2 fly_us on average, and of one that is longer than fly_us all but half of that.
+ *
  * Numbers are made up: bytes 0x2C to 0x2F, which are ordinary as float, half, bf16 and int8; no
  * kernel looks at values. Operands are never written, and what is changed in place stays ordinary
  * as well.
@@ -135,10 +140,26 @@ static void rewind_all(struct be_time *t)
     arena_rewind(&t->out, 0);
 }
 
-static void count(struct be_time *t, double us, double bytes)
+/* An operation in n equal parts, between which the disk is looked at. */
+static void add(struct be_time *t, double us, int32_t n)
+{
+    const double each = us / n;
+    t->us += us;
+    if (t->fly_us > 0.0) {
+        t->rest_us +=
+            n * (each < t->fly_us ? each * each / t->fly_us / 2.0 : each - t->fly_us / 2.0);
+    }
+}
+
+static double joined_us(const struct be_time *t, double us, double bytes)
 {
     const double read_us = bytes / t->read_gb_s / READ_SHARE / 1e3;
-    t->us += us > 0.0 || read_us > 0.0 ? pow(pow(us, JOIN) + pow(read_us, JOIN), 1.0 / JOIN) : 0.0;
+    return us > 0.0 || read_us > 0.0 ? pow(pow(us, JOIN) + pow(read_us, JOIN), 1.0 / JOIN) : 0.0;
+}
+
+static void count(struct be_time *t, double us, double bytes)
+{
+    add(t, joined_us(t, us, bytes), 1);
 }
 
 /* --- products -------------------------------------------------------------------------------- */
@@ -331,6 +352,12 @@ static int32_t blocks_of(const struct be_time *t, const struct product *p)
     return kern_line_of(line_panels(p), p->n_tok, at_once, team_size(t->cpu.team)).n_block;
 }
 
+/* Parts of it, between which the disk is looked at. */
+static int32_t looks_at(const struct be_time *t, const struct product *p)
+{
+    return p->n_expert > 0 && t->n_look > 0 ? (p->n_expert + t->n_look - 1) / t->n_look : 1;
+}
+
 static void time_product(struct be_time *t, const struct product *p)
 {
     int32_t key[BE_TIME_KEY] = { KIND_PRODUCT, p->n_out, p->n_tok, p->is_glu, (int32_t)p->fn };
@@ -344,8 +371,9 @@ static void time_product(struct be_time *t, const struct product *p)
     if (y != NULL) {
         const double times = p->n_expert > 0 ? (double)p->n_expert : 1.0;
         y->us = y->us < 0.0 ? product_us(t, p) : y->us;
-        count(t, y->us * times / at_once(p), line_bytes(p) * blocks_of(t, p) * times);
-        t->us += move_us(t, p) * times;
+        const double us =
+            joined_us(t, y->us * times / at_once(p), line_bytes(p) * blocks_of(t, p) * times);
+        add(t, us + move_us(t, p) * times, looks_at(t, p));
     }
 }
 
@@ -800,16 +828,19 @@ static const struct back_ops ops = {
 double be_time_choose_us(struct be_time *t, int32_t n_vocab, int32_t n_row)
 {
     const double before = t->us;
+    const double rest = t->rest_us;
     time_rows(
         t, (struct row_op){ .kind = ROW_CHOOSE, .n_tok = 1, .n = n_vocab, .ld = back_ld(n_vocab) });
     const double us = (t->us - before) * n_row;
     t->us = before;
+    t->rest_us = rest;
     return us;
 }
 
 void be_time_begin(struct be_time *t)
 {
     t->us = 0.0;
+    t->rest_us = 0.0;
 }
 
 /* Of one worker, times their number: only how much to try depends on it. */

@@ -29,6 +29,10 @@ struct be_time {
     double read_gb_s;
     double ops_us; /* about what the team multiplies in a microsecond: how much to try */
     double us;     /* of all operations since be_time_begin */
+    /* Of a disk that goes on only when it is looked at, which is between two operations. */
+    double fly_us;  /* in which it brings what it has been asked for at once; 0: there is none */
+    int32_t n_look; /* experts that are computed before it is looked at again */
+    double rest_us; /* that it rests, since be_time_begin */
     bool is_beyond;
     int32_t n_try;
     struct be_time_try tries[BE_TIME_TRIES];

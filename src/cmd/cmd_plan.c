@@ -197,7 +197,7 @@ static void put_other(struct buf *out, const struct hearth_plan *p, const struct
             v->fits
                 ? ", with %.1f MiB read from the disk for each step"
                 : " even where %.1f MiB of weights are left on the disk, to be read for each step",
-            (double)v->step_disk_bytes / MIB);
+            (double)v->parallel_disk_bytes / MIB);
     }
     buf_printf(out, "%s%s.\n", p->fits && !v->fits ? "; lower " : "",
                p->fits && !v->fits ? lower : "");
@@ -237,9 +237,13 @@ static void put_text(struct buf *out, const struct report *r)
     if (p->n_kept > 0) {
         buf_printf(out,
                    "%d of %d experts have room in memory; a token of an answer reads some %.1f MiB "
-                   "of others from the disk, a piece of a prompt %.1f MiB.\n",
-                   p->n_kept, p->n_expert, (double)p->step_disk_bytes / MIB,
-                   (double)p->piece_disk_bytes / MIB);
+                   "of others from the disk, ",
+                   p->n_kept, p->n_expert, (double)p->step_disk_bytes / MIB);
+        if (p->n_parallel > 1) {
+            buf_printf(out, "one of each of %d at once %.1f MiB, ", p->n_parallel,
+                       (double)p->parallel_disk_bytes / MIB);
+        }
+        buf_printf(out, "a piece of a prompt %.1f MiB.\n", (double)p->piece_disk_bytes / MIB);
     } else if (p->step_disk_bytes > 0) {
         buf_printf(out,
                    "Not all stays in memory: each step, of one token or of a piece of a prompt, "
@@ -313,7 +317,8 @@ static void put_json(struct buf *out, const struct report *r)
                "\"serve_step_disk_bytes\": %llu, "
                "\"ctx\": %d, \"parallel\": %d, \"batch\": %d, \"step_read_bytes\": %llu, "
                "\"token_kv_bytes\": %llu, \"window_kv_bytes\": %llu, \"window\": %llu, "
-               "\"step_disk_bytes\": %llu, \"piece_disk_bytes\": %llu, \"experts\": %d, "
+               "\"step_disk_bytes\": %llu, \"parallel_disk_bytes\": %llu, "
+               "\"piece_disk_bytes\": %llu, \"experts\": %d, "
                "\"experts_kept\": %d, \"parts\": [",
                (unsigned long long)p->total_bytes, (unsigned long long)p->least_bytes,
                (unsigned long long)p->available_bytes, p->available_from,
@@ -323,7 +328,8 @@ static void put_json(struct buf *out, const struct report *r)
                p->n_parallel, p->n_batch, (unsigned long long)p->step_read_bytes,
                (unsigned long long)p->token_kv_bytes, (unsigned long long)p->window_kv_bytes,
                (unsigned long long)p->window, (unsigned long long)p->step_disk_bytes,
-               (unsigned long long)p->piece_disk_bytes, p->n_expert, p->n_kept);
+               (unsigned long long)p->parallel_disk_bytes, (unsigned long long)p->piece_disk_bytes,
+               p->n_expert, p->n_kept);
     for (int32_t i = 0; i < p->n_part; i++) {
         buf_printf(out, "%s{\"name\": \"%s\", \"bytes\": %llu}", i > 0 ? ", " : "", p->part[i].name,
                    (unsigned long long)p->part[i].bytes);

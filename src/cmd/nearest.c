@@ -314,6 +314,7 @@ static void add_packed(struct search *s)
     plan.total_bytes = plan.packed_bytes;
     plan.step_disk_bytes = plan.packed_disk_bytes;
     plan.piece_disk_bytes = plan.packed_piece_bytes;
+    plan.parallel_disk_bytes = plan.packed_parallel_bytes;
     add(s, "packed, with layers that do not fit read from the disk", s->conf, s->conf->model,
         s->path, &plan);
     struct nearest *n = &s->out[s->n - 1];
@@ -454,7 +455,7 @@ void nearest_put(const struct nearest *all, int n, struct buf *out)
         nearest_command(x, out);
         buf_printf(out, "\n      %s: %.1f MiB", x->change, open_mib_up(x->plan.total_bytes));
         if (x->plan.step_disk_bytes > 0) {
-            buf_printf(out, ", %.1f read for each step", (double)x->plan.step_disk_bytes / MIB);
+            buf_printf(out, ", %.1f read for each step", (double)x->plan.parallel_disk_bytes / MIB);
         }
         if (x->decode_tok_s > 0.0) {
             open_put_rate(out, ", prompts ", x->prefill_tok_s);

@@ -12,7 +12,9 @@
  *
  * Where layers are read from the disk, that goes on while others are computed, and ahead of them
  * into the next step (model/stream.c): a step takes as long as the longer of the two. Experts are
- * read when they are chosen, so an answer's token takes the sum; a prompt's are read ahead.
+ * read when they are chosen, so a step of a few tokens takes the sum. Where most of a layer's are
+ * wanted the next layer's are read ahead (model/depot.c), and again the longer of the two counts;
+ * but the disk goes on only when it is looked at, and rests in between (back/be_time.c).
  *
  * Guessed tokens are left out: what they gain depends on the text.
  *
@@ -32,9 +34,24 @@ struct shape {
     bool has_scores;
 };
 
-/* Microseconds of a step, of which disk_us are spent reading. */
-static enum err step_us(struct plan_context *x, struct be_time *t, struct shape s, double disk_us,
-                        double *us)
+double predict_read(double one, double all, int32_t n)
+{
+    return all > one ? all * (1.0 - pow(1.0 - one / all, n)) : one;
+}
+
+/* A step's time with what it reads, of us microseconds without. */
+static double with_disk(const struct predict *p, const struct be_time *t, int32_t n_tok, double us)
+{
+    const double disk_us = predict_read(p->disk_us, p->piece_disk_us, n_tok);
+    if (p->is_late && disk_us <= p->piece_disk_us / 2.0) {
+        return us + disk_us;
+    }
+    return fmax(us, disk_us + t->rest_us);
+}
+
+/* Microseconds of a step. */
+static enum err step_us(struct plan_context *x, struct be_time *t, struct shape s,
+                        const struct predict *p, double *us)
 {
     struct back_run runs[PREDICT_RUNS];
     REQUIRE(s.n_run <= PREDICT_RUNS, ERR_LIMIT, "%d answers at once, %d can be predicted", s.n_run,
@@ -45,6 +62,8 @@ static enum err step_us(struct plan_context *x, struct be_time *t, struct shape 
     const struct decoder_step step = { .n_tok = s.n_run * s.n_tok, .runs = runs, .n_run = s.n_run };
     const size_t mark = arena_mark(t->back.step);
     float *hidden = NULL;
+    t->fly_us = p->fly_us;
+    t->n_look = p->n_look;
     be_time_begin(t);
     TRY(decoder_forward(&x->decoder, &step, &hidden));
     if (s.has_scores) {
@@ -52,8 +71,7 @@ static enum err step_us(struct plan_context *x, struct be_time *t, struct shape 
         t->us += be_time_choose_us(t, x->decoder.arch->n_vocab, s.n_run);
     }
     arena_rewind(t->back.step, mark);
-    *us = t->us + STEP_US;
-    *us = disk_us > *us ? disk_us : *us;
+    *us = with_disk(p, t, step.n_tok, t->us + STEP_US);
     REQUIRE(!t->is_beyond, ERR_LIMIT, "the model's operations are too large to be tried");
     REQUIRE(isfinite(*us) && *us > 0.0, ERR_LIMIT, "the box's memory or clock cannot be measured");
     return ERR_OK;
@@ -69,15 +87,15 @@ static enum err prompt_us(struct plan_context *x, struct be_time *t, int32_t n_b
     double last = 0.0;
     double end = 0.0;
     if (n_whole > 0) {
-        TRY(step_us(x, t, s, p->piece_disk_us, &first));
+        TRY(step_us(x, t, s, p, &first));
         last = first;
     }
     if (n_whole > 1) {
         s.pos0 = p->n_depth + (n_whole - 1) * n_batch;
-        TRY(step_us(x, t, s, p->piece_disk_us, &last));
+        TRY(step_us(x, t, s, p, &last));
     }
     s = (struct shape){ 1, n_end, p->n_depth + n_whole * n_batch, true };
-    TRY(step_us(x, t, s, p->piece_disk_us, &end));
+    TRY(step_us(x, t, s, p, &end));
     *us = (first + last) / 2.0 * n_whole + end;
     return ERR_OK;
 }
@@ -97,9 +115,7 @@ static enum err predict_one(struct plan_context *x, struct be_time *t, int32_t n
         p->prefill_tok_s = 1e6 * p->n_prompt / us;
     }
     if (p->n_parallel > 0) {
-        const double beside_us = p->is_late ? 0.0 : p->disk_us;
-        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth, true }, beside_us, &us));
-        us += p->disk_us - beside_us;
+        TRY(step_us(x, t, (struct shape){ p->n_parallel, 1, p->n_depth, true }, p, &us));
         p->decode_tok_s = 1e6 * p->n_parallel / us;
     }
     return ERR_OK;

@@ -23,6 +23,7 @@
 #include "base/team.h"
 #include "base/topo.h"
 #include "engine/engine.h"
+#include "engine/predict.h"
 #include "engine/sched.h"
 #include "kern/kern.h"
 #include "lib/box.h"
@@ -261,6 +262,12 @@ static void small_close(struct small *s)
     }
 }
 
+/* That so many answers read for a token of each. */
+static uint64_t disk_bytes(const struct stream_cut *c, int32_t n)
+{
+    return (uint64_t)(predict_read((double)c->pass_bytes, (double)c->piece_bytes, n) + 0.5);
+}
+
 /* What of the layers stays beside the rest of m's plan. false: nothing helps. */
 static bool choose_cut(const struct hearth_model *m, const struct plan *p, struct stream_cut *cut)
 {
@@ -325,6 +332,7 @@ static enum err plan_cut(struct hearth_model *m, const struct plan_beside *besid
             m->plan.total_bytes - m->weights.arena_bytes + ring_bytes() + stream_bytes(&c->cut);
         m->packed_disk_bytes = c->cut.pass_bytes;
         m->packed_piece_bytes = c->cut.piece_bytes;
+        m->packed_parallel_bytes = disk_bytes(&c->cut, c->n_parallel);
         return ERR_OK;
     }
     TRY(has_batch ? ERR_OK : choose_batch(m, beside, c));
@@ -457,6 +465,8 @@ static void fill_plan(const struct plan *p, struct hearth_plan *out)
                                  .window = p->window,
                                  .mapped_bytes = p->image.bytes,
                                  .step_disk_bytes = p->config.cut.pass_bytes,
+                                 .parallel_disk_bytes =
+                                     disk_bytes(&p->config.cut, p->config.n_parallel),
                                  .piece_disk_bytes = p->config.cut.piece_bytes,
                                  .n_kept = p->config.cut.n_expert,
                                  .token_ops = p->tok_ops };
@@ -488,6 +498,7 @@ hearth_status hearth_plan_read(struct hearth_box *box, const char *path,
         out->packed_bytes = m->packed_bytes;
         out->packed_disk_bytes = m->packed_disk_bytes;
         out->packed_piece_bytes = m->packed_piece_bytes;
+        out->packed_parallel_bytes = m->packed_parallel_bytes;
         out->n_expert = m->arch.n_layer * m->arch.n_expert;
         if (host != NULL) {
             *host = m->plan.host;

@@ -33,11 +33,12 @@ struct hearth_model {
     bool has_own_template;
     uint64_t packed_bytes; /* about, of a plan that fits with layers read from the disk, which need
                             * a packed image; 0: this is none such */
-    uint64_t packed_disk_bytes;  /* read for each step then */
-    uint64_t packed_piece_bytes; /* and for a piece of a prompt */
-    struct arena arena;          /* the weights */
-    struct stream *stream;       /* of weights that do not stay; NULL: all do */
-    struct os_file image;        /* that weights are mapped or read from: must stay as it is */
+    uint64_t packed_disk_bytes;     /* read for each step then */
+    uint64_t packed_piece_bytes;    /* and for a piece of a prompt */
+    uint64_t packed_parallel_bytes; /* and for a token of each of n_parallel */
+    struct arena arena;             /* the weights */
+    struct stream *stream;          /* of weights that do not stay; NULL: all do */
+    struct os_file image;           /* that weights are mapped or read from: must stay as it is */
     bool has_image;
     struct small *small; /* that guesses; NULL: none */
     struct team *team;

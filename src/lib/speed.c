@@ -17,6 +17,7 @@
 #include "base/team.h"
 #include "engine/predict.h"
 #include "lib/measure.h"
+#include "model/depot.h"
 #include "model/gguf.h"
 #include "model/weights.h"
 
@@ -115,9 +116,11 @@ enum err speed_predict(const struct hearth_box *box, const char *path,
         if (at[i].step_disk_bytes > 0) {
             const double one = (double)at[i].step_disk_bytes;
             const double piece = fmax((double)at[i].piece_disk_bytes, one);
-            all[i].disk_us = fmin(one * fmax(at[i].n_parallel, 1.0), piece) / disk_gb_s / 1e3;
+            all[i].disk_us = one / disk_gb_s / 1e3;
             all[i].piece_disk_us = piece / disk_gb_s / 1e3;
-            all[i].is_late = piece > one; /* it depends on the tokens what is read */
+            all[i].is_late = piece > one; /* it depends on the tokens what is read: experts */
+            all[i].fly_us = all[i].is_late ? (double)DEPOT_FLY_BYTES / disk_gb_s / 1e3 : 0.0;
+            all[i].n_look = DEPOT_USE_MOST;
         }
     }
     e = e == ERR_OK ? speed_open(&s, box, path, p, &c) : e;

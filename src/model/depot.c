@@ -44,11 +44,9 @@
 
 #define HALF      16.0 /* passes */
 #define FRESH_MAX 128  /* many enough for any disk */
-#define USE_MOST  4    /* at once, so that reading goes on between them */
 
 /* In flight. */
-#define FLY_BYTES        ((size_t)4 << 20) /* for answers */
-#define FLY_PROMPT_BYTES ((size_t)32 << 20)
+#define FLY_BYTES ((size_t)4 << 20) /* for answers */
 
 #define GUESS_SHARE  0.5        /* right: with fewer none is read */
 #define GUESS_WEIGHT (1 / 64.0) /* of a layer in that share */
@@ -419,9 +417,14 @@ static bool want(struct depot *x, int32_t key, bool takes_wanted)
     return has;
 }
 
-static int32_t fresh_most(const struct depot *x)
+static int32_t fresh_most(int32_t n_slot)
 {
-    return x->n_slot < 16 ? 1 : x->n_slot / 8 < FRESH_MAX ? x->n_slot / 8 : FRESH_MAX;
+    return n_slot < 16 ? 1 : n_slot / 8 < FRESH_MAX ? n_slot / 8 : FRESH_MAX;
+}
+
+int32_t depot_turns(int32_t n_slot)
+{
+    return fresh_most(n_slot) + fresh_most(n_slot) / 2;
 }
 
 /* Of the next layer, as long as little is on its way: what is wanted then would wait for it. */
@@ -443,7 +446,7 @@ static void go_on_guessing(struct depot *x, int32_t most)
 /* What the layer wants, in its order, then of the next one what may be read ahead. */
 static void go_on(struct depot *x)
 {
-    const int32_t most = fresh_most(x);
+    const int32_t most = fresh_most(x->n_slot);
     bool has_room = true;
     while (has_room && x->i_wanted < x->n_wanted && x->n_fresh < most) {
         has_room = want(x, key_of(x, x->i_layer, x->wanted[x->i_wanted]), false);
@@ -511,7 +514,7 @@ static void forget_all(struct depot *x)
 static void read_ahead(struct depot *x, bool is_prompt)
 {
     x->i_next = is_prompt && x->i_layer + 1 < x->shape.n_layer ? 0 : x->shape.n_expert;
-    ring_narrow(x->ring, is_prompt ? FLY_PROMPT_BYTES : FLY_BYTES);
+    ring_narrow(x->ring, is_prompt ? DEPOT_FLY_BYTES : FLY_BYTES);
     go_on(x);
 }
 
@@ -622,7 +625,7 @@ void depot_stop(struct depot *x)
     depot_check(x);
 }
 
-/* Puts what is here of ids[n] in front, USE_MOST of it; they are in use. */
+/* Puts what is here of ids[n] in front, DEPOT_USE_MOST of it; they are in use. */
 static int32_t use_here(struct depot *x, int32_t i_layer, int32_t *ids, int32_t n)
 {
     int32_t later[ARCH_EXPERT_MAX];
@@ -631,7 +634,7 @@ static int32_t use_here(struct depot *x, int32_t i_layer, int32_t *ids, int32_t 
     for (int32_t i = 0; i < n; i++) {
         const int32_t key = key_of(x, i_layer, ids[i]);
         struct slot *s = has_slot(x, key) ? &x->slots[x->slot_of[key]] : NULL;
-        if (s == NULL || s->state != HERE || n_here == USE_MOST) {
+        if (s == NULL || s->state != HERE || n_here == DEPOT_USE_MOST) {
             later[n_later++] = ids[i];
             continue;
         }

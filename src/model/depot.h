@@ -18,6 +18,9 @@
 
 struct depot;
 
+#define DEPOT_FLY_BYTES ((size_t)32 << 20) /* a prompt has in flight at most */
+#define DEPOT_USE_MOST  4                  /* that are entered at once, so that reading goes on */
+
 /* What the image has of them. */
 struct depot_shape {
     int32_t n_layer;
@@ -27,6 +30,9 @@ struct depot_shape {
 };
 void depot_shape_of(const struct weights *w, int32_t n_layer, struct depot_shape *out);
 size_t depot_bytes(const struct depot_shape *shape, int32_t n_slot); /* of tables, beside slots */
+/* Of so many slots those that take turns while a prompt is computed, and keep nothing for the next
+ * one: what is fresh, and about half as many that came before their layer began. */
+int32_t depot_turns(int32_t n_slot);
 
 /* slots[n_slot][slot_bytes], of memory that is there; w, ring and slots must outlive it. place 0 of
  * the arena is byte file_at of the ring's file. ERR_MEMORY. */

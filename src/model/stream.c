@@ -179,7 +179,8 @@ static bool choose_experts(const struct weights *w, const struct depot_shape *d,
     c.expert_bytes = d->slot_bytes;
     c.depot_bytes = depot_bytes(d, c.n_expert);
     const double missing = (double)(n_all - c.n_expert) / n_all;
-    c.piece_bytes = (uint64_t)(missing * (double)d->all_bytes);
+    const double turns = c.n_expert < n_all ? (double)depot_turns(c.n_expert) / n_all : 0.0;
+    c.piece_bytes = (uint64_t)((missing + turns) * (double)d->all_bytes);
     c.pass_bytes = (uint64_t)(missing * (double)d->all_bytes * n_used / d->n_expert);
     *out = c;
     return true;
