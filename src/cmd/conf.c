@@ -505,6 +505,8 @@ static enum err take_words(struct parse *p)
     return check_options(p);
 }
 
+static void help(enum conf_command c, struct buf *out);
+
 enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
 {
     struct parse p = { .c = c, .argc = argc, .argv = argv };
@@ -531,7 +533,7 @@ enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done)
     if (e == ERR_OK && p.wants_version) {
         printf("hearth %s\n", HEARTH_VERSION);
     } else if (e == ERR_OK && *is_done) {
-        conf_help(p.n_word > 0 ? c->command : CONF_COMMAND_COUNT, &text);
+        help(p.n_word > 0 ? c->command : CONF_COMMAND_COUNT, &text);
         fputs(buf_str(&text), stdout);
     } else if (e == ERR_OK) {
         e = take_words(&p);
@@ -602,7 +604,8 @@ static void help_all(struct buf *out)
     buf_release(&codes);
 }
 
-void conf_help(enum conf_command c, struct buf *out)
+/* CONF_COMMAND_COUNT: the program's. */
+static void help(enum conf_command c, struct buf *out)
 {
     if (c == CONF_COMMAND_COUNT) {
         help_all(out);

@@ -88,8 +88,7 @@ enum err conf_parse(struct conf *c, int argc, char **argv, bool *is_done) MUST_U
 void conf_line(const struct conf *c, struct buf *out);
 bool conf_is_near(const char *word, const char *known); /* perhaps a misspelling of it */
 
-void conf_help(enum conf_command c, struct buf *out); /* CONF_COMMAND_COUNT: the program's */
-void conf_man(struct buf *out);                       /* hearth(1) in roff with the man macros */
+void conf_man(struct buf *out); /* hearth(1) in roff with the man macros */
 /* shell: "bash", "zsh" or "fish"; else ERR_USAGE. */
 enum err conf_completion(const char *shell, struct buf *out) MUST_USE;
 

@@ -353,37 +353,23 @@ static enum err wrong_type(const struct gguf *g, const struct gguf_kv *k, const 
                    gguf_head_shown(k->key), k->key.p, wanted, gguf_head_type_name(k->type));
 }
 
-/* An integer of any kind that lies in 0..max. */
-static enum err uint_of(const struct gguf *g, const struct gguf_kv *k, uint64_t max, uint64_t *out)
+enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found)
 {
+    const struct gguf_kv *k = find_key(g, key, found);
     int64_t v = 0;
+    if (k == NULL) {
+        return ERR_OK;
+    }
     if (!gguf_head_int(k->type, k->value, &v)) {
         return wrong_type(g, k, "an integer");
     }
     const bool is_negative = v < 0 && k->type != GGUF_U64;
-    REQUIRE(!is_negative && (uint64_t)v <= max, ERR_INTEGRITY,
-            "%s: byte %zu: key %.*s: %s%llu, a number in 0..%llu is wanted", g->parts[0].shown,
+    REQUIRE(!is_negative && (uint64_t)v <= UINT32_MAX, ERR_INTEGRITY,
+            "%s: byte %zu: key %.*s: %s%llu, a number in 0..%u is wanted", g->parts[0].shown,
             (size_t)(k->value - g->parts[0].bytes), gguf_head_shown(k->key), k->key.p,
             is_negative ? "-" : "", is_negative ? 0 - (unsigned long long)v : (unsigned long long)v,
-            (unsigned long long)max);
-    *out = (uint64_t)v;
-    return ERR_OK;
-}
-
-enum err gguf_u64(const struct gguf *g, const char *key, uint64_t *out, bool *found)
-{
-    const struct gguf_kv *k = find_key(g, key, found);
-    return k == NULL ? ERR_OK : uint_of(g, k, UINT64_MAX, out);
-}
-
-enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found)
-{
-    const struct gguf_kv *k = find_key(g, key, found);
-    uint64_t v = 0;
-    if (k != NULL) {
-        TRY(uint_of(g, k, UINT32_MAX, &v));
-        *out = (uint32_t)v;
-    }
+            UINT32_MAX);
+    *out = (uint32_t)v;
     return ERR_OK;
 }
 

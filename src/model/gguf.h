@@ -48,7 +48,6 @@ uint64_t gguf_part_bytes(const struct gguf *g, size_t i);
  * kinds convert to each other when the value fits; nothing else converts. */
 bool gguf_has(const struct gguf *g, const char *key);
 enum err gguf_u32(const struct gguf *g, const char *key, uint32_t *out, bool *found) MUST_USE;
-enum err gguf_u64(const struct gguf *g, const char *key, uint64_t *out, bool *found) MUST_USE;
 enum err gguf_f32(const struct gguf *g, const char *key, float *out, bool *found) MUST_USE;
 enum err gguf_bool(const struct gguf *g, const char *key, bool *out, bool *found) MUST_USE;
 enum err gguf_string(const struct gguf *g, const char *key, struct view *out, bool *found) MUST_USE;

@@ -63,8 +63,8 @@ int32_t tok_n_vocab(const struct tok *t); /* ids are 0 .. n - 1 */
 int32_t tok_bos(const struct tok *t);     /* -1 when absent; same for the rest */
 int32_t tok_eos(const struct tok *t);
 bool tok_adds_bos(const struct tok *t);
-bool tok_is_end(const struct tok *t, int32_t id); /* eos, eot, eom and the known turn ends */
-bool tok_is_control(const struct tok *t, int32_t id);
+bool tok_is_end(const struct tok *t, int32_t id);       /* eos, eot, eom and the known turn ends */
+bool tok_is_control(const struct tok *t, int32_t id);   /* what tests of TO-1 ask */
 struct view tok_piece(const struct tok *t, int32_t id); /* as stored; borrows from t */
 const char *tok_kind(const struct tok *t);              /* "bpe smollm", "spm", "wpm", "ugm" */
 

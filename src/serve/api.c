@@ -45,7 +45,14 @@ static void reply_json(struct http_req *r, int status, const struct buf *body)
     http_reply(r, status, "application/json", buf_view(body));
 }
 
-bool api_is_ready(const struct api *a, struct unready *why)
+/* Why requests are not taken, and when to ask again. */
+struct unready {
+    const char *why; /* stays for this turn */
+    uint32_t retry_s;
+};
+
+/* Whether requests are taken; *why (may be NULL) is filled. */
+static bool takes_requests(const struct api *a, struct unready *why)
 {
     struct hearth_stats s = { .size = sizeof s };
     struct unready u = { NULL, RETRY_SOON_S };
@@ -82,7 +89,7 @@ static void get_health(struct api *a, struct http_req *r)
 static void get_ready(struct api *a, struct http_req *r)
 {
     struct unready u;
-    const bool is_ready = api_is_ready(a, &u);
+    const bool is_ready = takes_requests(a, &u);
     char retry[16];
     struct buf b;
     buf_init(&b, REPLY_MAX);
@@ -114,7 +121,7 @@ static void get_metrics(struct api *a, struct http_req *r)
     struct hearth_stats s = { .size = sizeof s };
     struct metrics_now now = { .model_id = a->model_id,
                                .n_client = http_n_client(a->http),
-                               .is_ready = api_is_ready(a, NULL) };
+                               .is_ready = takes_requests(a, NULL) };
     struct buf b;
     buf_init(&b, REPLY_MAX);
     if (a->model != NULL) {
@@ -311,7 +318,7 @@ static enum err check_room(struct api *a, struct refusal *why)
     struct unready u;
     why->status = 0;
     if (a->is_stopping || a->jobs == NULL) {
-        (void)api_is_ready(a, &u);
+        (void)takes_requests(a, &u);
         (void)refusal_set(why, 503, a->is_stopping ? "service_ending" : "not_ready", NULL, "%s",
                           u.why != NULL ? u.why : "starting");
         why->retry_ms = RETRY_SOON_S * 1000;

@@ -33,13 +33,5 @@ struct api {
 void api_calls(struct api *a, struct http_calls *out);
 void api_set_model(struct api *a, struct hearth_model *model, struct jobs *jobs,
                    const struct hearth_plan *plan);
-/* Why requests are not taken, and when to ask again. */
-struct unready {
-    const char *why; /* stays for this turn */
-    uint32_t retry_s;
-};
-
-/* Whether requests are taken; else *why (may be NULL) is filled. */
-bool api_is_ready(const struct api *a, struct unready *why);
 
 #endif
