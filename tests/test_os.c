@@ -116,13 +116,28 @@ static void test_cached(void **state)
     os_close(&f);
 }
 
+static void test_same(void **state)
+{
+    (void)state;
+    char path[128];
+    struct os_file f;
+    put("same", "some text");
+    snprintf(path, sizeof path, "%s/same", top);
+    assert_int_equal(os_open(&f, path), ERR_OK);
+    assert_true(os_is_same(&f));
+    (void)err_set(ERR_USAGE, "of another");
+    assert_int_equal(truncate(path, 4), 0);
+    assert_false(os_is_same(&f));
+    assert_string_equal(err_text(), "of another");
+    assert_int_equal(os_same(&f, path), ERR_INTEGRITY);
+    os_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_huge),
-        cmocka_unit_test(test_caches),
-        cmocka_unit_test(test_chosen),
-        cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_huge),   cmocka_unit_test(test_caches), cmocka_unit_test(test_chosen),
+        cmocka_unit_test(test_cached), cmocka_unit_test(test_same),
     };
     return cmocka_run_group_tests(tests, tree_setup, tree_teardown);
 }

@@ -137,12 +137,16 @@ enum err os_read_at(const struct os_file *f, void *to, size_t n, uint64_t at)
 
 #define NOBODY_WRITES "while it was read; try again when nobody writes to it"
 
-enum err os_same(const struct os_file *f, const char *path)
+bool os_is_same(const struct os_file *f)
 {
     struct stat st;
-    REQUIRE(fstat(f->fd, &st) == 0, ERR_IO, "%s: %s", path, strerror(errno));
-    REQUIRE((uint64_t)st.st_size == f->size && mtime_of(&st) == f->mtime_ns, ERR_INTEGRITY,
-            "%s: the file changed " NOBODY_WRITES, path);
+    return fstat(f->fd, &st) == 0 && (uint64_t)st.st_size == f->size &&
+           mtime_of(&st) == f->mtime_ns;
+}
+
+enum err os_same(const struct os_file *f, const char *path)
+{
+    REQUIRE(os_is_same(f), ERR_INTEGRITY, "%s: the file changed " NOBODY_WRITES, path);
     return ERR_OK;
 }
 

@@ -36,8 +36,9 @@ long os_read_some(const struct os_file *f, void *to, size_t n, uint64_t at);
 long os_read_end(uint64_t at, size_t n, long got);
 /* Tells the page cache that [at, at + n) is not needed again. */
 void os_read_drop(const struct os_file *f, uint64_t at, size_t n);
-/* ERR_INTEGRITY when size or mtime differ from those at open: what was opened has changed. `path`
- * is for the text. */
+/* Whether size and mtime are those at open; sets no error. */
+bool os_is_same(const struct os_file *f);
+/* ERR_INTEGRITY when they are not: what was opened has changed. `path` is for the text. */
 enum err os_same(const struct os_file *f, const char *path) MUST_USE;
 /* ERR_INTEGRITY when size or mtime differ from those at open, or `path` now names another file. */
 enum err os_unchanged(const struct os_file *f, const char *path) MUST_USE;

@@ -877,8 +877,8 @@ void hearth_fd_clear(struct hearth_model *model)
 static bool are_same(const struct hearth_model *m)
 {
     const struct small *s = m->small;
-    return (!m->has_image || os_same(&m->image, "") == ERR_OK) &&
-           (s == NULL || !s->has_image || os_same(&s->image, "") == ERR_OK);
+    return (!m->has_image || os_is_same(&m->image)) &&
+           (s == NULL || !s->has_image || os_is_same(&s->image));
 }
 
 void hearth_model_get_stats(const struct hearth_model *model, struct hearth_stats *out)
