@@ -302,7 +302,12 @@ static void judge_group(const struct facts *f, struct doctor *d)
         return;
     }
     doctor_costs(row, "A plan beyond what is left is refused, whatever the box has free.");
-    if (f->container[0] != '\0') {
+    if (f->container[0] != '\0' && is_high) {
+        doctor_type(row,
+                    "echo %lluG | sudo tee /sys/fs/cgroup/GROUP/memory.high  # GROUP, the "
+                    "container's: systemd-cgls names it",
+                    gib);
+    } else if (f->container[0] != '\0') {
         doctor_type(row, "docker update --memory %llug --memory-swap %llug NAME  # podman likewise",
                     gib, gib);
     } else {
