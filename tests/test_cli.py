@@ -271,7 +271,7 @@ def test_plan(home):
     check('plan: speeds', speed['read_gb_s'] > 0 and (speed['empty']['depth'], speed['full']['depth']) == (0, 512) and
           all(speed[x][k] > 0 for x in ('empty', 'full') for k in ('prefill_tok_s', 'decode_tok_s', 'decode_all_tok_s')), text)
     many = str(min(3 * len(os.sched_getaffinity(0)), 256))
-    share = re.search(r'^The threads got (\d+) % of their time on the cores just then: ', run(home, 'plan', TINY, '--threads', many)[1], re.M)
+    share = re.search(r'^Just then the threads got (\d+) % of their time on the cores: ', run(home, 'plan', TINY, '--threads', many)[1], re.M)
     shared = json.loads(run(home, 'plan', TINY, '--threads', many, '--json')[1])['speed']['core_percent']
     check('plan: threads that do not get their cores', share and int(share[1]) < 60 and 0 < shared < 60, (share, shared))
     code, text, err = run(home, 'plan', TINY, '--memory', '1')

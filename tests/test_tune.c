@@ -325,7 +325,7 @@ static void test_share(void **state)
         world = (struct world){ .cost_us = 1000, .times = i % 2 ? FAST : 0.005 };
         assert_int_equal(try_one(&t, (struct tuned){ DEFAULTS }, false), HEARTH_OK);
         assert_true(fabs(t.core_share - shares[i / 2]) < 0.01);
-        assert_int_equal(t.core_share < SHARED, i / 2 < 2);
+        assert_int_equal(t.core_share < OPEN_SHARED, i / 2 < 2);
     }
     cores_had = 4.0;
     os_hook(NULL);

@@ -24,9 +24,8 @@
 #include <string.h>
 
 #define BATCH_MAX 256
-#define PROMPTS   3   /* that are timed */
-#define SHARED    0.9 /* of the threads' time on the cores; less: something takes part */
-#define AHEAD     64  /* tokens that an answer which nobody reads may be ahead, at most */
+#define PROMPTS   3  /* that are timed */
+#define AHEAD     64 /* tokens that an answer which nobody reads may be ahead, at most */
 
 struct result {
     double prefill_tok_s;
@@ -332,10 +331,8 @@ static void print_remarks(const struct conf *c, const struct hearth_limits *l)
                "slower, and shows with %llu MiB\n",
                (unsigned long long)l->read_bytes >> 20, (unsigned long long)l->wanted_bytes >> 20);
     }
-    if (l->all.core_share < SHARED) {
-        printf("the threads got %.0f %% of their time on the cores: there are fewer cores, other "
-               "programs ran, or a quota (cgroup)\ngrants a share; the limits are those of the "
-               "best moment and may not last\n",
+    if (l->all.core_share < OPEN_SHARED) {
+        printf(OPEN_SHARED_TEXT ";\nthe limits are those of the best moment and may not last\n",
                100.0 * l->all.core_share);
     }
     if (open_is_tuned() && c->threads == 0) {

@@ -43,7 +43,6 @@
 #define BAR_CELLS 60
 #define BAR_MOST  200
 #define OUT_MAX   ((size_t)1 << 20)
-#define SHARED    0.7 /* of the threads' time on the cores; less: something takes part */
 #define EMPTY     0
 #define FULL      1
 
@@ -127,13 +126,9 @@ static void put_speed(struct buf *out, const struct report *r)
     }
     buf_printf(out, " and this model's operations tried on made up weights, %s just now.\n",
                p->step_disk_bytes > 0 ? "all" : "both");
-    if (r->one[EMPTY].core_share < SHARED) {
-        buf_printf(
-            out,
-            "The threads got %.0f %% of their time on the cores just then: there are fewer "
-            "cores, other programs ran, or a quota (cgroup) grants a share; alone on an idle "
-            "box it is faster.\n",
-            100.0 * r->one[EMPTY].core_share);
+    if (r->one[EMPTY].core_share < OPEN_SHARED) {
+        buf_printf(out, "Just then " OPEN_SHARED_TEXT "; alone on an idle box it is faster.\n",
+                   100.0 * r->one[EMPTY].core_share);
     }
 }
 

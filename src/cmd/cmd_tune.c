@@ -34,7 +34,6 @@
 #define ANSWER_US 1500000
 #define BUDGET_US 50000000
 #define BETTER    1.03 /* of what is measured, to be taken for better */
-#define SHARED    0.8  /* of the threads' time on the cores; less: other programs take part */
 #define TRIES     7
 
 struct setting {
@@ -327,15 +326,12 @@ static void show_one_answer(struct tune *t)
 /* Prints what was found in any case, then stores it. */
 static hearth_status finish(struct tune *t, const char *where)
 {
-    const bool is_busy = t->core_share < SHARED;
+    const bool is_busy = t->core_share < OPEN_SHARED;
     hearth_status s = HEARTH_OK;
     trial_interruptible(NULL); /* what is said would no longer be true */
     if (is_busy && !t->is_small) {
         s = (hearth_status)err_set(
-            ERR_BUSY,
-            "not stored: the threads got %.0f %% of their time on the cores, "
-            "since other programs ran or a quota (cgroup) grants a share "
-            "only; tune again when the box is idle",
+            ERR_BUSY, "not stored: " OPEN_SHARED_TEXT "; tune again when the box is idle",
             100.0 * t->core_share);
     } else if (!t->is_small) {
         s = (hearth_status)tuned_write(&t->all[t->best].set, where);

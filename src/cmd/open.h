@@ -31,6 +31,12 @@ double open_mib_up(uint64_t bytes);
 double open_mib_down(uint64_t bytes);
 void open_put_rate(struct buf *out, const char *before, double rate); /* three digits or so */
 
+/* Of the threads' time on the cores; less: something took part, which is said. */
+#define OPEN_SHARED 0.8
+#define OPEN_SHARED_TEXT                                                                           \
+    "the threads got %.0f %% of their time on the cores: there are fewer cores, other programs "   \
+    "ran, or a quota (cgroup) grants a share"
+
 /* HEARTH_MEMORY, with both numbers and `advice`, unless a plan fits; `advice` is left out where
  * only a smaller model would do. */
 hearth_status open_fits(const struct conf *c, const struct hearth_plan *p,
