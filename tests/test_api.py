@@ -217,7 +217,7 @@ def failing_engine(s):
             for n in (1, 3):
                 ask_for = {'prompt': [5, bad, 6], 'max_tokens': 4, 'n': n, 'logprobs': 2}
                 r = ask(k, 'POST', '/v1/completions', ask_for)
-                check(f'{n} choices: 500', r.status == 500 and r.error['code'] == 'engine_error', r.data[:300])
+                check(f'{n} choices: 500', r.status == 500 and r.error['code'] == 'engine_error' and 'hearth verify MODEL' in r.error['message'] and d not in r.error['message'], r.data[:300])
                 c, r = open_stream(k, ask_for, '/v1/completions', pieces=0)
                 got = events(r)
                 check(f'{n} choices: a stream is an error alone', len(got) == 2 and json.loads(got[0])['error']['code'] == 'engine_error' and got[1] == '[DONE]', got)
@@ -339,6 +339,9 @@ def refusals(s):
         r = ask(s, 'POST', '/v1/completions', body)
         check(f'no JSON: {name}', r.status == 400 and r.error.get('code') == 'invalid_json', r.data[:300])
     r = ask(s, 'POST', '/v1/chat/completions', {'messages': [{'role': 'user', 'content': 'x'}] * 5000})
+    r = ask(s, 'POST', '/v1/chat/completions', {'messages': [{'role': 'user', 'content': 'x' * (2 << 20)}]})
+    check('2 MiB of text', r.status == 400 and (r.error['code'], r.error['param']) == ('limit_reached', 'messages') and
+          re.fullmatch('messages: the body of 2097[0-9]{3} bytes has more than 2097152 of this, which is the most, whatever --max-body says', r.error['message']), r.data[:300])
     check('5000 messages', r.status == 400 and r.error['code'] == 'limit_reached', r.data[:300])
     r = ask(s, 'POST', '/v1/chat/completions', {'messages': HELLO, 'x\n\u001b[2J' * 20: 1})
     check('a nasty field name', r.status == 400 and r.error['code'] == 'unknown_field' and '\x1b' not in r.error['message'], r.data)
@@ -510,6 +513,7 @@ def queue(s):
         check('one runs, one waits', wait_metric(small, 'hearth_requests_queued', 1, 5 * small.slack) is not None, metrics(small))
         r = ask(small, 'POST', '/v1/chat/completions', LONG_RAW)
         check('the third gets 503', r.status == 503 and r.error['code'] == 'queue_full' and r.error['type'] == 'overloaded_error' and int(r.headers['Retry-After']) >= 1 and int(r.headers['retry-after-ms']) > 0, (r.data, r.headers))
+        check('and says what is taken', '1 requests run and 1 wait or are prepared: no more than 2 are taken together (--parallel 1 and --queue 1)' in r.error['message'], r.data)
         c = client(small)
         fails('503 through the client', openai.InternalServerError, lambda: c.chat.completions.create(model=small.model_id, messages=HELLO), code='queue_full')
         same('/healthz meanwhile', ask(small, 'GET', '/healthz').status, 200)

@@ -164,7 +164,7 @@ def check_changed(name, s, changed, usual):
     """Not ready and why, refused; all as before when the file is."""
     ready, r = ask(s, 'GET', '/readyz'), ask(s, 'POST', '/v1/completions', {'prompt': usual[0], 'max_tokens': 24, 'temperature': 0})
     check(f'{name}: not ready, with what to do', ready.status == 503 and re.search('changed.* hearth pull --pack', ready.body['reason']) and ready.headers['Retry-After'] == '10', ready.data)
-    check(f'{name}: new requests are refused', r.status == 503 and r.error['code'] == 'model_changed' and r.headers['Retry-After'] == '10', r.data)
+    check(f'{name}: new requests are refused', r.status == 503 and (r.error['code'], r.error['type']) == ('model_changed', 'server_error') and r.headers['Retry-After'] == '10', r.data)
     same(f'{name}: alive', ask(s, 'GET', '/healthz')[0], 200)
     told = r'level=error.*module=serve.*' + re.escape(changed.path) + '.*changed'
     until = time.monotonic() + 30  # it looks once a second

@@ -343,9 +343,10 @@ static enum err check_room(struct api *a, struct refusal *why)
     const int n_free = s.n_running < a->plan.n_parallel ? a->plan.n_parallel - s.n_running : 0;
     if (n_wait >= a->n_queue + n_free) {
         (void)refusal_set(why, 503, "queue_full", NULL,
-                          "%d requests run and %d wait, which is the most (--parallel %d, --queue "
-                          "%d); try again later",
-                          s.n_running, n_wait, a->plan.n_parallel, a->n_queue);
+                          "%d requests run and %d wait or are prepared: no more than %d are taken "
+                          "together (--parallel %d and --queue %d); try again later",
+                          s.n_running, n_wait, a->plan.n_parallel + a->n_queue, a->plan.n_parallel,
+                          a->n_queue);
         why->retry_ms = 1000;
     }
     return why->status == 0 ? ERR_OK : ERR_BUSY;

@@ -182,7 +182,8 @@ static void fail_answer(const struct job *b, const struct hearth_event *e, struc
     if (e->finish == HEARTH_FINISH_CANCELLED) {
         (void)refusal_set(why, 503, "cancelled", NULL, "the service ended this answer");
     } else {
-        log_event(LOG_ERROR, "serve", "id=%s msg=\"%s\"", b->answer.id, error);
+        log_event(LOG_ERROR, "serve", "id=%s msg=\"%s: %s\"", b->answer.id, b->jobs->parts.model_id,
+                  error);
         (void)refusal_set(why, 500, "engine_error", NULL, "%s", error);
     }
 }

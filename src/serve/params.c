@@ -30,6 +30,7 @@ struct reader {
     struct params *p;
     struct refusal *why;
     const struct js *root;
+    size_t n_body;    /* bytes */
     const char *name; /* of the field */
     const struct js *value;
 };
@@ -648,9 +649,12 @@ static enum err check_together(struct reader *r)
         p->request.n_logprob += p->has_logprobs && p->request.n_logprob < 0;
     }
     if (p->text.is_full) {
-        return refusal_set(r->why, 400, "limit_reached", large, "%s: more than %zu bytes%s", large,
-                           p->text.max,
-                           large == needed[p->kind] ? "" : ", together with the messages");
+        return refusal_set(
+            r->why, 400, "limit_reached", large,
+            "%s: the body of %zu bytes has more than %zu of this%s, which is the most, whatever "
+            "--max-body says",
+            large, r->n_body, p->text.max,
+            large == needed[p->kind] ? "" : ", together with the messages");
     }
     return ERR_OK;
 }
@@ -693,6 +697,7 @@ static enum err read_body(struct reader *r, struct view body)
                            line);
     }
     r->root = root;
+    r->n_body = body.n;
     enum err e = js_type(root) == JS_OBJECT
                      ? read_fields(r)
                      : refusal_set(r->why, 400, "invalid_json", NULL, "the body is no JSON object");

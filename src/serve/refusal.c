@@ -104,8 +104,8 @@ static const char *type_of(const struct refusal *r)
         return "permission_error";
     case 429:
         return "rate_limit_error";
-    case 503:
-        return "overloaded_error";
+    case 503: /* but for a file that was changed: waiting does not help */
+        return strcmp(r->code, "model_changed") == 0 ? "server_error" : "overloaded_error";
     default:
         return r->status >= 500 ? "server_error" : "invalid_request_error";
     }
