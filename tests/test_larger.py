@@ -103,6 +103,11 @@ def test_answers(home):
     code, _, err, _ = run(home, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
     check('a model of the store by its name', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))
     run(home, 'rm', 'plain')
+    other = home + "/it's another"
+    os.mkdir(other)
+    run(other, 'pull', model, '--name', 'plain')
+    code, _, err, _ = run(other, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
+    check('whatever the folder of the store is called', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))
     p = plan(home, model, '--ctx', '1024', '--memory', str(least))
     check('of which nothing is read from the disk', (p['step_disk_bytes'], p['piece_disk_bytes']) == (0, 0), p)
     near = {n['command']: n for n in p['nearest']}

@@ -262,14 +262,14 @@ static void test_limits(void **state)
                                    "Max address space   4294967296   unlimited   bytes\n");
     pool_read(&p, path, none, NULL);
     assert_int_equal(p.host.available_bytes, (uint64_t)(4096 - 1024 - 160 + 110) << 20);
-    assert_string_equal(p.host.limit, "the limit of addresses, ulimit -v");
+    assert_string_equal(p.host.limit, "the limit of addresses, which ulimit -v unlimited lifts");
     assert_true(p.host.is_ulimit);
     assert_true(p.host.data_bytes == UINT64_MAX);
     put("limits/proc/self/limits", "Max data size   2147483648   unlimited   bytes\n"
                                    "Max address space   4294967296   unlimited   bytes\n");
     pool_read(&p, path, none, NULL);
     assert_int_equal(p.host.available_bytes, (uint64_t)(2048 - 512 + 110) << 20);
-    assert_string_equal(p.host.limit, "the limit of data, ulimit -d");
+    assert_string_equal(p.host.limit, "the limit of data, which ulimit -d unlimited lifts");
     pool_read(&p, path, none, &image); /* mapped, it is no data */
     assert_int_equal(p.host.data_bytes, (uint64_t)(2048 - 512 + 110 + 500) << 20);
     put("limits/proc/self/limits", "Max address space   1048576   unlimited   bytes\n");

@@ -29,7 +29,7 @@ enum err {
     ERR_BUSY = 75,        /* full right now, try again */
 };
 
-#define ERR_TEXT_MAX 512 /* bytes incl. the final 0; longer texts are cut at a character */
+#define ERR_TEXT_MAX 640 /* bytes incl. the final 0; longer texts are cut at a character */
 
 /* Sets the thread's text (printf format, bytes below 0x20 and ill-formed UTF-8 are escaped) and
  * returns `e`, so that `return err_set(ERR_IO, "...")` reads well. */

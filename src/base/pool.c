@@ -191,8 +191,8 @@ static void read_host(struct pool_host *h, const char *root, const char *claims,
     h->group_bytes = cgroup_memory(root, &held, others.one, others.n, &name);
     choose(h, h->group_bytes, name);
     const uint64_t box = h->available_bytes;
-    choose(h, h->address_bytes, "the limit of addresses, ulimit -v");
-    choose(h, h->data_bytes, "the limit of data, ulimit -d");
+    choose(h, h->address_bytes, "the limit of addresses, which ulimit -v unlimited lifts");
+    choose(h, h->data_bytes, "the limit of data, which ulimit -d unlimited lifts");
     h->is_ulimit = h->available_bytes < box;
 }
 

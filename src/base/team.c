@@ -26,6 +26,7 @@
 #include "base/team.h"
 
 #include "base/cell.h"
+#include "base/cgroup.h"
 #include "base/cpu.h"
 #include "base/os.h"
 #include "base/topo.h"
@@ -38,6 +39,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -206,6 +208,27 @@ static bool can_have_stack(void)
     return at != MAP_FAILED && munmap(at, TEAM_STACK_BYTES) == 0;
 }
 
+/* With the limits that there are, of which the kernel does not say which it was. */
+static enum err no_more(const char *what)
+{
+    struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };
+    const uint64_t left = cgroup_threads("");
+    char user[64] = "";
+    char group[64] = "";
+    if (getrlimit(RLIMIT_NPROC, &r) == 0 && r.rlim_cur != RLIM_INFINITY) {
+        snprintf(user, sizeof user, "ulimit -u allows this user %llu in all; ",
+                 (unsigned long long)r.rlim_cur);
+    }
+    if (left != UINT64_MAX) {
+        snprintf(group, sizeof group, "pids.max of the cgroup leaves %llu; ",
+                 (unsigned long long)left);
+    }
+    return err_set(ERR_IO,
+                   "cannot start %s: no more threads are allowed here: %s%sraise that, or give "
+                   "fewer --threads",
+                   what, user, group);
+}
+
 /* EAGAIN is the answer to both too little memory for a stack and too many threads: whether a stack
  * could be had tells them apart. What could be had now, but could not just before, is tried again.
  */
@@ -221,9 +244,9 @@ static enum err create(pthread_t *id, void *(*fn)(void *), void *arg, const char
     pthread_attr_destroy(&attr);
     REQUIRE(rc != ENOMEM, ERR_MEMORY, "cannot start %s: no memory for its stack of %u KiB", what,
             TEAM_STACK_BYTES >> 10);
-    REQUIRE(rc != EAGAIN, ERR_IO,
-            "cannot start %s: no more threads are allowed here (ulimit -u, pids.max of the cgroup)",
-            what);
+    if (rc == EAGAIN) {
+        return no_more(what);
+    }
     REQUIRE(rc == 0, ERR_IO, "cannot start %s: %s", what, strerror(rc));
     return ERR_OK;
 }
@@ -239,8 +262,8 @@ static enum err start_members(struct team *t)
             break;
         }
         *m = (struct member){ t, n };
-        char what[32];
-        snprintf(what, sizeof what, "worker thread %d", n);
+        char what[48];
+        snprintf(what, sizeof what, "worker thread %d of %d", n, t->n_worker - 1);
         e = create(&t->threads[n - 1], member_main, m, what);
         if (e != ERR_OK) {
             mem_free(m);

@@ -190,7 +190,7 @@ static hearth_status receive(struct chat *h, struct hearth_request *r)
             h->end = e;
             return e.finish != HEARTH_FINISH_ERROR
                        ? HEARTH_OK
-                       : (hearth_status)err_set(ERR_INTEGRITY, "%s",
+                       : (hearth_status)err_set(ERR_INTEGRITY, "%s: %s", h->c->model,
                                                 e.error != NULL ? e.error : "the answer failed");
         }
     }

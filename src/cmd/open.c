@@ -14,6 +14,7 @@
  * Next: cmd/cmd_run.c. */
 #include "cmd/open.h"
 
+#include "base/os.h"
 #include "cmd/progress.h"
 #include "cmd/tuned.h"
 
@@ -144,9 +145,24 @@ static void add_limit(struct buf *line, int which, const char *of_what, const ch
 {
     struct rlimit r;
     if (getrlimit(which, &r) == 0 && r.rlim_cur != RLIM_INFINITY) {
-        buf_printf(line, " (this process may have %llu MiB of %s: ulimit %s)",
+        buf_printf(line, " (this process may have %llu MiB of %s, which ulimit %s unlimited lifts)",
                    (unsigned long long)r.rlim_cur >> 20, of_what, option);
     }
+}
+
+/* How much of `text` is a path that has a name: as it is, or as a word for a shell. */
+static size_t path_at(const char *text, const struct named *n)
+{
+    struct buf word;
+    size_t len = strlen(n->path);
+    if (text[0] == '\'') { /* paths are whole, so none begins so */
+        buf_init(&word, (size_t)8 * OS_PATH_BYTES);
+        buf_add_word(&word, n->path);
+        len = strncmp(text, buf_str(&word), word.n) == 0 ? word.n : 0;
+        buf_release(&word);
+        return len;
+    }
+    return strncmp(text, n->path, len) == 0 ? len : 0;
 }
 
 int open_fail(hearth_status status)
@@ -154,13 +170,14 @@ int open_fail(hearth_status status)
     struct buf line; /* written at once */
     buf_init(&line, 65536);
     for (const char *text = hearth_error(); *text != '\0';) {
+        size_t n = 0;
         size_t i = 0;
-        while (i < n_named && strncmp(text, named[i].path, strlen(named[i].path)) != 0) {
+        while (i < n_named && (n = path_at(text, &named[i])) == 0) {
             i++;
         }
-        if (i < n_named) {
+        if (n > 0) {
             buf_add_str(&line, named[i].name);
-            text += strlen(named[i].path);
+            text += n;
         } else {
             buf_add_char(&line, *text++);
         }

@@ -178,7 +178,7 @@ static enum err check_scores(const float *row, int32_t n_vocab, const char *whos
     for (int32_t i = 0; i < n_vocab; i++) {
         REQUIRE(isfinite(row[i]), ERR_INTEGRITY,
                 "check at start%s: the score of token %d is not a finite number; the weights are "
-                "damaged",
+                "damaged, which hearth verify MODEL may find",
                 whose, i);
     }
     return ERR_OK;

@@ -656,7 +656,8 @@ static enum err model_open(struct hearth_model *m, const struct hearth_box *box,
                                         .draft_weights = s != NULL ? &s->weights : NULL,
                                         .draft_image =
                                             s != NULL && s->has_image ? &s->image : NULL };
-    return engine_open(&m->engine, &parts, &m->plan);
+    const enum err e = engine_open(&m->engine, &parts, &m->plan);
+    return e == ERR_INTEGRITY ? err_at(e, "%s", path) : e;
 }
 
 hearth_status hearth_model_open(struct hearth_box *box, const char *path,
@@ -802,8 +803,8 @@ hearth_status hearth_submit(struct hearth_model *model, const struct hearth_requ
 }
 
 #define NO_NUMBERS                                                                                 \
-    "the scores are not numbers: the weights are damaged, which hearth verify "                    \
-    "finds of models of its store, or this machine miscomputes"
+    "the scores are not numbers: the weights are damaged, which hearth verify MODEL may find, or " \
+    "this machine miscomputes"
 
 #define UNREAD "the weights could not be read, or their file was changed, as the log tells"
 

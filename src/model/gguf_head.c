@@ -52,6 +52,15 @@ struct cursor {
     int64_t align;
 };
 
+/* What to do about a file that is too short; an image is known by its first bytes. */
+static const char *again(const struct gguf_head *h)
+{
+    return h->is_image        ? "make it again: hearth pull --pack MODEL"
+           : h->file.size < 4 ? "download it again, or make it again if it is a packed image "
+                                "(hearth pull --pack MODEL)"
+                              : "download it again";
+}
+
 /* Reads on so that bytes [0, end) are there; end is within file and budget. */
 static enum err read_more(struct cursor *c, size_t end)
 {
@@ -84,8 +93,8 @@ static enum err need(struct cursor *c, size_t n, const char *what)
         return ERR_OK;
     }
     REQUIRE(n <= h->file.size && c->at <= h->file.size - n, ERR_INTEGRITY,
-            "%s: byte %zu: %s needs %zu bytes, the file ends at %llu; download it again", h->shown,
-            c->at, what, n, (unsigned long long)h->file.size);
+            "%s: byte %zu: %s needs %zu bytes, the file ends at %llu; %s", h->shown, c->at, what, n,
+            (unsigned long long)h->file.size, again(h));
     REQUIRE(n <= c->budget_bytes && c->at <= c->budget_bytes - n, ERR_LIMIT,
             "%s: byte %zu: %s needs %zu bytes: the metadata is larger than %u MB", h->shown, c->at,
             what, n, GGUF_META_MAX_BYTES >> 20);
@@ -183,8 +192,8 @@ static enum err skip_array(struct cursor *c, const char *key)
             path, c->at - 12, key, type);
     const uint64_t left = c->head->file.size - c->at;
     REQUIRE(n <= left / each, ERR_INTEGRITY,
-            "%s: byte %zu: key %s: %llu elements, the file has %llu bytes left", path, c->at - 8,
-            key, (unsigned long long)n, (unsigned long long)left);
+            "%s: byte %zu: key %s: %llu elements, the file has %llu bytes left; %s", path,
+            c->at - 8, key, (unsigned long long)n, (unsigned long long)left, again(c->head));
     if (type != GGUF_STRING) {
         return skip_fixed(c, type, (size_t)n, key);
     }
@@ -376,9 +385,9 @@ static enum err check_range(const struct cursor *c, struct gguf_tensor *t, size_
     const uint64_t room = h->file.size > data_at ? h->file.size - data_at : 0;
     REQUIRE(t->bytes <= room && t->offset <= room - t->bytes, ERR_INTEGRITY,
             "%s: byte %zu: tensor %.*s: needs %zu bytes at %llu of the data, which has %llu; "
-            "download it again",
+            "%s",
             h->shown, offset_at, gguf_head_shown(t->name), t->name.p, t->bytes,
-            (unsigned long long)t->offset, (unsigned long long)room);
+            (unsigned long long)t->offset, (unsigned long long)room, again(h));
     t->offset += data_at;
     return ERR_OK;
 }
@@ -388,13 +397,13 @@ static enum err check_range(const struct cursor *c, struct gguf_tensor *t, size_
 static enum err read_image_version(struct cursor *c, uint32_t *version)
 {
     c->at = 4;
+    c->head->is_image = true;
     TRY(read_u32(c, "the version", version));
     REQUIRE(*version == GGUF_IMAGE_VERSION, ERR_UNSUPPORTED,
             "%s: byte 4: a packed image of version %u, this hearth reads %d; make it again: hearth "
             "pull --pack MODEL",
             c->head->shown, *version, GGUF_IMAGE_VERSION);
     *version = 3; /* of the lists that follow */
-    c->head->is_image = true;
     return ERR_OK;
 }
 
@@ -432,9 +441,9 @@ static enum err read_counts(struct cursor *c, uint64_t *n_tensor, uint64_t *n_ke
             (unsigned long long)*n_key, GGUF_KEY_MAX);
     /* the shortest tensor entry takes 33 bytes, the shortest key 14 */
     REQUIRE(*n_tensor * 33 + *n_key * 14 <= p->file.size - c->at, ERR_INTEGRITY,
-            "%s: byte 8: %llu tensors and %llu keys do not fit into a file of %llu bytes", p->shown,
-            (unsigned long long)*n_tensor, (unsigned long long)*n_key,
-            (unsigned long long)p->file.size);
+            "%s: byte 8: %llu tensors and %llu keys do not fit into a file of %llu bytes; %s",
+            p->shown, (unsigned long long)*n_tensor, (unsigned long long)*n_key,
+            (unsigned long long)p->file.size, again(p));
     return ERR_OK;
 }
 
