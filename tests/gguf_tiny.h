@@ -22,6 +22,7 @@ struct tiny {
     bool is_apart;   /* a tensor for each expert */
     bool is_pushed;  /* the router says the same of all experts: the first ones get every token */
     bool is_hollow;  /* without layers */
+    bool is_still;   /* layers add nothing to the residual stream */
     bool has_output; /* a matrix of its own, not that of the embeddings */
 };
 
@@ -139,10 +140,12 @@ static inline int tiny_model_as(char path[64], const struct tiny *m)
         tiny_tensor(&w, name, TINY_EMBD, m->n_expert, &at);
     }
     const uint64_t router_end = at;
+    uint64_t begin[sizeof of_layer / sizeof of_layer[0]];
     for (size_t i = 0; i < n_layer * sizeof of_layer / sizeof of_layer[0]; i++) {
         const size_t k = i / m->n_layer;
         const bool is_expert = m->n_expert > 0 && k >= 6;
         char name[64];
+        begin[k] = i % m->n_layer == 0 ? at : begin[k];
         snprintf(name, sizeof name, "blk.%zu.%s%s", i % m->n_layer, of_layer[k].name,
                  is_expert ? "" : ".weight");
         if (is_expert) {
@@ -155,9 +158,13 @@ static inline int tiny_model_as(char path[64], const struct tiny *m)
         buf_add_char(&w.out, 0);
     }
     for (uint64_t i = 0; i < at / sizeof(float); i++) {
-        const bool is_router = i * sizeof(float) >= router_at && i * sizeof(float) < router_end;
+        const uint64_t byte = i * sizeof(float);
+        const bool is_router = byte >= router_at && byte < router_end;
+        const bool is_out =
+            m->is_still && ((byte >= begin[5] && byte < begin[6]) || byte >= begin[8]);
         float v = (float)(i * 2654435761u % 1021) / 4096.0f;
         v = is_router ? (m->is_pushed ? 0.0f : v - 0.125f) : v; /* of both signs: choices differ */
+        v = is_out ? 0.0f : v;
         buf_add(&w.out, &v, sizeof v);
     }
     return gguf_write_end(&w, path);

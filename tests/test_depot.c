@@ -51,6 +51,7 @@ static struct world {
     bool is_full; /* now and then it takes no more */
     bool is_slow; /* nothing ends but what is waited for, and of that the last */
     uint64_t n_started;
+    const struct depot *guesser; /* that reads what is wanted before what is guessed (DP-5) */
 } world;
 
 static uint32_t seed;
@@ -80,6 +81,12 @@ enum err disk_start(struct ring *r, uint64_t at, void *to, size_t n, uint64_t *t
     for (int i = 0; i < world.n_read; i++) { /* nobody writes where another read still may */
         const struct read *o = &world.reads[i];
         assert_true(is_void(o) || (uint8_t *)to >= o->to + o->n || (uint8_t *)to + n <= o->to);
+    }
+    const struct depot *d = world.guesser;
+    if (d != NULL && d->n_guess > 0) {
+        const size_t next =
+            d->i_layer + 1 < d->shape.n_layer ? range_of(d->w, d->i_layer + 1, 0).at : SIZE_MAX / 2;
+        assert_true(d->i_wanted == d->n_wanted || at - FILE_AT <= next);
     }
     if (world.is_full && rnd(50) == 0) {
         return err_set(ERR_BUSY, "no room now");
@@ -369,6 +376,7 @@ static void test_passes(void **state)
         struct depot_test t;
         open_some(&t);
         world.is_full = true;
+        world.guesser = t.d;
         world.may_change = rnd(3) == 0;
         for (int k = 0; k < 12; k++) {
             enum err e = ERR_OK;
@@ -513,7 +521,7 @@ static void test_guess(void **state)
 {
     (void)state;
     static const int32_t first[] = { 1, 4 };
-    static const int32_t guesses[] = { 3, 2, 7 };
+    int32_t guesses[] = { 3, 2, 7, 0 };
     static const int32_t second[] = { 2, 3, 5 };
     struct depot_test t;
     open_of(&t, 3, 16, 24);
@@ -527,20 +535,68 @@ static void test_guess(void **state)
     depot_want(t.d, 0, first, 2);
     assert_int_equal(world.n_started, 2);
     assert_true(depot_is_curious(t.d, 1));
-    depot_guess(t.d, 1, guesses, 3);
+    for (int32_t e = 8; e < 16; e++) { /* that which would be given up first */
+        const int32_t a = t.d->slot_of[16 + guesses[3]];
+        const int32_t b = t.d->slot_of[16 + e];
+        guesses[3] = b >= 0 && (a < 0 || is_worse(t.d, b, a)) ? e : guesses[3];
+    }
+    assert_true(t.d->slot_of[16 + guesses[3]] >= 0);
+    depot_guess(t.d, 1, guesses, 4);
     while (t.d->n_coming > 0) {
         depot_move(t.d);
     }
     assert_int_equal(world.n_started, 2 + 1); /* an eighth of the slots */
     compute(&t, 0, first, 2);
     assert_int_equal(world.n_started, 2 + 3);
+    assert_true(t.d->slot_of[16 + guesses[3]] >= 0);
     depot_want(t.d, 1, second, 3);
     compute(&t, 1, second, 3);
     assert_int_equal(world.n_started, 2 + 3 + 1);
-    assert_int_equal(depot_count(t.d)->n_guess, 3);
+    assert_int_equal(depot_count(t.d)->n_guess, 4);
     assert_int_equal(depot_count(t.d)->n_right, 2);
-    depot_want(t.d, 2, all_ids, 16); /* as a prompt: what follows is read anyway */
-    assert_false(depot_is_curious(t.d, 3));
+    depot_begin(t.d, false);
+    depot_want(t.d, 0, first, 2);
+    depot_guess(t.d, 1, guesses, 3);
+    depot_want(t.d, 2, first, 2); /* layer 1 was left out */
+    assert_int_equal(depot_count(t.d)->n_guess, 4);
+    close_all(&t);
+}
+
+/* A prompt's next layer is read anyway; what is left of a pass that was ended is not. */
+static void test_guess_not(void **state)
+{
+    (void)state;
+    static const int32_t first[] = { 1, 4 };
+    for (int32_t n_slot = 20; n_slot <= 48; n_slot += 28) { /* 48: all are here */
+        struct depot_test t;
+        open_of(&t, 3, 16, n_slot);
+        pass(&t, all_ids, 16);
+        depot_begin(t.d, true);
+        assert_false(depot_is_curious(t.d, 0));
+        depot_want(t.d, 0, all_ids, 16);
+        assert_false(depot_is_curious(t.d, 1));
+        close_all(&t);
+    }
+    struct depot_test t;
+    open_of(&t, 3, 16, 20);
+    depot_begin(t.d, false);
+    depot_want(t.d, 0, first, 2);
+    depot_guess(t.d, 1, all_ids, 8);
+    world.n_void = world.n_ticket;
+    depot_stop(t.d);
+    const uint64_t n_started = world.n_started;
+    depot_move(t.d);
+    assert_int_equal(world.n_started, n_started);
+    depot_begin(t.d, false);
+    assert_true(depot_is_curious(t.d, 0));
+    depot_want(t.d, 0, first, 2);
+    world.fault_in = 1;
+    int32_t ids[] = { 1, 4 };
+    int32_t n_here = 0;
+    world.is_slow = true;
+    assert_int_equal(depot_enter(t.d, 0, ids, 2, WAIT_US, &n_here), ERR_IO);
+    depot_begin(t.d, false);
+    assert_false(depot_is_curious(t.d, 0)); /* what failed may have been a guess */
     close_all(&t);
 }
 
@@ -575,9 +631,14 @@ static void test_guess_large(void **state)
     make_weights(2, 4);
     depot_shape_of(&world.w, 2, &t.shape);
     t.shape.slot_bytes = FLY_BYTES + RING_ALIGN;
-    open_slots(&t, 2);
+    open_slots(&t, 32);
     depot_begin(t.d, false);
     assert_false(depot_is_curious(t.d, 0));
+    t.d->shape.slot_bytes = FLY_BYTES / 4 * 3; /* one beside one that is wanted, no more */
+    depot_want(t.d, 0, all_ids, 1);
+    depot_guess(t.d, 1, all_ids, 4);
+    assert_int_equal(world.n_started, 2);
+    depot_stop(t.d);
     close_all(&t);
 }
 
@@ -627,6 +688,7 @@ int main(void)
         cmocka_unit_test(test_all_have_room), cmocka_unit_test(test_order),
         cmocka_unit_test(test_guess),         cmocka_unit_test(test_guess_waits),
         cmocka_unit_test(test_guess_large),   cmocka_unit_test(test_guess_wrong),
+        cmocka_unit_test(test_guess_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

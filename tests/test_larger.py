@@ -264,7 +264,7 @@ def make_experts(home, name, *shape):
 def test_pieces(home):
     """A piece of a prompt reads nearly all experts, of which a token uses few: it takes many tokens until computing takes as long as reading."""
     make_experts(home, 'wide', '--layers', '4', '--ff-expert', '1024', '--experts', '128', '--experts-used', '2', '--ctx', '4096')
-    options = ['--ctx', '4096']
+    options = ['--ctx', '4096', '--threads', '2']
     whole = plan(home, 'wide', *options)
     less = [plan(home, 'wide', *options, '--memory', str((whole['total_bytes'] >> 20) - mib)) for mib in (50, 150, 350)]
     check('larger pieces where more is read', whole['batch'] == less[0]['batch'] == 512 < less[1]['batch'] <= less[2]['batch'], [p['batch'] for p in less])

@@ -4,7 +4,7 @@
  * one after the other, each takes as long as the test wants, fails or never comes, and time passes
  * only while somebody waits for the disk. So what is measured here is exact and takes no time.
  *
- * Three models of some kilobytes, in packed images of which as little as can be stays in memory:
+ * Models of some kilobytes, in packed images of which as little as can be stays in memory:
  * one whose layers' parts are slow, one whose experts are, one whose rows of embeddings are. Bits are
  * those of the whole model, whatever happened before.
  *
@@ -174,6 +174,11 @@ static const struct kind kinds[] = {
       .read_us = 700 },
 };
 #define N_KIND ((int)(sizeof kinds / sizeof kinds[0]))
+
+/* In which each router says the same of what comes into the model. */
+static const struct kind still = {
+    .tiny = { .n_layer = 3, .n_expert = 32, .n_used = 4, .is_still = true }
+};
 
 struct answer {
     int32_t token[N_ANSWER];
@@ -457,13 +462,24 @@ static void test_errors(void **state)
     each_kind(errors);
 }
 
+/* What routers are asked too early is what they are asked later. */
+static void test_guesses(void **state)
+{
+    (void)state;
+    open_kind(&still);
+    const struct depot_count *count = depot_count(stream_depot(small.stream));
+    const uint64_t before = count->n_guess;
+    expect_right();
+    assert_true(count->n_guess - before >= (N_ANSWER - 1) * 3 * 4);
+    assert_int_equal(count->n_right, count->n_guess);
+    close_kind();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signs),
-        cmocka_unit_test(test_leave),
-        cmocka_unit_test(test_dead),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_signs),  cmocka_unit_test(test_leave),   cmocka_unit_test(test_dead),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_guesses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -86,7 +86,7 @@ struct ring {
     uint32_t n_idle;
     uint32_t n_again;
     uint32_t n_flying;
-    uint32_t n_stale; /* of these, of tickets that were dropped */
+    uint32_t n_stale; /* of these, of void tickets */
     size_t fly_bytes;
     size_t most_bytes; /* then nothing more is put */
 };
@@ -232,7 +232,7 @@ static uint32_t cut(struct ring *r)
     return id;
 }
 
-/* Puts what can be put, but nothing of a ticket that will be void, nor beside one that was dropped,
+/* Puts what can be put, but nothing of a ticket that will be void, nor beside one that is void,
  * whose memory may be given to the next. When the kernel refuses a piece the next call tries again;
  * that is an error only if nothing is in flight that could make room. */
 static void move_on(struct ring *r)

@@ -344,19 +344,26 @@ static int32_t wanted_most(const struct back_route *r, int32_t n_tok, int32_t *i
     return n;
 }
 
-/* Tells what a layer's router would choose now. */
+/* Tells what a layer's router would choose now. Its workspace is taken where there is no depot as
+ * well: a dry run counts it. */
 static void guess(struct pass *p, int32_t i_layer)
 {
     struct depot *depot = stream_depot(p->d->stream);
+    if (i_layer == p->a->n_layer || (p->s->only != NULL && !p->s->only[i_layer])) {
+        return;
+    }
+    const struct weights_layer *l = &p->d->weights->layer[i_layer];
     const int32_t n_tok = p->s->n_tok;
     const size_t mark = arena_mark(p->b->step);
     float *h = back_take(p->b, n_tok, p->ld);
     float *logits = back_take(p->b, n_tok, back_ld(p->a->n_expert));
     struct back_route route;
     take_route(p, &route);
+    const struct back_out out = { &l->router, l->router_b.v, logits };
+    const size_t before = arena_mark(p->b->step);
+    (void)arena_take(p->b->step, back_matmul_bytes(&out, 1, n_tok));
+    arena_rewind(p->b->step, before);
     if (depot != NULL && depot_is_curious(depot, i_layer)) {
-        const struct weights_layer *l = &p->d->weights->layer[i_layer];
-        const struct back_out out = { &l->router, l->router_b.v, logits };
         int32_t id[ARCH_EXPERT_MAX];
         if (has_norm(&l->ffn_norm)) {
             norm_rows(p, h, p->x, &l->ffn_norm);

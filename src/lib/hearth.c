@@ -294,11 +294,11 @@ static enum err choose_batch(const struct hearth_model *m, const struct plan_bes
                              struct plan_config *c)
 {
     const int32_t n_enough = enough_tokens(m, c);
-    int32_t n = c->n_batch;
-    while (n < BOX_BATCH_MOST && n < n_enough) {
+    int32_t n = c->n_ctx > c->n_batch ? c->n_batch : 0;
+    while (n > 0 && n < c->n_ctx && n < BOX_BATCH_MOST && n < n_enough) {
         n *= 2;
     }
-    for (; n > c->n_batch && c->n_ctx > c->n_batch; n /= 2) {
+    for (; n > c->n_batch; n /= 2) {
         struct plan large;
         struct stream_cut cut;
         struct plan_config more = *c;

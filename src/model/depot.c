@@ -18,7 +18,7 @@
  * 2023, "Fast inference of mixture-of-experts language models with offloading"). They are read, the
  * likeliest first, while the disk would rest, and only where half of what was named was right of
  * late. Experts of more than FLY_BYTES are not guessed: a wrong one would keep the disk for longer
- * than it rests.
+ * than it rests. Nor is any after a read that failed: it may fail where nobody wants to read.
  *
  * What comes first is computed first, while the others come. A disk serves all that it was asked
  * for side by side, so that with many reads in flight the first comes hardly sooner than the last:
@@ -91,6 +91,8 @@ struct depot {
     int32_t n_wanted;
     int32_t i_wanted; /* those before it are here, on their way, or were left */
     int32_t i_next;   /* of the next layer, likewise; n_expert: it is not read ahead */
+    bool is_prompt;
+    bool has_failed;                /* a read has */
     int32_t guess[ARCH_EXPERT_MAX]; /* of the next layer */
     int32_t n_guess;
     int32_t i_guess; /* those before it are here or on their way */
@@ -513,6 +515,7 @@ static void forget_all(struct depot *x)
 /* Begins what is wanted and, of a prompt, what the next layer will want. */
 static void read_ahead(struct depot *x, bool is_prompt)
 {
+    x->is_prompt = is_prompt;
     x->i_next = is_prompt && x->i_layer + 1 < x->shape.n_layer ? 0 : x->shape.n_expert;
     ring_narrow(x->ring, is_prompt ? DEPOT_FLY_BYTES : FLY_BYTES);
     go_on(x);
@@ -576,8 +579,8 @@ void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n)
 
 bool depot_is_curious(const struct depot *x, int32_t i_layer)
 {
-    return i_layer < x->shape.n_layer && i_layer == x->i_layer + 1 &&
-           x->i_next == x->shape.n_expert && x->shape.slot_bytes <= FLY_BYTES &&
+    return i_layer < x->shape.n_layer && i_layer == x->i_layer + 1 && !x->is_prompt &&
+           !x->has_failed && x->shape.slot_bytes <= FLY_BYTES &&
            (x->right_share >= GUESS_SHARE || x->n_pass % GUESS_EACH == 0);
 }
 
@@ -713,6 +716,7 @@ enum err depot_enter(struct depot *x, int32_t i_layer, int32_t *ids, int32_t n, 
         e = wait_some(x, i_layer, ids, n, now < end ? end - now : 0);
     }
     if (e != ERR_OK && e != ERR_BUSY) {
+        x->has_failed = true;
         depot_stop(x);
     }
     depot_check(x);

@@ -46,7 +46,8 @@ void depot_begin(struct depot *x, bool is_prompt);
  * or guessed before is not any more. */
 void depot_want(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n);
 /* Whether it is worth guessing what layer i_layer will want, the one after that which wanted last.
- * It is not where guesses were wrong, but for a pass now and then that tells whether they are. */
+ * It is not in prompts, nor after an error, nor where guesses were wrong, but for a pass now and
+ * then that tells whether they are. */
 bool depot_is_curious(const struct depot *x, int32_t i_layer);
 void depot_guess(struct depot *x, int32_t i_layer, const int32_t *ids, int32_t n); /* best first */
 /* Waits until one of ids[n], n > 0, is here at least. Some that are stand first in ids then,
