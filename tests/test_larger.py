@@ -193,6 +193,24 @@ def change_under(name, s, image, change, text, usual):
     return got[0].status, got[0].body
 
 
+def shortened(s, image, text):
+    """What becomes of a request while whose answer the file is cut; it is put back then."""
+    got = []
+    client = threading.Thread(target=lambda: got.append(complete(s, text, 600)))
+    client.start()
+    wait_metric(s, 'hearth_requests_running', 1, 30)
+    with open(image, 'rb') as f:
+        whole, stat = f.read(), os.stat(image)
+    os.chmod(image, 0o644)
+    with open(image, 'r+b') as f:
+        f.truncate(1 << 20)
+        client.join()
+        f.seek(0)
+        f.write(whole)
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return got[0].status, got[0].body
+
+
 def run_under(home, path, change, *args):
     """What becomes of `hearth run` when a file changes that it uses: (exit code, standard error)."""
     env = {**os.environ, 'HOME': home}
@@ -234,6 +252,13 @@ def test_service(home):
         usual = [complete(s, t)[1]['choices'][0]['text'] for t in texts]
         status, body = change_under('mapped', s, image, lambda f: f.write(b'x'), texts[0], usual[0])
         check('mapped: an answer of before and after is none', status == 500 and 'file was changed' in body['error']['message'], body)
+    with Served(hearth, 'small', *options) as s:
+        status, body = shortened(s, image, texts[0])
+        check('mapped and cut: its request ends with an error', status == 500 and 'could not be read' in json.dumps(body) and re.search('level=error.*was shortened', s.said()), (body, s.said()))
+        check('mapped and cut: the service does not', ask(s, 'GET', '/healthz').status == 200 and ask(s, 'GET', '/readyz').status == 503)
+        r = ask(s, 'POST', '/v1/completions', {'prompt': texts[0], 'max_tokens': 4})
+        check('mapped and cut: no more of them, though the file is whole again', r.status == 503, r.data)
+        same('mapped and cut: exit code', s.end(), 0)
     whole = plan(home, 'small', *options)
     two, four = (plan(home, 'small', '--ctx', '1024', '--parallel', n)['serve_total_bytes'] for n in '24')
     with Served(hearth, 'small', '--ctx', '1024', '--memory', str((two + four) // 2 >> 20)) as s:

@@ -2,10 +2,13 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -116,11 +119,50 @@ static void test_thread(void **state)
     assert_int_equal(mem_thread_bytes(), before);
 }
 
+static void on_bus(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)context;
+    if (!mem_mend(info->si_addr)) {
+        _exit(9);
+    }
+}
+
+/* Of a file that is shortened zeros are read, and it counts as torn. */
+static void test_torn(void **state)
+{
+    (void)state;
+    const size_t n = ((size_t)5 << 20) + 4096;
+    const struct sigaction mend = { .sa_sigaction = on_bus, .sa_flags = SA_SIGINFO };
+    struct sigaction before;
+    struct arena a;
+    const int fd = memfd_create("torn", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fd, (off_t)n), 0);
+    assert_int_equal(pwrite(fd, "abc", 3, 0), 3);
+    assert_int_equal(sigaction(SIGBUS, &mend, &before), 0);
+    assert_int_equal(arena_open_file(&a, fd, 0, n), ERR_OK);
+    const volatile uint8_t *bytes = a.base;
+    assert_int_equal(bytes[0], 'a');
+    assert_false(mem_is_torn());
+    assert_false(mem_mend(&a)); /* not of a file */
+    assert_int_equal(ftruncate(fd, 0), 0);
+    for (size_t i = 0; i < n; i += 4096) {
+        assert_int_equal(bytes[i], 0);
+    }
+    assert_true(mem_is_torn());
+    const uint8_t *gone = a.base;
+    arena_close(&a);
+    assert_false(mem_mend(gone));
+    assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_blocks),
                                         cmocka_unit_test(test_arenas),
                                         cmocka_unit_test(test_grants_of_two),
-                                        cmocka_unit_test(test_thread) };
+                                        cmocka_unit_test(test_thread),
+                                        cmocka_unit_test(test_torn) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

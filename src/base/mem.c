@@ -366,6 +366,64 @@ enum err arena_open(struct arena *a, size_t cap_bytes, bool touch)
     return e;
 }
 
+/* --- files that are mapped -------------------------------------------------------------------- */
+
+#define FILES_MAX 16 /* more are not mended */
+
+static struct {
+    struct cell base; /* 0: free */
+    struct cell n;
+} files[FILES_MAX];
+static struct cell is_torn;
+
+static void note_file(const uint8_t *base, size_t n)
+{
+    for (int i = 0; i < FILES_MAX; i++) {
+        if (cell_get(&files[i].base) == 0) {
+            cell_set(&files[i].n, n);
+            cell_set(&files[i].base, (uint64_t)(uintptr_t)base);
+            return;
+        }
+    }
+}
+
+static void forget_file(const uint8_t *base)
+{
+    for (int i = 0; i < FILES_MAX; i++) {
+        if (cell_get(&files[i].base) == (uint64_t)(uintptr_t)base) {
+            cell_set(&files[i].base, 0);
+        }
+    }
+}
+
+/* 2 MB at once, so that not each page takes a signal. */
+bool mem_mend(const void *at)
+{
+    const int before = errno;
+    const uint64_t place = (uint64_t)(uintptr_t)at;
+    bool is_mended = false;
+    for (int i = 0; i < FILES_MAX && !is_mended; i++) {
+        const uint64_t base = cell_get(&files[i].base);
+        const uint64_t end = base + cell_get(&files[i].n);
+        if (base == 0 || place < base || place >= end) {
+            continue;
+        }
+        const uint64_t chunk = place / HUGE_PAGE * HUGE_PAGE;
+        const uint64_t from = chunk > base ? chunk : base;
+        const uint64_t to = chunk + HUGE_PAGE < end ? chunk + HUGE_PAGE : end;
+        cell_set(&is_torn, 1);
+        is_mended = mmap((void *)(uintptr_t)from, to - from, PROT_READ,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    }
+    errno = before;
+    return is_mended;
+}
+
+bool mem_is_torn(void)
+{
+    return cell_get(&is_torn) != 0;
+}
+
 /* The file's pages in the page cache are of 2 MB where it was written or read so (ext4, XFS): the
  * advice makes reading do that, and the kernel's choice of address lets them be mapped as such. */
 enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes)
@@ -382,6 +440,7 @@ enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes)
                          .mapped = n_bytes,
                          .is_huge = is_huge,
                          .is_file = true };
+    note_file(map, n_bytes);
     return ERR_OK;
 }
 
@@ -393,6 +452,9 @@ void arena_open_counting(struct arena *a)
 void arena_close(struct arena *a)
 {
     if (a->base != NULL && !a->is_counting) {
+        if (a->is_file) {
+            forget_file(a->base);
+        }
         munmap(a->base, a->mapped);
         leave_guard(a->is_file ? 0 : a->mapped);
     }

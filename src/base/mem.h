@@ -68,9 +68,13 @@ struct arena {
  * cannot fail for lack of memory. ERR_MEMORY with both numbers when the system refuses. */
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch) MUST_USE;
 /* Maps n bytes of an open file from `at` on, a multiple of 65536, read only and shared with the
- * page cache; all are taken. Whoever shortens the file later ends the process by SIGBUS.
- * ERR_MEMORY. */
+ * page cache; all are taken. Where the file is shortened later, or cannot be read, its pages end the
+ * process by SIGBUS unless a handler mends them. ERR_MEMORY. */
 enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes) MUST_USE;
+/* For a handler of SIGBUS, on any thread: where at is in a file's arena, zero pages take the place
+ * of those around it, and the file counts as torn. false: it is elsewhere. */
+bool mem_mend(const void *at);
+bool mem_is_torn(void); /* whether zeros may have been read in place of a file; for good */
 void arena_open_counting(struct arena *a);
 void arena_close(struct arena *a); /* accepts a zeroed object */
 /* n bytes, 64-byte aligned; NULL when full. A counting arena returns an address that must not be

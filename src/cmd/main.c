@@ -248,10 +248,14 @@ static void fill_standard_streams(void)
 }
 
 /* A packed image is mapped: when somebody shortens its file, or the disk fails, reading it comes to
- * this. */
-static void on_bus_error(int sig)
+ * this. Requests end then, since the file is torn; the service does not. */
+static void on_bus_error(int sig, siginfo_t *info, void *context)
 {
     (void)sig;
+    (void)context;
+    if (mem_mend(info->si_addr)) {
+        return;
+    }
     const ssize_t n = write(STDERR_FILENO, bus_text, strlen(bus_text));
     (void)n;
     _exit(ERR_IO);
@@ -272,7 +276,8 @@ int main(int argc, char **argv)
 {
     fill_standard_streams();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, not a death */
-    signal(SIGBUS, on_bus_error);
+    (void)sigaction(
+        SIGBUS, &(struct sigaction){ .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO }, NULL);
     struct conf c;
     bool is_done = false;
     enum err e = check_stack();

@@ -506,11 +506,14 @@ static void finish_step(struct engine *e, int32_t n_tok, uint64_t us, uint64_t w
 }
 
 /* Of a small model too: its guesses change no answer, but whoever writes to its file may cut it. */
-static bool are_same(const struct engine_parts *p)
+static enum err are_same(const struct engine_parts *p)
 {
-    return (p->image == NULL || os_same(p->image, "the packed image") == ERR_OK) &&
-           (p->draft_image == NULL ||
-            os_same(p->draft_image, "the packed image of the draft model") == ERR_OK);
+    REQUIRE(!mem_is_torn(), ERR_INTEGRITY,
+            "a packed image was shortened, or cannot be read any more: hearth verify tells what is "
+            "damaged, then start again");
+    TRY(p->image != NULL ? os_same(p->image, "the packed image") : ERR_OK);
+    return p->draft_image != NULL ? os_same(p->draft_image, "the packed image of the draft model")
+                                  : ERR_OK;
 }
 
 /* Computes a step that was laid out; called without the lock. */
@@ -541,7 +544,7 @@ void engine_step_run(struct engine *e, int32_t n_tok)
         }
     }
     float *logits = n_row > 0 ? decoder_logits(&e->x.decoder, hidden, e->rows, n_row) : NULL;
-    if (!are_same(&e->parts)) {
+    if (are_same(&e->parts) != ERR_OK) {
         fail_step(e, ERR_INTEGRITY); /* what was computed may be of other weights */
         return;
     }

@@ -878,7 +878,7 @@ void hearth_fd_clear(struct hearth_model *model)
 static bool are_same(const struct hearth_model *m)
 {
     const struct small *s = m->small;
-    return (!m->has_image || os_is_same(&m->image)) &&
+    return !mem_is_torn() && (!m->has_image || os_is_same(&m->image)) &&
            (s == NULL || !s->has_image || os_is_same(&s->image));
 }
 
