@@ -68,8 +68,8 @@ struct arena {
  * cannot fail for lack of memory. ERR_MEMORY with both numbers when the system refuses. */
 enum err arena_open(struct arena *a, size_t cap_bytes, bool touch) MUST_USE;
 /* Maps n bytes of an open file from `at` on, a multiple of 65536, read only and shared with the
- * page cache; all are taken. Where the file is shortened later, or cannot be read, its pages end the
- * process by SIGBUS unless a handler mends them. ERR_MEMORY. */
+ * page cache; all are taken. Where the file is shortened later, or cannot be read, its pages end
+ * the process by SIGBUS unless a handler mends them. ERR_MEMORY. */
 enum err arena_open_file(struct arena *a, int fd, uint64_t at, size_t n_bytes) MUST_USE;
 /* For a handler of SIGBUS, on any thread: where at is in a file's arena, zero pages take the place
  * of those around it, and the file counts as torn. false: it is elsewhere. */
