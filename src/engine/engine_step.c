@@ -446,8 +446,9 @@ static void abandon_step(struct engine *e)
  * but not as long as the file is another one, for which whoever owns it looks (lib/hearth.c). */
 static void fail_step(struct engine *e, enum err why)
 {
-    log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end%s\"", err_text(),
-              why == ERR_INTEGRITY ? ", and so will all others, until the file is as it was" : "");
+    log_event(LOG_ERROR, "engine", "msg=\"%s; the requests that were computed end%s%s\"",
+              err_text(), why == ERR_INTEGRITY ? ", and so will all others" : "",
+              why == ERR_INTEGRITY && !mem_is_torn() ? ", until the file is as it was" : "");
     lock_take(e->lock);
     for (int32_t i = 0; i < e->n_piece; i++) {
         const struct sched_seq *q = &e->sched.seq[e->pieces[i].i_seq];
