@@ -52,9 +52,10 @@ def shell(home, script, *args):
 
 
 def refused(home, args, code, *words):
-    """One line on standard error, nothing on standard output, that exit code."""
+    """One line on standard error but for nearest commands, nothing on standard output, that exit code."""
     got = run(home, *args)
-    check(f'{args}', got[0] == code and got[1] == '' and got[2].startswith('hearth: ') and got[2].count('\n') == 1 and all(w in got[2] for w in words), got)
+    line = got[2].partition('hearth: nearest commands that fit:')[0]
+    check(f'{args}', got[0] == code and got[1] == '' and line.startswith('hearth: ') and line.count('\n') == 1 and all(w in got[2] for w in words), got)
 
 
 def test_help(home):

@@ -61,6 +61,11 @@ def limits(home, planned, *args):
     return [most] + [most - int(weights * share) // 2**20 for share in (0.1, 0.3, 0.5)]
 
 
+def refusal(err):
+    """Without the nearest commands behind it."""
+    return err.partition('hearth: nearest commands that fit:')[0]
+
+
 def test_answers(home):
     ask_for = ['--raw', '--temp', '0', '-n', '24', '--ctx', '1024', '--json']
     usual = json.loads(run(home, 'run', 'small', PROMPT, *ask_for)[1])
@@ -92,22 +97,22 @@ def test_answers(home):
     link = home + "/it's here.gguf"
     os.symlink(model, link)
     code, _, err, _ = run(home, 'run', link, PROMPT, *ask_for, '--memory', str(least))
-    check('in quotes where a shell needs them', code == 4 and err.endswith(": hearth pull --pack '" + link.replace("'", "'\\''") + "'\n"), (code, err))
+    check('in quotes where a shell needs them', code == 4 and refusal(err).endswith(": hearth pull --pack '" + link.replace("'", "'\\''") + "'\n"), (code, err))
     os.unlink(link)
     link = f'{home}/{"long" * 60}.gguf'
     os.symlink(model, link)
     code, _, err, _ = run(home, 'run', link, PROMPT, *ask_for, '--memory', str(least))
-    check('in general words where the path is too long for a line', code == 4 and err.endswith(': hearth pull --pack MODEL\n'), (code, err))
+    check('in general words where the path is too long for a line', code == 4 and refusal(err).endswith(': hearth pull --pack MODEL\n'), (code, err))
     os.unlink(link)
     run(home, 'pull', model, '--name', 'plain')
     code, _, err, _ = run(home, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
-    check('a model of the store by its name', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))
+    check('a model of the store by its name', code == 4 and refusal(err).endswith(': hearth pull --pack plain\n'), (code, err))
     run(home, 'rm', 'plain')
     other = home + "/it's another"
     os.mkdir(other)
     run(other, 'pull', model, '--name', 'plain')
     code, _, err, _ = run(other, 'run', 'plain', PROMPT, *ask_for, '--memory', str(least))
-    check('whatever the folder of the store is called', code == 4 and err.endswith(': hearth pull --pack plain\n'), (code, err))
+    check('whatever the folder of the store is called', code == 4 and refusal(err).endswith(': hearth pull --pack plain\n'), (code, err))
     p = plan(home, model, '--ctx', '1024', '--memory', str(least))
     check('of which nothing is read from the disk', (p['step_disk_bytes'], p['piece_disk_bytes']) == (0, 0), p)
     near = {n['command']: n for n in p['nearest']}
@@ -145,6 +150,11 @@ def test_nearest(home):
     check('what it lacks counts layers that are read', asked['least_bytes'] < whole['total_bytes'] and mib << 20 < asked['total_bytes'], asked)
     code, _, err, peak = run(home, 'run', 'small', 'x', '--max-tokens', '2', '--ctx', str(near[0]['ctx']), '--memory', str(mib))
     check('which runs', code == 0 and little < mib << 20 and peak <= mib, (code, err, peak))
+    code, _, err, _ = run(home, 'run', 'small', 'x', '--max-tokens', '2', '--ctx', '2048', '--memory', str(mib))
+    told = re.search(r'nearest commands that fit:\n  hearth (run small .*)\n', err)
+    check('run tells it as well', code == 4 and told and f'--memory {mib}' in told[1], (code, err))
+    code, _, err, _ = run(home, *(told[1].split() if told else ()), 'x')
+    same('and that runs', (code, err if code else ''), (0, ''))
 
 
 class Changed:

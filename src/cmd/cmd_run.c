@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cmd/edit.h"
+#include "cmd/nearest.h"
 #include "cmd/open.h"
 #include "cmd/talk.h"
 
@@ -578,6 +579,25 @@ uint64_t cmd_run_extra_bytes(const struct conf *c)
     return text_bytes(chat_bytes(c));
 }
 
+static void fill_near(const struct conf *c, bool is_tried, struct hearth_model_params *p)
+{
+    (void)is_tried;
+    open_params(c, p);
+    p->extra_bytes = cmd_run_extra_bytes(c);
+}
+
+/* What would fit, behind a refusal. */
+static void tell_nearest(const struct chat *h, const char *path)
+{
+    struct hearth_model_params p;
+    struct hearth_plan plan;
+    fill_near(h->c, true, &p);
+    if (h->m.box != NULL && hearth_plan_make(h->m.box, path, &p, &plan) == HEARTH_OK &&
+        !plan.fits) {
+        nearest_tell(h->m.box, h->c, path, &plan, fill_near);
+    }
+}
+
 static enum err check_options(const struct conf *c)
 {
     REQUIRE(!c->is_raw || c->system == NULL, ERR_USAGE,
@@ -610,6 +630,9 @@ int cmd_run(const struct conf *c, const char *path)
     int code = 0;
     if (s != HEARTH_OK) {
         code = open_fail(s);
+        if (s == HEARTH_MEMORY) {
+            tell_nearest(&h, path);
+        }
     } else {
         code = is_chat ? chat_loop(&h) : one_turn(&h, buf_view(&prompt));
     }

@@ -153,18 +153,10 @@ static void fill_near(const struct conf *c, bool is_tried, struct hearth_model_p
 static void tell_nearest(struct hearth_box *box, const struct conf *c, const char *path,
                          const struct hearth_plan *plan)
 {
-    static struct nearest near[NEAREST_MAX]; /* large; owner: the main thread */
     struct conf least = *c;
-    struct buf out;
     least.ctx = plan->n_ctx;
     least.parallel = plan->n_parallel;
-    const int n = nearest_find(box, &least, path, plan, fill_near, near);
-    buf_init(&out, (size_t)4 * NEAREST_MAX * OS_PATH_BYTES);
-    nearest_put(near, n, &out);
-    if (n > 0) {
-        fprintf(stderr, "hearth: nearest commands that fit:\n%s", buf_str(&out));
-    }
-    buf_release(&out);
+    nearest_tell(box, &least, path, plan, fill_near);
 }
 
 /* Closes the box. */

@@ -21,7 +21,7 @@
  *
  * Rejected: an order by what hurts least. It depends on what the model is for.
  *
- * Next: cmd/cmd_serve.c and cmd/cmd_plan.c, which tell them. */
+ * Next: cmd/cmd_serve.c, cmd/cmd_run.c and cmd/cmd_plan.c, which tell them. */
 #include "cmd/nearest.h"
 
 #include "cmd/open.h"
@@ -470,4 +470,18 @@ void nearest_put(const struct nearest *all, int n, struct buf *out)
         }
         buf_add_char(out, '\n');
     }
+}
+
+void nearest_tell(struct hearth_box *box, const struct conf *c, const char *path,
+                  const struct hearth_plan *p, nearest_params *fill)
+{
+    static struct nearest near[NEAREST_MAX]; /* large; owner: the main thread */
+    struct buf out;
+    const int n = nearest_find(box, c, path, p, fill, near);
+    buf_init(&out, (size_t)4 * NEAREST_MAX * OS_PATH_BYTES);
+    nearest_put(near, n, &out);
+    if (n > 0) {
+        fprintf(stderr, "hearth: nearest commands that fit:\n%s", buf_str(&out));
+    }
+    buf_release(&out);
 }

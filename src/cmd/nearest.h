@@ -41,5 +41,8 @@ void nearest_predict(struct hearth_box *box, const struct hearth_speed *known, s
 void nearest_command(const struct nearest *n, struct buf *out);
 /* Adds a list: commands, what each gives up and takes, and how fast that is where it is known. */
 void nearest_put(const struct nearest *all, int n, struct buf *out);
+/* Prints that list on standard error, behind the refusal of c, whose plan is p. */
+void nearest_tell(struct hearth_box *box, const struct conf *c, const char *path,
+                  const struct hearth_plan *p, nearest_params *fill);
 
 #endif
